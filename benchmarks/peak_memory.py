@@ -1,0 +1,78 @@
+"""Peak resident memory of a UNet of Stable Diffusion 1.5's size with random weights: `python benchmarks/peak_memory.py`.
+
+Whole-process figures, each of its own process: the float32 UNet, and the same UNet with every layer at a real packed
+scheme (its float weights freed layer by layer as they are packed), each running denoising calls on 64x64 latents.
+`peak_preparing` counts the float UNet before it is packed; `peak_running` what generation needs from then on. Writes benchmarks/results/peak_memory.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+VARIANTS = ("fp32", "w8a8", "w4ma8", "w2ma8")
+
+
+def child(variant: str, calls: int) -> None:
+    """Build, swap, run; print one line of JSON."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from plans.modules import module_bytes
+    from plans.scheme import parse_scheme
+    from plans.swap import layer_addresses, swap
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=64, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, cross_attention_dim=768,
+        attention_head_dim=8,
+    ).eval()  # fmt: skip
+    if variant != "fp32":
+        parts = {"unet": unet}
+        swap(parts, dict.fromkeys(layer_addresses(parts), parse_scheme(variant)), keep_originals=False)
+    prepared = peak_mib()
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building, so that what follows is the run's
+    seconds = []
+    with torch.no_grad():
+        for _ in range(calls):
+            start = time.perf_counter()
+            unet(torch.zeros(2, 4, 64, 64), 500, torch.zeros(2, 77, 768))
+            seconds.append(time.perf_counter() - start)
+    print(json.dumps({
+        "variant": variant, "held_MiB": module_bytes(unet) / 2**20, "peak_preparing_MiB": prepared,
+        "peak_running_MiB": peak_mib(), "peak_whole_process_MiB": max(prepared, peak_mib()),
+        "seconds_a_call": min(seconds),
+    }))  # fmt: skip
+
+
+def peak_mib() -> float:
+    """The most memory that was resident since the last reset."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--child", choices=VARIANTS)
+    parser.add_argument("--calls", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peak_memory.json")
+    args = parser.parse_args()
+    if args.child:
+        child(args.child, args.calls)
+        return
+    rows = []
+    for variant in VARIANTS:
+        command = [sys.executable, __file__, "--child", variant, "--calls", str(args.calls)]
+        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        print(rows[-1], flush=True)
+    about = {"machine": platform.processor() or platform.machine(), "python": platform.python_version(), "seed": 0}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""BitPlan decides, layer by layer, how to quantize a diffusion model.
+
+    import planner
+    planner.profile("scenes", "scenes.profile")
+    planner.solve("scenes.profile", "p.plan.yaml", memory="30%")
+    pipe = planner.apply(pipe, "p.plan.yaml")        # the same diffusers pipeline, its layers swapped
+    pipe = planner.restore(pipe)
+
+The verbs are those of `planner.workflow`; they are imported when first used, so that importing this costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["apply", "doctor", "evaluate", "inspect", "paint", "profile", "restore", "solve"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from planner import workflow
+
+        return getattr(workflow, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

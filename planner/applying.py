@@ -1,0 +1,63 @@
+"""The doing half of the story: a plan's schemes put into a pipeline's layers, and taken out again."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from planner.errors import UserError
+from planner.graph_trace import find_layers, fingerprint, survey
+from planner.pipelines import components
+from plans.activations import ActivationScales
+from plans.plan import Plan, check_fingerprint, check_layers
+from plans.scheme import Scheme, parse_scheme
+from plans.swap import Swap, swap, undo
+
+# what was put into which pipeline, so that the pipeline object itself stays as diffusers made it
+_APPLIED: weakref.WeakKeyDictionary[Any, Swap] = weakref.WeakKeyDictionary()
+
+
+def apply_plan(
+    pipe: Any, plan: Plan, kernels: str = "int", allow_mismatch: bool = False, keep_originals: bool = True
+) -> Swap:
+    """Swap the layers of `pipe` in place, as `plan` says.
+
+    kernels: `int` computes with the stored codes, `fake` simulates. allow_mismatch: take a plan of another model with
+    the same layers. keep_originals: hold the float weights for `restore`. Raises UserError, PlanError for a plan that
+    does not fit, KernelError for a scheme that no kernel runs here.
+    """
+    if pipe in _APPLIED:
+        raise UserError("this pipeline has a plan applied already; call planner.restore(pipe) first")
+    parts = components(pipe, plan.model["components"])
+    check_model(plan, parts, allow_mismatch)
+    swapped = swap(parts, schemes_of(plan), scales_in(plan), kernels == "int", keep_originals)
+    _APPLIED[pipe] = swapped
+    return swapped
+
+
+def restore_pipeline(pipe: Any) -> None:
+    """Put the float layers back. Raises UserError when nothing is applied, SwapError when they were not kept."""
+    if pipe not in _APPLIED:
+        raise UserError("no plan is applied to this pipeline; there is nothing to restore")
+    undo(_APPLIED[pipe])
+    del _APPLIED[pipe]
+
+
+def check_model(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: bool) -> None:
+    """Raises PlanError where the plan's layers or its model's fingerprint are not those of the components."""
+    check_layers(plan, list(find_layers(parts)))
+    if not allow_mismatch:
+        check_fingerprint(plan, fingerprint(parts, survey(parts, plan.schemes)), False)
+
+
+def schemes_of(plan: Plan) -> dict[str, Scheme]:
+    return {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
+
+
+def scales_in(plan: Plan) -> dict[str, ActivationScales]:
+    """The calibrated ranges that the plan carries for static activation formats."""
+    held: Mapping[str, Any] = plan.calibration.get("ranges", {})
+    return {layer: ActivationScales(entry["tensor"], entry.get("first")) for layer, entry in held.items()}

@@ -1,0 +1,166 @@
+"""Predicted beside measured: run plans on prompts that planning never saw."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from planner.applying import scales_in, schemes_of
+from planner.graph import blocks_of
+from planner.graph_trace import module_at
+from planner.measure import Rig, build_rig
+from planner.pipelines import Generation
+from planner.scenes.grammar import scene_of
+from planner.scenes.reader import shows
+from plans.modules import weight_bytes
+from plans.plan import Plan
+from plans.scheme import Scheme
+from plans.swap import swap, undo
+from sensitivity.exhaustive import measure
+from sensitivity.metrics import METRICS, Encoder
+from sensitivity.outcome import Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A pipeline in full precision with a measuring rig on evaluation prompts."""
+
+    parts: Mapping[str, nn.Module]
+    rig: Rig
+    encoder: Encoder
+    prompts: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockRow:
+    """One block of layers: what the plan predicts for it, and what was measured with the plan in it alone."""
+
+    block: str
+    layers: int
+    predicted: Mapping[str, float]
+    measured: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one variant measured. bytes: of the planned layers' weights as held; ms: of one denoiser call over that of
+    full precision's, paired; losses: metric -> (mean, standard error); accuracy: share of prompts shown, or None where
+    they describe no scene; images: of all prompts."""
+
+    name: str
+    bytes: int
+    ms: float
+    full_ms: float
+    losses: Mapping[str, tuple[float, float]]
+    accuracy: float | None
+    images: torch.Tensor
+
+
+def build_bench(
+    pipe: Any, parts: Mapping[str, nn.Module], layers: Sequence[str], encoder: Encoder, prompts: Sequence[str],
+    generation: Generation,
+) -> Bench:  # fmt: skip
+    """Record the full-precision trajectory of the evaluation prompts."""
+    rig = build_rig(pipe, next(iter(parts.values())), prompts, generation, timesteps=4)
+    return Bench(parts, rig, encoder, tuple(prompts), tuple(layers))
+
+
+@contextlib.contextmanager
+def planned(bench: Bench, plan: Plan, kernels: str, only: Sequence[str] | None = None) -> Iterator[None]:
+    """For the length of the `with`, the plan's schemes in all layers or in those of `only`."""
+    schemes: dict[str, Scheme] = {a: s for a, s in schemes_of(plan).items() if only is None or a in only}
+    swapped = swap(bench.parts, schemes, scales_in(plan), real=kernels == "int")
+    try:
+        yield
+    finally:
+        undo(swapped)
+
+
+def held_bytes(bench: Bench, layers: Sequence[str] | None = None) -> int:
+    """Bytes of the weights of `layers`, all by default, as the modules hold them now; one held twice counts once."""
+    modules = {module_at(bench.parts, layer) for layer in layers or bench.layers}
+    shared: dict[object, int] = {}
+    for module in modules:
+        key = module if hasattr(module, "packed") else module.weight.data_ptr()
+        shared[key] = weight_bytes(module)
+    return sum(shared.values())
+
+
+def evaluate_full(bench: Bench) -> Result:
+    """Full precision, by the same means as the plans."""
+    images = bench.rig.reference.images
+    assert images is not None
+    losses = dict.fromkeys(METRICS, (0.0, 0.0))
+    return Result("full precision", held_bytes(bench), 1.0, 1.0, losses, scene_accuracy(images, bench.prompts), images)
+
+
+def evaluate_plan(bench: Bench, plan: Plan, kernels: str, name: str, pairs: int = 5) -> Result:
+    """Losses against full precision, bytes held, and the time of a denoiser call with real kernels."""
+    kept: list[Outcome] = []
+    with planned(bench, plan, kernels):
+        size = held_bytes(bench)
+        kept.append(bench.rig.run())
+    losses = _losses(bench, kept[0])
+    images = kept[0].images
+    assert images is not None
+    ms, full = paired_ms(bench, plan, kernels, pairs)
+    return Result(name, size, ms, full, losses, scene_accuracy(images, bench.prompts), images)
+
+
+def _losses(bench: Bench, outcome: Outcome) -> dict[str, tuple[float, float]]:
+    variants: dict[tuple[str, str], Callable[[], Any]] = {("plan", "plan"): contextlib.nullcontext}
+    rows = next(measure(variants, lambda: outcome, bench.rig.reference, encoder=bench.encoder, prompts=bench.prompts))
+    return {row.metric: (row.mean, row.stderr) for row in rows}
+
+
+def paired_ms(bench: Bench, plan: Plan, kernels: str, pairs: int) -> tuple[float, float]:
+    """Median milliseconds of one denoiser call on all prompts, with the plan and in full precision, taken in turn."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for turn in range(pairs + 1):
+        for place, context in enumerate((planned(bench, plan, kernels), contextlib.nullcontext())):
+            with context:
+                start = time.perf_counter()
+                bench.rig.call()
+                spent = time.perf_counter() - start
+            if turn:  # the first pair warms up
+                seconds[place].append(spent)
+    return median(seconds[0]) * 1e3, median(seconds[1]) * 1e3
+
+
+def scene_accuracy(images: torch.Tensor, prompts: Sequence[str]) -> float | None:
+    """Share of the prompts whose picture shows what was asked, by the scene reader; None for other prompts."""
+    scenes = [scene_of(prompt) for prompt in prompts]
+    if any(scene is None for scene in scenes):
+        return None
+    pictures = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return float(np.mean([shows(p, s) for p, s in zip(pictures, scenes, strict=True) if s is not None]))
+
+
+def block_rows(bench: Bench, plan: Plan, kernels: str) -> list[BlockRow]:
+    """Each block: bytes and losses predicted by the plan, and measured with the plan in this block alone."""
+    rows = []
+    for block, layers in blocks_of(bench.layers).items():
+        with planned(bench, plan, kernels, layers):
+            outcome, size = bench.rig.run(), held_bytes(bench, layers)
+        measured = {"bytes": size} | {name: mean for name, (mean, _) in _losses(bench, outcome).items()}
+        rows.append(BlockRow(block, len(layers), plan.predictions.get("blocks", {}).get(block, {}), measured))
+    return rows
+
+
+def conditions(pipeline: str, prompts: Sequence[str], generation: Generation, kernels: str) -> dict[str, Any]:
+    """How an evaluation was made, for its report."""
+    return {
+        "pipeline": pipeline, "kernels": kernels, "prompts": len(prompts), **asdict(generation),
+        "threads": torch.get_num_threads(), "processor": platform.processor() or platform.machine(),
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+    }  # fmt: skip

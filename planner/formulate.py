@@ -1,0 +1,121 @@
+"""From a profile to a problem for the solver, and from its solution to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.errors import UserError
+from plans.scheme import parse_scheme
+from sensitivity.table import FAMILIES, LossTable
+from solvers.problem import Budget, Problem, Tie
+
+COSTS = ("bytes", "ms")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a profile says of the choices, in graph order.
+
+    offered: layer -> scheme texts; size, ms: (layer, scheme) -> cost; losses: the measurements; metrics: name ->
+    family; shared: layers that read one input; tied: layers of one weight; simulated: (layer, scheme) without a kernel;
+    weights: how many there are.
+    """
+
+    offered: Mapping[str, tuple[str, ...]]
+    size: Mapping[tuple[str, str], int]
+    ms: Mapping[tuple[str, str], float]
+    losses: LossTable
+    metrics: Mapping[str, str]
+    shared: tuple[tuple[str, ...], ...]
+    tied: tuple[tuple[str, ...], ...]
+    simulated: frozenset[tuple[str, str]]
+    weights: int
+
+
+def twins_of(tied: Sequence[Sequence[str]]) -> set[str]:
+    """All but the first layer of each shared weight."""
+    return {layer for family in tied for layer in family[1:]}
+
+
+def groups_of(evidence: Evidence) -> dict[str, tuple[str, ...]]:
+    """Group -> its layers: those of one weight together under the first one's name, each other layer alone."""
+    leader = {layer: family[0] for family in evidence.tied for layer in family}
+    groups: dict[str, tuple[str, ...]] = {}
+    for layer in evidence.offered:
+        first = leader.get(layer, layer)
+        groups[first] = (*groups.get(first, ()), layer)
+    return groups
+
+
+def scale_of(evidence: Evidence, metric: str) -> float:
+    """The mean loss of a metric over all that was measured: what turns metrics of one family into one number."""
+    losses = [max(m.mean, 0.0) for m in evidence.losses.measurements.values() if m.metric == metric]
+    mean = float(np.mean(losses)) if losses else 0.0
+    return mean or 1.0
+
+
+def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Sequence[Budget], real: bool) -> Problem:
+    """The problem whose groups are layers and whose candidates are schemes.
+
+    Columns: bytes, ms, each metric, and each family: the mean of its metrics, each in units of its own mean loss.
+    Layers that share an input share an activation format, so that it is quantized once. real: simulated schemes are
+    forbidden. Raises UserError, or MeasurementError for a profile that is not finished.
+    """
+    groups = groups_of(evidence)
+    names = {group: evidence.offered[group] for group in groups}
+    pairs = [(group, scheme) for group in groups for scheme in names[group]]
+    columns: dict[str, np.ndarray] = {
+        "bytes": np.array([_bytes(evidence, groups[g], s) for g, s in pairs], np.int64),
+        "ms": np.array([sum(evidence.ms[layer, s] for layer in groups[g]) for g, s in pairs], float),
+    }
+    for metric in evidence.metrics:
+        columns[metric] = np.array([sum(_loss(evidence, layer, s, metric) for layer in groups[g]) for g, s in pairs])
+    for family in FAMILIES:
+        members = [metric for metric, its in evidence.metrics.items() if its == family]
+        if members:
+            columns[family] = np.mean([columns[m] / scale_of(evidence, m) for m in members], axis=0)
+    allowed = np.array([not (real and pair in evidence.simulated) for pair in pairs])
+    return Problem(
+        groups=tuple(groups), candidates=tuple(names.values()), columns=columns, objective=dict(objective),
+        budgets=tuple(budgets), ties=_ties(evidence, groups), allowed=allowed,
+    )  # fmt: skip
+
+
+def _bytes(evidence: Evidence, layers: Sequence[str], scheme: str) -> int:
+    """A shared float weight is held once; packed, each of its layers holds its own."""
+    return evidence.size[layers[0], scheme] * (1 if scheme == "keep" else len(layers))
+
+
+def _loss(evidence: Evidence, layer: str, scheme: str, metric: str) -> float:
+    return 0.0 if scheme == "keep" else evidence.losses.loss(layer, scheme, metric)
+
+
+def _ties(evidence: Evidence, groups: Mapping[str, tuple[str, ...]]) -> tuple[Tie, ...]:
+    """One activation format for the groups of each shared input."""
+    leader = {layer: group for group, layers in groups.items() for layer in layers}
+    ties = []
+    for family in evidence.shared:
+        members = list(dict.fromkeys(leader[layer] for layer in family if layer in leader))
+        if len(members) > 1:
+            labels = {m: tuple(str(parse_scheme(s).activation) for s in evidence.offered[m]) for m in members}
+            ties.append(Tie(labels))
+    return tuple(ties)
+
+
+def weights_of(objective: str) -> dict[str, float]:
+    """`quality`, `alignment`, `both`, or `quality=1,alignment=0.5`: column -> weight. Raises UserError."""
+    if objective == "both":
+        return dict.fromkeys(FAMILIES, 1.0)
+    weights = {}
+    for part in objective.split(","):
+        name, _, value = part.partition("=")
+        try:
+            weights[name.strip()] = float(value) if value else 1.0
+        except ValueError:
+            raise UserError(f"objective {part!r} is no weight; write quality, alignment, both or quality=1") from None
+    if bad := [name for name, weight in weights.items() if not 0 <= weight < float("inf")]:
+        raise UserError(f"the weight of {bad[0]} is {weights[bad[0]]}; give a finite number of at least 0")
+    return weights

@@ -1,0 +1,171 @@
+"""The layer graph: which layers a pipeline runs, how data flows between them, and who must agree. Imports no torch.
+
+`planner.graph_trace.trace` makes one by running the pipeline once; `to_json` and `from_json` keep it in a profile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import networkx as nx
+
+KINDS = ("linear", "conv2d")
+
+
+class GraphError(ValueError):
+    """A model that cannot be traced, a weight that is no number, or a graph that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One distinct shape at which a layer ran: input and output shapes, multiply-adds of one call, and how often."""
+
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    macs: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution walks over its input; sizes are (rows, columns), padding may also be `same` or `valid`."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int] | str
+    dilation: tuple[int, int]
+    groups: int
+    padding_mode: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weight-bearing call site.
+
+    address: `component.path`; aliases: other addresses of the very same module, to be replaced together with it.
+    kind: `linear` or `conv2d`. weight: its shape, (out, in) or (out, in / groups, rows, columns).
+    parameters: numbers in the weight and the bias. calls: what was run, in order of first appearance.
+    """
+
+    address: str
+    aliases: tuple[str, ...]
+    kind: str
+    weight: tuple[int, ...]
+    bias: bool
+    parameters: int
+    geometry: Geometry | None
+    calls: tuple[Call, ...]
+
+    @property
+    def call_count(self) -> int:
+        """Calls during the run."""
+        return sum(call.count for call in self.calls)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of all calls during the run."""
+        return sum(call.macs * call.count for call in self.calls)
+
+
+@dataclass(frozen=True)
+class LayerGraph:
+    """What one run showed.
+
+    layers: in order of first execution. edges: (A, B) where B read what was computed from A's output with no other
+    layer between; a run of several denoising steps closes cycles. shared_inputs: layers that read the very same
+    tensor. tied: layers whose weights are the same memory. unused: addresses that the run never called, not planned.
+    """
+
+    layers: tuple[Layer, ...]
+    edges: tuple[tuple[str, str], ...]
+    shared_inputs: tuple[tuple[str, ...], ...]
+    tied: tuple[tuple[str, ...], ...]
+    unused: tuple[str, ...]
+
+    @cached_property
+    def flow(self) -> nx.DiGraph:
+        """The edges as a graph whose nodes, in order of first execution, hold their `Layer` as attribute `layer`."""
+        graph = nx.DiGraph()
+        graph.add_nodes_from((layer.address, {"layer": layer}) for layer in self.layers)
+        graph.add_edges_from(self.edges)
+        return graph
+
+    @cached_property
+    def by_address(self) -> dict[str, Layer]:
+        """Layers by their address, in order of first execution."""
+        return {layer.address: layer for layer in self.layers}
+
+
+def total_parameters(graph: LayerGraph) -> int:
+    """Numbers in the weights and biases of all layers; a tied weight counts once."""
+    again = sum(prod(graph.by_address[name].weight) for names in graph.tied for name in names[1:])
+    return sum(layer.parameters for layer in graph.layers) - again
+
+
+def total_macs(graph: LayerGraph) -> int:
+    """Multiply-adds of all layers in the whole run."""
+    return sum(layer.macs for layer in graph.layers)
+
+
+def architecture_fingerprint(graph: LayerGraph) -> str:
+    """sha256 (hex) over addresses, kinds, weight shapes, biases, geometry and ties: equal for fine-tunes of one model.
+
+    What depends on the run (call counts, input shapes) and the order of execution stay out.
+    """
+    layers = [
+        [layer.address, layer.kind, layer.weight, layer.bias, layer.geometry and asdict(layer.geometry)]
+        for layer in sorted(graph.layers, key=lambda layer: layer.address)
+    ]
+    text = json.dumps([layers, sorted(map(sorted, graph.tied))], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def to_json(graph: LayerGraph) -> dict[str, Any]:
+    """The graph as what `json.dumps` takes."""
+    return asdict(graph)
+
+
+def from_json(data: Mapping[str, Any]) -> LayerGraph:
+    """The graph that `to_json` wrote, equal to the original. Raises GraphError when a part is missing or unknown."""
+    try:
+        graph = LayerGraph(
+            layers=tuple(_layer(entry) for entry in data["layers"]),
+            edges=tuple((a, b) for a, b in data["edges"]),
+            shared_inputs=tuple(map(tuple, data["shared_inputs"])),
+            tied=tuple(map(tuple, data["tied"])),
+            unused=tuple(data["unused"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise GraphError(f"this is no layer graph ({type(error).__name__}: {error}); profile the model again") from None
+    named = {name for part in (graph.edges, graph.shared_inputs, graph.tied) for names in part for name in names}
+    unknown = sorted(named - set(graph.by_address))
+    if unknown or len(graph.by_address) < len(graph.layers):
+        problem = f"{len(unknown)} unknown layers, such as {unknown[0]}" if unknown else "a layer twice"
+        raise GraphError(f"the layer graph names {problem}; profile the model again")
+    return graph
+
+
+def _layer(entry: Mapping[str, Any]) -> Layer:
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+    if fields["kind"] not in KINDS:
+        raise ValueError(f"kind {fields['kind']!r} is not one of {', '.join(KINDS)}")
+    fields["calls"] = tuple(Call(tuple(c["input"]), tuple(c["output"]), c["macs"], c["count"]) for c in fields["calls"])
+    if fields["geometry"] is not None:
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["geometry"].items()}
+        fields["geometry"] = Geometry(**plain)
+    return Layer(**fields)
+
+
+def blocks_of(layers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Layers by their block: component and the first part of the path, with its index where it has one."""
+    blocks: dict[str, tuple[str, ...]] = {}
+    for address in layers:
+        parts = address.split(".")
+        block = ".".join(parts[:3] if len(parts) > 3 and parts[2].isdigit() else parts[:2])
+        blocks[block] = (*blocks.get(block, ()), address)
+    return blocks

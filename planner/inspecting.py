@@ -1,0 +1,105 @@
+"""What files hold and what this machine can do, as text."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections import Counter
+from pathlib import Path
+
+from tabulate import tabulate
+
+from planner.store import open_profile
+from planner.units import show_bytes, show_milliseconds
+from plans.plan import Plan, load_plan
+
+EXTRAS = {"highspy": "the HiGHS solver", "triton": "GPU kernels", "peft": "LoRA adapters"}
+
+
+def inspect_file(path: Path) -> str:
+    """A summary of a profile (an SQLite file) or else of a plan. Raises ProfileError or PlanError."""
+    with path.open("rb") as file:
+        return _profile_text(path) if file.read(6) == b"SQLite" else plan_text(load_plan(path))
+
+
+def plan_text(plan: Plan) -> str:
+    """Model, how the solver ended, predicted sums, and how many layers took each scheme."""
+    total = plan.predictions.get("total", {})
+    counts = Counter(plan.schemes.values())
+    lines = [
+        f"plan for {plan.model['name']} ({len(plan.schemes)} layers, fingerprint {plan.model['fingerprint'][:12]})",
+        f"solver: {plan.solver['status']}" + _proof(plan),
+        "budgets: "
+        + (", ".join(f"{name} <= {_amount(name, limit)}" for name, limit in plan.budgets.items()) or "none"),
+        "predicted: " + ", ".join(f"{name} {_amount(name, value)}" for name, value in total.items()),
+        "schemes: " + ", ".join(f"{scheme} x {count}" for scheme, count in counts.most_common()),
+    ]
+    if plan.simulated:
+        lines.append(f"simulated: {len(plan.simulated)} layers have no real kernel; apply with --kernels fake")
+    return "\n".join(lines)
+
+
+def _proof(plan: Plan) -> str:
+    if "bound" not in plan.solver:
+        return ""
+    return f" by {plan.solver['backend']}, objective {plan.solver['objective']:.6g}, bound {plan.solver['bound']:.6g}"
+
+
+def _amount(name: str, value: float) -> str:
+    if name == "bytes":
+        return f"{value:,} ({show_bytes(value)})"
+    return show_milliseconds(value) if name == "ms" else f"{value:.4g}"
+
+
+def _profile_text(path: Path) -> str:
+    with open_profile(path) as store:
+        header, costs, measured = store.header(), store.costs(), store.measured()
+        wanted = {(c.layer, c.scheme) for c in costs if c.scheme != "keep"}
+        rows = [_scheme_row(store.measurements(), costs, scheme) for scheme in store.schemes()]
+        settings = header["settings"]
+    lines = [
+        f"profile of {header['model']['name']} ({len({c.layer for c in costs})} layers, "
+        f"fingerprint {header['model']['fingerprint'][:12]})",
+        f"measured: {len(wanted & measured)} of {len(wanted)} (layer, scheme), on {len(settings['prompts'])} prompts, "
+        f"{settings['generation']['steps']} steps",
+        "all layers at one scheme, sums:",
+        str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)),
+    ]
+    return "\n".join(lines)
+
+
+def _scheme_row(measurements: tuple, costs: tuple, scheme: str) -> dict[str, str]:  # type: ignore[type-arg]
+    mine = [cost for cost in costs if cost.scheme == scheme]
+    row = {
+        "scheme": scheme + " (simulated)" * any(cost.simulated for cost in mine),
+        "layers": str(len(mine)),
+        "bytes": show_bytes(sum(cost.bytes for cost in mine)),
+        "ms": f"{sum(cost.ms or 0 for cost in mine):.4g}",
+    }
+    sums: Counter[str] = Counter()
+    for m in measurements:
+        sums[m.metric] += m.mean if m.scheme == scheme else 0
+    return row | {metric: f"{value:.4g}" for metric, value in sums.items()}
+
+
+def doctor_text() -> str:
+    """Which kernels, solvers, metrics and extras are available here, or why not."""
+    import torch
+
+    from plans.formats import FORMATS
+    from plans.kernels import KERNELS, available_kernels
+    from sensitivity.metrics import METRICS
+    from solvers.backends import BACKENDS
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = [("torch", torch.__version__, f"{torch.get_num_threads()} threads, device {device}")]
+    rows += [("format", name, fmt.says) for name, fmt in FORMATS.items()]
+    for name, reason in available_kernels("cpu").items():
+        kind = "real" if KERNELS[name].real else "simulated"
+        rows.append(("kernel", name, f"{kind}: {KERNELS[name].says}" if reason is None else f"not here: {reason}"))
+    rows += [("solver", b.name, b.missing() or f"ready: {b.about}") for b in BACKENDS]
+    rows += [("metric", f"{metric.family}: {name}", metric.says) for name, metric in METRICS.items()]
+    for name, what in EXTRAS.items():
+        version = importlib.metadata.version(name) if importlib.util.find_spec(name) else None
+        rows.append(("extra", name, f"{what}: {version or f'not installed; pip install {name}'}"))
+    return str(tabulate(rows, headers=("part", "name", "state"), tablefmt="github", disable_numparse=True))

@@ -1,0 +1,166 @@
+"""Pipelines: loading them, running them on prompts, and reaching the modules inside."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+from transformers import AutoTokenizer, CLIPModel
+
+from planner.errors import UserError
+from planner.scenes import CLIP_FOLDER, PIPELINE_FOLDER
+from sensitivity.metrics import Encoder, clip_encoder
+
+SCENES = "scenes"
+HUB_CLIP = "openai/clip-vit-base-patch32"  # the alignment metric's model where the pipeline brings none
+DENOISERS = ("unet", "transformer")  # diffusers' own names of the component that runs at every step
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How images are made. guidance: None is the pipeline's default; seed: prompt i draws its noise from seed + i."""
+
+    steps: int
+    guidance: float | None = None
+    seed: int = 0
+
+
+DEFAULTS = {SCENES: Generation(steps=8, guidance=2.5)}
+FALLBACK = Generation(steps=20)
+
+
+def locate(name: str) -> str:
+    """What `from_pretrained` is given for `name`: the embedded pipeline's folder, a folder, or a hub id."""
+    if name == SCENES:
+        return str(PIPELINE_FOLDER)
+    if Path(name).is_dir():
+        if not (Path(name) / "model_index.json").is_file():
+            raise UserError(f"{name} holds no model_index.json; name a folder that save_pretrained wrote")
+        return name
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"there is no pipeline folder {name}; name `{SCENES}`, a local folder or a hub id")
+    return name
+
+
+def load_pipeline(name: str, dtype: torch.dtype = torch.float32) -> Any:
+    """The pipeline `name`: `scenes`, a local folder or a hub id. Raises UserError when it cannot be loaded."""
+    try:
+        with _quiet():
+            pipe = DiffusionPipeline.from_pretrained(locate(name), torch_dtype=dtype)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a hub, a file or a config throws is bad input to us
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"cannot load the pipeline {name!r}: {reason}; name `{SCENES}`, a folder or a hub id"
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def load_encoder(name: str, clip: str | None = None) -> Encoder:
+    """The alignment metric's CLIP: the embedded one for `scenes`, else `clip`, a folder or hub id of a CLIPModel."""
+    place = clip or (str(CLIP_FOLDER) if name == SCENES else HUB_CLIP)
+    try:
+        with _quiet():
+            model = CLIPModel.from_pretrained(place).eval().requires_grad_(False)
+            tokenizer = AutoTokenizer.from_pretrained(place)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"cannot load the CLIP model {place!r}: {reason}; give --clip a folder or hub id") from error
+    mean, std = _normalisation(place)
+    return clip_encoder(model, tokenizer, mean, std)
+
+
+def _normalisation(place: str) -> tuple[list[float], list[float]]:
+    """What the model's image processor subtracts and divides by."""
+    from transformers import CLIPImageProcessor
+
+    processor = CLIPImageProcessor.from_pretrained(place)
+    return list(processor.image_mean), list(processor.image_std)
+
+
+def components(pipe: Any, names: Sequence[str] = ()) -> dict[str, nn.Module]:
+    """The modules to plan: those named, or the denoiser. Raises UserError naming what the pipeline has."""
+    modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+    wanted = tuple(names) or tuple(name for name in DENOISERS if name in modules)[:1]
+    missing = [name for name in wanted if name not in modules]
+    if missing or not wanted:
+        raise UserError(f"the pipeline has no component {', '.join(missing) or DENOISERS}; it has {', '.join(modules)}")
+    return {name: modules[name] for name in wanted}
+
+
+def generate(pipe: Any, prompts: Sequence[str], generation: Generation, batch: int = 16) -> torch.Tensor:
+    """(prompts, 3, H, W) float32 images in 0..1; prompt i starts from the noise of seed + i, whatever the batch."""
+    images = []
+    options = {} if generation.guidance is None else {"guidance_scale": generation.guidance}
+    for start in range(0, len(prompts), batch):
+        some = list(prompts[start : start + batch])
+        noise = [torch.Generator().manual_seed(generation.seed + start + i) for i in range(len(some))]
+        with torch.no_grad():
+            out = pipe(some, num_inference_steps=generation.steps, generator=noise, output_type="pt", **options)
+        images.append(out.images.float().cpu())
+    return torch.cat(images)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One recorded call of a module."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@contextlib.contextmanager
+def recorded_calls(module: nn.Module) -> Iterator[list[Call]]:
+    """Collects the inputs of every call of `module` made inside the block."""
+    calls: list[Call] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.append(Call(_copied(args), _copied(kwargs)))
+
+    handle = module.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def _copied(value: Any) -> Any:
+    """The same structure with its tensors cloned: samplers may write into what they passed."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, (tuple, list)):
+        return type(value)(_copied(part) for part in value)
+    if isinstance(value, dict):
+        return {key: _copied(part) for key, part in value.items()}
+    return value
+
+
+def first_tensor(output: Any) -> torch.Tensor:
+    """The tensor that a denoiser returned, bare, in a tuple or in a diffusers output."""
+    if isinstance(output, torch.Tensor):
+        return output
+    return output[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the loading bars and notes of the libraries: our own progress is the only one shown."""
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

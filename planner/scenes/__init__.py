@@ -1,0 +1,8 @@
+"""The embedded pipeline: a small text-to-image model of captioned scenes, its data and its judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PIPELINE_FOLDER = Path(__file__).parent / "pipeline"
+CLIP_FOLDER = Path(__file__).parent / "clip"

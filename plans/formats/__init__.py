@@ -1,0 +1,66 @@
+"""Weight formats: the table, and what every one of them can do.
+
+packed = quantize(linear.weight, parse_scheme("w3g64ma8").weight)
+packed.nbytes == stored_bytes(linear.weight.shape, packed.format)
+dequantize(packed)                                 # float32, the shape of the weight
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from plans.formats.base import Format, FormatError, Packed, row_blocks
+from plans.formats.floating import FP8, KEPT
+from plans.formats.integer import INTEGER
+from plans.scheme import WeightFormat
+
+__all__ = ["FORMATS", "Format", "FormatError", "Packed", "dequantize", "dequantize_rows", "quantize", "row_blocks",
+           "stored_bytes", "unpack_rows"]  # fmt: skip
+
+FORMATS: dict[str, Format] = {kind.name: kind for kind in (INTEGER, FP8, KEPT)}
+_BLOCK = 1 << 20
+
+
+@torch.no_grad()
+def quantize(weight: Tensor, fmt: WeightFormat) -> Packed:
+    """Stores `weight` (outputs, inputs...) as `fmt` says. Raises FormatError on NaN, infinite or no weights."""
+    if weight.dim() < 2 or weight.numel() == 0:
+        raise FormatError(f"a weight of shape {tuple(weight.shape)} has nothing to store; leave this layer out")
+    flat = weight.detach().reshape(weight.shape[0], -1)
+    bad = sum(int((~block.isfinite()).sum()) for block in flat.split(max(1, _BLOCK // flat.shape[1])))
+    if bad:
+        raise FormatError(f"{bad} of {weight.numel()} weights are NaN or infinite; repair the checkpoint")
+    codes, scale, zero = FORMATS[fmt.kind].quantize(flat, fmt)
+    return Packed(codes, scale, zero, tuple(weight.shape), fmt)
+
+
+@torch.no_grad()
+def dequantize(packed: Packed) -> Tensor:
+    """The weight that `packed` stands for: float32, of its original shape."""
+    weight = torch.empty(packed.outputs, packed.inputs, device=packed.codes.device)
+    for start, stop in row_blocks(packed, _BLOCK):
+        weight[start:stop] = dequantize_rows(packed, start, stop)
+    return weight.view(packed.shape)
+
+
+def dequantize_rows(packed: Packed, start: int, stop: int) -> Tensor:
+    """(stop - start, K) float32: the output channels start .. stop, flattened."""
+    return FORMATS[packed.format.kind].dequantize_rows(packed, start, stop)
+
+
+def unpack_rows(packed: Packed, start: int, stop: int) -> Tensor:
+    """(stop - start, K) int8 codes of the output channels start .. stop. Raises FormatError if they are no integers."""
+    rows = FORMATS[packed.format.kind].unpack_rows
+    if rows is None:
+        raise FormatError(f"`{packed.format}` has no integer codes to unpack; use dequantize_rows")
+    return rows(packed, start, stop)
+
+
+def stored_bytes(shape: Sequence[int], fmt: WeightFormat, keep_itemsize: int = 4) -> int:
+    """Bytes of a weight of `shape` stored as `fmt`: codes, scales, zero points and padding. keep_itemsize: bytes per
+    element of the float weight, for `keep`."""
+    return FORMATS[fmt.kind].stored_bytes(shape[0], prod(shape[1:]), fmt, keep_itemsize)

@@ -1,0 +1,71 @@
+"""What every weight format gives: a packed weight, and the four functions of its line in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+from torch import Tensor
+
+from plans.scheme import WeightFormat
+
+Parts = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+class FormatError(ValueError):
+    """A weight that a format cannot store, or a packed weight that has no such part."""
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A stored weight. With O output channels, K inputs each (channels x height x width, in that order) and G groups:
+
+    codes: what the format says: (O, bytes) uint8, (O, K) float8_e4m3fn, or (O, K) as it came for `keep`
+    scale: (O, G) float32, None for `keep`; zero: (O, G) uint8, the code of 0 counted from the lowest one, or None
+    shape: of the weight before; format: how it is stored
+    """
+
+    codes: Tensor
+    scale: Tensor | None
+    zero: Tensor | None
+    shape: tuple[int, ...]
+    format: WeightFormat
+
+    @property
+    def outputs(self) -> int:
+        return self.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        return prod(self.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its tensors hold."""
+        return sum(tensor.nbytes for tensor in (self.codes, self.scale, self.zero) if tensor is not None)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of weight format. O and K as in `Packed`.
+
+    quantize: ((O, K) finite weight of any float type, format) -> codes, scale, zero
+    dequantize_rows: (packed, start, stop) -> (stop - start, K) float32
+    unpack_rows: (packed, start, stop) -> (stop - start, K) int8 codes, or None where codes are no integers
+    stored_bytes: (O, K, format, bytes per element of a kept weight) -> bytes
+    """
+
+    name: str
+    says: str
+    quantize: Callable[[Tensor, WeightFormat], Parts]
+    dequantize_rows: Callable[[Packed, int, int], Tensor]
+    unpack_rows: Callable[[Packed, int, int], Tensor] | None
+    stored_bytes: Callable[[int, int, WeightFormat, int], int]
+
+
+def row_blocks(packed: Packed, elements: int) -> Iterator[tuple[int, int]]:
+    """Runs (start, stop) of output channels that have about `elements` weights each, at least one channel."""
+    step = max(1, elements // packed.inputs)
+    for start in range(0, packed.outputs, step):
+        yield start, min(start + step, packed.outputs)

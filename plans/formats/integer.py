@@ -1,0 +1,134 @@
+"""Integer weights, w = scale * (code - zero): symmetric (zero 0) or affine, per output channel or per group of inputs.
+
+Codes run over low = -2^(bits-1) .. high = 2^(bits-1)-1. Min-max: a symmetric scale is the largest magnitude / high, an
+affine one covers min(w, 0) .. max(w, 0) so that 0 stays exact. Least squares: the clipping range of least squared error
+on a grid (as OMSE, Choukroun et al. 2019, arXiv:1902.06822), then scale = <w, q> / <q, q> for the integers q at hand.
+Both are found per (output channel, group).
+Grouped weights are (outputs, groups, inputs of a group).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from plans.formats.base import Format, Packed, Parts
+from plans.formats.packing import pack, row_bytes, unpack
+from plans.scheme import WeightFormat
+
+RATIOS = tuple(0.3 + 0.7 * step / 79 for step in range(79))  # 1.0 itself is min-max, where the search starts
+REFITS = 2
+BLOCK = 1 << 20  # weights searched at once, so that the trials stay in cache
+_TINY = torch.finfo(torch.float32).tiny  # below it a scale has lost its digits: such a group is stored as zeros
+
+
+def code_range(bits: int) -> tuple[int, int]:
+    """The lowest and the highest signed code."""
+    return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+
+
+def group_count(inputs: int, fmt: WeightFormat) -> int:
+    """Scales of one output channel; the last group may be short."""
+    return -(-inputs // fmt.group) if fmt.group else 1
+
+
+def quantize(weight: Tensor, fmt: WeightFormat) -> Parts:
+    """Packed codes (O, bytes) uint8, scale (O, G) float32, zero (O, G) uint8 or None."""
+    blocks = [_quantize_block(block, fmt) for block in weight.split(max(1, BLOCK // weight.shape[1]))]
+    codes, scale, zero = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    return codes, scale, zero if fmt.affine else None
+
+
+def dequantize_rows(packed: Packed, start: int, stop: int) -> Tensor:
+    """(rows, K) float32."""
+    fmt = packed.format
+    weight = unpack_rows(packed, start, stop).float()
+    if packed.zero is not None:
+        zero = packed.zero[start:stop].float() + code_range(fmt.bits)[0]
+        weight -= _per_input(zero, packed.inputs, fmt.group)
+    assert packed.scale is not None
+    return weight.mul_(_per_input(packed.scale[start:stop], packed.inputs, fmt.group))
+
+
+def unpack_rows(packed: Packed, start: int, stop: int) -> Tensor:
+    """(rows, K) int8 codes."""
+    return unpack(packed.codes[start:stop], packed.inputs, packed.format.bits)
+
+
+def stored_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: int) -> int:
+    """Codes, a scale of 4 bytes for each group, and a zero point of 1 byte beside it if affine."""
+    return outputs * (row_bytes(inputs, fmt.bits) + group_count(inputs, fmt) * (4 + fmt.affine))
+
+
+def _quantize_block(block: Tensor, fmt: WeightFormat) -> tuple[Tensor, Tensor, Tensor]:
+    rows, inputs = block.shape
+    groups = group_count(inputs, fmt)
+    size = fmt.group or inputs
+    grouped = pad(block.float(), (0, groups * size - inputs)).view(rows, groups, size)
+    scale, zero = _affine_range(grouped, fmt.bits) if fmt.affine else _symmetric_range(grouped, fmt.bits)
+    if fmt.least_squares:
+        scale = _least_squares(grouped, scale, zero, fmt.bits)
+    codes = (_integers(grouped, scale, zero, fmt.bits) + zero).to(torch.int8).view(rows, -1)[:, :inputs]
+    stored_zero = (zero - code_range(fmt.bits)[0]).to(torch.uint8)
+    return pack(codes, fmt.bits), scale.squeeze(-1), stored_zero.squeeze(-1)
+
+
+def _symmetric_range(grouped: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    scale = _safe(grouped.abs().amax(-1, keepdim=True) / code_range(bits)[1])
+    return scale, torch.zeros_like(scale)
+
+
+def _affine_range(grouped: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    low, high = code_range(bits)
+    least = grouped.amin(-1, keepdim=True).clamp_max(0)
+    most = grouped.amax(-1, keepdim=True).clamp_min(0)
+    scale = _safe(most / (high - low) - least / (high - low))
+    return scale, (low - least / scale).round().clamp(low, high)
+
+
+def _safe(scale: Tensor) -> Tensor:
+    return torch.where(scale < _TINY, 1.0, scale)
+
+
+def _integers(grouped: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """code - zero, so that the weight is about scale times it."""
+    low, high = code_range(bits)
+    return (grouped / scale).round_().clamp_(low - zero, high - zero)
+
+
+def _least_squares(grouped: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """The scale of least squared error among the trials; never worse than the one given. The zero stays: it is the
+    same for every ratio, as range and scale shrink together."""
+    least = _squared_error(grouped, scale, zero, bits)
+    best = scale
+    for ratio in RATIOS:
+        best, least = _better(grouped, scale * ratio, zero, bits, (best, least))
+    for _ in range(REFITS):
+        q = _integers(grouped, best, zero, bits)
+        refit = (grouped * q).sum(-1, keepdim=True) / (q * q).sum(-1, keepdim=True)
+        best, least = _better(grouped, refit, zero, bits, (best, least))
+    return best
+
+
+def _better(
+    grouped: Tensor, trial: Tensor, zero: Tensor, bits: int, held: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    best, least = held
+    error = _squared_error(grouped, trial, zero, bits)
+    wins = (error < least) & (trial >= _TINY)
+    return torch.where(wins, trial, best), torch.where(wins, error, least)
+
+
+def _squared_error(grouped: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    return _integers(grouped, scale, zero, bits).mul_(scale).sub_(grouped).square_().sum(-1, keepdim=True)
+
+
+def _per_input(values: Tensor, inputs: int, group: int | None) -> Tensor:
+    return values.repeat_interleave(group, 1)[:, :inputs] if group else values
+
+
+INTEGER = Format(
+    "int", "integers of 8 to 2 bits, packed; w = scale * (code - zero)", quantize, dequantize_rows, unpack_rows,
+    stored_bytes,
+)  # fmt: skip

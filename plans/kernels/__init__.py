@@ -1,0 +1,45 @@
+"""Kernels in order of preference: the table, and the choice from it.
+
+`real` kernels compute with the stored codes; the last line simulates them all and says what is right.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from plans.kernels.base import Geometry, Kernel, KernelError, geometry_of
+from plans.kernels.cpu_int8 import CPU_INT8
+from plans.kernels.cpu_weight_only import CPU_WEIGHT_ONLY
+from plans.kernels.reference import REFERENCE
+from plans.scheme import Scheme
+
+__all__ = ["KERNELS", "REFERENCE", "Geometry", "Kernel", "KernelError", "available_kernels", "choose_kernel",
+           "geometry_of"]  # fmt: skip
+
+KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (CPU_INT8, CPU_WEIGHT_ONLY, REFERENCE)}
+
+
+def choose_kernel(
+    scheme: Scheme,
+    kind: str,
+    device: torch.device | str = "cpu",
+    real_only: bool = True,
+    geometry: Geometry | None = None,
+) -> Kernel:
+    """The first kernel that runs `scheme` on a layer of `kind` (`linear`, `conv2d`) on `device`. Raises KernelError
+    with every kernel's reason if none does."""
+    reasons = {}
+    for kernel in KERNELS.values():
+        reason = kernel.supports(scheme, kind, device, geometry)
+        reason = reason or ("simulates" if real_only and not kernel.real else None)
+        if reason is None:
+            return kernel
+        reasons[kernel.name] = reason
+    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    advice = "take another scheme, or simulate with `--kernels fake`" if real_only else "take another scheme"
+    raise KernelError(f"no kernel runs {scheme} on a {kind} layer on {device} ({why}); {advice}")
+
+
+def available_kernels(device: torch.device | str = "cpu") -> dict[str, str | None]:
+    """For each kernel None, or why it does not run on `device`."""
+    return {kernel.name: kernel.available(torch.device(device)) for kernel in KERNELS.values()}

@@ -1,0 +1,72 @@
+"""What a plan file may hold, as a JSON schema. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+VERSION = 1
+
+_NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
+_MODEL = {
+    "type": "object",
+    "required": ["name", "fingerprint", "components"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string"},
+        "fingerprint": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "components": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    },
+}
+_RANGE = {
+    "type": "object",
+    "required": ["tensor"],
+    "additionalProperties": False,
+    "properties": {"tensor": {"type": "number", "minimum": 0}, "first": {"type": "number", "minimum": 0}},
+}
+_CALIBRATION = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "prompts": {"type": "integer", "minimum": 1},
+        "prompts_sha256": {"type": "string"},
+        "steps": {"type": "integer", "minimum": 1},
+        "guidance": {"type": ["number", "null"]},
+        "seed": {"type": "integer"},
+        "ranges": {"type": "object", "additionalProperties": _RANGE},
+    },
+}
+_SOLVER = {
+    "type": "object",
+    "required": ["status"],
+    "additionalProperties": False,
+    "properties": {
+        "status": {"enum": ["optimal", "feasible", "uniform"]},
+        "objective": {"type": "number"},
+        "bound": {"type": "number"},
+        "gap": {"type": "number"},
+        "backend": {"type": "string"},
+        "stopped": {"type": "string"},
+        "weights": _NUMBERS,
+    },
+}
+_PREDICTIONS = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"total": _NUMBERS, "blocks": {"type": "object", "additionalProperties": _NUMBERS}},
+}
+_PARTS: dict[str, Any] = {
+    "bitplan": {"type": "integer", "minimum": 1},
+    "model": _MODEL,
+    "schemes": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}},
+    "simulated": {"type": "array", "items": {"type": "string"}},
+    "calibration": _CALIBRATION,
+    "budgets": _NUMBERS,
+    "predictions": _PREDICTIONS,
+    "solver": _SOLVER,
+}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": list(_PARTS),
+    "additionalProperties": False,
+    "properties": _PARTS,
+}

@@ -1,0 +1,229 @@
+"""Puts quantized layers in place of float ones, for good, until `undo`, or for the length of a `with`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from plans.activations import ActivationError, ActivationScales, as_rows, fake_quantize
+from plans.formats import FormatError, Packed, dequantize, quantize
+from plans.kernels import REFERENCE, Kernel, KernelError, choose_kernel, geometry_of
+from plans.modules import kind_of, quantize_module
+from plans.scheme import KEEP, ActivationFormat, Scheme, WeightFormat
+
+
+class SwapError(ValueError):
+    """Layers that cannot be swapped or put back."""
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """An attribute that holds a layer."""
+
+    parent: nn.Module
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Swapped:
+    """One layer that was replaced. places: all that hold it; original: None where it was not kept."""
+
+    address: str
+    scheme: Scheme
+    kernel: str
+    places: tuple[Place, ...]
+    original: nn.Module | None
+
+
+@dataclass(frozen=True, eq=False)
+class Swap:
+    """What `swap` did, for `undo` and for reports."""
+
+    layers: tuple[Swapped, ...]
+
+
+def swap(
+    components: Mapping[str, nn.Module],
+    schemes: Mapping[str, Scheme],
+    scales: Mapping[str, ActivationScales] | None = None,
+    real: bool = True,
+    keep_originals: bool = True,
+) -> Swap:
+    """Replaces every layer named in `schemes` (address `component.path`) in place; those of `keep` stay as they are.
+
+    real: with kernels that compute on the stored codes, else with the simulation. keep_originals: hold the float layers
+    for `undo`; without them each float weight is freed as its layer is replaced. If anything fails nothing is replaced,
+    unless originals were not kept. Raises SwapError for an unknown address, KernelError for a scheme that no kernel
+    runs here, ActivationError or FormatError, with the address, for what a layer lacks.
+    """
+    ranges = scales or {}
+    chosen = _choose(components, schemes, real)
+    places = _places(components)
+    done: list[Swapped] = []
+    try:
+        for address, kernel in chosen.items():
+            done.append(_replace(components, address, schemes[address], kernel, (places, ranges.get(address))))
+            if not keep_originals:
+                done[-1] = _without_original(done[-1])
+    except Exception as error:
+        if keep_originals:
+            undo(Swap(tuple(done)))
+        if isinstance(error, (ActivationError, FormatError, KernelError)):
+            raise type(error)(f"{address}: {error}") from error
+        raise
+    return Swap(tuple(done))
+
+
+def undo(swap: Swap) -> None:
+    """Puts the float layers back. Raises SwapError if they were not kept."""
+    gone = sum(layer.original is None for layer in swap.layers)
+    if gone:
+        raise SwapError(f"{gone} float layers were not kept; load the pipeline again, or swap with keep_originals=True")
+    for layer in swap.layers:
+        for place in layer.places:
+            setattr(place.parent, place.name, layer.original)
+
+
+@contextmanager
+def variant(
+    components: Mapping[str, nn.Module],
+    layer: str,
+    scheme: Scheme,
+    scales: ActivationScales | None = None,
+    cache: MutableMapping[tuple[str, WeightFormat], Packed] | None = None,
+) -> Iterator[nn.Module]:
+    """For the length of the `with`, simulates `scheme` on one layer; gives the module, which stays the same object.
+
+    Its weight is replaced by the dequantized one, in the layer's float type, and a hook rounds its input: in a float32
+    model the numerics of the reference kernel. cache: the caller's, holds packed weights so that a second visit need
+    not search for scales again. Raises SwapError for an unknown layer, KernelError for a scheme that has no meaning for
+    it, FormatError for its weights; ActivationError when the layer runs without the range that the scheme needs.
+    """
+    module = find_layer(components, layer)
+    if scheme == KEEP:
+        yield module
+        return
+    _kernel_for(module, layer, scheme, False)
+    original = module.weight
+    packed = _packed(original, layer, scheme.weight, cache)
+    weight = dequantize(packed).to(original.dtype)
+    hook = _rounding_hook(scheme.activation, str(kind_of(module)), scales)
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True) if scheme.activation.bits < 16 else None
+    try:
+        module.weight = nn.Parameter(weight, requires_grad=False)
+        yield module
+    finally:
+        module.weight = original
+        if handle is not None:
+            handle.remove()
+
+
+def find_layer(components: Mapping[str, nn.Module], address: str) -> Any:
+    """The float layer at `component.path`. Raises SwapError with the nearest known address if there is none."""
+    component, _, path = address.partition(".")
+    try:
+        module = components[component].get_submodule(path)
+    except (KeyError, AttributeError):
+        raise SwapError(f"no layer {address!r}{_nearest(components, address)}") from None
+    if not path or kind_of(module) is None:
+        what = f"{address} is a {type(module).__name__}"
+        raise SwapError(f"{what}, not a float nn.Linear or nn.Conv2d; name another layer, or undo the swap first")
+    return module
+
+
+def layer_addresses(components: Mapping[str, nn.Module]) -> tuple[str, ...]:
+    """The addresses of all layers that can be swapped, in the order of the modules."""
+    return tuple(
+        f"{component}.{path}"
+        for component, root in components.items()
+        for path, module in root.named_modules()
+        if path and kind_of(module)
+    )
+
+
+def _nearest(components: Mapping[str, nn.Module], address: str) -> str:
+    near = difflib.get_close_matches(address, layer_addresses(components), 1, 0)
+    return f"; did you mean {near[0]}?" if near else "; these components have no layers"
+
+
+def _choose(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool) -> dict[str, Kernel]:
+    """A kernel for each layer to be replaced: all that can be refused is refused before the first replacement."""
+    chosen: dict[str, Kernel] = {}
+    holder: dict[int, str] = {}
+    for address, scheme in schemes.items():
+        module = find_layer(components, address)
+        other = holder.setdefault(id(module), address)
+        if schemes[other] != scheme:
+            both = f"{schemes[other]} and {scheme}"
+            raise SwapError(f"{other} and {address} are one module with two schemes, {both}; give it one")
+        if scheme == KEEP or other != address:
+            continue
+        chosen[address] = _kernel_for(module, address, scheme, real)
+    return chosen
+
+
+def _kernel_for(module: Any, address: str, scheme: Scheme, real: bool) -> Kernel:
+    kind, device, geometry = str(kind_of(module)), module.weight.device, geometry_of(module)
+    if real:
+        try:
+            return choose_kernel(scheme, kind, device, True, geometry)
+        except KernelError as error:
+            raise KernelError(f"{address}: {error}") from None
+    reason = REFERENCE.supports(scheme, kind, device, geometry)
+    if reason:
+        raise KernelError(f"{address}: {scheme} cannot be simulated: {reason}; give it another scheme")
+    return REFERENCE
+
+
+def _places(components: Mapping[str, nn.Module]) -> dict[int, tuple[Place, ...]]:
+    """Where each module is held, by its id; a module used twice has two places."""
+    places: dict[int, tuple[Place, ...]] = {}
+    for parent in {module: None for root in components.values() for module in root.modules()}:
+        for name, child in parent._modules.items():
+            if child is not None:
+                places[id(child)] = (*places.get(id(child), ()), Place(parent, name))
+    return places
+
+
+def _replace(
+    components: Mapping[str, nn.Module],
+    address: str,
+    scheme: Scheme,
+    kernel: Kernel,
+    context: tuple[dict[int, tuple[Place, ...]], ActivationScales | None],
+) -> Swapped:
+    places, scales = context
+    original = find_layer(components, address)
+    held = places[id(original)]
+    made = quantize_module(original, scheme, kernel, scales)
+    for place in held:
+        setattr(place.parent, place.name, made)
+    return Swapped(address, scheme, kernel.name, held, original)
+
+
+def _without_original(layer: Swapped) -> Swapped:
+    return Swapped(layer.address, layer.scheme, layer.kernel, layer.places, None)
+
+
+def _packed(
+    weight: Tensor, layer: str, fmt: WeightFormat, cache: MutableMapping[tuple[str, WeightFormat], Packed] | None
+) -> Packed:
+    if cache is None:
+        return quantize(weight, fmt)
+    if (layer, fmt) not in cache:
+        cache[layer, fmt] = quantize(weight, fmt)
+    return cache[layer, fmt]
+
+
+def _rounding_hook(activation: ActivationFormat, kind: str, scales: ActivationScales | None) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        x = args[0] if args else kwargs["input"]
+        rounded = fake_quantize(as_rows(x, kind), activation, scales).view(x.shape)
+        return ((rounded, *args[1:]), kwargs) if args else (args, {**kwargs, "input": rounded})
+
+    return hook

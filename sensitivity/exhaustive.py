@@ -1,0 +1,66 @@
+"""Exhaustive measurement: one (layer, scheme) changed at a time, everything else in full precision. The oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+
+from sensitivity.metrics import METRICS, Encoder, Metric
+from sensitivity.outcome import Outcome, check_reference, clean, read
+from sensitivity.table import Measurement, MeasurementError, describe, summarise
+
+Variants = Mapping[tuple[str, str], Callable[[], AbstractContextManager[object]]]
+
+
+def measure(
+    variants: Variants,
+    run: Callable[[], Outcome],
+    reference: Outcome,
+    metrics: Sequence[Metric] = tuple(METRICS.values()),
+    encoder: Encoder | None = None,
+    prompts: Sequence[str] = (),
+) -> Iterator[list[Measurement]]:
+    """Yields the measurements of each variant, one a metric, in the order of `variants` and `metrics`.
+
+    variants: (layer, scheme text) -> makes a context in which that layer uses that scheme; it has been left again
+    whenever this generator yields, so the caller may store the list, stop, and later pass only the pending ones.
+    run: gives the outcome on the same inputs each time, of the shapes of `reference`, its full-precision outcome.
+    encoder, prompts: for metrics that read embeddings; prompts one an image.
+    A variant whose output is not finite is measured with 0 in its place, and marked so. Raises MeasurementError when
+    the reference is not finite, shapes differ, or something that a metric reads is missing.
+    """
+    check_reference(reference)
+    reads = tuple(dict.fromkeys(metric.reads for metric in metrics))
+    with torch.no_grad():
+        texts = encoder.text(prompts) if encoder is not None and "similarity" in reads else None
+        full = read(clean(reference)[0], reads, encoder, texts)
+    for (layer, scheme), context in variants.items():
+        with torch.no_grad():
+            with context():
+                outcome = run()
+            _check_shapes(reference, outcome, f"{layer} at {scheme}")
+            outcome, finite = clean(outcome)
+            changed = read(outcome, reads, encoder, texts)
+            losses = {metric.name: metric.function(full[metric.reads], changed[metric.reads]) for metric in metrics}
+        yield [_measurement(layer, scheme, metric, losses[metric.name], reference, finite) for metric in metrics]
+
+
+def _check_shapes(reference: Outcome, outcome: Outcome, what: str) -> None:
+    for name in ("denoised", "images"):
+        full, changed = getattr(reference, name), getattr(outcome, name)
+        if full is not None and changed is not None and full.shape != changed.shape:
+            raise MeasurementError(
+                f"{what}: {name} have shape {tuple(changed.shape)}, full precision has {tuple(full.shape)}; "
+                "run both on the same inputs"
+            )
+
+
+def _measurement(
+    layer: str, scheme: str, metric: Metric, losses: torch.Tensor, reference: Outcome, finite: bool
+) -> Measurement:
+    by_step = metric.reads == "denoised"
+    strata, clusters = (reference.groups, reference.owners) if by_step else ((), ())
+    mean, stderr, count = summarise(losses.tolist(), strata, clusters, describe(layer, scheme, metric.name))
+    return Measurement(layer, scheme, metric.name, mean, stderr, count, finite)

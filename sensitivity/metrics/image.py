@@ -1,0 +1,41 @@
+"""Structural difference of the final images."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from sensitivity.table import MeasurementError
+
+WINDOW, SIGMA = 11, 1.5  # px: Wang et al. 2004, section III.C
+C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 with L = 1, the range of the pixels
+
+
+def _blur(x: torch.Tensor) -> torch.Tensor:
+    """Gaussian-weighted local means where the window fits: (N, 3, H, W) to (N, 3, H - 10, W - 10)."""
+    offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
+    weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
+    weights = (weights / weights.sum()).expand(x.shape[1], 1, 1, WINDOW)
+    return F.conv2d(F.conv2d(x, weights, groups=x.shape[1]), weights.transpose(2, 3), groups=x.shape[1])
+
+
+def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Structural similarity of each pair of images (Wang et al. 2004, eq. 13), mean over channels and positions.
+
+    (N, C, H, W) in 0..1 twice to (N,) float64. Raises MeasurementError for images smaller than the window.
+    """
+    if min(a.shape[-2:]) < WINDOW:
+        height, width = a.shape[-2:]
+        raise MeasurementError(f"SSIM needs images of {WINDOW}x{WINDOW} px or more, got {height}x{width}")
+    a, b = a.double(), b.double()
+    mean_a, mean_b = _blur(a), _blur(b)
+    var_a, var_b = _blur(a * a) - mean_a.square(), _blur(b * b) - mean_b.square()
+    covariance = _blur(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + C1) / (mean_a.square() + mean_b.square() + C1)
+    structure = (2 * covariance + C2) / (var_a + var_b + C2)
+    return (luminance * structure).flatten(1).mean(1)
+
+
+def dssim(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
+    """1 - SSIM of each image, 0..2: (P, 3, H, W) in 0..1 twice to (P,) float64. Raises as `ssim`."""
+    return (1 - ssim(full, variant)).clamp_min(0)  # rounding leaves -1e-16 for equal images

@@ -1,0 +1,78 @@
+"""What a model that knows images and texts sees: agreement with the prompt, and drift from the full-precision image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Two towers of one space. image: (N, 3, H, W) in 0..1 to (N, D); text: N strings to (N, D); unit vectors both."""
+
+    image: Callable[[torch.Tensor], torch.Tensor]
+    text: Callable[[Sequence[str]], torch.Tensor]
+
+
+def similarity(embeds: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    """Cosine of each image with its own prompt: unit (P, D) twice to (P,) float64."""
+    return (embeds.double() * texts.to(embeds.device).double()).sum(-1)
+
+
+def clip_drop(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
+    """cos(text, full image) - cos(text, variant's image), of `similarity` (P,) twice to (P,) float64.
+
+    It may be negative for one prompt, and so may the mean, which is stored as measured; clip a loss at 0 when solving.
+    """
+    return full.double() - variant.double()
+
+
+def embed_drift(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
+    """1 - cos(full, variant) of the image embeddings, 0..2: unit (P, D) twice to (P,) float64."""
+    # half the squared distance of unit vectors is the same number without cancellation near 0
+    full, variant = F.normalize(full.double(), dim=-1), F.normalize(variant.double(), dim=-1)
+    return (full - variant).square().sum(-1) / 2
+
+
+def fit_images(images: torch.Tensor, size: int) -> torch.Tensor:
+    """(N, 3, H, W) to (N, 3, size, size) in 0..1: short edge to `size` (antialiased bicubic), then the centre."""
+    height, width = images.shape[-2:]
+    if min(height, width) != size:
+        scale = size / min(height, width)
+        shape = [max(size, round(height * scale)), max(size, round(width * scale))]
+        images = F.interpolate(images, size=shape, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
+    return images[..., top : top + size, left : left + size]
+
+
+def clip_encoder(clip_model: Any, tokenizer: Any, mean: Sequence[float], std: Sequence[float]) -> Encoder:
+    """The encoder of a transformers `CLIPModel` in eval mode and its tokenizer.
+
+    mean, std: what the model's image processor subtracts and divides by, one number a channel, for pixels in 0..1.
+    Prompts longer than the text tower are cut, as the pipelines do. Gradients flow through both towers.
+    """
+    size = int(clip_model.config.vision_config.image_size)
+    length = int(clip_model.config.text_config.max_position_embeddings)
+
+    def image(images: torch.Tensor) -> torch.Tensor:
+        shift, scale = (torch.tensor(x, device=clip_model.device).view(-1, 1, 1) for x in (mean, std))
+        pixels = (fit_images(images.to(clip_model.device).float(), size) - shift) / scale
+        return _unit(clip_model.get_image_features(pixel_values=pixels.to(clip_model.dtype)))
+
+    def text(prompts: Sequence[str]) -> torch.Tensor:
+        tokens = tokenizer(
+            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).to(clip_model.device)
+        mask = tokens.get("attention_mask")
+        return _unit(clip_model.get_text_features(input_ids=tokens["input_ids"], attention_mask=mask))
+
+    return Encoder(image, text)
+
+
+def _unit(features: Any) -> torch.Tensor:
+    """Projected features, (N, D), to unit float32; transformers 5 wraps them in an output, 4 does not."""
+    return F.normalize(getattr(features, "pooler_output", features).float(), dim=-1)

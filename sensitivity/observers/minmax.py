@@ -1,0 +1,20 @@
+"""The largest magnitude."""
+
+from __future__ import annotations
+
+import torch
+
+
+class MinMax:
+    """Nothing is clipped: one outlier sets the range."""
+
+    says = "largest magnitude seen"
+
+    def __init__(self) -> None:
+        self._absmax = 0.0
+
+    def see(self, magnitudes: torch.Tensor) -> None:
+        self._absmax = max(self._absmax, float(magnitudes.max()))
+
+    def absmax(self) -> float:
+        return self._absmax

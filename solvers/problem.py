@@ -1,0 +1,200 @@
+"""What is asked: take one candidate in every group, at the least objective, within every budget and tie."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Number = int | float | Fraction
+Column = NDArray[np.int64] | NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Picks = tuple[int, ...]  # one flat candidate index per group, in the order of the groups
+
+
+class ProblemError(ValueError):
+    """A problem that makes no sense, or a question about a part that it does not have."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The sum of `column` over the chosen candidates is at most `limit`, compared exactly."""
+
+    column: str
+    limit: Number
+
+    def __post_init__(self) -> None:
+        if isinstance(self.limit, float) and not math.isfinite(self.limit):
+            raise ProblemError(f"the budget on {self.column!r} is {self.limit}; give a finite number")
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Groups that must choose candidates of one label. labels: for each group, one label per candidate of it."""
+
+    labels: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Groups of named candidates with additive columns.
+
+    groups: N names; candidates: for each group the names of its candidates. Flat arrays hold all candidates of the
+    first group, then of the second and so on, C in all. columns: name -> (C,) numbers >= 0, where integers stay
+    integers; objective: column -> weight >= 0; allowed: (C,) booleans, None for all. Raises ProblemError.
+    """
+
+    groups: tuple[str, ...]
+    candidates: tuple[tuple[str, ...], ...]
+    columns: Mapping[str, Column]
+    objective: Mapping[str, float]
+    budgets: tuple[Budget, ...] = ()
+    ties: tuple[Tie, ...] = ()
+    allowed: Mask = field(default=None)  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        put("groups", tuple(self.groups))
+        put("candidates", tuple(tuple(names) for names in self.candidates))
+        _check_groups(self.groups, self.candidates)
+        put("columns", {name: _column(name, values, self.size) for name, values in self.columns.items()})
+        put("objective", dict(self.objective))
+        put("budgets", tuple(self.budgets))
+        put("ties", tuple(self.ties))
+        put("allowed", _mask(self.allowed, self.size))
+        _check_objective(self)
+        for budget in self.budgets:
+            self.column(budget.column)
+        for tie in self.ties:
+            _check_tie(self, tie)
+
+    @property
+    def size(self) -> int:
+        """C, the number of candidates of all groups."""
+        return int(self.offsets[-1])
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """(N + 1,): candidates of group i are `offsets[i]` up to `offsets[i + 1]`."""
+        return np.cumsum([0, *(len(names) for names in self.candidates)], dtype=np.int64)
+
+    @cached_property
+    def grid(self) -> NDArray[np.int64]:
+        """(N, K): flat candidate indices of each group, K the largest group, padded with -1."""
+        widths = np.diff(self.offsets)
+        places = np.arange(widths.max())
+        return np.where(places < widths[:, None], self.offsets[:-1, None] + places, -1)
+
+    @cached_property
+    def costs(self) -> NDArray[np.float64]:
+        """(C,): the objective of each candidate."""
+        parts = [weight * self.columns[name].astype(np.float64) for name, weight in self.objective.items()]
+        return np.sum(parts, axis=0) if parts else np.zeros(self.size)
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Group name -> place in `groups`."""
+        return {name: place for place, name in enumerate(self.groups)}
+
+    def column(self, name: str) -> Column:
+        """The column of that name. Raises ProblemError with the nearest one."""
+        if name not in self.columns:
+            raise ProblemError(f"no column is named {name!r}{nearest(name, self.columns)}")
+        return self.columns[name]
+
+    def index(self, group: str, candidate: str) -> int:
+        """The flat index of one candidate. Raises ProblemError with the nearest name."""
+        if group not in self.positions:
+            raise ProblemError(f"no group is named {group!r}{nearest(group, self.groups)}")
+        names = self.candidates[self.positions[group]]
+        if candidate not in names:
+            raise ProblemError(f"group {group!r} has no candidate {candidate!r}{nearest(candidate, names)}")
+        return int(self.offsets[self.positions[group]]) + names.index(candidate)
+
+    def members(self, group: int) -> range:
+        """Flat indices of the candidates of the group at that place."""
+        return range(int(self.offsets[group]), int(self.offsets[group + 1]))
+
+
+def pin(problem: Problem, choices: Mapping[str, str]) -> Problem:
+    """The problem with only the named candidate left in each named group. Raises ProblemError for unknown names."""
+    allowed = problem.allowed.copy()
+    for group, candidate in choices.items():
+        chosen = problem.index(group, candidate)
+        allowed[problem.members(problem.positions[group])] = False
+        allowed[chosen] = True
+    return replace(problem, allowed=allowed)
+
+
+def nearest(name: str, names: Sequence[str] | Mapping[str, object]) -> str:
+    """`; did you mean 'x'?`, or nothing where there is no name at all."""
+    near = difflib.get_close_matches(name, list(names), 1, 0)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _check_groups(groups: tuple[str, ...], candidates: tuple[tuple[str, ...], ...]) -> None:
+    if not groups:
+        raise ProblemError("there are no groups; give at least one")
+    if len(groups) != len(candidates):
+        raise ProblemError(f"{len(groups)} groups but candidates of {len(candidates)}; give one list per group")
+    if len(set(groups)) < len(groups):
+        twice = next(name for name in groups if groups.count(name) > 1)
+        raise ProblemError(f"group {twice!r} is listed twice; names must differ")
+    for group, names in zip(groups, candidates, strict=True):
+        if not names:
+            raise ProblemError(f"group {group!r} has no candidates; give at least one")
+        if len(set(names)) < len(names):
+            raise ProblemError(f"group {group!r} lists a candidate twice; names must differ")
+
+
+def _column(name: str, values: object, size: int) -> Column:
+    array = np.array(values)
+    if array.shape != (size,):
+        raise ProblemError(f"column {name!r} has shape {array.shape}; expected ({size},), one number per candidate")
+    if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
+        raise ProblemError(f"column {name!r} exceeds 2^63 - 1; use a larger unit")
+    if array.dtype.kind not in "iuf":
+        raise ProblemError(f"column {name!r} holds {array.dtype}; expected integers or floats")
+    column: Column = array.astype(np.float64) if array.dtype.kind == "f" else array.astype(np.int64)
+    wrong = ~(np.isfinite(column) & (column >= 0))
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        raise ProblemError(f"column {name!r} is {column[place]} at candidate {place}; expected finite numbers >= 0")
+    column.flags.writeable = False
+    return column
+
+
+def _mask(allowed: object, size: int) -> Mask:
+    mask = np.ones(size, dtype=bool) if allowed is None else np.array(allowed)
+    if mask.shape != (size,) or mask.dtype != bool:
+        raise ProblemError(f"allowed is {mask.dtype} of shape {mask.shape}; expected booleans of shape ({size},)")
+    mask.flags.writeable = False
+    return mask
+
+
+def _check_objective(problem: Problem) -> None:
+    for name, weight in problem.objective.items():
+        problem.column(name)
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ProblemError(f"the objective weighs {name!r} by {weight}; expected a finite number >= 0")
+    with np.errstate(over="ignore"):
+        total = float(problem.costs[problem.grid].max(axis=1).sum())
+    if not math.isfinite(total):
+        raise ProblemError("the objective overflows a 64-bit float; use smaller weights")
+
+
+def _check_tie(problem: Problem, tie: Tie) -> None:
+    for group, labels in tie.labels.items():
+        if group not in problem.positions:
+            raise ProblemError(f"a tie names group {group!r}, which there is not{nearest(group, problem.groups)}")
+        size = len(problem.candidates[problem.positions[group]])
+        if len(labels) != size:
+            raise ProblemError(f"a tie gives {len(labels)} labels to group {group!r}, which has {size} candidates")

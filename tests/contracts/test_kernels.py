@@ -1,0 +1,235 @@
+"""What every line of the kernel table promises, against float64 arithmetic on the stored parts."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear
+
+import plans.kernels.cpu_int8 as cpu_int8
+import plans.kernels.cpu_weight_only as cpu_weight_only
+from plans.activations import ActivationScales, as_rows, quantize_rows
+from plans.formats import Packed, dequantize, quantize, unpack_rows
+from plans.kernels import KERNELS, REFERENCE, Geometry, KernelError, available_kernels, choose_kernel, geometry_of
+from plans.scheme import EXAMPLES, KEEP, Scheme, WeightFormat, parse_scheme
+
+torch.set_num_threads(1)
+SCHEMES = [parse_scheme(text) for text in (*EXAMPLES, "w8za8", "w6zma8", "w5g32a8", "w3g64zma8t", "w2g128a8", "fp8a8")]
+LINEARS = [((1, 7), 1), ((3, 64), 5), ((2, 5, 130), 9), ((2, 3, 33), 4)]
+CONVS = [
+    ((1, 3, 5, 6), nn.Conv2d(3, 4, 3, padding=1)),
+    ((2, 8, 7, 7), nn.Conv2d(8, 5, 1)),
+    ((2, 5, 9, 8), nn.Conv2d(5, 3, 3, stride=2, padding=1, bias=False)),
+    ((1, 9, 8, 9), nn.Conv2d(9, 2, (3, 2), stride=(1, 2), padding=(2, 0), dilation=(2, 1))),
+    ((1, 2, 6, 5), nn.Conv2d(2, 3, 4, padding="same")),
+]
+REAL = [kernel for kernel in KERNELS.values() if kernel.real]
+CASES = [(kernel, scheme) for kernel in REAL for scheme in SCHEMES if kernel.supports(scheme, "linear") is None]
+RANGES = ActivationScales(2.5, 4.0)
+
+
+def ids(value):
+    return getattr(value, "name", str(value))
+
+
+def exact(x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, geometry: Geometry | None) -> Tensor:
+    return REFERENCE.run(x.double(), packed, scheme, None if bias is None else bias.double(), RANGES, geometry)
+
+
+def magnitude(x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, geometry: Geometry | None) -> Tensor:
+    """The sum of magnitudes that the bounds of the kernels scale with, at least."""
+    weight = dequantize(packed).abs()
+    if packed.zero is not None:  # codes and zero points count apart: they are summed apart
+        zero = packed.zero.float() - 2 ** (packed.format.bits - 1)
+        size = packed.format.group or packed.inputs
+        flat = (zero.abs() * packed.scale).repeat_interleave(size, 1)[:, : packed.inputs]
+        weight = weight + 2 * flat.view(packed.shape)
+    x, weight = x.abs().double() * 1.01 + 1e-30, weight.double()
+    bias = None if bias is None else bias.abs().double()
+    if geometry is None:
+        return linear(x, weight, bias)
+    left, right, top, bottom = geometry.pads
+    padded = nn.functional.pad(x, (left, right, top, bottom))
+    return conv2d(padded, weight, bias, geometry.stride, 0, geometry.dilation)
+
+
+def inputs_and_layers() -> list[tuple[Tensor, Tensor, Tensor | None, Geometry | None]]:
+    generator = torch.Generator().manual_seed(1)
+    cases = []
+    for shape, outputs in LINEARS:
+        weight = torch.randn(outputs, shape[-1], generator=generator)
+        cases.append((torch.randn(shape, generator=generator), weight, torch.randn(outputs), None))
+    for shape, layer in CONVS:
+        bias = None if layer.bias is None else layer.bias.detach()
+        cases.append((torch.randn(shape, generator=generator), layer.weight.detach(), bias, geometry_of(layer)))
+    return cases
+
+
+@pytest.mark.parametrize(("kernel", "scheme"), CASES, ids=ids)
+def test_a_real_kernel_equals_the_reference_within_its_bound(kernel, scheme):
+    for x, weight, bias, geometry in inputs_and_layers():
+        kind = "linear" if geometry is None else "conv2d"
+        if kernel.supports(scheme, kind, "cpu", geometry) or (scheme.activation.first_token and x.dim() < 3):
+            continue
+        packed = quantize(weight, scheme.weight)
+        out = kernel.run(x, packed, scheme, bias, RANGES, geometry)
+        expected = exact(x, packed, scheme, bias, geometry)
+        groups = packed.scale.shape[1]
+        if kernel is cpu_int8.CPU_INT8:
+            factor = (2 * groups + 6) * 2**-24 * (127 / 126.5)
+        else:
+            factor = (packed.inputs + 3) * 2**-23
+        bound = factor * magnitude(x, packed, scheme, bias, geometry) + 1e-30
+        assert out.dtype == x.dtype and out.shape == expected.shape
+        excess = float(((out.double() - expected).abs() / bound).max())
+        assert excess <= 1, (kind, tuple(x.shape), excess)
+
+
+@pytest.mark.parametrize(("kernel", "scheme"), CASES, ids=ids)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_go_in_and_come_out(kernel, scheme, dtype):
+    for x, weight, bias, geometry in inputs_and_layers()[2:6]:
+        if kernel.supports(scheme, "linear" if geometry is None else "conv2d", "cpu", geometry):
+            continue
+        packed, x = quantize(weight, scheme.weight), x.to(dtype)
+        out = kernel.run(x, packed, scheme, bias, RANGES, geometry)
+        bound = 6 * torch.finfo(dtype).eps * magnitude(x, packed, scheme, bias, geometry)
+        assert out.dtype == dtype
+        assert bool(((out.double() - exact(x, packed, scheme, bias, geometry)).abs() <= bound).all())
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_the_reference_is_arithmetic_on_codes(scheme):
+    for x, weight, bias, geometry in inputs_and_layers():
+        rows = as_rows(x, "linear" if geometry is None else "conv2d")
+        if scheme.activation.first_token and rows.dim() < 3:
+            continue
+        packed = quantize(weight, scheme.weight)
+        rounded = x.double()
+        if scheme.activation.bits < 16:
+            codes, scale = quantize_rows(rows, scheme.activation, RANGES)
+            rounded = (codes.double() * scale.double()).view(x.shape)
+        wide = None if bias is None else bias.double()
+        if geometry is None:
+            expected = linear(rounded, dequantize(packed).double(), wide)
+        else:
+            padded = nn.functional.pad(rounded, geometry.pads)
+            expected = conv2d(padded, dequantize(packed).double(), wide, geometry.stride, 0, geometry.dilation)
+        torch.testing.assert_close(exact(x, packed, scheme, bias, geometry), expected, rtol=1e-6, atol=1e-5)
+        single = REFERENCE.run(x, packed, scheme, bias, RANGES, geometry)
+        torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("inputs", [1, 3, 31, 64, 577, 4097, 33000])
+@pytest.mark.parametrize("fill", ["lowest", "highest", "random"])
+def test_integer_sums_are_exact(inputs, fill):
+    """Against int64, at the ends of int8 too, where a sum of 2^15 products is largest."""
+    for rows, outputs in ((1, 1), (1, 3), (5, 1), (17, 6)):
+        left, right = torch.randint(-128, 128, (rows, inputs)), torch.randint(-128, 128, (inputs, outputs))
+        if fill != "random":
+            left.fill_(-128)
+            right.fill_(-128 if fill == "lowest" else 127)
+        segments = [(start, min(start + cpu_int8.SEGMENT, inputs)) for start in range(0, inputs, cpu_int8.SEGMENT)]
+        for start, stop in segments:
+            out = torch.empty(rows, outputs)
+            part = (left[:, start:stop].to(torch.int8), right[start:stop].to(torch.int8))
+            cpu_int8.add_products(out, *part, [(0, stop - start)], torch.ones(1, 1, 1))
+            exact_sum = left[:, start:stop] @ right[start:stop]
+            assert int(exact_sum.abs().max()) < 2**31
+            assert torch.equal(out, exact_sum.to(torch.int32).float())
+            raw = torch._int_mm(*part)
+            assert torch.equal(raw.long(), exact_sum)
+
+
+def test_strided_views_multiply_exactly():
+    """Slices of groups, transposes and columns are no copies; the product must not mind."""
+    left, right = torch.randint(-128, 128, (9, 200)).to(torch.int8), torch.randint(-128, 128, (7, 200)).to(torch.int8)
+    for start, stop in ((0, 64), (64, 128), (192, 200), (3, 4)):
+        out = torch.empty(9, 12)[:, 2:9]
+        cpu_int8.add_products(out, left, right.t(), [(start, stop)], torch.ones(1, 1, 1))
+        assert torch.equal(out.long(), left[:, start:stop].long() @ right[:, start:stop].long().t())
+
+
+@pytest.mark.parametrize("scheme", [parse_scheme(t) for t in ("w8a8", "w3g32za8", "w4za8t")], ids=str)
+def test_blocks_do_not_show(scheme, monkeypatch):
+    cases = inputs_and_layers()
+    whole = []
+    for x, weight, bias, geometry in cases:
+        whole.append(cpu_int8.run(x, quantize(weight, scheme.weight), scheme, bias, RANGES, geometry))
+    for name, value in (("BLOCK", 20), ("ROWS_TIMES_OUTPUTS", 3), ("COLUMN_BYTES", 300), ("SEGMENT", 5)):
+        monkeypatch.setattr(cpu_int8, name, value)
+        for (x, weight, bias, geometry), expected in zip(cases, whole, strict=True):
+            out = cpu_int8.run(x, quantize(weight, scheme.weight), scheme, bias, RANGES, geometry)
+            torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weight_only_blocks_do_not_show(monkeypatch):
+    scheme = parse_scheme("w4g64a16")
+    for x, weight, bias, geometry in inputs_and_layers():
+        packed = quantize(weight, scheme.weight)
+        whole = cpu_weight_only.run(x, packed, scheme, bias, None, geometry)
+        with monkeypatch.context() as patch:
+            patch.setattr(cpu_weight_only, "BLOCK", 20)
+            part = cpu_weight_only.run(x, packed, scheme, bias, None, geometry)
+        torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("geometry", [geometry_of(layer) for _, layer in CONVS], ids=str)
+def test_im2col_is_unfold(geometry):
+    codes = torch.randint(-128, 128, (2, 3, 9, 8)).to(torch.int8)
+    padded = nn.functional.pad(codes, geometry.pads)
+    height, width = geometry.output_size(9, 8)
+    expected = nn.functional.unfold(
+        padded.double(), geometry.kernel_size, dilation=geometry.dilation, stride=geometry.stride
+    )
+    assert torch.equal(cpu_int8.im2col(padded, geometry, width, (0, height)).double(), expected)
+    halves = [cpu_int8.im2col(padded, geometry, width, part) for part in ((0, 1), (1, height))]
+    assert torch.equal(torch.cat(halves, 2).double(), expected)
+
+
+def test_eight_bit_weights_are_not_copied():
+    packed = quantize(torch.randn(6, 40), parse_scheme("w8a8").weight)
+    assert unpack_rows(packed, 2, 4).data_ptr() == packed.codes[2:].data_ptr()
+
+
+@pytest.mark.parametrize("kernel", REAL, ids=ids)
+def test_real_kernels_decline_what_they_cannot_run(kernel):
+    runs = next(scheme for own, scheme in CASES if own is kernel)
+    grouped, circular = nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
+    assert kernel.supports(runs, "conv2d", "cpu", geometry_of(nn.Conv2d(4, 4, 3, dilation=2))) is None
+    assert "groups" in kernel.supports(runs, "conv2d", "cpu", geometry_of(grouped))
+    assert "circular" in kernel.supports(runs, "conv2d", "cpu", geometry_of(circular))
+    assert "cuda" in kernel.supports(runs, "linear", "cuda")
+    assert kernel.supports(KEEP, "linear") and kernel.supports(parse_scheme("w4a4"), "linear")
+
+
+def test_the_reference_runs_groups_and_padding_modes():
+    x = torch.randn(2, 4, 6, 6)
+    for layer in (nn.Conv2d(4, 6, 3, groups=2), nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect")):
+        packed = quantize(layer.weight, WeightFormat("int", 8))
+        out = REFERENCE.run(x, packed, parse_scheme("w8a16"), layer.bias, None, geometry_of(layer))
+        torch.testing.assert_close(out, layer(x), rtol=0.05, atol=0.05)
+
+
+def test_the_choice_is_the_first_that_runs():
+    for text, name in (("w8a8", "cpu_int8"), ("w3g64ma8t", "cpu_int8"), ("w4a16", "cpu_weight_only"),
+                       ("fp8a16", "cpu_weight_only")):  # fmt: skip
+        for kind in ("linear", "conv2d"):
+            assert choose_kernel(parse_scheme(text), kind).name == name
+    assert choose_kernel(parse_scheme("w4a4"), "linear", real_only=False) is REFERENCE
+    assert choose_kernel(parse_scheme("w8a8"), "linear", "cuda", real_only=False) is REFERENCE
+    for scheme, kind in itertools.product(("w4a4", "w8a6", "fp8a8"), ("linear", "conv2d")):
+        with pytest.raises(KernelError, match="cpu_int8: .*cpu_weight_only: .*reference: simulates.*fake"):
+            choose_kernel(parse_scheme(scheme), kind)
+    with pytest.raises(KernelError, match="no first token"):
+        choose_kernel(parse_scheme("w8a8t+first"), "conv2d", real_only=False)
+
+
+def test_doctor_hears_why_not():
+    assert available_kernels() == dict.fromkeys(KERNELS)
+    assert {name: reason is None for name, reason in available_kernels("cuda").items()} == {
+        name: not kernel.real for name, kernel in KERNELS.items()
+    }

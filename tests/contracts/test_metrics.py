@@ -1,0 +1,137 @@
+"""What every metric of the table promises, on real readings of small random runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+from sensitivity.metrics import METRICS, Encoder, Metric
+from sensitivity.metrics.learned import clip_encoder
+from sensitivity.outcome import READINGS, Outcome, clean, read
+from sensitivity.table import FAMILIES
+
+SAMPLES = 6
+EVERY = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    text = {
+        "vocab_size": 20,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    vision = dict(text, image_size=32, patch_size=8)
+    vision.pop("vocab_size")
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
+    with torch.no_grad():  # the default initialisation of 0.02 is nearly blind to its input
+        for parameter in model.parameters():
+            parameter.mul_(10) if parameter.ndim > 1 else None
+    return clip_encoder(model, None, [0.5] * 3, [0.5] * 3)
+
+
+@pytest.fixture(scope="module")
+def full() -> Outcome:
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(SAMPLES, 3, 4, 4, generator=generator)
+    images = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")
+    return Outcome(torch.randn(SAMPLES, 4, 8, 8, generator=generator), images)
+
+
+def noisy(outcome: Outcome, noise: float, seed: int = 2) -> Outcome:
+    """The outcome with Gaussian noise of standard deviation `noise`."""
+    generator = torch.Generator().manual_seed(seed)
+    changed = [x + noise * torch.randn(x.shape, generator=generator) for x in (outcome.denoised, outcome.images)]
+    return clean(Outcome(*changed))[0]
+
+
+def loss(metric: Metric, encoder: Encoder, full: Outcome, variant: Outcome) -> torch.Tensor:
+    """The samples; each full-precision image is its own prompt, so that any change can only lose similarity."""
+    with torch.no_grad():
+        texts = encoder.image(full.images)
+        before, after = (read(x, [metric.reads], encoder, texts)[metric.reads] for x in (full, variant))
+    return metric.function(before, after)
+
+
+@EVERY
+def test_is_filed(metric):
+    assert metric.family in FAMILIES and metric.reads in READINGS and metric.says
+    assert METRICS[metric.name] is metric
+
+
+def test_each_family_has_members():
+    assert {metric.family for metric in METRICS.values()} == set(FAMILIES)
+
+
+@EVERY
+def test_zero_for_identical(metric, encoder, full):
+    assert loss(metric, encoder, full, full).abs().max() < 1e-12
+
+
+@EVERY
+def test_one_float64_loss_a_sample(metric, encoder, full):
+    losses = loss(metric, encoder, full, noisy(full, 0.1))
+    assert losses.shape == (SAMPLES,) and losses.dtype == torch.float64
+    assert len(set(losses.tolist())) == SAMPLES
+
+
+@EVERY
+def test_grows_with_noise_on_average(metric, encoder, full):
+    means = [
+        torch.cat([loss(metric, encoder, full, noisy(full, noise, seed)) for seed in range(3)]).mean()
+        for noise in (0.01, 0.03, 0.1, 0.3)
+    ]
+    assert means[0] > 0
+    assert all(small < large for small, large in zip(means, means[1:], strict=False))
+
+
+@EVERY
+def test_sign(metric, encoder, full):
+    """A signed metric turns its sign when the runs are swapped; all others stay at 0 or above for any pair."""
+    variant = noisy(full, 0.2)
+    before, after = loss(metric, encoder, full, variant), loss(metric, encoder, variant, full)
+    if metric.signed:
+        readings = torch.tensor([0.1, 0.7]), torch.tensor([0.4, 0.2])
+        assert (metric.function(*readings) < 0).tolist() == [True, False]
+    else:
+        assert min(before.min(), after.min()) >= 0
+
+
+@EVERY
+def test_symmetry(metric, encoder, full):
+    with torch.no_grad():
+        texts = encoder.image(full.images)
+        a, b = (read(x, [metric.reads], encoder, texts)[metric.reads] for x in (full, noisy(full, 0.2)))
+    assert torch.allclose(metric.function(a, b), metric.function(b, a), rtol=1e-9, atol=0) == metric.symmetric
+
+
+@EVERY
+def test_samples_are_independent_of_their_batch(metric, encoder, full):
+    variant = noisy(full, 0.1)
+    whole = loss(metric, encoder, full, variant)
+    for i in range(SAMPLES):
+        row = slice(i, i + 1)
+        alone = loss(metric, encoder, *(Outcome(x.denoised[row], x.images[row]) for x in (full, variant)))
+        assert torch.allclose(alone, whole[row], rtol=1e-4, atol=1e-7)
+
+
+@EVERY
+def test_half_precision_readings_are_compared_in_double(metric, encoder, full):
+    """Rounding the inputs to float16 must not be made worse by squaring or subtracting in float16."""
+    with torch.no_grad():
+        texts = encoder.image(full.images)
+        a, b = (read(x, [metric.reads], encoder, texts)[metric.reads].half() for x in (full, noisy(full, 0.1)))
+    half, double = metric.function(a, b), metric.function(a.double(), b.double())
+    assert torch.allclose(half, double, rtol=1e-12, atol=1e-15)

@@ -1,0 +1,54 @@
+"""The tiny model that the whole story is told on, built and profiled once a session."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from planner import workflow
+from planner.cli import main
+from planner.pipelines import load_pipeline
+from tests import tiny
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved pipeline with random weights."""
+    return tiny.save_pipeline(tmp_path_factory.mktemp("tiny") / "pipeline")
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_clip(tmp_path_factory.mktemp("tiny-clip") / "clip")
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_folder: Path, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished profile of the tiny pipeline."""
+    return workflow.profile(
+        str(tiny_folder), tmp_path_factory.mktemp("finished") / "t.profile", clip=str(clip_folder), **tiny.SETTINGS
+    )
+
+
+@pytest.fixture
+def profile(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished profile that may be spoilt."""
+    return Path(shutil.copy(finished, tmp_path / "t.profile"))
+
+
+@pytest.fixture
+def pipe(tiny_folder: Path) -> Any:
+    return load_pipeline(str(tiny_folder))
+
+
+@pytest.fixture
+def bitplan() -> Any:
+    """Runs the command line in this process."""
+
+    def run(*args: object) -> Result:
+        return CliRunner().invoke(main, [str(arg) for arg in args])
+
+    return run

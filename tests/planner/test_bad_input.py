@@ -1,0 +1,279 @@
+"""Everything wrong that a user can hand over: one line that says what to do, an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from planner import workflow
+from planner.errors import BAD_INPUT, INFEASIBLE
+from planner.store import open_profile
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@dataclass(frozen=True)
+class World:
+    """Good files, and a folder for bad ones."""
+
+    pipeline: Path
+    clip: Path
+    profile: Path
+    plan: Path
+    tmp: Path
+
+    def spoilt_plan(self, change: Callable[[dict[str, Any]], object]) -> Path:
+        data = yaml.safe_load(self.plan.read_text())
+        change(data)
+        return self.text(yaml.safe_dump(data, sort_keys=False))
+
+    def text(self, text: str | bytes, name: str = "bad.txt") -> Path:
+        path = self.tmp / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    def copy_pipeline(self) -> Path:
+        return Path(shutil.copytree(self.pipeline, self.tmp / "copy"))
+
+    def below_a_file(self) -> Path:
+        return self.text("no folder", "file") / "x.png"
+
+    def profiling(self, pipeline: object = None, out: object = None, **options: object) -> list[object]:
+        chosen = {"prompts": self.text("a cat\na dog", "p.txt"), "clip": self.clip, "schemes": "w8a8"} | options
+        return [
+            "profile", pipeline or self.pipeline, "--out", out or self.tmp / "new.profile", "--steps", 1,
+            *(part for name, value in chosen.items() for part in (f"--{name}", value)),
+        ]  # fmt: skip
+
+    def solving(self, *options: object, profile: object = None) -> list[object]:
+        return ["solve", profile or self.profile, "--out", self.tmp / "new.yaml", *options]
+
+    def applying(self, plan: Path | None = None, *options: object, pipeline: object = None) -> list[object]:
+        where = ["--out", self.tmp / "x.png"] if "--out" not in options else []
+        return ["apply", plan or self.plan, pipeline or self.pipeline, "--prompt", "a cat", "--steps", 1, *where,
+                *options]  # fmt: skip
+
+
+def truncated_profile(w: World) -> list[object]:
+    size = w.profile.stat().st_size
+    with w.profile.open("rb+") as file:
+        file.truncate(size * 2 // 3)
+    return w.solving()
+
+
+def unfinished_profile(w: World) -> list[object]:
+    with sqlite3.connect(w.profile) as db:
+        db.execute("DELETE FROM measurements WHERE rowid IN (SELECT rowid FROM measurements LIMIT 4)")
+    return w.solving()
+
+
+def newer_profile(w: World) -> list[object]:
+    with sqlite3.connect(w.profile) as db:
+        db.execute("PRAGMA user_version = 99")
+    return w.solving()
+
+
+def other_layers(plan: dict[str, Any]) -> None:
+    plan["schemes"] = {"unet.nowhere.to_q": "w8a8"} | plan["schemes"]
+
+
+def renamed(old: str, new: str) -> Callable[[dict[str, Any]], None]:
+    def change(plan: dict[str, Any]) -> None:
+        plan[new] = plan.pop(old)
+
+    return change
+
+
+def nan_pipeline(w: World, write: Callable[[torch.Tensor], object]) -> Path:
+    folder = w.copy_pipeline()
+    weights = load_file(folder / WEIGHTS)
+    write(weights["conv_in.weight"].view(-1)[:1])
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+    return folder
+
+
+def torn_weights(w: World) -> list[object]:
+    path = w.copy_pipeline() / WEIGHTS
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return w.profiling(path.parents[1])
+
+
+def without_index(w: World) -> list[object]:
+    folder = w.copy_pipeline()
+    (folder / "model_index.json").unlink()
+    return w.profiling(folder)
+
+
+def garbled_index(w: World) -> list[object]:
+    folder = w.copy_pipeline()
+    (folder / "model_index.json").write_text("{")
+    return w.profiling(folder)
+
+
+def other_settings(w: World) -> list[object]:
+    return w.profiling(out=w.profile, schemes="w8a8")
+
+
+def simulated_plan(w: World) -> list[object]:
+    workflow.solve(w.profile, w.tmp / "fake.yaml", uniform="w4a4", kernels="fake")
+    return w.applying(w.tmp / "fake.yaml")
+
+
+def duplicate_key(w: World) -> list[object]:
+    return w.applying(w.text(w.plan.read_text() + "\nschemes: {}\n"))
+
+
+Case = tuple[str, int, str, Callable[[World], list[object]]]
+BAD: list[Case] = [  # what, exit code, a part of the advice, and the command line that gets it
+    ("profile that is truncated", BAD_INPUT, "profile again", truncated_profile),
+    ("profile that is no SQLite", BAD_INPUT, "choose another", lambda w: w.solving(profile=w.text("hello " * 999))),
+    ("profile that is empty", BAD_INPUT, "profile again", lambda w: w.solving(profile=w.text(""))),
+    ("profile that is missing", BAD_INPUT, "bitplan profile", lambda w: w.solving(profile=w.tmp / "none")),
+    ("profile that is a folder", BAD_INPUT, "bitplan profile", lambda w: w.solving(profile=w.tmp)),
+    ("profile that is a plan", BAD_INPUT, "choose another", lambda w: w.solving(profile=w.plan)),
+    ("profile unfinished", BAD_INPUT, "bitplan profile", unfinished_profile),
+    ("profile newer", BAD_INPUT, "upgrade", newer_profile),
+    ("profile under a file", BAD_INPUT, "--out", lambda w: w.profiling(out=w.below_a_file())),
+    ("profile that is a text", BAD_INPUT, "--out", lambda w: w.profiling(out=w.text("hello " * 999))),
+    ("profile resumed otherwise", BAD_INPUT, "--out", other_settings),
+    ("schemes unknown", BAD_INPUT, "did you mean", lambda w: w.profiling(schemes="w8a8,w4q64a8")),
+    ("schemes of 7 bits", BAD_INPUT, "8, 6, 5", lambda w: w.profiling(schemes="w7a8")),
+    ("schemes empty", BAD_INPUT, "--schemes", lambda w: w.profiling(schemes=",")),
+    ("schemes with a space", BAD_INPUT, "did you mean", lambda w: w.profiling(schemes="w8a8;w4a8")),
+    ("prompts missing", BAD_INPUT, "UTF-8", lambda w: w.profiling(prompts=w.tmp / "none")),
+    ("prompts empty", BAD_INPUT, "one a line", lambda w: w.profiling(prompts=w.text("\n  \n"))),
+    ("prompts binary", BAD_INPUT, "UTF-8", lambda w: w.profiling(prompts=w.text(b"\xff\xfe\x00\x93"))),
+    ("prompts too many", BAD_INPUT, "--prompts", lambda w: ["profile", w.pipeline, "--out", w.tmp / "n", "--count", 99]),
+    ("steps 0", BAD_INPUT, "at least 1", lambda w: w.profiling(steps=0)),
+    ("steps -1", BAD_INPUT, "at least 1", lambda w: w.applying(None, "--steps", -1)),
+    ("timesteps 0", BAD_INPUT, "x>=1", lambda w: w.profiling(timesteps=0)),
+    ("threads 0", BAD_INPUT, "x>=1", lambda w: w.profiling(threads=0)),
+    ("guidance nan", BAD_INPUT, "--guidance", lambda w: w.profiling(guidance="nan")),
+    ("component unknown", BAD_INPUT, "it has vae, text_encoder, unet", lambda w: w.profiling(components="unet2")),
+    ("component no module", BAD_INPUT, "it has vae, text_encoder, unet", lambda w: w.profiling(components="tokenizer")),
+    ("pipeline missing", BAD_INPUT, "hub id", lambda w: w.profiling(w.tmp / "none")),
+    ("pipeline without index", BAD_INPUT, "save_pretrained", without_index),
+    ("pipeline with a garbled index", BAD_INPUT, "name `scenes`", garbled_index),
+    ("pipeline with torn weights", BAD_INPUT, "name `scenes`", torn_weights),
+    ("pipeline that is a file", BAD_INPUT, "hub id", lambda w: w.profiling(w.text("no pipeline"))),
+    ("pipeline offline", BAD_INPUT, "hub id", lambda w: w.profiling("someone/no-such-model")),
+    ("pipeline with NaN", BAD_INPUT, "sound weights", lambda w: w.profiling(nan_pipeline(w, lambda x: x.fill_(torch.nan)))),
+    ("clip missing", BAD_INPUT, "--clip", lambda w: w.profiling(clip=w.tmp / "none")),
+    ("clip that is a pipeline", BAD_INPUT, "--clip", lambda w: w.profiling(clip=w.pipeline)),
+    ("memory unreachable", INFEASIBLE, "raise the budget", lambda w: w.solving("--memory", "1%")),
+    ("memory zero", INFEASIBLE, "raise the budget", lambda w: w.solving("--memory", "0")),
+    ("bits unreachable", INFEASIBLE, "raise the budget", lambda w: w.solving("--bits", 1)),
+    ("latency unreachable", INFEASIBLE, "raise the budget", lambda w: w.solving("--latency", "1us")),
+    ("loss cap unreachable", INFEASIBLE, "raise the budget", lambda w: w.solving("--memory", "25%", "--cap", "nsr=1e-9")),
+    ("budgets at odds", INFEASIBLE, "raise the budget", lambda w: w.solving("--memory", "20%", "--latency", "120%")),
+    ("uniform outside", INFEASIBLE, "w8a8", lambda w: w.solving("--uniform", "w8a8", "--memory", "10%")),
+    ("pins too big", INFEASIBLE, "raise the budget",
+     lambda w: w.solving("--memory", "8%", *[p for a in layers_of(w) for p in ("--pin", f"{a}=keep")])),
+    ("memory no number", BAD_INPUT, "MiB", lambda w: w.solving("--memory", "lots")),
+    ("memory negative", BAD_INPUT, "MiB", lambda w: w.solving("--memory=-3MiB")),
+    ("memory in ms", BAD_INPUT, "MiB", lambda w: w.solving("--memory", "80ms")),
+    ("memory infinite", BAD_INPUT, "finite", lambda w: w.solving("--memory", "1e999")),
+    ("latency no number", BAD_INPUT, "ms", lambda w: w.solving("--latency", "fast")),
+    ("latency infinite", BAD_INPUT, "finite", lambda w: w.solving("--latency", "1e999ms")),
+    ("bits nan", BAD_INPUT, "--bits", lambda w: w.solving("--bits", "nan")),
+    ("bits negative", BAD_INPUT, "--bits", lambda w: w.solving("--bits", "-1")),
+    ("time limit 0", BAD_INPUT, "--time-limit", lambda w: w.solving("--time-limit", "0")),
+    ("time limit nan", BAD_INPUT, "--time-limit", lambda w: w.solving("--time-limit", "nan")),
+    ("cap without a value", BAD_INPUT, "alignment=w8a8", lambda w: w.solving("--cap", "alignment")),
+    ("cap of an unknown column", BAD_INPUT, "did you mean", lambda w: w.solving("--cap", "aligment=w8a8")),
+    ("cap by no scheme", BAD_INPUT, "did you mean", lambda w: w.solving("--cap", "alignment=w8q8")),
+    ("cap nan", BAD_INPUT, "finite", lambda w: w.solving("--cap", "alignment=nan")),
+    ("pin unknown layer", BAD_INPUT, "did you mean", lambda w: w.solving("--pin", "unet.conv_inn=w8a8")),
+    ("pin unoffered scheme", BAD_INPUT, "did you mean", lambda w: w.solving("--pin", "unet.conv_in=w6a8")),
+    ("pin simulated", INFEASIBLE, "--kernels fake", lambda w: w.solving("--pin", "unet.conv_in=w4a4")),
+    ("pin without a value", BAD_INPUT, "--pin", lambda w: w.solving("--pin", "unet.conv_in=")),
+    ("objective unknown", BAD_INPUT, "did you mean", lambda w: w.solving("--objective", "qualty")),
+    ("objective negative", BAD_INPUT, "at least 0", lambda w: w.solving("--objective", "quality=-1")),
+    ("objective no number", BAD_INPUT, "quality=1", lambda w: w.solving("--objective", "quality=much")),
+    ("objective empty", BAD_INPUT, "quality", lambda w: w.solving("--objective", "")),
+    ("uniform unknown", BAD_INPUT, "did you mean", lambda w: w.solving("--uniform", "w9a9")),
+    ("uniform not measured", BAD_INPUT, "w4a4", lambda w: w.solving("--uniform", "w6a8")),
+    ("solver unknown", BAD_INPUT, "highs", lambda w: w.solving("--solver", "gurobi")),
+    ("kernels unknown", BAD_INPUT, "fake", lambda w: w.solving("--kernels", "cuda")),
+    ("plan under a file", BAD_INPUT, "--out", lambda w: ["solve", w.profile, "--out", w.below_a_file()]),
+    ("plan to a folder", BAD_INPUT, "--out", lambda w: ["solve", w.profile, "--out", w.tmp]),
+    ("plan missing", BAD_INPUT, "check the path", lambda w: w.applying(w.tmp / "none.yaml")),
+    ("plan that is a profile", BAD_INPUT, "bitplan solve", lambda w: w.applying(w.profile)),
+    ("plan with a syntax error", BAD_INPUT, "solve again", lambda w: w.applying(w.text("schemes: [unclosed"))),
+    ("plan with an object", BAD_INPUT, "solve again",
+     lambda w: w.applying(w.text("bitplan: !!python/object/apply:os.system ['true']\n"))),
+    ("plan with a key twice", BAD_INPUT, "given twice", duplicate_key),
+    ("plan with a scalar", BAD_INPUT, "bitplan solve", lambda w: w.applying(w.text("42"))),
+    ("plan without schemes", BAD_INPUT, "schemes", lambda w: w.applying(w.spoilt_plan(lambda p: p.pop("schemes")))),
+    ("plan with an unknown key", BAD_INPUT, "did you mean 'budgets'",
+     lambda w: w.applying(w.spoilt_plan(renamed("budgets", "budget")))),
+    ("plan with an unknown scheme", BAD_INPUT, "did you mean",
+     lambda w: w.applying(w.spoilt_plan(lambda p: p["schemes"].update({"unet.conv_in": "w5q"})))),
+    ("plan newer", BAD_INPUT, "upgrade", lambda w: w.applying(w.spoilt_plan(lambda p: p.update(bitplan=2)))),
+    ("plan for other layers", BAD_INPUT, "nearest layer", lambda w: w.applying(w.spoilt_plan(other_layers))),
+    ("plan for other weights", BAD_INPUT, "--allow-mismatch",
+     lambda w: w.applying(w.spoilt_plan(lambda p: p["model"].update(fingerprint="0" * 64)))),
+    ("plan for another component", BAD_INPUT, "it has",
+     lambda w: w.applying(w.spoilt_plan(lambda p: p["model"].update(components=["transformer"])))),
+    ("plan without a needed range", BAD_INPUT, "calibrate",
+     lambda w: w.applying(w.spoilt_plan(lambda p: p["schemes"].update({"unet.conv_in": "w8a8t"})), "--allow-mismatch")),
+    ("plan simulated, int kernels", BAD_INPUT, "--kernels fake", simulated_plan),
+    ("NaN at apply", BAD_INPUT, "sound weights",
+     lambda w: w.applying(pipeline=nan_pipeline(w, lambda x: x.fill_(torch.inf)))),
+    ("NaN let through", BAD_INPUT, "sound weights",
+     lambda w: w.applying(None, "--allow-mismatch", pipeline=nan_pipeline(w, lambda x: x.fill_(torch.nan)))),
+    ("picture under a file", BAD_INPUT, "--out", lambda w: w.applying(None, "--out", w.below_a_file())),
+    ("picture of no kind", BAD_INPUT, ".png", lambda w: w.applying(None, "--out", w.tmp / "x.picture")),
+    ("prompt missing", BAD_INPUT, "--prompt", lambda w: ["apply", w.plan, w.pipeline, "--out", w.tmp / "x.png"]),
+    ("report under a file", BAD_INPUT, "--out", lambda w: evaluating(w, w.below_a_file())),
+    ("report of plans of one name", BAD_INPUT, "rename", lambda w: evaluating(w, w.tmp / "r", w.plan)),
+    ("inspect missing", BAD_INPUT, "check the path", lambda w: ["inspect", w.tmp / "none"]),
+    ("inspect a folder", BAD_INPUT, "check the path", lambda w: ["inspect", w.tmp]),
+    ("inspect neither", BAD_INPUT, "bitplan solve", lambda w: ["inspect", w.text("hello")]),
+    ("command unknown", BAD_INPUT, "Usage", lambda w: ["plan"]),
+]  # fmt: skip
+
+
+def layers_of(w: World) -> tuple[str, ...]:
+    with open_profile(w.profile) as store:
+        return store.layers()
+
+
+def evaluating(w: World, out: Path, *more: Path) -> list[object]:
+    return ["evaluate", w.plan, *more, w.pipeline, "--clip", w.clip, "--count", 2, "--steps", 1, "--no-blocks",
+            "--out", out]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def good_plan(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plan") / "good.plan.yaml"
+    workflow.solve(finished, path, memory="40%")
+    return path
+
+
+@pytest.mark.parametrize(("code", "hint", "make"), [pytest.param(*case[1:], id=case[0]) for case in BAD])
+def test_bad_input_is_one_line_with_advice(
+    code: int, hint: str, make: Callable[[World], list[object]], bitplan: Any, tiny_folder: Path, clip_folder: Path,
+    profile: Path, good_plan: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    arguments = make(World(tiny_folder, clip_folder, profile, good_plan, tmp_path))
+    result = bitplan(*arguments)
+    assert result.exit_code == code, result.stderr or result.exception
+    assert isinstance(result.exception, SystemExit)
+    assert hint in result.stderr
+    assert "Traceback" not in result.stderr
+    if not result.stderr.startswith("Usage: "):  # click's own words for click's own errors
+        lines = result.stderr.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("bitplan: ")
+    left = {path.name for path in tmp_path.iterdir()} & {"new.profile", "new.yaml", "x.png", "r"}
+    assert left <= {"new.profile"}

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from plans.activations import ActivationError, ActivationScales
+from plans.formats import stored_bytes
+from plans.kernels import REFERENCE, KernelError, choose_kernel, geometry_of
+from plans.modules import (
+    QuantConv2d,
+    QuantLinear,
+    kind_of,
+    module_bytes,
+    quantize_module,
+    weight_bytes,
+)
+from plans.scheme import EXAMPLES, parse_scheme
+
+torch.set_num_threads(1)
+RANGES = ActivationScales(2.1, 3.3)
+LAYERS = {
+    "linear": (lambda: nn.Linear(70, 9), torch.randn(2, 3, 70)),
+    "nobias": (lambda: nn.Linear(8, 3, bias=False), torch.randn(1, 1, 8)),
+    "conv2d": (lambda: nn.Conv2d(5, 4, 3, stride=2, padding=1), torch.randn(2, 5, 7, 6)),
+}
+CASES = [
+    (text, name)
+    for text in EXAMPLES
+    if text != "keep"
+    for name in LAYERS
+    if not (name == "conv2d" and text.endswith("first"))
+]
+
+
+def make(text: str, name: str):
+    layer, x = LAYERS[name][0](), LAYERS[name][1]
+    scheme = parse_scheme(text)
+    kernel = choose_kernel(scheme, kind_of(layer), real_only=False, geometry=geometry_of(layer))
+    return layer, quantize_module(layer, scheme, kernel, RANGES), x
+
+
+@pytest.mark.parametrize(("text", "name"), CASES)
+def test_it_stands_in_for_the_float_layer(text, name):
+    layer, made, x = make(text, name)
+    assert isinstance(made, type(layer)) and isinstance(made, (QuantLinear, QuantConv2d))
+    assert made.bias is layer.bias and made.weight.shape == layer.weight.shape
+    assert text in repr(made) and made.kernel.name in repr(made)
+    assert f"{layer.extra_repr()}, scheme=" in repr(made)
+    assert weight_bytes(made) == stored_bytes(layer.weight.shape, made.scheme.weight)
+    assert weight_bytes(layer) == layer.weight.numel() * 4
+    reference = REFERENCE.run(x, made.packed, made.scheme, layer.bias, RANGES, geometry_of(layer))
+    torch.testing.assert_close(made(x), reference, rtol=1e-4, atol=1e-4)
+    held = weight_bytes(made) + (0 if layer.bias is None else layer.bias.nbytes)
+    assert module_bytes(made) == held + (0 if made.input_range is None else made.input_range.nbytes)
+
+
+@pytest.mark.parametrize(("text", "name"), CASES)
+def test_copies_pickles_and_state_give_the_same_bits(text, name):
+    layer, made, x = make(text, name)
+    out = made(x)
+    assert torch.equal(copy.deepcopy(made)(x), out)
+    file = io.BytesIO()
+    torch.save(made, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file, weights_only=False)(x), out)
+    with torch.no_grad():
+        layer.weight.mul_(3).add_(1)
+    other = quantize_module(layer, made.scheme, made.kernel, ActivationScales(9.0, 9.0))
+    assert not torch.equal(other(x), out)
+    state = made.state_dict()
+    names = {"codes", "scale", "zero", "input_range", "bias"}
+    assert {"codes", "scale"} <= set(state) <= names and "weight" not in state
+    other.load_state_dict(state)
+    assert torch.equal(other(x), out)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("text", ["w4g64za8t", "fp8a16", "w3a8"])
+def test_casts_leave_codes_and_scales_alone(text, name):
+    _, made, x = make(text, name)
+    before = {key: value.clone() for key, value in made.state_dict().items() if key != "bias"}
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        made.to(dtype)
+        assert made.weight.dtype == dtype and made(x.to(dtype)).dtype == dtype
+        assert made.bias is None or made.bias.dtype == dtype
+        for key, value in before.items():
+            held = made.state_dict()[key]
+            assert held.dtype == value.dtype and torch.equal(held.view(torch.uint8), value.view(torch.uint8))
+
+
+def test_moves_reach_the_buffers():
+    _, made, _ = make("w4g64za8t", "linear")
+    made.to("meta")
+    assert {tensor.device.type for tensor in (*made.parameters(), *made.buffers())} == {"meta"}
+
+
+def test_the_weight_is_read_only():
+    _, made, _ = make("w8a8", "linear")
+    with pytest.raises((KeyError, AttributeError)):
+        made.weight = nn.Parameter(torch.zeros(9, 70))
+
+
+def test_an_unbatched_picture():
+    _, made, x = make("w8a8", "conv2d")
+    assert torch.equal(made(x[0]), made(x[:1])[0])
+
+
+def test_refusals():
+    scheme = parse_scheme("w8a8")
+    kernel = choose_kernel(scheme, "linear")
+    with pytest.raises(KernelError, match="GroupNorm"):
+        quantize_module(nn.GroupNorm(1, 4), scheme, kernel)
+    with pytest.raises(KernelError, match="groups"):
+        quantize_module(nn.Conv2d(4, 4, 1, groups=2), scheme, kernel)
+    with pytest.raises(KernelError, match="a16"):
+        quantize_module(nn.Linear(4, 4), parse_scheme("w8a16"), kernel)
+    with pytest.raises(ActivationError, match="w8a8t needs"):
+        quantize_module(nn.Linear(4, 4), parse_scheme("w8a8t"), kernel)
+    made = quantize_module(nn.Linear(4, 4), scheme, kernel)
+    assert kind_of(made) is None
