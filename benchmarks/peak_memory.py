@@ -1,8 +1,9 @@
-"""Peak resident memory of a UNet of Stable Diffusion 1.5's size with random weights: `python benchmarks/peak_memory.py`.
+"""Peak resident memory of a UNet of SD-1.5's size with random weights: `python benchmarks/peak_memory.py`.
 
 Whole-process figures, each of its own process: the float32 UNet, and the same UNet with every layer at a real packed
 scheme (its float weights freed layer by layer as they are packed), each running denoising calls on 64x64 latents.
-`peak_preparing` counts the float UNet before it is packed; `peak_running` what generation needs from then on. Writes benchmarks/results/peak_memory.json.
+`peak_preparing` counts the float UNet before it is packed; `peak_running` what generation needs from then on.
+Writes benchmarks/results/peak_memory.json.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import planner  # noqa: E402
-from planner.report import to_markdown  # noqa: E402
+from planner.report import summary, to_json  # noqa: E402
 
 SCHEMES = ("w8a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8")
 MEASURING = {"count": 3, "steps": 5, "timesteps": 3}  # a third of the default's work: enough for this small model
@@ -47,7 +47,7 @@ def main() -> None:
     found = planner.evaluate(plans, "scenes", args.out, count=args.prompts, blocks=False)
     caption = "a small red circle above a large blue square on a yellow background"
     planner.paint(plans[2], "scenes", [caption], args.out / "painted.png")
-    print(to_markdown(found))
+    print("\n" + summary(to_json(found)) + "\n")
     print(f"{args.out}/: scenes.profile, {len(plans)} plans, report.md, report.json, images.png, painted.png")
     print(f"done in {time.monotonic() - start:.0f} s")
 

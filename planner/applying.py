@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from planner.errors import UserError
+from planner.graph import architecture_fingerprint
 from planner.graph_trace import find_layers, fingerprint, survey
 from planner.pipelines import components
 from plans.activations import ActivationScales
-from plans.plan import Plan, check_fingerprint, check_layers
+from plans.plan import Plan, check_architecture, check_fingerprint, check_layers
 from plans.scheme import Scheme, parse_scheme
 from plans.swap import Swap, swap, undo
 
@@ -47,10 +48,12 @@ def restore_pipeline(pipe: Any) -> None:
 
 
 def check_model(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: bool) -> None:
-    """Raises PlanError where the plan's layers or its model's fingerprint are not those of the components."""
+    """Raises PlanError where the plan's layers or its model's fingerprint are not those of the components, and
+    GraphError where a weight is NaN or infinite, mismatch or not."""
     check_layers(plan, list(find_layers(parts)))
-    if not allow_mismatch:
-        check_fingerprint(plan, fingerprint(parts, survey(parts, plan.schemes)), False)
+    graph = survey(parts, plan.schemes)
+    check_architecture(plan, architecture_fingerprint(graph))
+    check_fingerprint(plan, fingerprint(parts, graph), allow_mismatch)
 
 
 def schemes_of(plan: Plan) -> dict[str, Scheme]:

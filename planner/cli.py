@@ -24,8 +24,10 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
             verb(*args, **kwargs)
         except InfeasibleError as error:
             _stop(error, INFEASIBLE)
-        except (ValueError, OSError) as error:  # every room's errors are ValueErrors
+        except ValueError as error:  # every room's errors are ValueErrors
             _stop(error, BAD_INPUT)
+        except OSError as error:
+            _stop(f"{error.filename}: {error.strerror}; check the path, its permissions and the disk", BAD_INPUT)
         except KeyboardInterrupt:
             click.echo("interrupted; what was measured is kept, and the same command goes on from there", err=True)
             sys.exit(130)
@@ -33,7 +35,7 @@ def _guarded(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _stop(error: Exception, code: int) -> None:
+def _stop(error: Exception | str, code: int) -> None:
     click.echo("bitplan: " + " ".join(str(error).split()), err=True)
     sys.exit(code)
 
@@ -42,11 +44,14 @@ def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
     return lambda verb: functools.reduce(lambda inner, option: option(inner), reversed(options), verb)
 
 
-_GENERATION = _options(
-    click.option("--steps", type=int, help="Denoising steps an image [the pipeline's default]."),
-    click.option("--guidance", type=float, help="Guidance scale [the pipeline's default]."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Noise of prompt i is drawn from seed + i."),
-)
+def _generation(seed: int) -> Callable[..., Any]:
+    return _options(
+        click.option("--steps", type=int, help="Denoising steps an image [the pipeline's default]."),
+        click.option("--guidance", type=float, help="Guidance scale [the pipeline's default]."),
+        click.option("--seed", type=int, default=seed, show_default=True, help="Prompt i's noise is of seed + i."),
+    )
+
+
 _KERNELS = click.option(
     "--kernels", type=click.Choice(["int", "fake"]), default="int", show_default=True,
     help="int: only schemes that a real kernel runs here; fake: simulate, any scheme.",
@@ -70,7 +75,7 @@ def main() -> None:
 @click.option("--components", default="", help="Comma-separated components to plan [the denoiser].")
 @click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
 @click.option("--timesteps", type=click.IntRange(1), default=4, show_default=True, help="Denoiser calls a measurement.")
-@_GENERATION
+@_generation(seed=0)
 @_THREADS
 @_guarded
 def profile(pipeline: str, out: Path, schemes: str | None, components: str, threads: int | None, **rest: Any) -> None:
@@ -116,7 +121,7 @@ def solve(profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...]
 @click.option("--out", type=_FILE, required=True, help="The picture.")
 @_KERNELS
 @_MISMATCH
-@_GENERATION
+@_generation(seed=0)
 @_THREADS
 @_guarded
 def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads: int | None, **rest: Any) -> None:
@@ -138,7 +143,7 @@ def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads
 @click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
 @_KERNELS
 @_MISMATCH
-@_GENERATION
+@_generation(seed=1000)
 @_THREADS
 @_guarded
 def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | None, **rest: Any) -> None:
@@ -171,11 +176,13 @@ def doctor() -> None:
 
 def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
     """NAME=VALUE texts as a dictionary."""
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             raise ValueError(f"{option} {text!r} is no NAME=VALUE; write for example alignment=w8a8")
+        if name in pairs:
+            raise ValueError(f"{option} {name} is given twice, as {pairs[name]} and {value}; give it once")
         pairs[name] = value
     return pairs
 

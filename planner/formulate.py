@@ -65,7 +65,7 @@ def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Seque
     forbidden. Raises UserError, or MeasurementError for a profile that is not finished.
     """
     groups = groups_of(evidence)
-    names = {group: evidence.offered[group] for group in groups}
+    names = {group: _offered(evidence, layers) for group, layers in groups.items()}
     pairs = [(group, scheme) for group in groups for scheme in names[group]]
     columns: dict[str, np.ndarray] = {
         "bytes": np.array([_bytes(evidence, groups[g], s) for g, s in pairs], np.int64),
@@ -77,11 +77,16 @@ def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Seque
         members = [metric for metric, its in evidence.metrics.items() if its == family]
         if members:
             columns[family] = np.mean([columns[m] / scale_of(evidence, m) for m in members], axis=0)
-    allowed = np.array([not (real and pair in evidence.simulated) for pair in pairs])
+    allowed = np.array([not (real and any((a, s) in evidence.simulated for a in groups[g])) for g, s in pairs])
     return Problem(
         groups=tuple(groups), candidates=tuple(names.values()), columns=columns, objective=dict(objective),
-        budgets=tuple(budgets), ties=_ties(evidence, groups), allowed=allowed,
+        budgets=tuple(budgets), ties=_ties(evidence, groups, names), allowed=allowed,
     )  # fmt: skip
+
+
+def _offered(evidence: Evidence, layers: Sequence[str]) -> tuple[str, ...]:
+    """The schemes that all layers of a group have."""
+    return tuple(s for s in evidence.offered[layers[0]] if all(s in evidence.offered[layer] for layer in layers))
 
 
 def _bytes(evidence: Evidence, layers: Sequence[str], scheme: str) -> int:
@@ -93,14 +98,16 @@ def _loss(evidence: Evidence, layer: str, scheme: str, metric: str) -> float:
     return 0.0 if scheme == "keep" else evidence.losses.loss(layer, scheme, metric)
 
 
-def _ties(evidence: Evidence, groups: Mapping[str, tuple[str, ...]]) -> tuple[Tie, ...]:
+def _ties(
+    evidence: Evidence, groups: Mapping[str, tuple[str, ...]], names: Mapping[str, tuple[str, ...]]
+) -> tuple[Tie, ...]:
     """One activation format for the groups of each shared input."""
     leader = {layer: group for group, layers in groups.items() for layer in layers}
     ties = []
     for family in evidence.shared:
         members = list(dict.fromkeys(leader[layer] for layer in family if layer in leader))
         if len(members) > 1:
-            labels = {m: tuple(str(parse_scheme(s).activation) for s in evidence.offered[m]) for m in members}
+            labels = {m: tuple(str(parse_scheme(s).activation) for s in names[m]) for m in members}
             ties.append(Tie(labels))
     return tuple(ties)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from planner.errors import UserError
 from planner.store import open_profile
 from planner.units import show_bytes, show_milliseconds
 from plans.plan import Plan, load_plan
@@ -17,9 +18,13 @@ EXTRAS = {"highspy": "the HiGHS solver", "triton": "GPU kernels", "peft": "LoRA 
 
 
 def inspect_file(path: Path) -> str:
-    """A summary of a profile (an SQLite file) or else of a plan. Raises ProfileError or PlanError."""
-    with path.open("rb") as file:
-        return _profile_text(path) if file.read(6) == b"SQLite" else plan_text(load_plan(path))
+    """A summary of a profile (an SQLite file) or else of a plan. Raises ProfileError, PlanError, UserError."""
+    try:
+        with path.open("rb") as file:
+            is_profile = file.read(6) == b"SQLite"
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from None
+    return _profile_text(path) if is_profile else plan_text(load_plan(path))
 
 
 def plan_text(plan: Plan) -> str:
@@ -92,7 +97,7 @@ def doctor_text() -> str:
     from solvers.backends import BACKENDS
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = [("torch", torch.__version__, f"{torch.get_num_threads()} threads, device {device}")]
+    rows = [("torch", str(torch.__version__), f"{torch.get_num_threads()} threads, device {device}")]
     rows += [("format", name, fmt.says) for name, fmt in FORMATS.items()]
     for name, reason in available_kernels("cpu").items():
         kind = "real" if KERNELS[name].real else "simulated"

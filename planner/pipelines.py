@@ -72,10 +72,10 @@ def load_encoder(name: str, clip: str | None = None) -> Encoder:
         with _quiet():
             model = CLIPModel.from_pretrained(place).eval().requires_grad_(False)
             tokenizer = AutoTokenizer.from_pretrained(place)
+            mean, std = _normalisation(place)
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"cannot load the CLIP model {place!r}: {reason}; give --clip a folder or hub id") from error
-    mean, std = _normalisation(place)
     return clip_encoder(model, tokenizer, mean, std)
 
 

@@ -42,7 +42,7 @@ def held_out_prompts(count: int, seed: int = 0) -> list[str]:
 def read_prompts(path: Path) -> list[str]:
     """One prompt a line, blank lines left out. Raises UserError."""
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the prompts file {path}: {error}; give a UTF-8 text file") from error
     if not any(lines):

@@ -10,6 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from planner.errors import UserError
 from planner.evaluating import BlockRow, Result
 from planner.grid import save_grid
 from planner.units import show_bytes
@@ -62,12 +63,45 @@ def to_markdown(evaluation: Evaluation) -> str:
     return "\n".join(parts) + "\n"
 
 
+def summary(report: Mapping[str, Any]) -> str:
+    """One narrow table of what was measured, from what `to_json` gave."""
+    rows = []
+    for r in report["results"]:
+        row = {"variant": r["name"], "bytes": f"{r['bytes']['measured']:,}"}
+        row["denoiser time"] = f"{r['denoiser_ms']['ratio']:.2f}×"
+        for name, loss in r["losses"].items():
+            spread = f" ± {loss['stderr']:.1g}" if loss["stderr"] else ""
+            row[f"{METRICS[name].family}: {name}"] = f"{loss['measured']:.4f}{spread}" if loss["measured"] else "0"
+        if r["scene_accuracy"] is not None:
+            row["scene accuracy"] = f"{r['scene_accuracy']:.1%}"
+        rows.append(row)
+    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+
+
 def write_report(evaluation: Evaluation, out: Path) -> None:
     """`report.md`, `report.json` and `images.png` in the folder `out`, made where it is missing. Raises OSError."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / "report.md").write_text(to_markdown(evaluation), "utf-8")
     (out / "report.json").write_text(json.dumps(to_json(evaluation), indent=1) + "\n", "utf-8")
     save_grid({r.name: r.images[:GRID_COLUMNS] for r in evaluation.results}, out / "images.png")
+
+
+def check_comparable(plans: Mapping[str, Plan], count: int) -> None:
+    """Raises UserError where `count` plans are not of so many names, or not of the same layers."""
+    if len(plans) < count:
+        raise UserError(f"{count} plans have {len(plans)} names, and a report tells them by name; rename the files")
+    first, *others = plans
+    for name in others:
+        if odd := set(plans[first].schemes) ^ set(plans[name].schemes):
+            raise UserError(f"{first} and {name} plan different layers, such as {min(odd)}; evaluate them one by one")
+
+
+def make_folder(out: Path) -> None:
+    """The folder of a report. Raises UserError where there can be none."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
 
 
 def _predicted(evaluation: Evaluation, result: Result) -> Mapping[str, Any]:

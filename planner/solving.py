@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -13,7 +13,7 @@ from planner.formulate import Evidence, formulate, groups_of, twins_of
 from planner.graph import blocks_of, from_json
 from planner.ranges import static_range
 from planner.store import Profile
-from planner.units import parse_bytes, parse_milliseconds, show_bytes, show_milliseconds
+from planner.units import bits_to_bytes, parse_bytes, parse_milliseconds, show_bytes, show_milliseconds
 from plans.plan import Plan
 from plans.scheme import parse_scheme
 from sensitivity.table import LossTable
@@ -78,9 +78,11 @@ def make_plan(store: Profile, request: Request) -> Plan:
     """The best plan within the request's budgets. Raises InfeasibleError saying what could be reached, UserError."""
     evidence = read_evidence(store)
     budgets = budgets_of(evidence, request)
+    _check_pins(evidence, request)
     problem = pin(formulate(evidence, request.objective, budgets, request.real), request.pins)
+    chosen: Choice | None
     if request.uniform:
-        chosen, told = uniform(problem, str(parse_scheme(request.uniform)), ("keep",)), {"status": "uniform"}
+        chosen, told = _uniform(problem, request.uniform, request.pins), {"status": "uniform"}
     else:
         solution = solve(problem, time_limit=request.time_limit, backend=request.solver)
         if solution.status is Status.INFEASIBLE:
@@ -101,7 +103,7 @@ def budgets_of(evidence: Evidence, request: Request) -> tuple[Budget, ...]:
     if request.memory is not None:
         found.append(Budget("bytes", parse_bytes(request.memory, int(full["bytes"]))))
     if request.bits is not None:
-        found.append(Budget("bytes", int(request.bits * evidence.weights / 8)))
+        found.append(Budget("bytes", bits_to_bytes(request.bits, evidence.weights)))
     if request.latency is not None:
         found.append(Budget("ms", parse_milliseconds(request.latency, full["ms"])))
     return (*found, *(Budget(column, _cap(evidence, column, value)) for column, value in request.caps.items()))
@@ -114,7 +116,25 @@ def _cap(evidence: Evidence, column: str, value: str) -> float:
     except ValueError:
         problem = formulate(evidence, {}, (), real=False)
         problem.column(column)
-        return float(uniform(problem, str(parse_scheme(value)), ("keep",)).totals[column])
+        return float(_uniform(problem, value, {}).totals[column])
+
+
+def _uniform(problem: Problem, text: str, pins: Mapping[str, str]) -> Choice:
+    """One scheme wherever it may be taken, pins apart, and `keep` elsewhere. Raises UserError where it is nowhere."""
+    scheme = str(parse_scheme(text))
+    chosen = uniform(problem, scheme, ("keep", *pins.values()))
+    if scheme not in chosen.names.values():
+        offered = dict.fromkeys(name for names in problem.candidates for name in names)
+        raise UserError(f"no layer may take {scheme}; the profile holds {', '.join(offered)}; measure it with "
+                        "--schemes, or, where no kernel runs it, simulate with --kernels fake")  # fmt: skip
+    return chosen
+
+
+def _check_pins(evidence: Evidence, request: Request) -> None:
+    """A pin overrides what the solver may choose, so what no kernel runs is refused here. Raises UserError."""
+    for pair in request.pins.items():
+        if request.real and pair in evidence.simulated:
+            raise UserError(f"no kernel runs {pair[1]} in {pair[0]}; pin another scheme, or take --kernels fake")
 
 
 def _told(solution: Solution) -> dict[str, Any]:
@@ -136,7 +156,7 @@ def _plan(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], to
     schemes = {layer: scheme_of[layer] for layer in store.layers()}
     model, settings = header["model"], header["settings"]
     return Plan(
-        model={"name": model["name"], "fingerprint": model["fingerprint"], "components": model["components"]},
+        model={key: model[key] for key in ("name", "fingerprint", "architecture", "components")},
         schemes=schemes,
         simulated=tuple(layer for layer, scheme in schemes.items() if (layer, scheme) in evidence.simulated),
         calibration={
@@ -145,7 +165,7 @@ def _plan(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], to
             **settings["generation"],
             "ranges": _ranges(schemes, store.ranges()),
         },
-        budgets={budget.column: _plain(budget.limit) for budget in problem.budgets},
+        budgets=_tightest(problem.budgets),
         predictions=predict(problem, chosen, groups),
         solver=told | {"weights": {name: float(weight) for name, weight in problem.objective.items()}},
     )
@@ -160,6 +180,12 @@ def predict(problem: Problem, chosen: Choice, groups: Mapping[str, tuple[str, ..
         for block, members in blocks_of(list(groups)).items()
     }  # fmt: skip
     return {"total": {name: _plain(total) for name, total in chosen.totals.items()}, "blocks": blocks}
+
+
+def _tightest(budgets: Sequence[Budget]) -> dict[str, int | float]:
+    """Column -> the limit that counts, where `--memory` and `--bits` bound the same."""
+    limits = {budget.column: [other.limit for other in budgets if other.column == budget.column] for budget in budgets}
+    return {column: _plain(min(found)) for column, found in limits.items()}
 
 
 def _ranges(schemes: Mapping[str, str], seen: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 
 from planner.errors import UserError
 
-_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _MILLISECONDS = {"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3}
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*")
 
 
-def _parse(text: str, units: dict[str, float], whole: float, what: str) -> float:
+def _parse(text: str, units: Mapping[str, float], whole: float, what: str) -> float:
+    sizes = {unit.lower(): size for unit, size in units.items()} | {"%": whole / 100}
     match = _AMOUNT.fullmatch(text)
-    unit = match.group(2).lower() if match else ""
-    if not match or (unit != "%" and unit not in units):
+    if not match or match.group(2).lower() not in sizes:
         known = ", ".join(["%", *filter(None, units)])
         raise UserError(f"{what} {text!r} is no amount; write a number with one of: {known}")
-    value = float(match.group(1))
-    return whole * value / 100 if unit == "%" else value * units[unit]
+    value = float(match.group(1)) * sizes[match.group(2).lower()]
+    if not math.isfinite(value):
+        raise UserError(f"{what} {text!r} is no finite amount; leave it out for no bound")
+    return value
 
 
 def parse_bytes(text: str, whole: int) -> int:
@@ -29,6 +33,13 @@ def parse_bytes(text: str, whole: int) -> int:
 def parse_milliseconds(text: str, whole: float) -> float:
     """Milliseconds; per cent are of `whole`. Raises UserError."""
     return _parse(text, _MILLISECONDS, whole, "latency budget")
+
+
+def bits_to_bytes(bits: float, weights: int) -> int:
+    """Bytes of `weights` weights of so many bits, rounded down. Raises UserError."""
+    if not 0 < bits < math.inf:
+        raise UserError(f"--bits {bits:g} is no mean of bits a weight; give a number above 0, such as 4.5")
+    return int(bits * weights / 8)
 
 
 def show_bytes(count: float) -> str:

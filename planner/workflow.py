@@ -8,6 +8,7 @@ P.plan.yaml + pipeline + held-out prompts -> predicted beside measured          
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,11 +132,12 @@ def paint(
     seed: int = 0,
 ) -> list[Path]:
     """Load the pipeline, apply the plan for good, and write one picture a prompt: `out`, or `out` with -1, -2, ..."""
-    from planner.grid import to_picture
+    from planner.grid import check_picture, to_picture
     from planner.pipelines import generate, load_pipeline
     from plans.plan import Plan, load_plan
 
     generation = _generation(pipeline, steps, guidance, seed)
+    check_picture(Path(out))
     loaded = plan if isinstance(plan, Plan) or plan is None else load_plan(plan)
     pipe = load_pipeline(pipeline)
     if loaded:
@@ -171,24 +173,21 @@ def evaluate(
     from planner.applying import check_model
     from planner.pipelines import components as components_of
     from planner.pipelines import load_encoder, load_pipeline
-    from plans.plan import load_plan
 
     _check_kernels(kernels)
-    loaded = {_name_of(path): load_plan(path) for path in plans}
+    loaded = _read_plans(plans)
+    report.make_folder(Path(out))
     generation = _generation(pipeline, steps, guidance, seed)
     chosen = _prompts(prompts, lambda: _held_out(pipeline, count))
     pipe, encoder = load_pipeline(pipeline), load_encoder(pipeline, clip)
     parts = components_of(pipe, next(iter(loaded.values())).model["components"])
     for plan in loaded.values():
         check_model(plan, parts, allow_mismatch)
-    layers = list(next(iter(loaded.values())).schemes)
-    bench = evaluating.build_bench(pipe, parts, layers, encoder, chosen, generation)
+    bench = evaluating.build_bench(pipe, parts, list(plan.schemes), encoder, chosen, generation)
     results = [evaluating.evaluate_full(bench)]
-    for name, plan in tqdm(loaded.items(), "plans"):
-        results.append(evaluating.evaluate_plan(bench, plan, kernels, name))
+    results += [evaluating.evaluate_plan(bench, plan, kernels, name) for name, plan in tqdm(loaded.items(), "plans")]
     rows = {name: evaluating.block_rows(bench, plan, kernels) for name, plan in loaded.items()} if blocks else {}
-    about = evaluating.conditions(pipeline, chosen, generation, kernels)
-    found = report.Evaluation(results, loaded, rows, about)
+    found = report.Evaluation(results, loaded, rows, evaluating.conditions(pipeline, chosen, generation, kernels))
     report.write_report(found, Path(out))
     return found
 
@@ -213,6 +212,8 @@ def _generation(pipeline: str, steps: int | None, guidance: float | None, seed: 
     default = DEFAULTS.get(pipeline, FALLBACK)
     if steps is not None and steps < 1:
         raise UserError(f"{steps} steps make no image; ask for at least 1")
+    if guidance is not None and not math.isfinite(guidance):
+        raise UserError(f"--guidance {guidance} is no scale; give a finite number, such as 7.5")
     return Generation(steps or default.steps, default.guidance if guidance is None else guidance, seed)
 
 
@@ -238,5 +239,11 @@ def _check_kernels(kernels: str) -> None:
         raise UserError(f"there are no {kernels!r} kernels; choose {' or '.join(KERNELS)}")
 
 
-def _name_of(path: PathLike) -> str:
-    return Path(path).name.removesuffix(".yaml").removesuffix(".plan")
+def _read_plans(paths: Sequence[PathLike]) -> dict[str, Plan]:
+    """Name of the file -> plan. Raises UserError where they cannot be told apart or compared, PlanError."""
+    from planner.report import check_comparable
+    from plans.plan import load_plan
+
+    plans = {Path(path).name.removesuffix(".yaml").removesuffix(".plan"): load_plan(path) for path in paths}
+    check_comparable(plans, len(paths))
+    return plans

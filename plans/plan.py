@@ -26,7 +26,8 @@ class PlanError(ValueError):
 class Plan:
     """One scheme a layer, and its provenance.
 
-    model: name, fingerprint and components; schemes: layer address -> scheme text, in the model's order; simulated:
+    model: name, fingerprint, architecture and components; schemes: layer address -> scheme text, in the model's order;
+    simulated:
     layers whose scheme no kernel ran where the plan was made; calibration: prompts, steps, and the activation ranges
     of static formats; budgets: column -> limit; predictions: `total` and `blocks`, column -> sum; solver: how it ended.
     """
@@ -110,6 +111,15 @@ def check_layers(plan: Plan, layers: Iterable[str]) -> None:
         hint = f"the nearest layer is {near[0]}" if near else "the model has no layers"
         raise PlanError(f"{len(unknown)} of {len(plan.schemes)} layers of the plan are not in this model, such as "
                         f"{unknown[0]}; {hint}; use the model it was made for")  # fmt: skip
+
+
+def check_architecture(plan: Plan, architecture: str) -> None:
+    """Raises PlanError when the plan's layers are not all the layers, of the shapes, of the model it was made for."""
+    if plan.model["architecture"] != architecture:
+        raise PlanError(
+            f"the {len(plan.schemes)} layers of the plan are not those it was made for: one is missing from the plan, "
+            f"or has another shape in this model; solve again for this model"
+        )
 
 
 def check_fingerprint(plan: Plan, fingerprint: str, allow_mismatch: bool = False) -> None:

@@ -6,14 +6,16 @@ from typing import Any
 
 VERSION = 1
 
+_DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
 _MODEL = {
     "type": "object",
-    "required": ["name", "fingerprint", "components"],
+    "required": ["name", "fingerprint", "architecture", "components"],
     "additionalProperties": False,
     "properties": {
         "name": {"type": "string"},
-        "fingerprint": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "fingerprint": _DIGEST,
+        "architecture": _DIGEST,
         "components": {"type": "array", "items": {"type": "string"}, "minItems": 1},
     },
 }

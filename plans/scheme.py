@@ -72,8 +72,13 @@ KEEP = Scheme(WeightFormat("keep"), ActivationFormat())
 
 def parse_scheme(text: str) -> Scheme:
     """The scheme that `text` names. Raises SchemeError with the nearest known form."""
-    if text == "keep":
-        return KEEP
+    scheme = KEEP if text == "keep" else _parse(text)
+    if str(scheme) != text:
+        raise SchemeError(f"{text!r} is written {str(scheme)!r}; each scheme has one text form")
+    return scheme
+
+
+def _parse(text: str) -> Scheme:
     match = _PATTERN.fullmatch(text)
     if not match:
         near = difflib.get_close_matches(text, EXAMPLES, 1, 0)

@@ -19,7 +19,10 @@ from transformers import (
 
 from planner.scenes import PIPELINE_FOLDER
 
-PROMPTS = ("a small red circle on the left on a white background", "a large blue square at the top on a black background")
+PROMPTS = (
+    "a small red circle on the left on a white background",
+    "a large blue square at the top on a black background",
+)
 SCHEMES = ("w8a8", "w4g64ma8", "w2ma8", "w8a8t+first", "w4a4")
 SETTINGS: dict[str, Any] = {"prompts": PROMPTS, "schemes": SCHEMES, "steps": 2, "timesteps": 2, "guidance": 2.0}
 WIDTH, SIDE = 32, 16  # of the text tower; of a picture, in px

@@ -14,6 +14,7 @@ from planner.cli import main
 from planner.pipelines import load_pipeline
 from tests import tiny
 
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline with random weights."""

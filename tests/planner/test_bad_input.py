@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from planner import workflow
 from planner.errors import BAD_INPUT, INFEASIBLE
 from planner.store import open_profile
+from tests import tiny
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -147,12 +150,13 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("profile resumed otherwise", BAD_INPUT, "--out", other_settings),
     ("schemes unknown", BAD_INPUT, "did you mean", lambda w: w.profiling(schemes="w8a8,w4q64a8")),
     ("schemes of 7 bits", BAD_INPUT, "8, 6, 5", lambda w: w.profiling(schemes="w7a8")),
-    ("schemes empty", BAD_INPUT, "--schemes", lambda w: w.profiling(schemes=",")),
+    ("schemes empty", BAD_INPUT, "did you mean", lambda w: w.profiling(schemes=",")),
     ("schemes with a space", BAD_INPUT, "did you mean", lambda w: w.profiling(schemes="w8a8;w4a8")),
     ("prompts missing", BAD_INPUT, "UTF-8", lambda w: w.profiling(prompts=w.tmp / "none")),
     ("prompts empty", BAD_INPUT, "one a line", lambda w: w.profiling(prompts=w.text("\n  \n"))),
     ("prompts binary", BAD_INPUT, "UTF-8", lambda w: w.profiling(prompts=w.text(b"\xff\xfe\x00\x93"))),
-    ("prompts too many", BAD_INPUT, "--prompts", lambda w: ["profile", w.pipeline, "--out", w.tmp / "n", "--count", 99]),
+    ("prompts too many", BAD_INPUT, "--prompts",
+     lambda w: ["profile", w.pipeline, "--out", w.tmp / "n", "--count", 99]),
     ("steps 0", BAD_INPUT, "at least 1", lambda w: w.profiling(steps=0)),
     ("steps -1", BAD_INPUT, "at least 1", lambda w: w.applying(None, "--steps", -1)),
     ("timesteps 0", BAD_INPUT, "x>=1", lambda w: w.profiling(timesteps=0)),
@@ -166,14 +170,16 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("pipeline with torn weights", BAD_INPUT, "name `scenes`", torn_weights),
     ("pipeline that is a file", BAD_INPUT, "hub id", lambda w: w.profiling(w.text("no pipeline"))),
     ("pipeline offline", BAD_INPUT, "hub id", lambda w: w.profiling("someone/no-such-model")),
-    ("pipeline with NaN", BAD_INPUT, "sound weights", lambda w: w.profiling(nan_pipeline(w, lambda x: x.fill_(torch.nan)))),
+    ("pipeline with NaN", BAD_INPUT, "sound weights",
+     lambda w: w.profiling(nan_pipeline(w, lambda x: x.fill_(torch.nan)))),
     ("clip missing", BAD_INPUT, "--clip", lambda w: w.profiling(clip=w.tmp / "none")),
     ("clip that is a pipeline", BAD_INPUT, "--clip", lambda w: w.profiling(clip=w.pipeline)),
     ("memory unreachable", INFEASIBLE, "raise the budget", lambda w: w.solving("--memory", "1%")),
     ("memory zero", INFEASIBLE, "raise the budget", lambda w: w.solving("--memory", "0")),
     ("bits unreachable", INFEASIBLE, "raise the budget", lambda w: w.solving("--bits", 1)),
     ("latency unreachable", INFEASIBLE, "raise the budget", lambda w: w.solving("--latency", "1us")),
-    ("loss cap unreachable", INFEASIBLE, "raise the budget", lambda w: w.solving("--memory", "25%", "--cap", "nsr=1e-9")),
+    ("loss cap unreachable", INFEASIBLE, "raise the budget",
+     lambda w: w.solving("--memory", "25%", "--cap", "nsr=1e-9")),
     ("budgets at odds", INFEASIBLE, "raise the budget", lambda w: w.solving("--memory", "20%", "--latency", "120%")),
     ("uniform outside", INFEASIBLE, "w8a8", lambda w: w.solving("--uniform", "w8a8", "--memory", "10%")),
     ("pins too big", INFEASIBLE, "raise the budget",
@@ -186,22 +192,25 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("latency infinite", BAD_INPUT, "finite", lambda w: w.solving("--latency", "1e999ms")),
     ("bits nan", BAD_INPUT, "--bits", lambda w: w.solving("--bits", "nan")),
     ("bits negative", BAD_INPUT, "--bits", lambda w: w.solving("--bits", "-1")),
-    ("time limit 0", BAD_INPUT, "--time-limit", lambda w: w.solving("--time-limit", "0")),
-    ("time limit nan", BAD_INPUT, "--time-limit", lambda w: w.solving("--time-limit", "nan")),
+    ("time limit 0", BAD_INPUT, "expected seconds > 0", lambda w: w.solving("--time-limit", "0")),
+    ("time limit nan", BAD_INPUT, "expected seconds > 0", lambda w: w.solving("--time-limit", "nan")),
     ("cap without a value", BAD_INPUT, "alignment=w8a8", lambda w: w.solving("--cap", "alignment")),
     ("cap of an unknown column", BAD_INPUT, "did you mean", lambda w: w.solving("--cap", "aligment=w8a8")),
     ("cap by no scheme", BAD_INPUT, "did you mean", lambda w: w.solving("--cap", "alignment=w8q8")),
+    ("cap by a scheme not measured", BAD_INPUT, "--schemes", lambda w: w.solving("--cap", "alignment=w6a8")),
+    ("cap given twice", BAD_INPUT, "once", lambda w: w.solving("--cap", "nsr=1", "--cap", "nsr=2")),
     ("cap nan", BAD_INPUT, "finite", lambda w: w.solving("--cap", "alignment=nan")),
     ("pin unknown layer", BAD_INPUT, "did you mean", lambda w: w.solving("--pin", "unet.conv_inn=w8a8")),
     ("pin unoffered scheme", BAD_INPUT, "did you mean", lambda w: w.solving("--pin", "unet.conv_in=w6a8")),
-    ("pin simulated", INFEASIBLE, "--kernels fake", lambda w: w.solving("--pin", "unet.conv_in=w4a4")),
+    ("pin simulated", BAD_INPUT, "--kernels fake", lambda w: w.solving("--pin", "unet.conv_in=w4a4")),
     ("pin without a value", BAD_INPUT, "--pin", lambda w: w.solving("--pin", "unet.conv_in=")),
     ("objective unknown", BAD_INPUT, "did you mean", lambda w: w.solving("--objective", "qualty")),
     ("objective negative", BAD_INPUT, "at least 0", lambda w: w.solving("--objective", "quality=-1")),
     ("objective no number", BAD_INPUT, "quality=1", lambda w: w.solving("--objective", "quality=much")),
     ("objective empty", BAD_INPUT, "quality", lambda w: w.solving("--objective", "")),
-    ("uniform unknown", BAD_INPUT, "did you mean", lambda w: w.solving("--uniform", "w9a9")),
-    ("uniform not measured", BAD_INPUT, "w4a4", lambda w: w.solving("--uniform", "w6a8")),
+    ("uniform unknown", BAD_INPUT, "16, 8, 6, 4 bits", lambda w: w.solving("--uniform", "w9a9")),
+    ("uniform not measured", BAD_INPUT, "--schemes", lambda w: w.solving("--uniform", "w6a8")),
+    ("uniform simulated", BAD_INPUT, "--kernels fake", lambda w: w.solving("--uniform", "w4a4")),
     ("solver unknown", BAD_INPUT, "highs", lambda w: w.solving("--solver", "gurobi")),
     ("kernels unknown", BAD_INPUT, "fake", lambda w: w.solving("--kernels", "cuda")),
     ("plan under a file", BAD_INPUT, "--out", lambda w: ["solve", w.profile, "--out", w.below_a_file()]),
@@ -236,6 +245,8 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("prompt missing", BAD_INPUT, "--prompt", lambda w: ["apply", w.plan, w.pipeline, "--out", w.tmp / "x.png"]),
     ("report under a file", BAD_INPUT, "--out", lambda w: evaluating(w, w.below_a_file())),
     ("report of plans of one name", BAD_INPUT, "rename", lambda w: evaluating(w, w.tmp / "r", w.plan)),
+    ("report of plans of other layers", BAD_INPUT, "one by one",
+     lambda w: evaluating(w, w.tmp / "r", w.spoilt_plan(lambda p: p["schemes"].pop("unet.conv_in")))),
     ("inspect missing", BAD_INPUT, "check the path", lambda w: ["inspect", w.tmp / "none"]),
     ("inspect a folder", BAD_INPUT, "check the path", lambda w: ["inspect", w.tmp]),
     ("inspect neither", BAD_INPUT, "bitplan solve", lambda w: ["inspect", w.text("hello")]),
@@ -277,3 +288,14 @@ def test_bad_input_is_one_line_with_advice(
         assert lines[0].startswith("bitplan: ")
     left = {path.name for path in tmp_path.iterdir()} & {"new.profile", "new.yaml", "x.png", "r"}
     assert left <= {"new.profile"}
+
+
+def test_a_real_process_says_no_more_than_that_line(tiny_folder: Path, good_plan: Path, tmp_path: Path) -> None:
+    """Nor do the libraries, which have been loaded by then."""
+    other = tiny.save_pipeline(tmp_path / "other", seed=1)
+    command = ["apply", good_plan, other, "--prompt", "a cat", "--out", tmp_path / "x.png"]
+    done = subprocess.run([sys.executable, "-m", "planner.cli", *map(str, command)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (BAD_INPUT, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("bitplan: ")
+    assert "--allow-mismatch" in done.stderr

@@ -131,7 +131,7 @@ def test_continues_under_the_same_header_only(path):
     text = str(caught.value)
     assert "settings.steps was 4, is now 9" in text and "seed was absent, is now 1" in text and "--out" in text
     assert len(text) < 400 and "\n" not in text
-    with pytest.raises(ProfileError, match="fingerprint was \"ab12\", is now absent"):
+    with pytest.raises(ProfileError, match='fingerprint was "ab12", is now absent'):
         Profile.create(path, {k: v for k, v in HEADER.items() if k != "fingerprint"})
     with Profile.create(path, HEADER):  # the refusals let go of the lock
         pass

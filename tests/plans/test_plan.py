@@ -61,7 +61,7 @@ def plans(draw: st.DrawFn) -> Plan:
     schemes = draw(st.dictionaries(words, st.sampled_from(EXAMPLES), min_size=1, max_size=5))
     components = draw(st.lists(words, min_size=1, max_size=2))
     return Plan(
-        model={"name": draw(words), "fingerprint": "0" * 64, "components": components},
+        model={"name": draw(words), "fingerprint": "0" * 64, "architecture": "1" * 64, "components": components},
         schemes=schemes,
         simulated=tuple(draw(st.lists(st.sampled_from(list(schemes)), max_size=2))),
         calibration={"guidance": draw(st.none() | numbers), "ranges": {name: {"tensor": 0.1} for name in schemes}},

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.errors import UserError
+from planner.units import bits_to_bytes, parse_bytes, parse_milliseconds, show_bytes, show_milliseconds
+
+WHOLE = 1_000_003
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("35%", 350_001), ("100%", WHOLE), ("0", 0), ("1234", 1234), ("1234 B", 1234), ("900MiB", 900 * 2**20),
+     ("1.2GB", 1_200_000_000), (" 1.5 kib ", 1536), ("2KB", 2000), ("3mb", 3_000_000), (".5GiB", 2**29),
+     ("1e3", 1000), ("2.5E-1 KiB", 256), ("150%", 1_500_004)],
+)  # fmt: skip
+def test_bytes(text: str, expected: int) -> None:
+    assert parse_bytes(text, WHOLE) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("80%", 40.0), ("12", 12.0), ("80 ms", 80.0), ("1.5s", 1500.0), ("250us", 0.25)]
+)
+def test_milliseconds(text: str, expected: float) -> None:
+    assert parse_milliseconds(text, 50.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "%", "MiB", "-1", "-5%", "1,5GB", "1 000", "5 %%", "1MiBs", "nan", "inf", "0x10", "1e", "1.",
+             "٣MiB", "1e999", "9e307GiB"],
+)  # fmt: skip
+def test_no_amounts(text: str) -> None:
+    for parse in (parse_bytes, parse_milliseconds):
+        with pytest.raises(UserError, match="amount"):
+            parse(text, WHOLE)
+
+
+def test_each_kind_refuses_the_other_ones_units() -> None:
+    with pytest.raises(UserError, match="MiB"):
+        parse_bytes("80ms", WHOLE)
+    with pytest.raises(UserError, match="ms"):
+        parse_milliseconds("80MiB", WHOLE)
+
+
+@given(st.integers(0, 10**15))
+def test_bytes_read_back_what_is_shown_to_four_digits(count: int) -> None:
+    assert parse_bytes(show_bytes(count), WHOLE) == pytest.approx(count, rel=1e-3, abs=1)
+
+
+@given(st.floats(0, 1e9))
+def test_milliseconds_read_back_what_is_shown_to_three_digits(value: float) -> None:
+    assert parse_milliseconds(show_milliseconds(value), 1.0) == pytest.approx(value, rel=1e-2)
+
+
+@given(st.integers(1, 10**12), st.integers(1, 64))
+def test_bits_of_all_weights_never_round_up(weights: int, bits: int) -> None:
+    assert bits * weights - 8 < bits_to_bytes(bits, weights) * 8 <= bits * weights
+
+
+@pytest.mark.parametrize("bits", [0.0, -1.0, float("nan"), float("inf")])
+def test_no_bits(bits: float) -> None:
+    with pytest.raises(UserError, match="--bits"):
+        bits_to_bytes(bits, 100)

@@ -1,0 +1,161 @@
+"""The walls of the house: who imports whom, what needs torch, how long things get, and that names do not drift."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from planner import cli, workflow
+from plans.scheme import EXAMPLES, parse_scheme
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("planner", "plans", "sensitivity", "solvers")
+LONGEST_FILE, LONGEST_FUNCTION = 300, 40  # lines
+EXCEPTIONS: dict[str, str] = {}  # `file` or `file:function` -> why it may be longer
+WITHOUT_TORCH = (
+    "planner", "planner.cli", "planner.workflow", "planner.errors", "planner.units", "planner.formulate",
+    "planner.solving", "planner.store", "planner.graph", "planner.ranges", "planner.inspecting", "planner.scenes",
+    "planner.prompts", "plans", "plans.scheme", "plans.plan", "plans.plan_schema", "sensitivity", "sensitivity.table",
+    "solvers", "solvers.solve", "solvers.explain", "solvers.baselines", "solvers.backends",
+)  # fmt: skip
+BLOCK = "import sys; sys.modules |= dict.fromkeys(('torch', 'diffusers', 'transformers'))\n"  # None: an ImportError
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+
+def sources() -> list[Path]:
+    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def test_imports_go_the_way_they_should() -> None:
+    tool = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([tool, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout
+
+
+def test_a_laptop_without_torch_can_solve() -> None:
+    done = python(BLOCK + "".join(f"import {name}\n" for name in WITHOUT_TORCH))
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_torch_is_really_blocked_in_that_test() -> None:
+    assert python(BLOCK + "import torch").returncode == 1
+    assert python(BLOCK + "import planner.pipelines").returncode == 1
+
+
+def test_solvers_know_nothing_of_layers() -> None:
+    done = python("import sys, solvers.solve; print(*{name.split('.')[0] for name in sys.modules})")
+    assert not set(done.stdout.split()) & {"planner", "plans", "sensitivity", "torch", "diffusers"}
+
+
+def test_help_is_quick_and_loads_nothing() -> None:
+    code = "import sys\nfrom planner.cli import main\nmain(['--help'], standalone_mode=False)\nprint(*sys.modules)"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = python(code)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n  {command} " in done.stdout for command in cli.main.commands)
+    assert not set(done.stdout.splitlines()[-1].split()) & {"torch", "diffusers", "transformers", "numpy", "scipy"}
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.5
+
+
+def test_the_command_is_installed() -> None:
+    tool = Path(sys.executable).with_name("bitplan")
+    done = subprocess.run([tool, "--version"], capture_output=True, text=True, env=os.environ)
+    assert re.fullmatch(r"bitplan, version \d+\.\d+\.\d+\n", done.stdout)
+
+
+def too_long() -> Iterator[str]:
+    for path in sources():
+        name, text = str(path.relative_to(ROOT)), path.read_text()
+        if text.count("\n") > LONGEST_FILE:
+            yield name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno is not None
+                if node.end_lineno - node.lineno >= LONGEST_FUNCTION:
+                    yield f"{name}:{node.name}"
+
+
+def test_files_and_functions_are_short() -> None:
+    assert len(sources()) > 60
+    assert set(too_long()) == set(EXCEPTIONS)
+
+
+def option(command: str, name: str) -> click.Option:
+    verb = cli.main.commands[command]
+    return next(p for p in verb.params if isinstance(p, click.Option) and f"--{name}" in p.opts)
+
+
+def test_verbs_are_commands() -> None:
+    import planner
+
+    assert set(cli.main.commands) == set(planner.__all__) - {"restore", "paint"}
+    for name in planner.__all__:
+        assert getattr(planner, name) is getattr(workflow, name)
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        planner.nothing_like_it  # noqa: B018
+
+
+def test_command_line_and_python_have_the_same_defaults() -> None:
+    import inspect
+
+    for name, verb in cli.main.commands.items():
+        function = workflow.paint if name == "apply" else getattr(workflow, name)
+        defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
+        for parameter in verb.params:
+            default = parameter.get_default(click.Context(verb))
+            if parameter.name in defaults and isinstance(default, int | float | str) and default != "":
+                assert default == defaults[parameter.name], (name, parameter.name)
+
+
+def test_names_in_the_help_are_those_of_the_tables() -> None:
+    from sensitivity.metrics import METRICS
+    from sensitivity.table import FAMILIES
+    from solvers.backends import BACKENDS
+
+    losses = re.search(r"\((.*?)\)", str(option("solve", "cap").help))
+    assert losses and losses.group(1).split(", ") == [*METRICS, *FAMILIES]
+    assert re.match(r"(\w+) or (\w+) ", str(option("solve", "solver").help)).groups() == tuple(b.name for b in BACKENDS)
+    for command in ("solve", "apply", "evaluate"):
+        assert tuple(option(command, "kernels").type.choices) == workflow.KERNELS
+
+
+def test_the_doctor_names_every_member_of_every_family() -> None:
+    from plans.formats import FORMATS
+    from plans.kernels import KERNELS
+    from sensitivity.metrics import METRICS
+    from solvers.backends import BACKENDS
+
+    text = workflow.doctor()
+    for name in (*FORMATS, *KERNELS, *METRICS, *(backend.name for backend in BACKENDS)):
+        assert re.search(rf"\b{name}\b", text), name
+
+
+def test_the_schemes_offered_by_default_are_written_as_they_are_read() -> None:
+    for text in (*workflow.DEFAULT_SCHEMES, *EXAMPLES):
+        assert str(parse_scheme(text)) == text
+
+
+def test_the_documents_name_the_files_as_they_are() -> None:
+    from planner.store_file import _SCHEMA as TABLES  # noqa: N811
+    from plans.plan_schema import SCHEMA
+
+    profile, plan = ((ROOT / "docs" / name).read_text() for name in ("profile-file.md", "plan-file.md"))
+    for table, columns in re.findall(r"CREATE TABLE (\w+) \((.*?)\);", TABLES, re.DOTALL):
+        row = re.search(rf"^\| `{table}` \| (.*?) \|", profile, re.MULTILINE)
+        declared = re.findall(r"(\w+) (?:TEXT|INTEGER|REAL)", columns)
+        assert row and row.group(1).split(", ") == declared, table
+    assert re.findall(r"^\| `(\w+)` \|", plan, re.MULTILINE) == list(SCHEMA["properties"])
