@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from planner.scenes.grammar import HELD_OUT, held_out_scenes, sample_scene
 from planner.scenes.reader import shows
 from plans.scheme import parse_scheme
 from plans.swap import layer_addresses, swap, undo
+from sensitivity.metrics import METRICS
+from sensitivity.table import summarise
 
-UNIFORM = ("w8a8", "w4ma8", "w3ma8", "w2ma8")
+UNIFORM = ("w8a8", "w4a8", "w4ma8", "w3a8", "w3ma8", "w2a8", "w2ma8")
 
 
 def reader_accuracy(count: int, seed: int) -> float:
@@ -52,10 +54,37 @@ def clip_accuracy(rounds: int, seed: int) -> float:
     return float(np.mean(right))
 
 
-def accuracies(pipe: Any, prompts: Sequence[Sequence[str]]) -> dict[str, float | None]:
-    """Scene accuracy for one thing and for two."""
-    images = [generate(pipe, texts, DEFAULTS[SCENES], batch=32) for texts in prompts]
-    return {name: scene_accuracy(i, t) for name, i, t in zip(("one", "two"), images, prompts, strict=True)}
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Pictures of prompts with one thing and of prompts with two."""
+
+    prompts: tuple[list[str], list[str]]
+    images: tuple[torch.Tensor, torch.Tensor]
+
+    def accuracies(self) -> dict[str, float | None]:
+        pairs = zip(("one", "two"), self.images, self.prompts, strict=True)
+        return {name: scene_accuracy(images, texts) for name, images, texts in pairs}
+
+
+def paint(pipe: Any, count: int, seed: int) -> Gallery:
+    """Pictures of `count` held-out prompts."""
+    ones, twos = ([s.caption for s in held_out_scenes(count // 2, n, seed)] for n in (1, 2))
+    return Gallery((ones, twos), tuple(generate(pipe, texts, DEFAULTS[SCENES], batch=32) for texts in (ones, twos)))
+
+
+@torch.no_grad()
+def losses(full: Gallery, changed: Gallery) -> dict[str, dict[str, float]]:
+    """Mean and standard error over prompts of what the pictures lost."""
+    encoder, found = load_encoder(SCENES), {}
+    before, after = torch.cat(full.images), torch.cat(changed.images)
+    embeds = encoder.image(before), encoder.image(after)
+    for name, values in (
+        ("dssim", METRICS["dssim"].function(before, after)),
+        ("embed_drift", METRICS["embed_drift"].function(*embeds)),
+    ):
+        mean, stderr, _ = summarise(values.tolist())
+        found[name] = {"mean": mean, "stderr": stderr}
+    return found
 
 
 def main() -> None:
@@ -67,18 +96,19 @@ def main() -> None:
     args = parser.parse_args()
     pipe = load_pipeline(SCENES)
     parts = components(pipe)
-    prompts = [[s.caption for s in held_out_scenes(args.prompts // 2, n, args.seed)] for n in (1, 2)]
     found: dict[str, Any] = {
         "reader": reader_accuracy(2000, args.seed),
         "clip_right_caption_of_64": clip_accuracy(8, args.seed),
-        "full precision": accuracies(pipe, prompts),
+        "full precision": paint(pipe, args.prompts, args.seed).accuracies(),
     }
     print(json.dumps(found), flush=True)
-    few = [texts[: args.uniform_prompts // 2] for texts in prompts]
+    full = paint(pipe, args.uniform_prompts, args.seed)
+    found["full precision, on the uniform prompts"] = full.accuracies()
     for text in tqdm(UNIFORM, "uniform"):
         swapped = swap(parts, dict.fromkeys(layer_addresses(parts), parse_scheme(text)), real=False)
-        found[text] = accuracies(pipe, few)
+        changed = paint(pipe, args.uniform_prompts, args.seed)
         undo(swapped)
+        found[text] = changed.accuracies() | losses(full, changed)
     found["about"] = {
         "prompts": args.prompts, "uniform_prompts": args.uniform_prompts, "seed": args.seed,
         "machine": platform.processor() or platform.machine(), "torch": torch.__version__,
