@@ -2,7 +2,7 @@
 
     python -m benchmarks.kill_resume [--times 10] [--seed 0]
 
-Kills the profiling of a tiny pipeline with SIGKILL at random moments, ten by default, continuing after each, and prints
+Kills the profiling of a tiny pipeline with SIGKILL at random moments, ten by default, continuing after each, writes and prints
 JSON: the rows on the disk before and after each killed run, and the content digests of both profiles.
 """
 
@@ -42,8 +42,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kill_resume.json")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = kill_and_resume(Path(folder), chosen.times, chosen.seed)
+    chosen.out.parent.mkdir(exist_ok=True)
+    chosen.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
     sys.exit(not report["same"])

@@ -24,7 +24,7 @@ from planner.scenes.reader import shows
 from plans.modules import weight_bytes
 from plans.plan import Plan
 from plans.scheme import Scheme
-from plans.swap import swap, undo
+from plans.swap import Swap, redo, swap, undo
 from sensitivity.exhaustive import measure
 from sensitivity.metrics import METRICS, Encoder
 from sensitivity.outcome import Outcome
@@ -76,12 +76,12 @@ def build_bench(
 
 
 @contextlib.contextmanager
-def planned(bench: Bench, plan: Plan, kernels: str, only: Sequence[str] | None = None) -> Iterator[None]:
+def planned(bench: Bench, plan: Plan, kernels: str, only: Sequence[str] | None = None) -> Iterator[Swap]:
     """For the length of the `with`, the plan's schemes in all layers or in those of `only`."""
     schemes: dict[str, Scheme] = {a: s for a, s in schemes_of(plan).items() if only is None or a in only}
     swapped = swap(bench.parts, schemes, scales_in(plan), real=kernels == "int")
     try:
-        yield
+        yield swapped
     finally:
         undo(swapped)
 
@@ -106,14 +106,11 @@ def evaluate_full(bench: Bench) -> Result:
 
 def evaluate_plan(bench: Bench, plan: Plan, kernels: str, name: str, pairs: int = 5) -> Result:
     """Losses against full precision, bytes held, and the time of a denoiser call with real kernels."""
-    kept: list[Outcome] = []
-    with planned(bench, plan, kernels):
-        size = held_bytes(bench)
-        kept.append(bench.rig.run())
-    losses = _losses(bench, kept[0])
-    images = kept[0].images
+    with planned(bench, plan, kernels) as swapped:
+        size, outcome = held_bytes(bench), bench.rig.run()
+        ms, full = paired_ms(bench, swapped, pairs)
+    losses, images = _losses(bench, outcome), outcome.images
     assert images is not None
-    ms, full = paired_ms(bench, plan, kernels, pairs)
     return Result(name, size, ms, full, losses, scene_accuracy(images, bench.prompts), images)
 
 
@@ -123,17 +120,21 @@ def _losses(bench: Bench, outcome: Outcome) -> dict[str, tuple[float, float]]:
     return {row.metric: (row.mean, row.stderr) for row in rows}
 
 
-def paired_ms(bench: Bench, plan: Plan, kernels: str, pairs: int) -> tuple[float, float]:
-    """Median milliseconds of one denoiser call on all prompts, with the plan and in full precision, taken in turn."""
+def paired_ms(bench: Bench, swapped: Swap, pairs: int) -> tuple[float, float]:
+    """Median milliseconds of one denoiser call on all prompts, with the plan and in full precision, taken in turn.
+
+    swapped: in place now, and again afterwards.
+    """
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(pairs + 1):
-        for place, context in enumerate((planned(bench, plan, kernels), contextlib.nullcontext())):
-            with context:
-                start = time.perf_counter()
-                bench.rig.call()
-                spent = time.perf_counter() - start
+        for place, put in enumerate((redo, undo)):
+            put(swapped)
+            start = time.perf_counter()
+            bench.rig.call()
+            spent = time.perf_counter() - start
             if turn:  # the first pair warms up
                 seconds[place].append(spent)
+    redo(swapped)
     return median(seconds[0]) * 1e3, median(seconds[1]) * 1e3
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,12 +31,14 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Swapped:
-    """One layer that was replaced. places: all that hold it; original: None where it was not kept."""
+    """One layer that was replaced. places: all that hold it; made: its quantized module; original: None where it was
+    not kept."""
 
     address: str
     scheme: Scheme
     kernel: str
     places: tuple[Place, ...]
+    made: nn.Module
     original: nn.Module | None
 
 
@@ -87,6 +89,13 @@ def undo(swap: Swap) -> None:
     for layer in swap.layers:
         for place in layer.places:
             setattr(place.parent, place.name, layer.original)
+
+
+def redo(swap: Swap) -> None:
+    """Puts the quantized layers of an undone swap in place again, without quantizing anew."""
+    for layer in swap.layers:
+        for place in layer.places:
+            setattr(place.parent, place.name, layer.made)
 
 
 @contextmanager
@@ -203,11 +212,11 @@ def _replace(
     made = quantize_module(original, scheme, kernel, scales)
     for place in held:
         setattr(place.parent, place.name, made)
-    return Swapped(address, scheme, kernel.name, held, original)
+    return Swapped(address, scheme, kernel.name, held, made, original)
 
 
 def _without_original(layer: Swapped) -> Swapped:
-    return Swapped(layer.address, layer.scheme, layer.kernel, layer.places, None)
+    return replace(layer, original=None)
 
 
 def _packed(

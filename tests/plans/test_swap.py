@@ -13,7 +13,7 @@ from plans.formats import FormatError
 from plans.kernels import KernelError
 from plans.modules import QuantLinear, quantize_module, weight_bytes
 from plans.scheme import EXAMPLES, KEEP, parse_scheme
-from plans.swap import SwapError, layer_addresses, swap, undo, variant
+from plans.swap import SwapError, layer_addresses, redo, swap, undo, variant
 
 torch.set_num_threads(1)
 SCALES = {"net.attn.to_q": ActivationScales(2.0, 3.0)}
@@ -49,6 +49,15 @@ def modules(components):
 
 def test_addresses(net):
     assert layer_addresses(net) == tuple(ALL)
+
+
+def test_redo_puts_the_same_quantized_modules_back(net):
+    done = swap(net, MIXED, SCALES)
+    quantized, out = modules(net), net["net"](X)
+    undo(done)
+    assert modules(net) != quantized
+    redo(done)
+    assert modules(net) == quantized and torch.equal(net["net"](X), out)
 
 
 def test_swap_and_undo(net):
