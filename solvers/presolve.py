@@ -46,13 +46,6 @@ def affordable(problem: Problem, keep: Mask) -> Mask:
     return keep
 
 
-def below(problem: Problem, keep: Mask, objective: float) -> Mask:
-    """The kept candidates that a choice of at most that objective may hold."""
-    least = minima(problem, problem.costs, keep)[0]
-    extra = problem.costs - np.repeat(least, np.diff(problem.offsets))
-    return keep & (extra <= (objective - math.fsum(least)) * (1 + SLIVER) + SLIVER * objective)
-
-
 def undominated(problem: Problem, keep: Mask) -> Mask:
     """The kept candidates that no other of their group beats or equals in the objective and every budget's column,
     with the same labels in every tie; the first of equals stays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 from collections.abc import Mapping, Sequence
@@ -132,6 +133,15 @@ def pin(problem: Problem, choices: Mapping[str, str]) -> Problem:
         allowed[problem.members(problem.positions[group])] = False
         allowed[chosen] = True
     return replace(problem, allowed=allowed)
+
+
+def rebudget(problem: Problem, budgets: Sequence[Budget]) -> Problem:
+    """The problem under other budgets, sharing all that was worked out of it. Raises ProblemError."""
+    for budget in budgets:
+        problem.column(budget.column)
+    other = copy.copy(problem)
+    object.__setattr__(other, "budgets", tuple(budgets))
+    return other
 
 
 def nearest(name: str, names: Sequence[str] | Mapping[str, object]) -> str:

@@ -43,7 +43,9 @@ class Choice:
 @dataclass(frozen=True)
 class Solution:
     """The answer. bound: no choice has a smaller objective (-inf: nothing proven, inf: infeasible); stopped: why the
-    solver ended, one sentence; seconds: wall time. Values of an absent choice raise NoSolutionError."""
+    solver ended, one sentence; seconds: wall time; prices: what one unit of each budget is worth in the relaxation, in
+    units of the objective, `certify.lower_bound` makes a bound of them in exact arithmetic; () where none was needed.
+    Values of an absent choice raise NoSolutionError."""
 
     status: Status
     choice: Choice | None
@@ -51,6 +53,7 @@ class Solution:
     stopped: str
     seconds: float
     backend: str
+    prices: tuple[float, ...] = ()
 
     @property
     def chosen(self) -> Mapping[str, str]:

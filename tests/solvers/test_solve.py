@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from solvers.backends import BACKENDS, Backend, BackendError, backend_named
 from solvers.backends import base as backend_base
 from solvers.certify import violations
+from solvers.labels import OutOfRoomError
 from solvers.problem import Budget, Problem, ProblemError, Tie
 from solvers.solution import NoSolutionError, Status
 from solvers.solve import solve
@@ -54,12 +55,21 @@ def test_finds_the_optimum_or_proves_there_is_none(problem: Problem, backend: st
     check_against_brute_force(problem, backend)
 
 
+def no_room(*args: object) -> None:
+    raise OutOfRoomError
+
+
+OFF = {"repair": lambda core, point: None, "search": no_room}  # what the exact path can do without
+
+
+@pytest.mark.parametrize("off", [("search",), ("repair",), ("repair", "search")], ids=" and ".join)
 @pytest.mark.parametrize("backend", HERE)
-@given(problem=oracle.problems())
+@given(problem=oracle.problems(SCALES))
 @settings(CALM, max_examples=30)
-def test_search_alone_finds_it_too(problem: Problem, backend: str) -> None:
+def test_each_part_of_the_path_finds_it_alone(problem: Problem, backend: str, off: tuple[str, ...]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("solvers.solve.greedy", lambda problem, keep: None)
+        for name in off:
+            patch.setattr(f"solvers.exact.{name}", OFF[name])
         check_against_brute_force(problem, backend)
 
 
@@ -85,7 +95,7 @@ def test_timed_out_answer_is_not_optimal(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", HERE)
 def test_stopped_before_any_answer(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solvers.solve.greedy", lambda problem, keep: None)
+    monkeypatch.setattr("solvers.exact.repair", OFF["repair"])
     solution = solve(hard(200, 20, 8), time_limit=0.01, backend=backend)
     assert solution.status is Status.INTERRUPTED and math.isinf(solution.gap)
     with pytest.raises(NoSolutionError, match="stopped before any choice"):
@@ -126,7 +136,7 @@ def test_last_bit_of_a_float_budget_decides(backend: str, off: int) -> None:
 @pytest.mark.parametrize("backend", HERE)
 def test_no_backend_denies_an_answer_that_there_is(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """HiGHS 1.15 drops rows of this program where its presolve may enumerate solutions."""
-    monkeypatch.setattr("solvers.solve.greedy", lambda problem, keep: None)
+    only_the_program(monkeypatch)
     ms = [0.48519097, 0.9807372, 0.96165719, 0.72478994, 0.54122686, 0.2768912, 0.16065201, 0.96992541, 0.51606859,
           0.11586561, 0.62348976, 0.77668311, 0.6130033]  # fmt: skip
     columns = {
@@ -138,6 +148,11 @@ def test_no_backend_denies_an_answer_that_there_is(backend: str, monkeypatch: py
     budgets = (Budget("bytes", 5), Budget("ms", 2.08))
     problem = Problem(("p", "q", "r", "s"), names, columns, {"loss": 1.0}, budgets)  # type: ignore[arg-type]
     assert Fraction(solve(problem, backend=backend).objective) == oracle.best(problem)
+
+
+def only_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, nothing in OFF.items():
+        monkeypatch.setattr(f"solvers.exact.{name}", nothing)
 
 
 class Lying:
@@ -160,6 +175,7 @@ class Lying:
 def test_answer_that_breaks_a_budget_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     liar = Lying(backend_named(), lies=1)
     monkeypatch.setattr("solvers.solve.backend_named", lambda name: liar)
+    only_the_program(monkeypatch)
     problem = hard(12, 5, 2, seed=5)
     solution = solve(problem)
     assert liar.calls == 2 and solution.status is Status.OPTIMAL and not violations(problem, solution.picks)
@@ -170,14 +186,15 @@ def test_answer_that_breaks_a_budget_is_cut_off(monkeypatch: pytest.MonkeyPatch)
 def test_answer_that_always_breaks_a_budget_is_never_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     liar = Lying(backend_named(), lies=10**9)
     monkeypatch.setattr("solvers.solve.backend_named", lambda name: liar)
-    monkeypatch.setattr("solvers.solve.greedy", lambda problem, keep: None)
+    only_the_program(monkeypatch)
     solution = solve(hard(12, 5, 2, seed=5), time_limit=0.3)
     assert solution.status is Status.INTERRUPTED
 
 
 @pytest.mark.parametrize("state", [backend_base.STOPPED, backend_base.FAILED])
 def test_backend_that_stops_proves_nothing(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = hard(12, 5, 2, seed=5)
+    problem = hard(30, 8, 3, seed=5)
+    monkeypatch.setattr("solvers.exact.search", no_room)
     ended = backend_base.Ended(state, -math.inf, False, "gone")
     monkeypatch.setattr(Backend, "run", lambda self, program, time_limit, gap: ended)
     solution = solve(problem)
@@ -187,7 +204,8 @@ def test_backend_that_stops_proves_nothing(state: str, monkeypatch: pytest.Monke
 def test_backend_that_denies_a_certified_choice_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = backend_base.Ended(backend_base.INFEASIBLE, math.inf, False, "none")
     monkeypatch.setattr(Backend, "run", lambda self, program, time_limit, gap: ended)
-    assert solve(hard(12, 5, 2, seed=5)).status is Status.FEASIBLE
+    monkeypatch.setattr("solvers.exact.search", no_room)
+    assert solve(hard(30, 8, 3, seed=5)).status is Status.FEASIBLE
 
 
 def test_unknown_or_missing_backends(monkeypatch: pytest.MonkeyPatch) -> None:

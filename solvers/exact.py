@@ -1,0 +1,199 @@
+"""The exact path on a core: best prices -> repaired choice -> reduced-cost fixing -> labels, or else PuLP -> proof.
+
+Every choice is certified in exact arithmetic before it counts. A proof rests on bounds in 64-bit floats, hence "to one
+part in 10^9"; `certify.lower_bound` re-computes what the best prices alone prove without any rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from solvers import ilp
+from solvers.backends import Backend
+from solvers.backends.base import FAILED, INFEASIBLE
+from solvers.certify import violations
+from solvers.core import Core, Ints
+from solvers.dual import ascend
+from solvers.labels import OutOfRoomError, search
+from solvers.lagrangian import Point, fix, relax
+from solvers.presolve import undominated
+from solvers.problem import Problem
+from solvers.relax import minima
+from solvers.repair import repair
+from solvers.solution import Choice, choice_of, relative_gap
+
+SHARP = 1e-10  # of the objective: what is better by less is not sought
+WIDTH = 20_000  # labels, a few hundred bytes each
+NEAR = 8  # how many of the best points serve as bounds
+REPAIRED = 3  # how many of them are repaired
+SHRINKS = 0.9  # another round of prices pays where fixing left at most this share
+COARSE = 2.0**10  # an objective this far below the span it was scaled by is solved again at its own scale
+
+
+@dataclass(frozen=True)
+class Limits:
+    """deadline on the clock `time.monotonic`; gap: a share of the objective that is good enough; backend for PuLP."""
+
+    deadline: float
+    gap: float
+    backend: Backend
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known so far. bound: on the objective; prices: of the best relaxation, one a budget."""
+
+    choice: Choice | None
+    bound: float
+    stopped: str
+    prices: tuple[float, ...] = ()
+    infeasible: bool = False
+
+    def good(self, gap: float) -> bool:
+        return self.choice is not None and relative_gap(self.choice.objective, self.bound) <= gap
+
+
+def exact(problem: Problem, core: Core, state: State, limits: Limits) -> State:
+    """What a search of the core adds to what is known: in the end a proof, or what a limit left."""
+    state, points = _price(problem, core, state, limits.gap)
+    if state.good(limits.gap):
+        return state
+    narrowed = _narrow(problem, core, state, points)
+    if narrowed is None:
+        return replace(state, bound=_sharp(state), stopped="no candidate is left that could do better")
+    core, state, points = narrowed
+    if state.good(limits.gap):
+        return state
+    try:
+        return _label(problem, core, state, points, limits)
+    except OutOfRoomError:
+        return _program(problem, core, state, limits)
+
+
+def _price(problem: Problem, core: Core, state: State, gap: float) -> tuple[State, list[Point]]:
+    """The best prices, the bound that they give, and choices repaired from what they choose, until one is good."""
+    start = np.array(state.prices) if state.prices else None
+    points = ascend(core, start, _above(core, state))
+    best = points[-1]
+    if core.base + best.value >= state.bound:
+        state = replace(state, bound=core.base + best.value, prices=tuple(best.prices.tolist()))
+    for point in points[: -REPAIRED - 1 : -1]:
+        if state.good(gap):
+            break
+        if (entries := repair(core, point)) is not None:
+            state = _met(problem, core, state, entries)
+    return replace(state, stopped="a repaired choice meets the bound of the relaxation"), points
+
+
+def _narrow(problem: Problem, core: Core, state: State, points: list[Point]) -> tuple[Core, State, list[Point]] | None:
+    """Fix by reduced cost and price again while that pays; None where nothing better than the choice is left."""
+    while state.choice is not None:
+        size, near = len(core.candidate), points[-NEAR:]
+        smaller = fix(core, near, _above(core, state) - SHARP * state.choice.objective)
+        if smaller is None:
+            return None
+        if smaller is core:
+            break
+        core, points = smaller, [relax(smaller, point.prices) for point in near]
+        if len(core.candidate) > SHRINKS * size:
+            break
+        state, found = _price(problem, core, state, 0.0)
+        points = sorted([*points, *found], key=lambda point: point.value)
+    return core, state, points
+
+
+def _label(problem: Problem, core: Core, state: State, points: list[Point], limits: Limits) -> State:
+    most = math.inf if state.choice is None else _above(core, state) - SHARP * state.choice.objective
+    entries = search(core, points[-NEAR:], most, WIDTH, limits.deadline)
+    if entries is None and state.choice is None:
+        return State(None, math.inf, "no partial choice can be completed within the budgets", (), True)
+    if entries is not None:
+        better = _met(problem, core, state, entries)
+        if better is state:  # within the budgets by floats, not exactly: only the program can cut it off
+            raise OutOfRoomError
+        state = better
+    return replace(state, bound=_sharp(state), stopped="every partial choice that could do better was followed")
+
+
+def _program(problem: Problem, core: Core, state: State, limits: Limits) -> State:
+    """PuLP on the core, again with a cut wherever an answer breaks a budget in exact arithmetic."""
+    keep = np.zeros(problem.size, dtype=bool)
+    keep[core.candidate] = True
+    if state.choice is not None:
+        keep[list(state.choice.picks)] = True  # a backend that denies a certified choice shows that it errs
+    keep = undominated(problem, keep)
+    base = math.fsum(minima(problem, problem.costs, keep)[0])
+    cuts: list[list[int]] = []
+    while (left := limits.deadline - time.monotonic()) > 0:
+        span = _span(problem, keep, base, state.choice)
+        program = ilp.build(problem, keep, span, cuts)
+        answer = ilp.run(problem, program, limits.backend, left, _inner_gap(state, base, limits))
+        coarse = state.choice is None
+        state, broken = _take(problem, state, answer)
+        if broken:
+            cuts += [ilp.cover(problem, problem.budgets[b], answer.picks or (), keep) for b in broken]
+        elif not (coarse and state.choice and COARSE * (state.choice.objective - base) < span):
+            return state
+    return replace(state, stopped="the time limit was reached")
+
+
+def _take(problem: Problem, state: State, answer: ilp.Answer) -> tuple[State, list[int]]:
+    """The state after an answer, and the budgets that the answer breaks in exact arithmetic."""
+    if answer.ended.state == INFEASIBLE:
+        if state.choice is None:
+            return State(None, math.inf, answer.ended.why, (), True), []
+        return replace(state, stopped="the backend denies a certified choice; its bound is not used"), []
+    bound = state.bound if answer.ended.state == FAILED else max(state.bound, answer.bound)
+    state = replace(state, bound=bound, stopped=answer.ended.why)
+    if answer.picks is None:
+        return state, []
+    found = violations(problem, answer.picks)
+    if not found:
+        return replace(state, choice=better(state.choice, choice_of(problem, answer.picks))), []
+    if any(violation.kind != "budget" for violation in found):
+        return replace(state, stopped=f"the backend's answer is refused: {found[0].sentence}"), []
+    return state, [violation.place for violation in found]
+
+
+def _met(problem: Problem, core: Core, state: State, entries: Ints) -> State:
+    """The state with the choice of these entries, where it is better and passes the certificate; else the same."""
+    if state.choice is not None and core.base + float(core.cost[entries].sum()) >= state.choice.objective:
+        return state
+    picks = core.picks(entries)
+    return (
+        state if violations(problem, picks) else replace(state, choice=better(state.choice, choice_of(problem, picks)))
+    )
+
+
+def better(old: Choice | None, new: Choice) -> Choice:
+    """The one of less objective; the old one of equals."""
+    return old if old is not None and old.objective <= new.objective else new
+
+
+def _above(core: Core, state: State) -> float:
+    return math.inf if state.choice is None else state.choice.objective - core.base
+
+
+def _sharp(state: State) -> float:
+    """The bound that a finished search proves."""
+    assert state.choice is not None
+    return max(state.bound, state.choice.objective * (1 - SHARP))
+
+
+def _span(problem: Problem, keep: np.ndarray, base: float, choice: Choice | None) -> float:
+    """How far above `base` an optimum may lie."""
+    if choice is not None:
+        return choice.objective - base
+    most = -minima(problem, -problem.costs, keep)[0]
+    return math.fsum(most) - base
+
+
+def _inner_gap(state: State, base: float, limits: Limits) -> float:
+    """The gap on the objective as one on what it exceeds `base` by, which is all that the program sees."""
+    if state.choice is None or state.choice.objective <= base:
+        return limits.gap
+    return limits.gap * state.choice.objective / (state.choice.objective - base)

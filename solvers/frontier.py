@@ -1,0 +1,77 @@
+"""The frontier: the best choice at every limit of one budget, each with its own proof.
+
+From the loosest limit to the tightest: one core serves all, the prices of one limit begin the next, and the bound of a
+looser limit holds for every tighter one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+
+from solvers.backends import backend_named
+from solvers.certify import exact_total, violations
+from solvers.core import Core, core_of, shrink
+from solvers.exact import Limits, State, exact
+from solvers.presolve import affordable, row_of
+from solvers.problem import Budget, Mask, Number, Problem, ProblemError, rebudget
+from solvers.relax import cheapest
+from solvers.solution import Choice, Solution, choice_of
+from solvers.solve import NOTHING, solution_of
+
+
+def frontier(
+    problem: Problem, column: str, limits: Sequence[Number], *, time_limit: float = 60.0, gap: float = 0.0,
+    backend: str | None = None,
+) -> Iterator[tuple[Number, Solution]]:  # fmt: skip
+    """Limits from the loosest to the tightest, each with the solution that `solve` would give.
+
+    The limits take the place of any budget on `column`; all other budgets stay. time_limit: seconds for each; gap: as
+    in `solve`. Raises ProblemError and BackendError.
+    """
+    if not limits:
+        raise ProblemError(f"there are no limits on {column!r}; give at least one")
+    program = backend_named(backend)
+    others = tuple(budget for budget in problem.budgets if budget.column != column)
+    at = [(limit, rebudget(problem, (*others, Budget(column, limit)))) for limit in sorted(limits, reverse=True)]
+    keep = affordable(at[0][1], problem.allowed)
+    core = core_of(at[0][1], keep)
+    free, least = cheapest(problem, problem.costs, keep), cheapest(problem, problem.column(column), keep)
+    state = State(None, -np.inf, "nothing was searched")
+    for limit, bounded in at:
+        start = time.monotonic()
+        if core is None or free is None or least is None or exact_total(problem, column, least) > Fraction(limit):
+            state = State(None, np.inf, NOTHING, (), True)
+        else:
+            state = _next(bounded, core, keep, state, choice_of(problem, free))
+            if not state.infeasible and not state.good(gap):
+                smaller = _tightened(bounded, core, keep)
+                known = Limits(start + time_limit, gap, program)
+                state = (
+                    State(None, np.inf, NOTHING, (), True) if smaller is None else exact(bounded, smaller, state, known)
+                )
+        yield limit, solution_of(state, time.monotonic() - start, program.name)
+
+
+def _next(problem: Problem, core: Core, keep: Mask, before: State, free: Choice) -> State:
+    """What a looser limit tells of this one."""
+    if before.infeasible:
+        return before
+    if not violations(problem, free.picks):
+        return State(free, free.objective, "the least objective is within every budget")
+    if before.choice is not None and not violations(problem, before.choice.picks):
+        return before
+    return replace(before, choice=None, stopped="nothing was searched")
+
+
+def _tightened(problem: Problem, core: Core, keep: Mask) -> Core | None:
+    """The core under the last budget's own limit, without entries that alone exceed it."""
+    slack = core.slack.copy()
+    slack[-1] = row_of(problem, problem.budgets[-1], keep).slack
+    fits = core.weight[:, -1] <= slack[-1]
+    smaller = core if fits.all() else shrink(core, fits)
+    return None if smaller is None else replace(smaller, slack=slack)
