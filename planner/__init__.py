@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["apply", "doctor", "evaluate", "inspect", "paint", "profile", "restore", "solve"]
+__all__ = [
+    "apply", "doctor", "evaluate", "frontier", "import_profile", "inspect", "paint", "profile", "restore", "solve",
+    "verify", "why",
+]  # fmt: skip
 __version__ = "0.1.0"
 
 

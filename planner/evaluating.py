@@ -114,6 +114,12 @@ def evaluate_plan(bench: Bench, plan: Plan, kernels: str, name: str, pairs: int 
     return Result(name, size, ms, full, losses, scene_accuracy(images, bench.prompts), images)
 
 
+def losses_of(bench: Bench, plan: Plan, kernels: str) -> dict[str, tuple[float, float]]:
+    """Metric -> (mean, standard error) of the plan against full precision."""
+    with planned(bench, plan, kernels):
+        return _losses(bench, bench.rig.run())
+
+
 def _losses(bench: Bench, outcome: Outcome) -> dict[str, tuple[float, float]]:
     variants: dict[tuple[str, str], Callable[[], Any]] = {("plan", "plan"): contextlib.nullcontext}
     rows = next(measure(variants, lambda: outcome, bench.rig.reference, encoder=bench.encoder, prompts=bench.prompts))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from sensitivity.table import FAMILIES, LossTable
 from solvers.problem import Budget, Problem, Tie
 
 COSTS = ("bytes", "ms")
+LEXICOGRAPHIC = "lexicographic:"
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Evidence:
 
     offered: layer -> scheme texts; size, ms: (layer, scheme) -> cost; losses: the measurements; metrics: name ->
     family; shared: layers that read one input; tied: layers of one weight; simulated: (layer, scheme) without a kernel;
-    weights: how many there are.
+    weights: how many there are; z: how many of its standard errors each loss counts above its mean (see `z_of`).
     """
 
     offered: Mapping[str, tuple[str, ...]]
@@ -33,6 +36,7 @@ class Evidence:
     tied: tuple[tuple[str, ...], ...]
     simulated: frozenset[tuple[str, str]]
     weights: int
+    z: float = 0.0
 
 
 def twins_of(tied: Sequence[Sequence[str]]) -> set[str]:
@@ -95,7 +99,15 @@ def _bytes(evidence: Evidence, layers: Sequence[str], scheme: str) -> int:
 
 
 def _loss(evidence: Evidence, layer: str, scheme: str, metric: str) -> float:
-    return 0.0 if scheme == "keep" else evidence.losses.loss(layer, scheme, metric)
+    if scheme == "keep":
+        return 0.0
+    if not evidence.z:
+        return evidence.losses.loss(layer, scheme, metric)
+    found = evidence.losses.measurement(layer, scheme, metric)
+    if not math.isfinite(found.stderr):
+        few = f"{metric} of {layer} at {scheme} has no standard error, from {found.count} samples"
+        raise UserError(f"{few}; profile on more prompts, or leave --confidence out")
+    return max(found.mean + evidence.z * found.stderr, 0.0)
 
 
 def _ties(
@@ -112,10 +124,33 @@ def _ties(
     return tuple(ties)
 
 
+def z_of(confidence: float | None) -> float:
+    """Standard errors above the mean that a normal error stays below with that confidence; 0 for None.
+
+    Each loss is bounded for itself, and a sum of such bounds is exceeded far less often than one of them: what is
+    planned with them is on the safe side. Raises UserError.
+    """
+    if confidence is None:
+        return 0.0
+    if not 0.5 <= confidence < 1:
+        raise UserError(f"--confidence {confidence:g} is no one-sided confidence; give at least 0.5, under 1")
+    return NormalDist().inv_cdf(confidence)
+
+
+def order_of(objective: str) -> tuple[str, ...]:
+    """The columns of `lexicographic:alignment,quality`, the most important first; none for other objectives."""
+    if not objective.startswith(LEXICOGRAPHIC):
+        return ()
+    return tuple(name.strip() for name in objective.removeprefix(LEXICOGRAPHIC).split(","))
+
+
 def weights_of(objective: str) -> dict[str, float]:
-    """`quality`, `alignment`, `both`, or `quality=1,alignment=0.5`: column -> weight. Raises UserError."""
+    """`quality`, `alignment`, `both`, or `quality=1,alignment=0.5`: column -> weight; of a lexicographic order, its
+    last column. Raises UserError."""
     if objective == "both":
         return dict.fromkeys(FAMILIES, 1.0)
+    if order := order_of(objective):
+        return {order[-1]: 1.0}
     weights = {}
     for part in objective.split(","):
         name, _, value = part.partition("=")

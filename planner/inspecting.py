@@ -14,6 +14,7 @@ from planner.store import open_profile
 from planner.units import show_bytes, show_milliseconds
 from plans.plan import Plan, load_plan
 
+STEP_NAMES = {"bytes": "MiB", "ms": "millisecond"}  # the steps of `recording.STEPS`
 EXTRAS = {"highspy": "the HiGHS solver", "triton": "GPU kernels", "peft": "LoRA adapters"}
 
 
@@ -39,6 +40,11 @@ def plan_text(plan: Plan) -> str:
         "predicted: " + ", ".join(f"{name} {_amount(name, value)}" for name, value in total.items()),
         "schemes: " + ", ".join(f"{scheme} x {count}" for scheme, count in counts.most_common()),
     ]
+    lines += _worth(plan)
+    if pins := plan.solver.get("pins"):
+        lines.append("pinned: " + ", ".join(f"{layer} = {scheme}" for layer, scheme in pins.items()))
+    if "confidence" in plan.solver:
+        lines.append(f"confidence: planned with each loss at its upper bound of {plan.solver['confidence']:.4g}")
     if plan.simulated:
         lines.append(f"simulated: {len(plan.simulated)} layers have no real kernel; apply with --kernels fake")
     return "\n".join(lines)
@@ -48,6 +54,21 @@ def _proof(plan: Plan) -> str:
     if "bound" not in plan.solver:
         return ""
     return f" by {plan.solver['backend']}, objective {plan.solver['objective']:.6g}, bound {plan.solver['bound']:.6g}"
+
+
+def _worth(plan: Plan) -> list[str]:
+    """What binds: from what more of a budget was found to save, else from what the relaxation prices."""
+    objective, lines = plan.solver.get("objective", 0.0), []
+    for column, saved in plan.solver.get("worth", {}).items():
+        share = f", {saved / objective:.2%} of it" if objective else ""
+        more = f"one more {STEP_NAMES[column]} saves {saved:.3g} of the objective{share}"
+        lines.append(
+            f"{column} binds: {more}" if saved > 0 else f"{column} does not bind at one more {STEP_NAMES[column]}"
+        )
+    priced = [name for name, price in plan.solver.get("prices", {}).items() if price > 0]
+    if priced and "worth" not in plan.solver:
+        lines.append(f"priced by the relaxation: {', '.join(priced)}")
+    return lines
 
 
 def _amount(name: str, value: float) -> str:
@@ -91,6 +112,7 @@ def doctor_text() -> str:
     """Which kernels, solvers, metrics and extras are available here, or why not."""
     import torch
 
+    from planner.strategies import STRATEGIES
     from plans.formats import FORMATS
     from plans.kernels import KERNELS, available_kernels
     from sensitivity.metrics import METRICS
@@ -102,7 +124,8 @@ def doctor_text() -> str:
     for name, reason in available_kernels("cpu").items():
         kind = "real" if KERNELS[name].real else "simulated"
         rows.append(("kernel", name, f"{kind}: {KERNELS[name].says}" if reason is None else f"not here: {reason}"))
-    rows += [("solver", b.name, b.missing() or f"ready: {b.about}") for b in BACKENDS]
+    rows += [("solver", s.name, s.about) for s in STRATEGIES]
+    rows += [("backend", b.name, b.missing() or f"ready: {b.about}") for b in BACKENDS]
     rows += [("metric", f"{metric.family}: {name}", metric.says) for name, metric in METRICS.items()]
     for name, what in EXTRAS.items():
         version = importlib.metadata.version(name) if importlib.util.find_spec(name) else None

@@ -1,50 +1,75 @@
-"""The choosing half of the story: a profile and budgets to a plan."""
+"""The choosing half of the story: a profile and a request to plans. Imports no torch."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from math import prod
-from typing import Any
 
 from planner.errors import InfeasibleError, UserError
-from planner.formulate import Evidence, formulate, groups_of, twins_of
-from planner.graph import blocks_of, from_json
-from planner.ranges import static_range
+from planner.formulate import Evidence, formulate, order_of, twins_of, weights_of, z_of
+from planner.graph import from_json
+from planner.recording import STEPS, Told, plain, plan_of
 from planner.store import Profile
+from planner.strategies import STRATEGIES, Effort, strategy_named
 from planner.units import bits_to_bytes, parse_bytes, parse_milliseconds, show_bytes, show_milliseconds
 from plans.plan import Plan
 from plans.scheme import parse_scheme
 from sensitivity.table import LossTable
 from solvers.baselines import uniform
-from solvers.certify import violations
+from solvers.certify import exact_total, violations
 from solvers.explain import explain, message
+from solvers.kbest import best
+from solvers.lexicographic import lexicographic
 from solvers.problem import Budget, Number, Problem, pin
-from solvers.solution import Choice, Solution, Status
-from solvers.solve import solve
+from solvers.solution import PROVEN, Choice, Solution, Status, choice_of, relative_gap
+from solvers.worth import worth
 
 SHOW = {"bytes": show_bytes, "ms": show_milliseconds}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of `solve`; the words are those of `planner.workflow.solve`."""
+    """What is asked of `solve`; the words are those of `planner.workflow.solve`. objective: column -> weight; order: of
+    a lexicographic objective, else empty; real: only what a kernel runs."""
 
-    memory: str | None
-    latency: str | None
-    bits: float | None
-    caps: Mapping[str, str]
     objective: Mapping[str, float]
-    uniform: str | None
-    pins: Mapping[str, str]
-    real: bool
-    time_limit: float
-    solver: str | None
+    order: tuple[str, ...] = ()
+    memory: str | None = None
+    latency: str | None = None
+    bits: float | None = None
+    caps: Mapping[str, str] = field(default_factory=dict)
+    pins: Mapping[str, str] = field(default_factory=dict)
+    real: bool = True
+    confidence: float | None = None
+    slack: float = 0.0
 
 
-def read_evidence(store: Profile) -> Evidence:
-    """The choices and their numbers. Raises UserError when the profile is not finished."""
+def request_of(
+    objective: str, memory: str | None, latency: str | None, bits: float | None, caps: Mapping[str, str] | None,
+    pins: Mapping[str, str] | None, real: bool, confidence: float | None, slack: float,
+) -> Request:  # fmt: skip
+    """The request in the words of the verbs. Raises UserError."""
+    weights, order = weights_of(objective), order_of(objective)
+    return Request(weights, order, memory, latency, bits, dict(caps or {}), dict(pins or {}), real, confidence, slack)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How `solve` looks for it. solver: a name of STRATEGIES; candidates: how many plans, which differ in at least
+    `distance` groups; worth: whether to find out what more of each budget would save."""
+
+    effort: Effort = Effort()
+    solver: str = STRATEGIES[0].name
+    candidates: int = 1
+    distance: int = 1
+    worth: bool = False
+
+
+def read_evidence(store: Profile, confidence: float | None = None) -> Evidence:
+    """The choices and their numbers. Raises UserError when the profile is not finished, or for a confidence that is
+    none."""
     costs, graph = store.costs(), from_json(store.graph())
     offered: dict[str, tuple[str, ...]] = {}
     for cost in costs:
@@ -64,6 +89,7 @@ def read_evidence(store: Profile) -> Evidence:
         tied=graph.tied,
         simulated=frozenset((c.layer, c.scheme) for c in costs if c.simulated),
         weights=sum(prod(layer.weight) for layer in graph.layers if layer.address not in twins_of(graph.tied)),
+        z=z_of(confidence),
     )
 
 
@@ -74,30 +100,103 @@ def whole(evidence: Evidence) -> dict[str, float]:
     return {name: problem.column(name)[first].sum().item() for name in ("bytes", "ms")}
 
 
-def make_plan(store: Profile, request: Request) -> Plan:
-    """The best plan within the request's budgets. Raises InfeasibleError saying what could be reached, UserError."""
-    evidence = read_evidence(store)
+def make_plans(store: Profile, request: Request, search: Search, uniform: str | None = None) -> list[Plan]:
+    """Plans within the request's budgets, the best first: one, or as many of `search.candidates` as there are.
+
+    uniform: take this scheme everywhere instead. Raises InfeasibleError saying what could be reached, UserError.
+    """
+    if uniform:
+        return [make_uniform(store, request, uniform)]
+    evidence = read_evidence(store, request.confidence)
+    problem = pose(evidence, request, search.effort)
+    solutions = _solutions(problem, search)
+    first = solutions[0]
+    bought = {}
+    if search.worth:
+        options = {"time_limit": search.effort.time_limit, "gap": search.effort.gap, "backend": search.effort.backend}
+        found = worth(problem, first, STEPS, **options)  # type: ignore[arg-type]
+        bought = {each.column: each.saved for each in found if each.saved is not None}
+    told = Told(first, request.pins, request.confidence)
+    plans = []
+    for solution in solutions:
+        assert solution.choice is not None
+        mine = replace(told, solution=solution, worth=bought if solution is first else {})
+        plans.append(plan_of(store, evidence, (problem, solution.choice), mine))
+    return plans
+
+
+def make_uniform(store: Profile, request: Request, scheme: str) -> Plan:
+    """The plan that takes one scheme wherever it is offered, pins apart. Raises InfeasibleError where the request's
+    budgets are broken, UserError."""
+    evidence = read_evidence(store, request.confidence)
+    problem = pose(evidence, request, Effort())
+    chosen = _uniform(problem, scheme, request.pins)
+    if broken := violations(problem, chosen.picks):
+        raise InfeasibleError(f"the uniform plan {scheme} is outside: {broken[0].sentence}")
+    return plan_of(store, evidence, (problem, chosen), Told(None, request.pins, request.confidence))
+
+
+def pose(evidence: Evidence, request: Request, effort: Effort) -> Problem:
+    """The problem that the request asks, each column with one budget at most. Raises UserError, InfeasibleError."""
     budgets = budgets_of(evidence, request)
     _check_pins(evidence, request)
     problem = pin(formulate(evidence, request.objective, budgets, request.real), request.pins)
-    chosen: Choice | None
-    if request.uniform:
-        chosen, told = _uniform(problem, request.uniform, request.pins), {"status": "uniform"}
-    else:
-        solution = solve(problem, time_limit=request.time_limit, backend=request.solver)
-        if solution.status is Status.INFEASIBLE:
-            raise InfeasibleError(f"no plan fits: {message(explain(problem), SHOW)}; raise the budget or allow more")
-        if solution.status is Status.INTERRUPTED:
-            raise UserError(f"no plan found in {request.time_limit:g} s ({solution.stopped}); raise --time-limit")
-        chosen, told = solution.choice, _told(solution)
-    assert chosen is not None
-    if broken := violations(problem, chosen.picks):
-        raise InfeasibleError(f"the uniform plan {request.uniform} is outside: {broken[0].sentence}")
-    return _plan(store, evidence, (problem, chosen), told)
+    if not 0 <= request.slack < float("inf"):
+        raise UserError(f"--slack {request.slack:g} is no share; give a finite number of at least 0, such as 0.05")
+    return _held(problem, request, effort) if request.order else problem
+
+
+def _held(problem: Problem, request: Request, effort: Effort) -> Problem:
+    """All but the last column of a lexicographic order as budgets of what they can get to, one after the other."""
+    *firsts, last = request.order
+    for column in request.order:
+        problem.column(column)
+    stages = lexicographic(problem, firsts, slack=request.slack, time_limit=effort.time_limit, gap=effort.gap,
+                           backend=effort.backend) if firsts else ()  # fmt: skip
+    budgets = list(problem.budgets)
+    for column, solution in zip(firsts, stages, strict=False):
+        _check_solved(problem, solution, effort)
+        reached = exact_total(problem, column, solution.picks) * (1 + Fraction(request.slack))
+        budgets.append(Budget(column, plain(reached)))
+    return replace(problem, objective={last: 1.0}, budgets=_tightest(budgets))
+
+
+def _solutions(problem: Problem, search: Search) -> list[Solution]:
+    """Solutions with a choice, the best first. Raises InfeasibleError, UserError."""
+    strategy, effort = strategy_named(search.solver), search.effort
+    if search.candidates == 1:
+        solution = strategy.run(problem, effort)
+        _check_solved(problem, solution, effort)
+        return [solution]
+    if strategy is not STRATEGIES[0]:
+        raise UserError(f"--candidates needs --solver {STRATEGIES[0].name}, not {strategy.name}; leave one of them out")
+    found = list(best(problem, search.candidates, distance=search.distance, time_limit=effort.time_limit,
+                      gap=effort.gap, backend=effort.backend))  # fmt: skip
+    first, *others = found
+    _check_solved(problem, first, effort)
+    return [first, *(_candidate(problem, first, other, effort) for other in others if other.choice is not None)]
+
+
+def _candidate(problem: Problem, first: Solution, other: Solution, effort: Effort) -> Solution:
+    """A further candidate as an answer to the problem itself, without the cuts that led to it."""
+    choice = choice_of(problem, other.picks)
+    bound = min(first.bound, choice.objective)
+    proven = relative_gap(choice.objective, bound) <= PROVEN
+    status = Status.OPTIMAL if proven else Status.FEASIBLE
+    stopped = f"the best that differs enough from the candidates before it: {other.stopped}"
+    return Solution(status, choice, bound, stopped, other.seconds, other.backend, first.prices)
+
+
+def _check_solved(problem: Problem, solution: Solution, effort: Effort) -> None:
+    if solution.status is Status.INFEASIBLE:
+        raise InfeasibleError(f"no plan fits: {message(explain(problem), SHOW)}; raise the budget or allow more")
+    if solution.status is Status.INTERRUPTED:
+        raise UserError(f"no plan found in {effort.time_limit:g} s ({solution.stopped}); raise --time-limit, or take "
+                        f"--solver {STRATEGIES[0].name}")  # fmt: skip
 
 
 def budgets_of(evidence: Evidence, request: Request) -> tuple[Budget, ...]:
-    """Each bound asked for. Raises UserError."""
+    """The bounds asked for, the tightest of each column. Raises UserError."""
     full = whole(evidence)
     found = []
     if request.memory is not None:
@@ -106,7 +205,18 @@ def budgets_of(evidence: Evidence, request: Request) -> tuple[Budget, ...]:
         found.append(Budget("bytes", bits_to_bytes(request.bits, evidence.weights)))
     if request.latency is not None:
         found.append(Budget("ms", parse_milliseconds(request.latency, full["ms"])))
-    return (*found, *(Budget(column, _cap(evidence, column, value)) for column, value in request.caps.items()))
+    found += [Budget(column, _cap(evidence, column, value)) for column, value in request.caps.items()]
+    return _tightest(found)
+
+
+def amount_of(evidence: Evidence, column: str, text: str) -> Number:
+    """A limit on a column as people write it: bytes, milliseconds, or a loss by a number or a scheme. Raises
+    UserError."""
+    if column == "bytes":
+        return parse_bytes(text, int(whole(evidence)["bytes"]))
+    if column == "ms":
+        return parse_milliseconds(text, whole(evidence)["ms"])
+    return _cap(evidence, column, text)
 
 
 def _cap(evidence: Evidence, column: str, value: str) -> float:
@@ -137,62 +247,7 @@ def _check_pins(evidence: Evidence, request: Request) -> None:
             raise UserError(f"no kernel runs {pair[1]} in {pair[0]}; pin another scheme, or take --kernels fake")
 
 
-def _told(solution: Solution) -> dict[str, Any]:
-    return {
-        "status": str(solution.status),
-        "objective": solution.objective,
-        "bound": solution.bound,
-        "gap": solution.gap,
-        "backend": solution.backend,
-        "stopped": solution.stopped,
-    }
-
-
-def _plan(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], told: dict[str, Any]) -> Plan:
-    problem, chosen = answer
-    header = store.header()
-    groups = groups_of(evidence)
-    scheme_of = {layer: chosen.names[group] for group, layers in groups.items() for layer in layers}
-    schemes = {layer: scheme_of[layer] for layer in store.layers()}
-    model, settings = header["model"], header["settings"]
-    return Plan(
-        model={key: model[key] for key in ("name", "fingerprint", "architecture", "components")},
-        schemes=schemes,
-        simulated=tuple(layer for layer, scheme in schemes.items() if (layer, scheme) in evidence.simulated),
-        calibration={
-            "prompts": len(settings["prompts"]),
-            "prompts_sha256": hashlib.sha256("\n".join(settings["prompts"]).encode()).hexdigest(),
-            **settings["generation"],
-            "ranges": _ranges(schemes, store.ranges()),
-        },
-        budgets=_tightest(problem.budgets),
-        predictions=predict(problem, chosen, groups),
-        solver=told | {"weights": {name: float(weight) for name, weight in problem.objective.items()}},
-    )
-
-
-def predict(problem: Problem, chosen: Choice, groups: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    """The sums of every column, in all and by block of layers."""
-    place = dict(zip(problem.groups, chosen.picks, strict=True))
-    blocks = {
-        block: {name: _plain(sum(values[place[g]].item() for g in members if g in place))
-                for name, values in problem.columns.items()}
-        for block, members in blocks_of(list(groups)).items()
-    }  # fmt: skip
-    return {"total": {name: _plain(total) for name, total in chosen.totals.items()}, "blocks": blocks}
-
-
-def _tightest(budgets: Sequence[Budget]) -> dict[str, int | float]:
-    """Column -> the limit that counts, where `--memory` and `--bits` bound the same."""
-    limits = {budget.column: [other.limit for other in budgets if other.column == budget.column] for budget in budgets}
-    return {column: _plain(min(found)) for column, found in limits.items()}
-
-
-def _ranges(schemes: Mapping[str, str], seen: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """What static activation formats need, for the layers that have them."""
-    found = {layer: static_range(seen[layer], parse_scheme(text).activation) for layer, text in schemes.items()}
-    return {layer: needed for layer, needed in found.items() if needed}
-
-
-def _plain(number: Number) -> int | float:
-    return number if isinstance(number, int) else float(number)
+def _tightest(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
+    """One budget a column: the limit that counts, where `--memory` and `--bits` bound the same."""
+    columns = dict.fromkeys(budget.column for budget in budgets)
+    return tuple(min((b for b in budgets if b.column == column), key=lambda b: b.limit) for column in columns)

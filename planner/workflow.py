@@ -1,28 +1,30 @@
 """The story on one page: each function is a verb, reads files and writes files, and is a sub-command of the same name.
 
 pipeline -> layer graph -> calibration -> costs and sensitivities -> X.profile        profile
-X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve
+X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve, frontier
+P.plan.yaml + X.profile -> does it hold, and why is it so                             verify, why
 P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore
 P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                evaluate
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from planner.errors import UserError
+from planner import arguments
+from planner.arguments import KERNELS as KERNELS
+from planner.arguments import PathLike
 
 if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs no torch
-    from planner.pipelines import Generation
+    from planner.explaining import Why
     from planner.report import Evaluation
+    from planner.sweeping import Frontier
+    from planner.verifying import Verdict
     from plans.plan import Plan
 
 DEFAULT_SCHEMES = ("w8a8", "w6a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8", "w4g64ma8", "w3g64ma8", "w2g64ma8")
-KERNELS = ("int", "fake")
-PathLike = str | Path
 
 
 def profile(
@@ -48,8 +50,8 @@ def profile(
     from planner import prompts as prompt_lists
     from planner.pipelines import SCENES, load_encoder, load_pipeline
 
-    generation = _generation(pipeline, steps, guidance, seed)
-    chosen = _prompts(prompts, lambda: prompt_lists.built_in_prompts(pipeline == SCENES, count))
+    generation = arguments.generation_of(pipeline, steps, guidance, seed)
+    chosen = arguments.prompts_of(prompts, lambda: prompt_lists.built_in_prompts(pipeline == SCENES, count))
     settings = profiling.Settings(
         pipeline, tuple(chosen), tuple(schemes), generation, timesteps, tuple(components), clip
     )
@@ -61,38 +63,101 @@ def profile(
 
 
 def solve(
-    profile: PathLike,
-    out: PathLike,
-    *,
-    memory: str | None = None,
-    latency: str | None = None,
-    bits: float | None = None,
-    caps: Mapping[str, str] | None = None,
-    objective: str = "both",
-    uniform: str | None = None,
-    pins: Mapping[str, str] | None = None,
-    kernels: str = "int",
-    time_limit: float = 60.0,
-    solver: str | None = None,
-) -> Plan:
+    profile: PathLike, out: PathLike, *,
+    memory: str | None = None, latency: str | None = None, bits: float | None = None,
+    caps: Mapping[str, str] | None = None, objective: str = "both", slack: float = 0.0, uniform: str | None = None,
+    pins: Mapping[str, str] | None = None, kernels: str = "int", confidence: float | None = None,
+    time_limit: float = 60.0, gap: float = 0.0, solver: str = "exact", backend: str | None = None, worth: bool = False,
+    candidates: int = 1, distance: int = 1, rerank: str | None = None,
+    prompts: PathLike | Sequence[str] | None = None, clip: str | None = None,
+) -> Plan:  # fmt: skip
     """Choose one scheme a layer and write the plan file `out`.
 
     memory, latency: `35%` of full precision, or an amount with its unit; bits: mean bits a weight; caps: column -> the
-    most it may sum to, or a scheme whose uniform plan sets the bound; objective: quality, alignment, both, or weights;
-    uniform: take this scheme everywhere instead of solving; pins: layer -> scheme. Raises InfeasibleError.
+    most it may sum to, or a scheme whose uniform plan sets the bound; objective: quality, alignment, both, weights, or
+    `lexicographic:alignment,quality`, where what comes first may then be worse by the share `slack`; uniform: take this
+    scheme everywhere instead of solving; pins: layer -> scheme; confidence: plan with upper bounds of the losses; gap:
+    share of the objective that may stay unproven; worth: also what more of each budget would save; candidates: so many
+    plans, any two of which differ in `distance` layers, as P.1.plan.yaml and so on; rerank: the pipeline on which they
+    are measured, the best becoming `out`. Raises InfeasibleError.
     """
+    from planner import candidates as several
     from planner import solving
-    from planner.formulate import weights_of
     from planner.store import open_profile
-    from plans.plan import save_plan
+    from planner.strategies import Effort
 
-    _check_kernels(kernels)
+    arguments.check_kernels(kernels)
+    request = solving.request_of(objective, memory, latency, bits, caps, pins, kernels == "int", confidence, slack)
     with open_profile(profile) as store:
-        request = solving.Request(memory, latency, bits, dict(caps or {}), weights_of(objective), uniform,
-                                  dict(pins or {}), kernels == "int", time_limit, solver)  # fmt: skip
-        plan = solving.make_plan(store, request)
-    save_plan(plan, out)
-    return plan
+        if uniform:
+            several.check_alone(candidates, rerank)
+        search = solving.Search(Effort(time_limit, gap, backend), solver, candidates, distance, worth)
+        plans = solving.make_plans(store, request, search, uniform)
+        several.save_candidates(plans, Path(out))
+        if not rerank:
+            return plans[0]
+        from planner.ranking import measurer
+
+        chosen = arguments.prompts_of(prompts, lambda: arguments.held_out(rerank, several.PROMPTS))
+        evidence = solving.read_evidence(store)
+        return several.rank(plans, Path(out), evidence, measurer(plans, rerank, chosen, clip, kernels))
+
+
+def frontier(
+    profile: PathLike, out: PathLike, *, start: str, stop: str, column: str = "bytes", count: int = 50,
+    plans: PathLike | None = None,
+    memory: str | None = None, latency: str | None = None, bits: float | None = None,
+    caps: Mapping[str, str] | None = None, objective: str = "both", slack: float = 0.0,
+    pins: Mapping[str, str] | None = None, kernels: str = "int", confidence: float | None = None,
+    time_limit: float = 60.0, gap: float = 0.0, backend: str | None = None,
+) -> Frontier:  # fmt: skip
+    """The best plan at `count` limits of `column`, evenly from `start` to `stop`, into the JSON file `out`.
+
+    start, stop: as `memory`, as `latency`, or as a cap; plans: a folder for the plan files; all else as in `solve`,
+    time_limit a limit of the column. Raises UserError.
+    """
+    from planner import solving, sweeping
+    from planner.store import open_profile
+    from planner.strategies import Effort
+
+    arguments.check_kernels(kernels)
+    request = solving.request_of(objective, memory, latency, bits, caps, pins, kernels == "int", confidence, slack)
+    asked = sweeping.Sweep(column, start, stop, count)
+    with open_profile(profile) as store:
+        folder = None if plans is None else Path(plans)
+        found = sweeping.sweep(store, request, asked, Effort(time_limit, gap, backend), folder)
+    sweeping.write_frontier(found, Path(out))
+    return found
+
+
+def verify(
+    plan: Plan | PathLike, profile: PathLike, *, prove: bool = False, time_limit: float = 60.0,
+    backend: str | None = None,
+) -> Verdict:  # fmt: skip
+    """Whether the plan is what it says, checked in exact arithmetic against its profile, without the solver.
+
+    prove: solve it again as one integer program and compare; time_limit, backend: of that. `failures` of what is
+    returned is empty where all is right. Raises UserError for another model's profile.
+    """
+    from planner import verifying
+    from planner.store import open_profile
+    from planner.strategies import Effort
+
+    with open_profile(profile) as store:
+        return verifying.check(arguments.plan_in(plan), store, Effort(time_limit, 0.0, backend) if prove else None)
+
+
+def why(
+    plan: Plan | PathLike, profile: PathLike, layer: str, *, time_limit: float = 60.0, gap: float = 0.0,
+    backend: str | None = None,
+) -> Why:  # fmt: skip
+    """Why `layer` got its scheme: what each other one would cost. time_limit, gap: of each. Raises UserError."""
+    from planner import explaining
+    from planner.store import open_profile
+    from planner.strategies import Effort
+
+    with open_profile(profile) as store:
+        return explaining.explain_layer(arguments.plan_in(plan), store, layer, Effort(time_limit, gap, backend))
 
 
 def apply(
@@ -103,11 +168,9 @@ def apply(
     keep_originals=False frees each float weight as it goes, and with it the way back.
     """
     from planner.applying import apply_plan
-    from plans.plan import Plan, load_plan
 
-    plan = plan if isinstance(plan, Plan) else load_plan(plan)
-    _check_kernels(kernels)
-    apply_plan(pipe, plan, kernels, allow_mismatch, keep_originals)
+    arguments.check_kernels(kernels)
+    apply_plan(pipe, arguments.plan_in(plan), kernels, allow_mismatch, keep_originals)
     return pipe
 
 
@@ -134,11 +197,10 @@ def paint(
     """Load the pipeline, apply the plan for good, and write one picture a prompt: `out`, or `out` with -1, -2, ..."""
     from planner.grid import check_picture, to_picture
     from planner.pipelines import generate, load_pipeline
-    from plans.plan import Plan, load_plan
 
-    generation = _generation(pipeline, steps, guidance, seed)
+    generation = arguments.generation_of(pipeline, steps, guidance, seed)
     check_picture(Path(out))
-    loaded = plan if isinstance(plan, Plan) or plan is None else load_plan(plan)
+    loaded = None if plan is None else arguments.plan_in(plan)
     pipe = load_pipeline(pipeline)
     if loaded:
         apply(pipe, loaded, kernels=kernels, allow_mismatch=allow_mismatch, keep_originals=False)
@@ -174,11 +236,11 @@ def evaluate(
     from planner.pipelines import components as components_of
     from planner.pipelines import load_encoder, load_pipeline
 
-    _check_kernels(kernels)
-    loaded = _read_plans(plans)
+    arguments.check_kernels(kernels)
+    loaded = arguments.plans_in(plans)
     report.make_folder(Path(out))
-    generation = _generation(pipeline, steps, guidance, seed)
-    chosen = _prompts(prompts, lambda: _held_out(pipeline, count))
+    generation = arguments.generation_of(pipeline, steps, guidance, seed)
+    chosen = arguments.prompts_of(prompts, lambda: arguments.held_out(pipeline, count))
     pipe, encoder = load_pipeline(pipeline), load_encoder(pipeline, clip)
     parts = components_of(pipe, next(iter(loaded.values())).model["components"])
     for plan in loaded.values():
@@ -190,6 +252,16 @@ def evaluate(
     found = report.Evaluation(results, loaded, rows, evaluating.conditions(pipeline, chosen, generation, kernels))
     report.write_report(found, Path(out))
     return found
+
+
+def import_profile(format: str, folder: PathLike, out: PathLike) -> str:
+    """Make the profile `out` of what another tool measured; a line on what had to be decided is returned.
+
+    format: a name of `planner.foreign.FORMATS`, such as `mixdq`; folder: where its files lie.
+    """
+    from planner import foreign
+
+    return foreign.import_folder(format, Path(folder), Path(out))
 
 
 def inspect(file: PathLike) -> str:
@@ -204,46 +276,3 @@ def doctor() -> str:
     from planner import inspecting
 
     return inspecting.doctor_text()
-
-
-def _generation(pipeline: str, steps: int | None, guidance: float | None, seed: int) -> Generation:
-    from planner.pipelines import DEFAULTS, FALLBACK, Generation
-
-    default = DEFAULTS.get(pipeline, FALLBACK)
-    if steps is not None and steps < 1:
-        raise UserError(f"{steps} steps make no image; ask for at least 1")
-    if guidance is not None and not math.isfinite(guidance):
-        raise UserError(f"--guidance {guidance} is no scale; give a finite number, such as 7.5")
-    return Generation(steps or default.steps, default.guidance if guidance is None else guidance, seed)
-
-
-def _prompts(given: PathLike | Sequence[str] | None, built_in: Callable[[], list[str]]) -> list[str]:
-    from planner import prompts as prompt_lists
-
-    if given is None:
-        return built_in()
-    return prompt_lists.read_prompts(Path(given)) if isinstance(given, (str, Path)) else list(given)
-
-
-def _held_out(pipeline: str, count: int) -> list[str]:
-    from planner import prompts as prompt_lists
-    from planner.pipelines import SCENES
-
-    if pipeline == SCENES:
-        return prompt_lists.held_out_prompts(count)
-    return prompt_lists.built_in_prompts(False, min(count, len(prompt_lists.GENERAL)))
-
-
-def _check_kernels(kernels: str) -> None:
-    if kernels not in KERNELS:
-        raise UserError(f"there are no {kernels!r} kernels; choose {' or '.join(KERNELS)}")
-
-
-def _read_plans(paths: Sequence[PathLike]) -> dict[str, Plan]:
-    """Name of the file -> plan. Raises UserError where they cannot be told apart or compared, PlanError."""
-    from planner.report import check_comparable
-    from plans.plan import load_plan
-
-    plans = {Path(path).name.removesuffix(".yaml").removesuffix(".plan"): load_plan(path) for path in paths}
-    check_comparable(plans, len(paths))
-    return plans

@@ -8,6 +8,7 @@ VERSION = 1
 
 _DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
+_AMOUNTS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
 _MODEL = {
     "type": "object",
     "required": ["name", "fingerprint", "architecture", "components"],
@@ -49,6 +50,10 @@ _SOLVER = {
         "backend": {"type": "string"},
         "stopped": {"type": "string"},
         "weights": _NUMBERS,
+        "prices": _AMOUNTS,
+        "worth": _AMOUNTS,
+        "pins": {"type": "object", "additionalProperties": {"type": "string"}},
+        "confidence": {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1},
     },
 }
 _PREDICTIONS = {

@@ -43,8 +43,9 @@ def violations(problem: Problem, picks: Picks) -> tuple[Violation, ...]:
 
 def exact_total(problem: Problem, column: str, picks: Picks) -> Fraction:
     """The sum of a column over the choice, without any rounding; usable as a budget's limit."""
-    values = problem.column(column)
-    return sum((Fraction(values[pick].item()) for pick in picks), Fraction(0))
+    ratios = [value.as_integer_ratio() for value in problem.column(column)[list(picks)].tolist()]
+    most = max((denominator for _, denominator in ratios), default=1)  # powers of two: each divides the largest
+    return Fraction(sum(numerator * (most // denominator) for numerator, denominator in ratios), most)
 
 
 def lower_bound(problem: Problem, prices: Sequence[float]) -> Fraction:

@@ -9,6 +9,7 @@ Shapes: E entries, M cells, W ways, U units, B budgets.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from solvers.presolve import row_of
 from solvers.problem import Mask, Picks, Problem
 from solvers.relax import minima
-from solvers.ties import bundles, labellings
+from solvers.ties import Bundle, bundles, labellings
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,28 +77,62 @@ class Core:
 
 def core_of(problem: Problem, keep: Mask) -> Core | None:
     """The kept candidates as a core; None where some unit has no way left. Raises ProblemError for tangled ties."""
-    units: list[list[list[list[int]]]] = []
-    for bundle in bundles(problem):
-        if bundle.ties:
-            found = [[cell.tolist() for cell in way] for way in labellings(problem, bundle, keep)]
-        else:
-            found = [[[c for c in problem.members(place) if keep[c]] for place in bundle.places]]
-        if not found or not all(map(len, found[0])):
-            return None
-        units.append(found)
-    ways = [way for unit in units for way in unit]
-    cells = [cell for way in ways for cell in way]
-    candidate = np.array([c for cell in cells for c in cell], dtype=np.int64)
+    sets = bundles(problem)
+    rows = np.concatenate([_plain(problem, sets, keep), *_tangles(problem, sets, keep)])
+    rows = rows[np.lexsort(rows.T[::-1])]
+    steps = np.diff(rows, axis=0, prepend=-1) != 0
+    new_unit, new_way = steps[:, 0], steps[:, 0] | steps[:, 1]
+    new_cell = new_way | steps[:, 2]
+    cells, ways = np.cumsum(new_cell) - 1, np.cumsum(new_way) - 1
+    sizes = np.array([len(bundle.places) for bundle in sets])
+    whole = np.bincount(ways[new_cell]) == sizes[rows[new_way, 0]]
+    alive = whole[ways] if len(rows) else np.zeros(0, dtype=bool)
+    if len(np.unique(rows[alive, 0])) < len(sets):
+        return None
     least = minima(problem, problem.costs, keep)[0]
-    rows = [row_of(problem, budget, keep) for budget in problem.budgets]
+    budgets = [row_of(problem, budget, keep) for budget in problem.budgets]
+    candidate = rows[alive, 3]
+    cells, ways, units = cells[alive], ways[alive], (np.cumsum(new_unit) - 1)[alive]
+    cell_starts = _restart(cells)
+    way_starts = _restart(ways[cell_starts])
     return Core(
         candidate,
         (problem.costs - np.repeat(least, np.diff(problem.offsets)))[candidate],
-        np.array([row.extra[candidate] for row in rows]).reshape(len(rows), len(candidate)).T.copy(),
-        np.array([row.slack for row in rows]),
+        np.array([row.extra[candidate] for row in budgets]).reshape(len(budgets), len(candidate)).T.copy(),
+        np.array([row.slack for row in budgets]),
         math.fsum(least),
-        _starts(cells), _starts(ways), _starts(units),
+        cell_starts, way_starts, _restart(units[cell_starts][way_starts]),
     )  # fmt: skip
+
+
+def _plain(problem: Problem, sets: tuple[Bundle, ...], keep: Mask) -> Ints:
+    """(R, 4) rows of bundle, way, group, candidate for all bundles of at most one tie, whose ways are its labels."""
+    bundle, words = np.full(len(problem.groups), -1), np.zeros(problem.size, dtype=np.int64)
+    for number, found in enumerate(sets):
+        if len(found.ties) <= 1:
+            bundle[list(found.places)] = number
+        if len(found.ties) == 1:
+            labels = problem.ties[found.ties[0]].labels
+            known: dict[str, int] = {}
+            for group, its in labels.items():
+                start = problem.offsets[problem.positions[group]]
+                words[start : start + len(its)] = [known.setdefault(word, len(known)) for word in its]
+    place = np.repeat(np.arange(len(problem.groups)), np.diff(problem.offsets))
+    chosen = np.flatnonzero(keep & (bundle[place] >= 0))
+    return np.column_stack([bundle[place[chosen]], words[chosen], place[chosen], chosen])
+
+
+def _tangles(problem: Problem, sets: tuple[Bundle, ...], keep: Mask) -> Iterator[Ints]:
+    """The same rows for every bundle of several ties: a way is a labelling of them all."""
+    for number, bundle in enumerate(sets):
+        if len(bundle.ties) > 1:
+            rows = [
+                (number, way, place, candidate)
+                for way, cells in enumerate(labellings(problem, bundle, keep))
+                for place, cell in zip(bundle.places, cells, strict=True)
+                for candidate in cell
+            ]
+            yield np.array(rows, dtype=np.int64).reshape(-1, 4)
 
 
 def shrink(core: Core, keep: Mask) -> Core | None:
@@ -116,10 +151,6 @@ def shrink(core: Core, keep: Mask) -> Core | None:
 
 def _owners(starts: Ints, count: int) -> Ints:
     return np.repeat(np.arange(len(starts)), np.diff(starts, append=count))
-
-
-def _starts(lists: list[list[int]] | list[list[list[int]]] | list[list[list[list[int]]]]) -> Ints:
-    return np.cumsum([0, *map(len, lists)][:-1], dtype=np.int64)
 
 
 def _restart(owners: Ints) -> Ints:

@@ -16,10 +16,10 @@ from solvers import ilp
 from solvers.backends import Backend
 from solvers.backends.base import FAILED, INFEASIBLE
 from solvers.certify import violations
-from solvers.core import Core, Ints
+from solvers.core import Core, Ints, shrink
 from solvers.dual import ascend
 from solvers.labels import OutOfRoomError, search
-from solvers.lagrangian import Point, fix, relax
+from solvers.lagrangian import Point, fix, forced, relax
 from solvers.presolve import undominated
 from solvers.problem import Problem
 from solvers.relax import minima
@@ -27,7 +27,8 @@ from solvers.repair import repair
 from solvers.solution import Choice, choice_of, relative_gap
 
 SHARP = 1e-10  # of the objective: what is better by less is not sought
-WIDTH = 20_000  # labels, a few hundred bytes each
+WIDTH = 20_000  # labels at once
+FEWEST, GROWTH = 8, 4  # entries beside the relaxation's that labels begin with, and how they grow
 NEAR = 8  # how many of the best points serve as bounds
 REPAIRED = 3  # how many of them are repaired
 SHRINKS = 0.9  # another round of prices pays where fixing left at most this share
@@ -45,7 +46,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class State:
-    """What is known so far. bound: on the objective; prices: of the best relaxation, one a budget."""
+    """What is known so far. bound: on what is better than the choice, if anything is; prices: of the best relaxation of
+    the whole, one a budget."""
 
     choice: Choice | None
     bound: float
@@ -62,16 +64,15 @@ def exact(problem: Problem, core: Core, state: State, limits: Limits) -> State:
     state, points = _price(problem, core, state, limits.gap)
     if state.good(limits.gap):
         return state
-    narrowed = _narrow(problem, core, state, points)
-    if narrowed is None:
-        return replace(state, bound=_sharp(state), stopped="no candidate is left that could do better")
-    core, state, points = narrowed
-    if state.good(limits.gap):
-        return state
-    try:
-        return _label(problem, core, state, points, limits)
-    except OutOfRoomError:
-        return _program(problem, core, state, limits)
+    for attempt in (_label, _finish):
+        left, state, points = _narrow(problem, core, state, points)
+        if left is None:
+            return replace(state, bound=_sharp(state), stopped="no candidate is left that could do better")
+        core = left
+        state, ended = (state, True) if state.good(limits.gap) else attempt(problem, core, state, points, limits)
+        if ended or state.good(limits.gap):
+            break
+    return state
 
 
 def _price(problem: Problem, core: Core, state: State, gap: float) -> tuple[State, list[Point]]:
@@ -89,34 +90,58 @@ def _price(problem: Problem, core: Core, state: State, gap: float) -> tuple[Stat
     return replace(state, stopped="a repaired choice meets the bound of the relaxation"), points
 
 
-def _narrow(problem: Problem, core: Core, state: State, points: list[Point]) -> tuple[Core, State, list[Point]] | None:
-    """Fix by reduced cost and price again while that pays; None where nothing better than the choice is left."""
+def _narrow(problem: Problem, core: Core, state: State, points: list[Point]) -> tuple[Core | None, State, list[Point]]:
+    """Fix by reduced cost and price again while that pays; no core where nothing better than the choice is left."""
     while state.choice is not None:
         size, near = len(core.candidate), points[-NEAR:]
         smaller = fix(core, near, _above(core, state) - SHARP * state.choice.objective)
         if smaller is None:
-            return None
+            return None, state, points
         if smaller is core:
             break
         core, points = smaller, [relax(smaller, point.prices) for point in near]
         if len(core.candidate) > SHRINKS * size:
             break
-        state, found = _price(problem, core, state, 0.0)
+        priced, found = _price(problem, core, state, 0.0)
+        state = replace(priced, prices=state.prices)  # those of what is left prove nothing of the whole
         points = sorted([*points, *found], key=lambda point: point.value)
     return core, state, points
 
 
-def _label(problem: Problem, core: Core, state: State, points: list[Point], limits: Limits) -> State:
-    most = math.inf if state.choice is None else _above(core, state) - SHARP * state.choice.objective
-    entries = search(core, points[-NEAR:], most, WIDTH, limits.deadline)
-    if entries is None and state.choice is None:
-        return State(None, math.inf, "no partial choice can be completed within the budgets", (), True)
-    if entries is not None:
-        better = _met(problem, core, state, entries)
-        if better is state:  # within the budgets by floats, not exactly: only the program can cut it off
-            raise OutOfRoomError
-        state = better
-    return replace(state, bound=_sharp(state), stopped="every partial choice that could do better was followed")
+def _label(problem: Problem, core: Core, state: State, points: list[Point], limits: Limits) -> tuple[State, bool]:
+    """Labels over the entries nearest to the relaxation's, then over ever more, while there is room for them.
+
+    Whatever takes an entry further off costs at least what its bound says: that proves, too.
+    """
+    beyond = forced(core, points[-1])
+    further = np.sort(beyond[beyond > points[-1].value])
+    count, state = FEWEST, replace(state, stopped="every partial choice that could do better was followed")
+    while True:
+        whole = count >= len(further)
+        reach = math.inf if whole else float(further[count])
+        small = core if whole else shrink(core, beyond < reach)
+        assert small is not None  # it holds what the relaxation chooses
+        most = math.inf if state.choice is None else _above(core, state) - SHARP * state.choice.objective
+        near = points[-NEAR:] if whole else [relax(small, point.prices) for point in points[-NEAR:]]
+        try:
+            entries = search(small, near, most, WIDTH, limits.deadline)
+        except OutOfRoomError:
+            return state, False
+        before, state = state, state if entries is None else _met(problem, small, state, entries)
+        if entries is not None and state is before:
+            return state, False  # within the budgets by floats, not exactly: only the program can cut it off
+        if state.choice is None and whole:
+            return State(None, math.inf, "no partial choice can be completed within the budgets", (), True), True
+        proven = core.base + reach
+        state = replace(state, bound=max(state.bound, proven if state.choice is None else min(proven, _sharp(state))))
+        if whole or state.good(max(limits.gap, 2 * SHARP)):
+            return state, True
+        count *= GROWTH
+
+
+def _finish(problem: Problem, core: Core, state: State, points: list[Point], limits: Limits) -> tuple[State, bool]:
+    """PuLP on all that is left."""
+    return _program(problem, core, state, limits), True
 
 
 def _program(problem: Problem, core: Core, state: State, limits: Limits) -> State:

@@ -17,9 +17,9 @@ from solvers.backends import backend_named
 from solvers.certify import exact_total, violations
 from solvers.core import Core, core_of, shrink
 from solvers.exact import Limits, State, exact
-from solvers.presolve import affordable, row_of
-from solvers.problem import Budget, Mask, Number, Problem, ProblemError, rebudget
-from solvers.relax import cheapest
+from solvers.lagrangian import lightest
+from solvers.presolve import SLIVER, affordable, row_of
+from solvers.problem import Budget, Mask, Number, Picks, Problem, ProblemError, rebudget
 from solvers.solution import Choice, Solution, choice_of
 from solvers.solve import NOTHING, solution_of
 
@@ -40,14 +40,15 @@ def frontier(
     at = [(limit, rebudget(problem, (*others, Budget(column, limit)))) for limit in sorted(limits, reverse=True)]
     keep = affordable(at[0][1], problem.allowed)
     core = core_of(at[0][1], keep)
-    free, least = cheapest(problem, problem.costs, keep), cheapest(problem, problem.column(column), keep)
+    floor = None if core is None else core.picks(lightest(core, core.weight[:, -1]))
+    free = None if core is None else choice_of(problem, core.picks(lightest(core, core.cost)))
     state = State(None, -np.inf, "nothing was searched")
     for limit, bounded in at:
         start = time.monotonic()
-        if core is None or free is None or least is None or exact_total(problem, column, least) > Fraction(limit):
+        if core is None or free is None or floor is None or _above(problem, column, floor, limit):
             state = State(None, np.inf, NOTHING, (), True)
         else:
-            state = _next(bounded, core, keep, state, choice_of(problem, free))
+            state = _next(bounded, state, free)
             if not state.infeasible and not state.good(gap):
                 smaller = _tightened(bounded, core, keep)
                 known = Limits(start + time_limit, gap, program)
@@ -57,7 +58,11 @@ def frontier(
         yield limit, solution_of(state, time.monotonic() - start, program.name)
 
 
-def _next(problem: Problem, core: Core, keep: Mask, before: State, free: Choice) -> State:
+def _above(problem: Problem, column: str, floor: Picks, limit: Number) -> bool:
+    return exact_total(problem, column, floor) > Fraction(limit) * (1 + SLIVER)
+
+
+def _next(problem: Problem, before: State, free: Choice) -> State:
     """What a looser limit tells of this one."""
     if before.infeasible:
         return before
@@ -65,7 +70,8 @@ def _next(problem: Problem, core: Core, keep: Mask, before: State, free: Choice)
         return State(free, free.objective, "the least objective is within every budget")
     if before.choice is not None and not violations(problem, before.choice.picks):
         return before
-    return replace(before, choice=None, stopped="nothing was searched")
+    bound = before.bound if before.choice is None else min(before.bound, before.choice.objective)
+    return replace(before, choice=None, bound=bound, stopped="nothing was searched")
 
 
 def _tightened(problem: Problem, core: Core, keep: Mask) -> Core | None:

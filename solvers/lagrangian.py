@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solvers.core import Core, Floats, Ints, shrink
 
@@ -35,20 +36,23 @@ def relax(core: Core, prices: Floats) -> Point:
     cells = np.minimum.reduceat(reduced, core.cells)
     ways = np.add.reduceat(cells, core.ways)
     units = np.minimum.reduceat(ways, core.units)
-    entries = first_of(reduced == cells[core.cell_of], core.cell_of, len(core.cells))
-    best_ways = first_of(ways == units[core.unit_of], core.unit_of, len(core.units))
-    taken = np.zeros(len(core.ways), dtype=bool)
-    taken[best_ways] = True
-    entries = entries[taken[core.way_of]]
+    entries = _chosen(core, reduced == cells[core.cell_of], ways)
     weight = core.weight[entries].sum(axis=0)
     value = float(units.sum() - prices @ core.slack)
     return Point(prices, value, entries, float(core.cost[entries].sum()), weight, reduced, cells, ways, units)
 
 
+def lightest(core: Core, values: Floats) -> Ints:
+    """The entries, one a group, of the least sum of `values` (E,), budgets aside."""
+    cells = np.minimum.reduceat(values, core.cells)
+    ways = np.add.reduceat(cells, core.ways)
+    return _chosen(core, values == cells[core.cell_of], ways)
+
+
 def forced(core: Core, point: Point) -> Floats:
     """(E,): the bound, above the core's base, on every choice that takes the entry."""
-    way = point.value + point.ways - point.units[core.unit_of]
-    return way[core.way_of[core.cell_of]] + point.reduced - point.cells[core.cell_of]
+    way = point.ways - point.units[core.unit_of]  # differences first, so that what is chosen adds exactly 0
+    return point.value + (way[core.way_of[core.cell_of]] + (point.reduced - point.cells[core.cell_of]))
 
 
 def fix(core: Core, points: list[Point], most: float) -> Core | None:
@@ -62,7 +66,15 @@ def fix(core: Core, points: list[Point], most: float) -> Core | None:
     return core if keep.all() else shrink(core, keep)
 
 
-def first_of(hits: np.ndarray, owners: Ints, count: int) -> Ints:
+def _chosen(core: Core, hits: NDArray[np.bool_], ways: Floats) -> Ints:
+    """In each cell of each unit's least way the first entry that hits."""
+    least = np.minimum.reduceat(ways, core.units)
+    taken = np.zeros(len(core.ways), dtype=bool)
+    taken[first_of(ways == least[core.unit_of], core.unit_of, len(core.units))] = True
+    return first_of(hits, core.cell_of, len(core.cells))[taken[core.way_of]]
+
+
+def first_of(hits: NDArray[np.bool_], owners: Ints, count: int) -> Ints:
     """The first hit of each owner."""
     places = np.flatnonzero(hits)[::-1]
     first = np.empty(count, dtype=np.int64)

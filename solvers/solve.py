@@ -1,6 +1,6 @@
 """From a problem to a certified solution.
 
-    drop what fits no budget -> exact floor of every budget -> core -> exact path -> certificate
+    drop what fits no budget -> core -> exact floor of every budget -> exact path -> certificate
 
 What is returned has passed `certify` in every case.
 """
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import time
+from fractions import Fraction
 
 from solvers.backends import backend_named
 from solvers.certify import exact_total, violations
-from solvers.core import core_of
+from solvers.core import Core, core_of
 from solvers.exact import Limits, State, exact
-from solvers.presolve import affordable
-from solvers.problem import Mask, Problem, ProblemError
-from solvers.relax import cheapest
+from solvers.lagrangian import lightest
+from solvers.presolve import SLIVER, affordable
+from solvers.problem import Problem, ProblemError
 from solvers.solution import PROVEN, Solution, Status, choice_of, relative_gap
 
 NOTHING = "some group has no candidate left that fits its ties and the budgets"
@@ -33,22 +34,20 @@ def solve(problem: Problem, *, time_limit: float = 60.0, gap: float = 0.0, backe
         raise ProblemError(f"time_limit is {time_limit} and gap {gap}; expected seconds > 0 and a share in [0, 1)")
     limits, start = Limits(time.monotonic() + time_limit, gap, backend_named(backend)), time.monotonic()
     keep = affordable(problem, problem.allowed)
-    state = floor(problem, keep)
-    if not state.infeasible and not state.good(gap):
-        core = core_of(problem, keep)
-        state = State(None, math.inf, NOTHING, (), True) if core is None else exact(problem, core, state, limits)
+    core = core_of(problem, keep)
+    state = State(None, math.inf, NOTHING, (), True) if core is None else floor(problem, core)
+    if core is not None and not state.infeasible and not state.good(gap):
+        state = exact(problem, core, state, limits)
     return solution_of(state, time.monotonic() - start, limits.backend.name)
 
 
-def floor(problem: Problem, keep: Mask) -> State:
+def floor(problem: Problem, core: Core) -> State:
     """What needs no search: the least objective and the least sum of every budget, each alone."""
-    free = cheapest(problem, problem.costs, keep)
-    if free is None:
-        return State(None, math.inf, NOTHING, (), True)
-    for budget in problem.budgets:
-        least = cheapest(problem, problem.column(budget.column), keep)
-        if least is None or exact_total(problem, budget.column, least) > budget.limit:
+    for budget, weight in zip(problem.budgets, core.weight.T, strict=True):
+        least = exact_total(problem, budget.column, core.picks(lightest(core, weight)))
+        if least > Fraction(budget.limit) * (1 + SLIVER):
             return State(None, math.inf, f"the least sum of {budget.column} is above its budget", (), True)
+    free = core.picks(lightest(core, core.cost))
     choice = choice_of(problem, free)
     if not violations(problem, free):
         return State(choice, choice.objective, "the least objective is within every budget")

@@ -21,11 +21,15 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("planner", "plans", "sensitivity", "solvers")
 LONGEST_FILE, LONGEST_FUNCTION = 300, 40  # lines
 EXCEPTIONS: dict[str, str] = {}  # `file` or `file:function` -> why it may be longer
+PYTHON_NAMES = {"apply": "paint", "import": "import_profile"}  # verbs that are called otherwise in Python
 WITHOUT_TORCH = (
     "planner", "planner.cli", "planner.workflow", "planner.errors", "planner.units", "planner.formulate",
-    "planner.solving", "planner.store", "planner.graph", "planner.ranges", "planner.inspecting", "planner.scenes",
-    "planner.prompts", "plans", "plans.scheme", "plans.plan", "plans.plan_schema", "sensitivity", "sensitivity.table",
-    "solvers", "solvers.solve", "solvers.explain", "solvers.baselines", "solvers.backends",
+    "planner.solving", "planner.recording", "planner.strategies", "planner.verifying", "planner.explaining",
+    "planner.sweeping", "planner.candidates", "planner.arguments", "planner.cli_solve", "planner.store",
+    "planner.graph", "planner.ranges", "planner.inspecting", "planner.scenes", "planner.prompts",
+    "planner.foreign.mixdq", "plans", "plans.scheme", "plans.plan", "plans.plan_schema", "sensitivity",
+    "sensitivity.table", "solvers", "solvers.solve", "solvers.explain", "solvers.baselines", "solvers.split",
+    "solvers.backends",
 )  # fmt: skip
 BLOCK = "import sys; sys.modules |= dict.fromkeys(('torch', 'diffusers', 'transformers'))\n"  # None: an ImportError
 
@@ -102,7 +106,7 @@ def option(command: str, name: str) -> click.Option:
 def test_verbs_are_commands() -> None:
     import planner
 
-    assert set(cli.main.commands) == set(planner.__all__) - {"restore", "paint"}
+    assert {PYTHON_NAMES.get(name, name) for name in cli.main.commands} | {"apply", "restore"} == set(planner.__all__)
     for name in planner.__all__:
         assert getattr(planner, name) is getattr(workflow, name)
     with pytest.raises(AttributeError, match="nothing_like_it"):
@@ -113,7 +117,7 @@ def test_command_line_and_python_have_the_same_defaults() -> None:
     import inspect
 
     for name, verb in cli.main.commands.items():
-        function = workflow.paint if name == "apply" else getattr(workflow, name)
+        function = getattr(workflow, PYTHON_NAMES.get(name, name))
         defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
         for parameter in verb.params:
             default = parameter.get_default(click.Context(verb))
@@ -122,25 +126,32 @@ def test_command_line_and_python_have_the_same_defaults() -> None:
 
 
 def test_names_in_the_help_are_those_of_the_tables() -> None:
+    from planner.strategies import STRATEGIES
     from sensitivity.metrics import METRICS
     from sensitivity.table import FAMILIES
     from solvers.backends import BACKENDS
 
     losses = re.search(r"\((.*?)\)", str(option("solve", "cap").help))
     assert losses and losses.group(1).split(", ") == [*METRICS, *FAMILIES]
-    assert re.match(r"(\w+) or (\w+) ", str(option("solve", "solver").help)).groups() == tuple(b.name for b in BACKENDS)
+    for command in ("solve", "frontier", "why"):
+        names = re.match(r"(\w+) or (\w+) ", str(option(command, "backend").help)).groups()
+        assert names == tuple(b.name for b in BACKENDS)
+    solvers = re.findall(r"\w+(?=,|\.| or )|(?<=or )\w+", str(option("solve", "solver").help))
+    assert solvers == [s.name for s in STRATEGIES] and option("solve", "solver").default == solvers[0]
     for command in ("solve", "apply", "evaluate"):
         assert tuple(option(command, "kernels").type.choices) == workflow.KERNELS
 
 
 def test_the_doctor_names_every_member_of_every_family() -> None:
+    from planner.strategies import STRATEGIES
     from plans.formats import FORMATS
     from plans.kernels import KERNELS
     from sensitivity.metrics import METRICS
     from solvers.backends import BACKENDS
 
     text = workflow.doctor()
-    for name in (*FORMATS, *KERNELS, *METRICS, *(backend.name for backend in BACKENDS)):
+    solvers = (row.name for row in (*BACKENDS, *STRATEGIES))
+    for name in (*FORMATS, *KERNELS, *METRICS, *solvers):
         assert re.search(rf"\b{name}\b", text), name
 
 

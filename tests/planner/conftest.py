@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,22 @@ def finished(tiny_folder: Path, clip_folder: Path, tmp_path_factory: pytest.Temp
     return workflow.profile(
         str(tiny_folder), tmp_path_factory.mktemp("finished") / "t.profile", clip=str(clip_folder), **tiny.SETTINGS
     )
+
+
+@pytest.fixture(scope="session")
+def latency(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """A budget on milliseconds that some plan within the other options meets, and the best such plan does not."""
+    path = tmp_path_factory.mktemp("latency") / "p.yaml"
+
+    def between(**options: Any) -> str:
+        best, fastest = (
+            workflow.solve(finished, path, objective=objective, **options).predictions["total"]["ms"]
+            for objective in ("both", "ms=1")
+        )
+        assert fastest < best
+        return f"{(best + fastest) / 2}ms"
+
+    return between
 
 
 @pytest.fixture

@@ -60,6 +60,9 @@ class World:
     def solving(self, *options: object, profile: object = None) -> list[object]:
         return ["solve", profile or self.profile, "--out", self.tmp / "new.yaml", *options]
 
+    def sweeping(self, start: str, stop: str, *options: object) -> list[object]:
+        return ["frontier", self.profile, "--from", start, "--to", stop, "--out", self.tmp / "new.json", *options]
+
     def applying(self, plan: Path | None = None, *options: object, pipeline: object = None) -> list[object]:
         where = ["--out", self.tmp / "x.png"] if "--out" not in options else []
         return ["apply", plan or self.plan, pipeline or self.pipeline, "--prompt", "a cat", "--steps", 1, *where,
@@ -211,7 +214,29 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("uniform unknown", BAD_INPUT, "16, 8, 6, 4 bits", lambda w: w.solving("--uniform", "w9a9")),
     ("uniform not measured", BAD_INPUT, "--schemes", lambda w: w.solving("--uniform", "w6a8")),
     ("uniform simulated", BAD_INPUT, "--kernels fake", lambda w: w.solving("--uniform", "w4a4")),
-    ("solver unknown", BAD_INPUT, "highs", lambda w: w.solving("--solver", "gurobi")),
+    ("solver unknown", BAD_INPUT, "exact, ilp", lambda w: w.solving("--solver", "gurobi")),
+    ("backend unknown", BAD_INPUT, "highs", lambda w: w.solving("--backend", "gurobi")),
+    ("gap of all", BAD_INPUT, "--gap", lambda w: w.solving("--gap", "1")),
+    ("confidence of a percentage", BAD_INPUT, "at least 0.5", lambda w: w.solving("--confidence", "95")),
+    ("slack negative", BAD_INPUT, "--slack", lambda w: w.solving("--slack=-0.1")),
+    ("lexicographic by nothing", BAD_INPUT, "did you mean", lambda w: w.solving("--objective", "lexicographic:")),
+    ("lexicographic by a typo", BAD_INPUT, "did you mean",
+     lambda w: w.solving("--objective", "lexicographic:qualty,alignment")),
+    ("candidates by greed", BAD_INPUT, "--solver exact",
+     lambda w: w.solving("--memory", "20%", "--candidates", 2, "--solver", "greedy")),
+    ("candidates too far apart", BAD_INPUT, "1 to", lambda w: w.solving("--candidates", 2, "--distance", 99999)),
+    ("candidates of a uniform plan", BAD_INPUT, "leave", lambda w: w.solving("--uniform", "w8a8", "--candidates", 2)),
+    ("frontier of one limit", BAD_INPUT, "--count", lambda w: w.sweeping("10%", "50%", "--count", 1)),
+    ("frontier by no amount", BAD_INPUT, "MiB", lambda w: w.sweeping("a bit", "50%")),
+    ("frontier of no column", BAD_INPUT, "did you mean", lambda w: w.sweeping("1", "2", "--column", "alinment")),
+    ("frontier of a budget", BAD_INPUT, "leave", lambda w: w.sweeping("10%", "50%", "--bits", 4)),
+    ("why of no layer", BAD_INPUT, "did you mean 'unet.conv_in'", lambda w: ["why", w.plan, w.profile, "unet.conv_im"]),
+    ("why of another model", BAD_INPUT, "own profile",
+     lambda w: ["why", w.spoilt_plan(lambda p: p["model"].update(fingerprint="0" * 64)), w.profile, "unet.conv_in"]),
+    ("verify of another model", BAD_INPUT, "own profile",
+     lambda w: ["verify", w.spoilt_plan(lambda p: p["model"].update(fingerprint="0" * 64)), w.profile]),
+    ("verify of a plan with other columns", BAD_INPUT, "did you mean",
+     lambda w: ["verify", w.spoilt_plan(lambda p: p["budgets"].update(bites=1)), w.profile]),
     ("kernels unknown", BAD_INPUT, "fake", lambda w: w.solving("--kernels", "cuda")),
     ("plan under a file", BAD_INPUT, "--out", lambda w: ["solve", w.profile, "--out", w.below_a_file()]),
     ("plan to a folder", BAD_INPUT, "--out", lambda w: ["solve", w.profile, "--out", w.tmp]),

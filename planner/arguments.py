@@ -1,0 +1,71 @@
+"""What the verbs make of their arguments. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from planner.errors import UserError
+
+if TYPE_CHECKING:
+    from planner.pipelines import Generation
+    from plans.plan import Plan
+
+KERNELS = ("int", "fake")
+PathLike = str | Path
+
+
+def generation_of(pipeline: str, steps: int | None, guidance: float | None, seed: int) -> Generation:
+    """How images are made, the pipeline's own defaults where nothing is said. Raises UserError."""
+    from planner.pipelines import DEFAULTS, FALLBACK, Generation
+
+    default = DEFAULTS.get(pipeline, FALLBACK)
+    if steps is not None and steps < 1:
+        raise UserError(f"{steps} steps make no image; ask for at least 1")
+    if guidance is not None and not math.isfinite(guidance):
+        raise UserError(f"--guidance {guidance} is no scale; give a finite number, such as 7.5")
+    return Generation(steps or default.steps, default.guidance if guidance is None else guidance, seed)
+
+
+def prompts_of(given: PathLike | Sequence[str] | None, built_in: Callable[[], list[str]]) -> list[str]:
+    """The prompts given, read from a file where they are a path, or the built-in ones. Raises UserError."""
+    from planner import prompts as prompt_lists
+
+    if given is None:
+        return built_in()
+    return prompt_lists.read_prompts(Path(given)) if isinstance(given, (str, Path)) else list(given)
+
+
+def held_out(pipeline: str, count: int) -> list[str]:
+    """Built-in prompts that planning never saw."""
+    from planner import prompts as prompt_lists
+    from planner.pipelines import SCENES
+
+    if pipeline == SCENES:
+        return prompt_lists.held_out_prompts(count)
+    return prompt_lists.built_in_prompts(False, min(count, len(prompt_lists.GENERAL)))
+
+
+def check_kernels(kernels: str) -> None:
+    """Raises UserError for kernels that there are not."""
+    if kernels not in KERNELS:
+        raise UserError(f"there are no {kernels!r} kernels; choose {' or '.join(KERNELS)}")
+
+
+def plan_in(plan: Plan | PathLike) -> Plan:
+    """The plan itself, read where it is a path. Raises PlanError."""
+    from plans.plan import Plan, load_plan
+
+    return plan if isinstance(plan, Plan) else load_plan(plan)
+
+
+def plans_in(paths: Sequence[PathLike]) -> dict[str, Plan]:
+    """Name of the file -> plan. Raises UserError where they cannot be told apart or compared, PlanError."""
+    from planner.report import check_comparable
+    from plans.plan import load_plan
+
+    plans = {Path(path).name.removesuffix(".yaml").removesuffix(".plan"): load_plan(path) for path in paths}
+    check_comparable(plans, len(paths))
+    return plans

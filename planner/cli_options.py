@@ -1,0 +1,84 @@
+"""What the sub-commands share: options, errors and exit codes. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from planner.errors import BAD_INPUT, INFEASIBLE, InfeasibleError
+
+FILE = click.Path(path_type=Path)
+
+
+def guarded(verb: Callable[..., None]) -> Callable[..., None]:
+    """Bad input becomes one line and an exit code, never a traceback; an interrupt keeps what is done."""
+
+    @functools.wraps(verb)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            verb(*args, **kwargs)
+        except InfeasibleError as error:
+            stop(error, INFEASIBLE)
+        except ValueError as error:  # every room's errors are ValueErrors
+            stop(error, BAD_INPUT)
+        except OSError as error:
+            stop(f"{error.filename}: {error.strerror}; check the path, its permissions and the disk", BAD_INPUT)
+        except KeyboardInterrupt:
+            click.echo("interrupted; what was measured is kept, and the same command goes on from there", err=True)
+            sys.exit(130)
+
+    return run
+
+
+def stop(error: Exception | str, code: int) -> NoReturn:
+    """One line on the error, and the exit code."""
+    click.echo("bitplan: " + " ".join(str(error).split()), err=True)
+    sys.exit(code)
+
+
+def options(*all_of: Callable[..., Any]) -> Callable[..., Any]:
+    """Several options as one decorator."""
+    return lambda verb: functools.reduce(lambda inner, option: option(inner), reversed(all_of), verb)
+
+
+def generation(seed: int) -> Callable[..., Any]:
+    """How images are made."""
+    return options(
+        click.option("--steps", type=int, help="Denoising steps an image [the pipeline's default]."),
+        click.option("--guidance", type=float, help="Guidance scale [the pipeline's default]."),
+        click.option("--seed", type=int, default=seed, show_default=True, help="Prompt i's noise is of seed + i."),
+    )
+
+
+KERNELS = click.option(
+    "--kernels", type=click.Choice(["int", "fake"]), default="int", show_default=True,
+    help="int: only schemes that a real kernel runs here; fake: simulate, any scheme.",
+)  # fmt: skip
+MISMATCH = click.option("--allow-mismatch", is_flag=True, help="Take a plan of another model with the same layers.")
+THREADS = click.option("--threads", type=click.IntRange(1), help="CPU threads for torch [all].")
+
+
+def pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    """NAME=VALUE texts as a dictionary."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"{option} {text!r} is no NAME=VALUE; write for example alignment=w8a8")
+        if name in found:
+            raise ValueError(f"{option} {name} is given twice, as {found[name]} and {value}; give it once")
+        found[name] = value
+    return found
+
+
+def set_threads(threads: int | None) -> None:
+    """Of torch, which is loaded only where a number is given."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)

@@ -1,0 +1,121 @@
+"""The sub-commands that choose, and that ask about what was chosen: none needs torch, `solve --rerank` apart."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from planner.cli_options import FILE, KERNELS, guarded, options, pairs
+from planner.errors import BAD_INPUT
+
+BUDGETS = options(
+    click.option("--memory", help="Budget on weights: 35% of full precision, 900MiB, 1.2GB."),
+    click.option("--latency", help="Budget on the layers' time an image: 80% of full precision, 120ms."),
+    click.option("--bits", type=float, help="Budget on mean bits a weight, scales included."),
+    click.option("--cap", "caps", multiple=True, metavar="COLUMN=MOST",
+                 help="Bound a loss (nsr, dssim, clip_drop, embed_drift, quality, alignment) by a number or a scheme: "
+                      "alignment=w8a8."),
+    click.option("--objective", default="both", show_default=True,
+                 help="quality, alignment, both, quality=1,nsr=0.5, or lexicographic:alignment,quality."),
+    click.option("--slack", type=float, default=0.0, show_default=True,
+                 help="Share by which a lexicographic objective may worsen what came before."),
+    click.option("--confidence", type=float, metavar="SHARE",
+                 help="Plan with each loss at its upper bound of this confidence, such as 0.95 [mean losses]."),
+    click.option("--pin", "pins", multiple=True, metavar="LAYER=SCHEME", help="Fix a layer's scheme."),
+    KERNELS,
+)  # fmt: skip
+
+
+def _time_limit(what: str) -> Callable[..., Any]:
+    return click.option("--time-limit", type=float, default=60.0, show_default=True, help=f"Seconds for {what}.")
+
+
+_GAP = click.option("--gap", type=float, default=0.0, show_default=True, help="Share of the objective left unproven.")
+_BACKEND = click.option("--backend", help="highs or cbc [the first that is there].")
+
+
+@click.command()
+@click.argument("profile", type=FILE)
+@click.option("--out", type=FILE, required=True, help="The plan file.")
+@BUDGETS
+@click.option("--uniform", metavar="SCHEME", help="Take this scheme everywhere instead of solving.")
+@_time_limit("the solver")
+@_GAP
+@click.option("--solver", default="exact", show_default=True, help="exact, ilp, lagrangian or greedy.")
+@_BACKEND
+@click.option("--worth", is_flag=True, help="Also find out what one more MiB or ms would save.")
+@click.option("--candidates", type=click.IntRange(1), default=1, show_default=True, help="How many plans.")
+@click.option("--distance", type=click.IntRange(1), default=1, show_default=True,
+              help="In how many layers any two of them differ.")  # fmt: skip
+@click.option("--rerank", metavar="PIPELINE", help="Measure the plans on it and take the best.")
+@click.option("--prompts", type=FILE, help="For --rerank: a file with one prompt a line [8 held-out ones].")
+@click.option("--clip", help="For --rerank: folder or hub id of the CLIPModel that measures alignment.")
+@guarded
+def solve(profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], **rest: Any) -> None:
+    """Choose the best scheme of every layer of PROFILE within budgets."""
+    from planner import workflow
+    from planner.inspecting import plan_text
+
+    plan = workflow.solve(profile, out, caps=pairs(caps, "--cap"), pins=pairs(pins, "--pin"), **rest)
+    click.echo(plan_text(plan))
+    click.echo(f"wrote {out}; next: bitplan apply {out} {plan.model['name']} --prompt '...' --out img.png")
+
+
+@click.command()
+@click.argument("profile", type=FILE)
+@click.option("--out", type=FILE, required=True, help="The JSON file.")
+@click.option("--column", default="bytes", show_default=True, help="What varies: bytes, ms or a loss.")
+@click.option("--from", "start", required=True, help="One end, as a budget on the column is written: 10%, 900MiB.")
+@click.option("--to", "stop", required=True, help="The other end.")
+@click.option("--count", type=int, default=50, show_default=True, help="How many limits.")
+@click.option("--plans", type=FILE, help="A folder for the plan of each limit.")
+@BUDGETS
+@_time_limit("each limit")
+@_GAP
+@_BACKEND
+@guarded
+def frontier(profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], **rest: Any) -> None:
+    """The best plan of PROFILE at every limit of one column, all other budgets held."""
+    from planner import workflow
+
+    found = workflow.frontier(profile, out, caps=pairs(caps, "--cap"), pins=pairs(pins, "--pin"), **rest)
+    click.echo(str(found))
+    click.echo(f"wrote {out}")
+
+
+@click.command()
+@click.argument("plan", type=FILE)
+@click.argument("profile", type=FILE)
+@click.option("--prove", is_flag=True, help="Also solve again, as one plain integer program, and compare.")
+@_time_limit("--prove")
+@click.option("--backend", help="For --prove: highs or cbc [not the plan's own, where both are there].")
+@guarded
+def verify(plan: Path, profile: Path, **rest: Any) -> None:
+    """Check PLAN against its PROFILE in exact arithmetic, without the solver."""
+    from planner import workflow
+
+    found = workflow.verify(plan, profile, **rest)
+    for failure in found.failures:
+        click.echo(f"bitplan: {plan}: {failure}", err=True)
+    if found.failures:
+        sys.exit(BAD_INPUT)
+    click.echo(str(found))
+
+
+@click.command()
+@click.argument("plan", type=FILE)
+@click.argument("profile", type=FILE)
+@click.argument("layer")
+@_time_limit("each scheme")
+@_GAP
+@_BACKEND
+@guarded
+def why(plan: Path, profile: Path, layer: str, **rest: Any) -> None:
+    """What every other scheme of LAYER would cost in PLAN, by its PROFILE."""
+    from planner import workflow
+
+    click.echo(str(workflow.why(plan, profile, layer, **rest)))

@@ -1,0 +1,75 @@
+"""Why a layer got its scheme: what each other one would cost, with all other layers chosen anew. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+from planner.errors import UserError
+from planner.formulate import groups_of
+from planner.recording import check_same_model, picks_of, problem_of
+from planner.solving import SHOW, read_evidence
+from planner.store import Profile
+from planner.strategies import Effort
+from plans.plan import Plan
+from sensitivity.table import FAMILIES
+from solvers.problem import nearest
+from solvers.solution import choice_of
+from solvers.why import Alternative, alternatives
+
+COLUMNS = ("bytes", "ms", *FAMILIES)
+
+
+@dataclass(frozen=True)
+class Why:
+    """layer: as asked; layers: those that must take its scheme, itself included; scheme: what the plan gives it;
+    objective: of the plan; pinned: whether it was given beforehand; alternatives: every scheme that it may take."""
+
+    layer: str
+    layers: tuple[str, ...]
+    scheme: str
+    objective: float
+    pinned: bool
+    alternatives: tuple[Alternative, ...]
+
+    def __str__(self) -> str:
+        together = f" (with {', '.join(a for a in self.layers if a != self.layer)})" if len(self.layers) > 1 else ""
+        pinned = ", as it was pinned" if self.pinned else ""
+        lines = [f"{self.layer}{together} takes {self.scheme}{pinned}; forcing each scheme and choosing all else anew:"]
+        rows = [_row(self, each) for each in self.alternatives]
+        return "\n".join([*lines, str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))])
+
+
+def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Why:
+    """The alternatives of one layer within the plan's own budgets. Raises UserError for an unknown layer, for a profile
+    of another model, or for a plan that is not made of what the profile offers."""
+    check_same_model(plan, store)
+    if layer not in plan.schemes:
+        raise UserError(f"no layer is named {layer!r}{nearest(layer, plan.schemes)}")
+    evidence = read_evidence(store, plan.solver.get("confidence"))
+    problem = problem_of(evidence, plan)
+    picks, wrong = picks_of(problem, evidence, plan)
+    if wrong:
+        raise UserError(f"{wrong[0]}; solve again, or see `bitplan verify`")
+    group, layers = next((group, layers) for group, layers in groups_of(evidence).items() if layer in layers)
+    choice = choice_of(problem, picks)
+    found = tuple(alternatives(problem, choice, group, time_limit=effort.time_limit, gap=effort.gap,
+                               backend=effort.backend))  # fmt: skip
+    pinned = group in plan.solver.get("pins", {})
+    return Why(layer, layers, plan.schemes[layer], choice.objective, pinned, found)
+
+
+def _row(why: Why, each: Alternative) -> dict[str, str]:
+    chosen = each.candidate == why.scheme
+    row = {"scheme": each.candidate + " (chosen)" * chosen}
+    if each.cost is None:
+        return row | {"objective": f"no plan: {each.solution.status}"}
+    row["objective"] = f"{each.solution.objective:.6g}"
+    row["costs"] = f"{each.cost:+.3g}" if each.cost else "0"
+    share = each.cost / why.objective if why.objective else math.nan
+    row["of the plan's"] = f"{share:+.2%}" if math.isfinite(share) else "-"
+    row |= {name: SHOW.get(name, "{:.4g}".format)(each.solution.totals[name])
+            for name in COLUMNS if name in each.solution.totals}  # fmt: skip
+    return row | {"others that move": str(len(each.moved))}
