@@ -1,5 +1,7 @@
 """Problems of diffusion-model size for benchmarks: real layer shapes and work, synthetic losses, from a seed.
 
+    python -m benchmarks.instances      # measures SDXL's shapes anew, into benchmarks/sdxl_shapes.json
+
 Shapes, bytes and multiply-adds are those of the SDXL UNet, built from its public configuration without weights. Losses
 are heavy-tailed and correlated over layers, fall about fourfold a bit, and are not always monotone, as measured ones.
 Layers that read one input share an activation format.
@@ -8,8 +10,10 @@ Layers that read one input share an activation format.
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,7 @@ SCHEMES_30 = tuple(f"w{w}{g}a{a}" for w in (8, 6, 5, 4, 3, 2) for g in ("", "g64
     f"w{w}a{a}" for w in (8, 6, 4) for a in (6, 4)
 )
 SHARES = {"bytes": 0.25, "ms": 0.15, "alignment": 0.0009}  # from the least to the most of each: all three bind
+SHAPES = Path(__file__).parent / "sdxl_shapes.json"
 SDXL: dict[str, Any] = {
     "sample_size": 128, "block_out_channels": (320, 640, 1280), "layers_per_block": 2, "cross_attention_dim": 2048,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -42,29 +47,34 @@ class Shape:
 
 @functools.cache
 def sdxl_shapes() -> tuple[Shape, ...]:
-    """The 794 Linear and Conv2d layers of the SDXL UNet, in the order of their calls."""
+    """The 794 Linear and Conv2d layers of the SDXL UNet, in the order of their calls, as `measure_sdxl` found them."""
+    return tuple(Shape(name, tuple(weight), macs, read) for name, weight, macs, read in json.loads(SHAPES.read_text()))
+
+
+def measure_sdxl() -> list[Shape]:
+    """The shapes from diffusers' own model, without weights, at 1024 x 1024 pixels."""
     import torch
     from diffusers import UNet2DConditionModel
 
+    found: list[Shape] = []
+    inputs: dict[int, tuple[int, Any]] = {}  # the tensor is kept alive, so that its id stays its own
+
+    def note(name: str) -> Any:
+        def hook(module: Any, args: tuple[Any, ...], out: Any) -> None:
+            weight = tuple(module.weight.shape)
+            number = inputs.setdefault(id(args[0]), (len(inputs), args[0]))[0]
+            found.append(Shape(name, weight, prod(weight) * out.numel() // weight[0], number))
+
+        return hook
+
     with torch.device("meta"):
         unet = UNet2DConditionModel(**SDXL).eval()
-        found: list[Shape] = []
-        inputs: dict[int, tuple[int, Any]] = {}  # the tensor is kept alive, so that its id stays its own
-
-        def note(name: str) -> Any:
-            def hook(module: Any, args: tuple[Any, ...], out: Any) -> None:
-                weight = tuple(module.weight.shape)
-                number = inputs.setdefault(id(args[0]), (len(inputs), args[0]))[0]
-                found.append(Shape(name, weight, prod(weight) * out.numel() // weight[0], number))
-
-            return hook
-
         for name, module in unet.named_modules():
             if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
                 module.register_forward_hook(note(name))
         added = {"text_embeds": torch.zeros(1, 1280), "time_ids": torch.zeros(1, 6)}
         unet(torch.zeros(1, 4, 128, 128), torch.tensor(1), torch.zeros(1, 77, 2048), added_cond_kwargs=added)
-    return tuple(found)
+    return found
 
 
 def problem_of(shapes: tuple[Shape, ...], schemes: tuple[str, ...], budgets: int, seed: int = 0) -> Problem:
@@ -123,3 +133,8 @@ def _ties(shapes: tuple[Shape, ...], schemes: tuple[str, ...]) -> tuple[Tie, ...
     for shape in shapes:
         families.setdefault(shape.input, []).append(shape.name)
     return tuple(Tie(dict.fromkeys(names, labels)) for names in families.values() if len(names) > 1)
+
+
+if __name__ == "__main__":
+    rows = [json.dumps([shape.name, shape.weight, shape.macs, shape.input]) for shape in measure_sdxl()]
+    SHAPES.write_text("[\n" + ",\n".join(rows) + "\n]\n")

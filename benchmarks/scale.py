@@ -22,10 +22,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from benchmarks.instances import SCHEMES_12, Shape, problem_of
-from planner.strategies import Effort, strategy_named
 from solvers.backends import BACKENDS
 from solvers.certify import exact_total, violations
 from solvers.problem import Picks, Problem
+from solvers.strategies import Effort, strategy_named
 
 POWERS = range(-30, 31, 5)
 LOSSES = ("quality", "alignment")

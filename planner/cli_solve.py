@@ -45,7 +45,7 @@ _BACKEND = click.option("--backend", help="highs or cbc [the first that is there
 @click.option("--uniform", metavar="SCHEME", help="Take this scheme everywhere instead of solving.")
 @_time_limit("the solver")
 @_GAP
-@click.option("--solver", default="exact", show_default=True, help="exact, ilp, lagrangian or greedy.")
+@click.option("--solver", default="exact", show_default=True, help="exact, ilp, lagrangian, greedy or split.")
 @_BACKEND
 @click.option("--worth", is_flag=True, help="Also find out what one more MiB or ms would save.")
 @click.option("--candidates", type=click.IntRange(1), default=1, show_default=True, help="How many plans.")

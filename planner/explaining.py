@@ -12,11 +12,11 @@ from planner.formulate import groups_of
 from planner.recording import check_same_model, picks_of, problem_of
 from planner.solving import SHOW, read_evidence
 from planner.store import Profile
-from planner.strategies import Effort
 from plans.plan import Plan
 from sensitivity.table import FAMILIES
 from solvers.problem import nearest
 from solvers.solution import choice_of
+from solvers.strategies import Effort
 from solvers.why import Alternative, alternatives
 
 COLUMNS = ("bytes", "ms", *FAMILIES)

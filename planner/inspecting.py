@@ -112,11 +112,11 @@ def doctor_text() -> str:
     """Which kernels, solvers, metrics and extras are available here, or why not."""
     import torch
 
-    from planner.strategies import STRATEGIES
     from plans.formats import FORMATS
     from plans.kernels import KERNELS, available_kernels
     from sensitivity.metrics import METRICS
     from solvers.backends import BACKENDS
+    from solvers.strategies import STRATEGIES
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = [("torch", str(torch.__version__), f"{torch.get_num_threads()} threads, device {device}")]

@@ -12,7 +12,6 @@ from planner.formulate import Evidence, formulate, order_of, twins_of, weights_o
 from planner.graph import from_json
 from planner.recording import STEPS, Told, plain, plan_of
 from planner.store import Profile
-from planner.strategies import STRATEGIES, Effort, strategy_named
 from planner.units import bits_to_bytes, parse_bytes, parse_milliseconds, show_bytes, show_milliseconds
 from plans.plan import Plan
 from plans.scheme import parse_scheme
@@ -24,6 +23,7 @@ from solvers.kbest import best
 from solvers.lexicographic import lexicographic
 from solvers.problem import Budget, Number, Problem, pin
 from solvers.solution import PROVEN, Choice, Solution, Status, choice_of, relative_gap
+from solvers.strategies import STRATEGIES, Effort, strategy_named
 from solvers.worth import worth
 
 SHOW = {"bytes": show_bytes, "ms": show_milliseconds}

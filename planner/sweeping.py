@@ -15,12 +15,12 @@ from planner.formulate import Evidence
 from planner.recording import Told, plain, plan_of
 from planner.solving import SHOW, Request, amount_of, pose, read_evidence
 from planner.store import Profile
-from planner.strategies import Effort
 from plans.plan import save_plan
 from solvers.frontier import frontier
 from solvers.problem import Budget, Problem
 from solvers.solution import Solution
 from solvers.solve import solve
+from solvers.strategies import Effort
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from typing import Any
 from planner.recording import check_same_model, picks_of, predict, problem_of
 from planner.solving import read_evidence
 from planner.store import Profile
-from planner.strategies import Effort, by_program
 from plans.plan import Plan
 from solvers.backends import BACKENDS
 from solvers.certify import exact_total, lower_bound, violations
 from solvers.problem import Picks, Problem
 from solvers.solution import PROVEN
+from solvers.strategies import Effort, ilp
 
 CLOSE = 1e-9  # relative: numbers that floating-point sums give in another order
 
@@ -143,7 +143,7 @@ def _solved_again(problem: Problem, plan: Plan, objective: Fraction, effort: Eff
     """The optimum by the plain integer program, by another backend than the plan's where there is one."""
     others = [b.name for b in BACKENDS if b.name != plan.solver.get("backend") and b.missing() is None]
     backend = effort.backend or (others[0] if others else None)
-    found = by_program(problem, Effort(effort.time_limit, effort.gap, backend))
+    found = ilp.run(problem, Effort(effort.time_limit, effort.gap, backend))
     again = f"solved again as one integer program by {found.backend} in {found.seconds:.1f} s"
     if found.choice is None:
         return (), f"{again}: no choice found ({found.stopped}); nothing is proven by it, raise --time-limit"

@@ -84,7 +84,7 @@ def solve(
     from planner import candidates as several
     from planner import solving
     from planner.store import open_profile
-    from planner.strategies import Effort
+    from solvers.strategies import Effort
 
     arguments.check_kernels(kernels)
     request = solving.request_of(objective, memory, latency, bits, caps, pins, kernels == "int", confidence, slack)
@@ -118,7 +118,7 @@ def frontier(
     """
     from planner import solving, sweeping
     from planner.store import open_profile
-    from planner.strategies import Effort
+    from solvers.strategies import Effort
 
     arguments.check_kernels(kernels)
     request = solving.request_of(objective, memory, latency, bits, caps, pins, kernels == "int", confidence, slack)
@@ -141,7 +141,7 @@ def verify(
     """
     from planner import verifying
     from planner.store import open_profile
-    from planner.strategies import Effort
+    from solvers.strategies import Effort
 
     with open_profile(profile) as store:
         return verifying.check(arguments.plan_in(plan), store, Effort(time_limit, 0.0, backend) if prove else None)
@@ -154,7 +154,7 @@ def why(
     """Why `layer` got its scheme: what each other one would cost. time_limit, gap: of each. Raises UserError."""
     from planner import explaining
     from planner.store import open_profile
-    from planner.strategies import Effort
+    from solvers.strategies import Effort
 
     with open_profile(profile) as store:
         return explaining.explain_layer(arguments.plan_in(plan), store, layer, Effort(time_limit, gap, backend))

@@ -16,7 +16,7 @@ from solvers import ilp
 from solvers.backends import Backend
 from solvers.backends.base import FAILED, INFEASIBLE
 from solvers.certify import violations
-from solvers.core import Core, Ints, shrink
+from solvers.core import Core, Ints, core_of, shrink
 from solvers.dual import ascend
 from solvers.labels import OutOfRoomError, search
 from solvers.lagrangian import Point, fix, forced, relax
@@ -32,6 +32,7 @@ FEWEST, GROWTH = 8, 4  # entries beside the relaxation's that labels begin with,
 NEAR = 8  # how many of the best points serve as bounds
 REPAIRED = 3  # how many of them are repaired
 SHRINKS = 0.9  # another round of prices pays where fixing left at most this share
+ROUGH = 0.01  # of the least sum of one budget: near enough at first to tell whether there is a choice
 COARSE = 2.0**10  # an objective this far below the span it was scaled by is solved again at its own scale
 
 
@@ -64,7 +65,7 @@ def exact(problem: Problem, core: Core, state: State, limits: Limits) -> State:
     state, points = _price(problem, core, state, limits.gap)
     if state.good(limits.gap):
         return state
-    for attempt in (_label, _finish):
+    for attempt in (_label, _reach, _finish):
         left, state, points = _narrow(problem, core, state, points)
         if left is None:
             return replace(state, bound=_sharp(state), stopped="no candidate is left that could do better")
@@ -137,6 +138,34 @@ def _label(problem: Problem, core: Core, state: State, points: list[Point], limi
         if whole or state.good(max(limits.gap, 2 * SHARP)):
             return state, True
         count *= GROWTH
+
+
+def _reach(problem: Problem, core: Core, state: State, points: list[Point], limits: Limits) -> tuple[State, bool]:
+    """Where no choice is known yet: the least sum of one budget under the others, which is a choice, or shows that
+    there is none. By the same path, so that far fewer entries are left than where the objective has its say."""
+    if state.choice is not None or not problem.budgets:
+        return state, False
+    keep = np.zeros(problem.size, dtype=bool)
+    keep[core.candidate] = True
+    *others, last = problem.budgets
+    eased = replace(problem, objective={last.column: 1.0}, budgets=tuple(others), allowed=problem.allowed & keep)
+    half = (limits.deadline + time.monotonic()) / 2
+    small = core_of(eased, eased.allowed)
+    if small is None:
+        return state, False
+    found = State(None, -math.inf, state.stopped)
+    for gap in (ROUGH, 0.0):
+        found = exact(eased, small, found, replace(limits, gap=gap, deadline=half))
+        if found.infeasible:
+            return State(None, math.inf, found.stopped, (), True), True
+        if found.choice is None:
+            break
+        if not violations(problem, found.choice.picks):
+            return replace(state, choice=choice_of(problem, found.choice.picks)), False
+        if min(found.bound, found.choice.objective) * (1 - SHARP) > last.limit:
+            why = f"the least sum of {last.column} within the other budgets is above its own"
+            return State(None, math.inf, why, (), True), True
+    return state, False
 
 
 def _finish(problem: Problem, core: Core, state: State, points: list[Point], limits: Limits) -> tuple[State, bool]:

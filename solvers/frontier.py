@@ -67,7 +67,8 @@ def _next(problem: Problem, before: State, free: Choice) -> State:
     if before.infeasible:
         return before
     if not violations(problem, free.picks):
-        return State(free, free.objective, "the least objective is within every budget")
+        prices = (0.0,) * len(problem.budgets)
+        return State(free, free.objective, "the least objective is within every budget", prices)
     if before.choice is not None and not violations(problem, before.choice.picks):
         return before
     bound = before.bound if before.choice is None else min(before.bound, before.choice.objective)

@@ -3,6 +3,7 @@
 One binary per kept candidate, one per group; for each tie and label, all its groups use the label or none does.
 Rows and objective count from each group's least value, so that only differences are left, and are scaled by powers of
 two: the slack of a budget to about 2^10, the span of the objective to about 2^20.
+Rows are a hair wider than their budgets.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from solvers.problem import Budget, Mask, Number, Picks, Problem
 from solvers.relax import minima
 
 SLACK, SPAN = 10, 20  # powers of two
+HAIR = 1e-8  # of a budget's slack: a backend's own cuts may lose what meets a row exactly; `cover` cuts what exceeds it
 LOOSE = 1e-4  # a variable further from an integer than this was never rounded by the backend
 
 
@@ -124,7 +126,7 @@ def _add_budget(
     power = SLACK - _power(row.slack)
     terms = [(c, math.ldexp(float(row.extra[c]), power)) for c in chosen if row.extra[c] > 0]
     if terms:
-        lp += _sum(chosen, terms) <= math.ldexp(row.slack, power)
+        lp += _sum(chosen, terms) <= math.ldexp(row.slack * (1 + HAIR), power)
 
 
 def _sum(chosen: dict[int, pulp.LpVariable], terms: Sequence[tuple[int, float]]) -> pulp.LpAffineExpression:

@@ -48,10 +48,10 @@ def floor(problem: Problem, core: Core) -> State:
         if least > Fraction(budget.limit) * (1 + SLIVER):
             return State(None, math.inf, f"the least sum of {budget.column} is above its budget", (), True)
     free = core.picks(lightest(core, core.cost))
-    choice = choice_of(problem, free)
+    choice, prices = choice_of(problem, free), (0.0,) * len(problem.budgets)
     if not violations(problem, free):
-        return State(choice, choice.objective, "the least objective is within every budget")
-    return State(None, choice.objective, "nothing was searched")
+        return State(choice, choice.objective, "the least objective is within every budget", prices)
+    return State(None, choice.objective, "nothing was searched", prices)
 
 
 def solution_of(state: State, seconds: float, backend: str) -> Solution:

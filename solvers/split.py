@@ -89,6 +89,23 @@ def shares(problem: Problem, split: Split, count: int) -> tuple[Fraction, ...]:
     return tuple(low + (high - low) * step / (count - 1) for step in range(count))
 
 
+def divide(
+    problem: Problem, split: Split, share: Number, *,
+    time_limit: float = 60.0, gap: float = 0.0, backend: str | None = None,
+) -> Point:  # fmt: skip
+    """Each set solved by itself, the first within `share`, the second within the rest; time_limit: seconds for each.
+
+    Raises ProblemError.
+    """
+    part = Fraction(share)
+    budgets = (Budget(split.column, part), Budget(split.column, limit_of(problem, split.column) - part))
+    one, two = (
+        solve(replace(half, budgets=(budget,)), time_limit=time_limit, gap=gap, backend=backend)
+        for half, budget in zip(halves(problem, split), budgets, strict=True)
+    )
+    return _point(problem, part, (one, two))
+
+
 def sweep(
     problem: Problem, split: Split, parts: Sequence[Number], *,
     time_limit: float = 60.0, gap: float = 0.0, backend: str | None = None,
@@ -97,19 +114,14 @@ def sweep(
 
     Raises ProblemError, also where the time is over before the last part.
     """
-    deadline, limit = time.monotonic() + time_limit, limit_of(problem, split.column)
-    first, second = halves(problem, split)
+    deadline = time.monotonic() + time_limit
     points: list[Point] = []
-    for share in [Fraction(part) for part in parts]:
-        answers = []
-        for half, part in ((first, share), (second, limit - share)):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                done = f"{len(points)} of {len(parts)} shares took {time_limit:g} s"
-                raise ProblemError(f"{done}; allow more, or ask for fewer shares")
-            bounded = replace(half, budgets=(Budget(split.column, part),))
-            answers.append(solve(bounded, time_limit=left, gap=gap, backend=backend))
-        points.append(_point(problem, share, (answers[0], answers[1])))
+    for part in parts:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            done = f"{len(points)} of {len(parts)} shares took {time_limit:g} s"
+            raise ProblemError(f"{done}; allow more, or ask for fewer shares")
+        points.append(divide(problem, split, part, time_limit=left / 2, gap=gap, backend=backend))
     return tuple(points)
 
 

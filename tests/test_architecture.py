@@ -24,12 +24,12 @@ EXCEPTIONS: dict[str, str] = {}  # `file` or `file:function` -> why it may be lo
 PYTHON_NAMES = {"apply": "paint", "import": "import_profile"}  # verbs that are called otherwise in Python
 WITHOUT_TORCH = (
     "planner", "planner.cli", "planner.workflow", "planner.errors", "planner.units", "planner.formulate",
-    "planner.solving", "planner.recording", "planner.strategies", "planner.verifying", "planner.explaining",
+    "planner.solving", "planner.recording", "planner.verifying", "planner.explaining",
     "planner.sweeping", "planner.candidates", "planner.arguments", "planner.cli_solve", "planner.store",
     "planner.graph", "planner.ranges", "planner.inspecting", "planner.scenes", "planner.prompts",
     "planner.foreign.mixdq", "plans", "plans.scheme", "plans.plan", "plans.plan_schema", "sensitivity",
     "sensitivity.table", "solvers", "solvers.solve", "solvers.explain", "solvers.baselines", "solvers.split",
-    "solvers.backends",
+    "solvers.strategies", "solvers.backends",
 )  # fmt: skip
 BLOCK = "import sys; sys.modules |= dict.fromkeys(('torch', 'diffusers', 'transformers'))\n"  # None: an ImportError
 
@@ -126,10 +126,10 @@ def test_command_line_and_python_have_the_same_defaults() -> None:
 
 
 def test_names_in_the_help_are_those_of_the_tables() -> None:
-    from planner.strategies import STRATEGIES
     from sensitivity.metrics import METRICS
     from sensitivity.table import FAMILIES
     from solvers.backends import BACKENDS
+    from solvers.strategies import STRATEGIES
 
     losses = re.search(r"\((.*?)\)", str(option("solve", "cap").help))
     assert losses and losses.group(1).split(", ") == [*METRICS, *FAMILIES]
@@ -143,11 +143,11 @@ def test_names_in_the_help_are_those_of_the_tables() -> None:
 
 
 def test_the_doctor_names_every_member_of_every_family() -> None:
-    from planner.strategies import STRATEGIES
     from plans.formats import FORMATS
     from plans.kernels import KERNELS
     from sensitivity.metrics import METRICS
     from solvers.backends import BACKENDS
+    from solvers.strategies import STRATEGIES
 
     text = workflow.doctor()
     solvers = (row.name for row in (*BACKENDS, *STRATEGIES))

@@ -105,7 +105,7 @@ def test_a_lexicographic_objective_takes_the_first_before_the_second(finished: P
 
 
 def test_all_solvers_agree_as_far_as_they_promise(finished: Path, tmp_path: Path) -> None:
-    from planner.strategies import STRATEGIES
+    from solvers.strategies import STRATEGIES
 
     plans = {s.name: planner.solve(finished, tmp_path / "p.yaml", solver=s.name, **BUDGET) for s in STRATEGIES}
     best = plans["exact"].solver

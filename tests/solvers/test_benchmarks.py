@@ -13,6 +13,7 @@ from benchmarks import brute_force, mmkp, scale
 from solvers.solution import Status, choice_of
 from solvers.solve import solve
 from tests.solvers import oracle
+from tests.solvers.test_solve import HERE, only_the_program
 
 MMKP = os.environ.get("BITPLAN_MMKP")
 SMALL = """
@@ -60,6 +61,14 @@ def _loose(number: int) -> bool:
     problem = brute_force.case(0, number).problem
     few = np.prod([len(names) for names in problem.candidates]) <= 300
     return bool(few) and len({oracle.objective(problem, picks) for picks in oracle.choices(problem)}) > 1
+
+
+@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize("number", [164, 980, 2545])
+def test_no_backend_calls_optimal_what_is_not(backend: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where HiGHS 1.15.1 may presolve, it does so for each of these."""
+    only_the_program(monkeypatch)
+    assert brute_force.check(7, backend, number)[0] == "optimal"
 
 
 def test_standard_format_is_read(tmp_path: Path) -> None:

@@ -59,10 +59,14 @@ def no_room(*args: object) -> None:
     raise OutOfRoomError
 
 
-OFF = {"repair": lambda core, point: None, "search": no_room}  # what the exact path can do without
+OFF = {  # what the exact path can do without
+    "repair": lambda core, point: None,
+    "search": no_room,
+    "_reach": lambda problem, core, state, points, limits: (state, False),
+}
 
 
-@pytest.mark.parametrize("off", [("search",), ("repair",), ("repair", "search")], ids=" and ".join)
+@pytest.mark.parametrize("off", [("search",), ("repair",), ("repair", "search"), tuple(OFF)], ids=" and ".join)
 @pytest.mark.parametrize("backend", HERE)
 @given(problem=oracle.problems(SCALES))
 @settings(CALM, max_examples=30)

@@ -1,0 +1,142 @@
+"""How fast the exact path is: `python -m benchmarks.solver [--seeds 5] [--out FILE]`.
+
+SDXL's layer shapes, 794 layers x 12 schemes, ties included (see `benchmarks.instances`), 1, 2 and 3 budgets, all of
+which bind. Beside it, in the same minute and process: the whole problem handed to PuLP and CBC, scaled as ours is (an
+unscaled one is faster and wrong); OR-tools' CP-SAT and SCIP where `ortools` and `pyscipopt` are installed. Then 50
+budgets of a frontier, and 5000 groups x 30 choices in a process of its own. Writes benchmarks/results/solver.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from benchmarks import instances, rivals
+from solvers.frontier import frontier
+from solvers.problem import Problem, rebudget
+from solvers.solve import solve
+
+LIMIT = 60.0
+GAPS = {"gap 1e-3": 1e-3, "proven": 0.0}
+REPEATS = 3
+
+
+def seconds(run: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
+    """Median wall seconds, and the last result."""
+    spent, result = [], None
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = run()
+        spent.append(time.perf_counter() - start)
+    return median(spent), result
+
+
+def fresh(problem: Problem) -> Problem:
+    """The same problem without anything worked out of it yet."""
+    return replace(problem)
+
+
+def one(budgets: int, seed: int, everyone: bool) -> dict[str, Any]:
+    """One instance: ours at both gaps, the plain program, and rivals."""
+    problem = instances.sdxl(budgets, seed=seed)
+    row: dict[str, Any] = {"budgets": budgets, "seed": seed}
+    for name, gap in GAPS.items():
+        spent, found = seconds(lambda gap=gap: solve(fresh(problem), gap=gap, time_limit=LIMIT), REPEATS)
+        row[name] = {"seconds": spent, "objective": found.objective, "gap": found.gap, "status": str(found.status)}
+    row["naive PuLP+CBC"] = rivals.naive(fresh(problem), LIMIT)
+    if everyone:
+        row |= {f"{name}, gap 1e-3": rivals.apart(name, budgets, seed, LIMIT) for name in rivals.RIVALS}
+    for name in GAPS:
+        row[name]["ratio"] = row["naive PuLP+CBC"]["seconds"] / row[name]["seconds"]
+    return row
+
+
+def curve(count: int = 50) -> dict[str, Any]:
+    """A frontier of one budget, ours against as many plain programs."""
+    problem = instances.sdxl(1)
+    limit = float(problem.budgets[0].limit)
+    limits = [int(limit * share) for share in np.linspace(0.6, 2.2, count)]
+    row: dict[str, Any] = {"budgets": count}
+    for name, gap in GAPS.items():
+        spent, found = seconds(lambda gap=gap: list(frontier(fresh(problem), "bytes", limits, gap=gap)), REPEATS)
+        row[name] = {"seconds": spent, "largest gap": max(solution.gap for _, solution in found)}
+    start = time.perf_counter()
+    for at in limits:
+        rivals.naive(rebudget(problem, (replace(problem.budgets[0], limit=at),)), LIMIT)
+    row["naive PuLP+CBC"] = {"seconds": time.perf_counter() - start}
+    for name in GAPS:
+        row[name]["ratio"] = row["naive PuLP+CBC"]["seconds"] / row[name]["seconds"]
+    return row
+
+
+def child() -> None:
+    """5000 groups x 30 choices, two budgets; prints one line of JSON."""
+    problem = instances.large()
+    before = _peak_mib()
+    spent, found = seconds(lambda: solve(problem, gap=1e-3), 1)
+    print(json.dumps({
+        "candidates": problem.size, "seconds": spent, "gap": found.gap, "MiB before": before, "peak MiB": _peak_mib()
+    }))  # fmt: skip
+
+
+def _peak_mib() -> float:
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    names = [name for name in rows[0] if isinstance(rows[0][name], dict)]
+    lines = []
+    for row in rows:
+        cells = [_cell(row.get(name, {})) for name in names]
+        lines.append([row["budgets"], row["seed"], *cells])
+    return str(tabulate(lines, ["budgets", "seed", *names], tablefmt="github"))
+
+
+def _cell(found: dict[str, Any]) -> str:
+    ratio = f" (1/{found['ratio']:.0f})" if "ratio" in found else ""
+    return f"{found['seconds']:.3f}{ratio}" if "seconds" in found else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rivals", type=int, default=1, help="seeds on which CP-SAT and SCIP run too, 60 s each")
+    parser.add_argument("--child", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "solver.json")
+    args = parser.parse_args()
+    if args.child:
+        child()
+        return
+    rows = []
+    for budgets in (1, 2, 3):
+        for seed in range(args.seeds):
+            rows.append(one(budgets, seed, seed < args.rivals))
+            print(json.dumps(rows[-1]), flush=True)
+    command = [sys.executable, "-m", "benchmarks.solver", "--child"]
+    large = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    medians = {f"{budgets} budgets": {name: median(r[name]["ratio"] for r in rows if r["budgets"] == budgets)
+                                      for name in GAPS} for budgets in (1, 2, 3)}  # fmt: skip
+    about = {"machine": platform.processor() or platform.machine(), "python": platform.python_version(),
+             "limit": LIMIT, **{name: version(name) for name in ("pulp", "highspy", "numpy")},
+             **rivals.versions()}  # fmt: skip
+    found = {"instances": rows, "median ratio to naive": medians, "frontier": curve(), "large": large, "about": about}
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(rows))
+    print(json.dumps({name: found[name] for name in ("median ratio to naive", "frontier", "large")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""The bound of the best prices, and the choice that they lead to once repaired."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from solvers.dual import ascend
+from solvers.problem import Problem
+from solvers.repair import repair
+from solvers.solution import Solution
+from solvers.solve import solution_of
+from solvers.strategies.base import Effort, begin, met
+
+
+def run(problem: Problem, effort: Effort) -> Solution:
+    """Takes no longer than it takes: the effort is not looked at."""
+    start = time.monotonic()
+    core, state = begin(problem)
+    if core is not None and not state.infeasible and state.choice is None:
+        best = ascend(core)[-1]
+        entries = repair(core, best)
+        state = met(problem, state, None if entries is None else core.picks(entries), "repaired")
+        bound = max(state.bound, core.base + best.value)
+        state = replace(state, bound=bound, prices=tuple(best.prices.tolist()))
+    return solution_of(state, time.monotonic() - start, "lagrangian")
