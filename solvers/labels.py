@@ -29,11 +29,13 @@ class OutOfRoomError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class _Options:
-    """All that one unit can take. cost (O,), weight (O, B); entries (O, ...): what each stands for."""
+    """All that one part of the choice can take: a unit, or one cell of a unit that has a single way, for there cells
+    choose alone. cost (O,), weight (O, B); entries (O, ...): what each stands for; floor (K,): the priced least."""
 
     cost: Floats
     weight: Floats
     entries: list[Ints]
+    floor: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +82,13 @@ def search(core: Core, points: list[Point], most: float, width: int, deadline: f
     points: relaxations of this core, whose prices give the bounds. width: how many labels to hold at once; deadline: on
     the clock `time.monotonic`. Raises OutOfRoomError.
     """
-    order, closed = _order(core)
-    choosing = [_options(core, unit) for unit in order]
+    closed, choosing = _parts(core, points)
     prices = np.array([point.prices for point in points])
-    floors = np.array([point.units[order] for point in points])
-    lightest = np.array([options.weight.min(axis=0) for options in choosing]).reshape(len(order), len(core.slack))
-    rest, light = floors.sum(axis=1) - prices @ core.slack, lightest.sum(axis=0)
+    rest = sum((options.floor for options in choosing), -prices @ core.slack)
+    light = sum((options.weight.min(axis=0) for options in choosing), np.zeros(len(core.slack)))
     labels, trail = _root(core, closed), _Trail()
-    for place, options in enumerate(choosing):
-        rest, light = rest - floors[:, place], light - lightest[place]
+    for options in choosing:
+        rest, light = rest - options.floor, light - options.weight.min(axis=0)
         labels = _grow(labels, options, trail, (prices, rest, core.slack - light, most))
         if len(labels.cost) > width or time.monotonic() > deadline:
             raise OutOfRoomError
@@ -101,26 +101,26 @@ def search(core: Core, points: list[Point], most: float, width: int, deadline: f
     return np.concatenate([closed, *(options.entries[o] for options, o in zip(choosing, steps, strict=True))])
 
 
-def _order(core: Core) -> tuple[Ints, Ints]:
-    """The units that can choose, heaviest first: what comes last fills small gaps, so that bounds get tight; and the
-    entries of the others."""
-    unit_of = core.unit_of[core.way_of][core.cell_of]
-    entries = np.bincount(unit_of, minlength=len(core.units))
-    free = entries > np.diff(core.ways, append=len(core.cells))[core.units]
+def _parts(core: Core, points: list[Point]) -> tuple[Ints, list[_Options]]:
+    """The entries of what cannot choose, and what can, heaviest first: what comes last fills small gaps, so that bounds
+    get tight."""
+    sizes = core.end_of_cell - core.cells
+    single = (core.end_of_unit - core.units == 1)[core.unit_of][core.way_of]
+    closed = core.cells[single & (sizes == 1)]
+    cells, units = np.array([p.cells for p in points]), np.array([p.units for p in points])
+    found = [_options(core, [range(c, c + 1)], cells[:, c]) for c in np.flatnonzero(single & (sizes > 1)).tolist()]
+    for unit in np.flatnonzero(core.end_of_unit - core.units > 1).tolist():
+        ways = [range(core.ways[w], core.end_of_way[w]) for w in range(core.units[unit], core.end_of_unit[unit])]
+        found.append(_options(core, ways, units[:, unit]))
     slack = np.where(core.slack > 0, core.slack, 1.0)
-    spread = (np.maximum.reduceat(core.weight, core.cells) - np.minimum.reduceat(core.weight, core.cells)) / slack
-    ways = np.add.reduceat(spread.sum(axis=1), core.ways)
-    places = np.flatnonzero(free)
-    order = places[np.argsort(-np.maximum.reduceat(ways, core.units)[places], kind="stable")]
-    return order, np.flatnonzero(~free[unit_of])
+    return closed, sorted(found, key=lambda options: -float((np.ptp(options.weight, axis=0) / slack).sum()))
 
 
-def _options(core: Core, unit: int) -> _Options:
-    """Every way of the unit with every entry in each of its cells."""
+def _options(core: Core, ways: list[range], floor: Floats) -> _Options:
+    """Every way, given by its cells, with every entry in each of them."""
     rows: list[Ints] = []
-    for way in range(core.units[unit], core.end_of_unit[unit]):
-        inside = slice(core.ways[way], core.end_of_way[way])
-        first, sizes = core.cells[inside], core.end_of_cell[inside] - core.cells[inside]
+    for cells in ways:
+        first, sizes = core.cells[cells], core.end_of_cell[cells] - core.cells[cells]
         wide = np.flatnonzero(sizes > 1)
         if len(rows) + math.prod(sizes[wide].tolist()) > MOST_OPTIONS:
             raise OutOfRoomError
@@ -130,7 +130,7 @@ def _options(core: Core, unit: int) -> _Options:
             rows.append(row)
     cost = np.array([core.cost[row].sum() for row in rows])
     weight = np.array([core.weight[row].sum(axis=0) for row in rows])
-    return _Options(cost, weight, rows)
+    return _Options(cost, weight, rows, floor)
 
 
 def _root(core: Core, closed: Ints) -> _Labels:
