@@ -3,7 +3,7 @@
 One binary per kept candidate, one per group; for each tie and label, all its groups use the label or none does.
 Rows and objective count from each group's least value, so that only differences are left, and are scaled by powers of
 two: the slack of a budget to about 2^10, the span of the objective to about 2^20.
-Rows are a hair wider than their budgets.
+Rows are a hair wider than their budgets, those of integers by half a unit.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def _add_budget(
     power = SLACK - _power(row.slack)
     terms = [(c, math.ldexp(float(row.extra[c]), power)) for c in chosen if row.extra[c] > 0]
     if terms:
-        lp += _sum(chosen, terms) <= math.ldexp(row.slack * (1 + HAIR), power)
+        room = row.slack + 0.5 if problem.column(budget.column).dtype.kind == "i" else row.slack * (1 + HAIR)
+        lp += _sum(chosen, terms) <= math.ldexp(room, power)
 
 
 def _sum(chosen: dict[int, pulp.LpVariable], terms: Sequence[tuple[int, float]]) -> pulp.LpAffineExpression:

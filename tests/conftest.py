@@ -4,4 +4,11 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import settings
+
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+
+# The same examples every time, so that a change is judged by what it changes: HYPOTHESIS_PROFILE=search draws new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
