@@ -70,7 +70,8 @@ def load_encoder(name: str, clip: str | None = None) -> Encoder:
     place = clip or (str(CLIP_FOLDER) if name == SCENES else HUB_CLIP)
     try:
         with _quiet():
-            model = CLIPModel.from_pretrained(place).eval().requires_grad_(False)
+            # float32 whatever the file holds: rounding to 16 bits moves embeddings by more than a good scheme does
+            model = CLIPModel.from_pretrained(place, torch_dtype=torch.float32).eval().requires_grad_(False)
             tokenizer = AutoTokenizer.from_pretrained(place)
             mean, std = _normalisation(place)
     except Exception as error:
