@@ -19,7 +19,7 @@ from typing import Any
 from planner.store_file import ProfileError, advice, decoding, dump, lock, open_reader, open_writer
 from sensitivity.table import Measurement
 
-__all__ = ["Cost", "Profile", "ProfileError", "content_digest", "open_profile"]
+__all__ = ["Cost", "Profile", "ProfileError", "Response", "content_digest", "open_profile"]
 _SHOWN = 3  # differences that an error names
 
 
@@ -37,6 +37,20 @@ class Cost:
     ms: float | None
     kernel: str
     simulated: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """What the probes of one metric saw of one (layer, scheme): see `sensitivity.probes`.
+
+    sums: probes x samples numbers, little-endian float32.
+    """
+
+    layer: str
+    scheme: str
+    metric: str
+    probes: int
+    sums: bytes
 
 
 class Profile:
@@ -132,27 +146,41 @@ class Profile:
         rows = self._rows(_in_order("layer, scheme, bytes, ms, kernel, simulated", "costs"))
         return tuple(Cost(layer, scheme, b, ms, kernel, bool(mock)) for layer, scheme, b, ms, kernel, mock in rows)
 
-    def write_measurements(self, measurements: Iterable[Measurement], families: Mapping[str, str]) -> None:
+    def write_measurements(
+        self, measurements: Iterable[Measurement], families: Mapping[str, str], responses: Iterable[Response] = (),
+        replace: bool = False,
+    ) -> None:  # fmt: skip
         """Keep measurements, all in one transaction: hand over all metrics of a (layer, scheme) at once.
 
-        families: the family of each metric. Raises ProfileError, and keeps none, when one is there already or its
-        layer or scheme is unknown.
+        families: the family of each metric; responses: of the same (layer, scheme); replace: better numbers for what
+        is there. Raises ProfileError, and keeps none, when one is there already or its layer or scheme is unknown.
         """
+        verb = "REPLACE" if replace else "INSERT"
         rows = [
             (m.layer, m.scheme, m.metric, families[m.metric])
-            + (float(m.mean), float(m.stderr), int(m.count), int(m.finite))
+            + (float(m.mean), float(m.stderr), int(m.count), int(m.finite), m.source)
             for m in measurements
         ]
-        self._insert("INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows, 3)
+        sums = [(r.layer, r.scheme, r.metric, r.probes, r.sums) for r in responses]
+        with self._transaction() as db:
+            _insert(self.path, db, f"{verb} INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows, 3)
+            _insert(self.path, db, f"{verb} INTO responses VALUES (?, ?, ?, ?, ?)", sums, 3)
 
     def measurements(self) -> tuple[Measurement, ...]:
         """Measurements in graph, then scheme order, then by the metric's name; `LossTable.of` takes them."""
-        rows = self._rows(_in_order("layer, scheme, metric, mean, stderr, count, finite", "measurements") + ", metric")
+        rows = self._rows(_in_order("layer, scheme, metric, mean, stderr, count, finite, source", "measurements") + ", metric")
         with decoding(self.path):
             return tuple(
-                Measurement(layer, scheme, metric, mean, stderr, count, bool(finite))
-                for layer, scheme, metric, mean, stderr, count, finite in rows
+                Measurement(layer, scheme, metric, mean, stderr, count, bool(finite), source)
+                for layer, scheme, metric, mean, stderr, count, finite, source in rows
             )
+
+    def responses(self, pairs: Mapping[str, str] | None = None) -> Iterator[Response]:
+        """The responses kept, in graph, then scheme order; with `pairs`, those of each layer's scheme alone."""
+        query = _in_order("layer, scheme, metric, probes, sums", "responses") + ", metric"
+        chosen = "WHERE layer = ? AND scheme = ? ORDER" if pairs is not None else "ORDER"
+        for pair in [()] if pairs is None else pairs.items():
+            yield from (Response(*row) for row in self._rows(query.replace("ORDER", chosen), pair))
 
     def families(self) -> dict[str, str]:
         """The family of each metric measured so far, in alphabetical order of the metrics."""
@@ -196,23 +224,29 @@ class Profile:
                 lock(db)
 
     def _insert(self, statement: str, rows: Iterable[Sequence[Any]], keys: int) -> None:
-        """Run the statement for each row; the first `keys` columns name the row in errors."""
         with self._transaction() as db:
-            for row in rows:
-                try:
-                    db.execute(statement, row)
-                except sqlite3.IntegrityError as error:
-                    name, reason = " / ".join(row[:keys]), _refusal(error)
-                    raise ProfileError(f"{self.path}: {name} is refused, for {reason}") from None
+            _insert(self.path, db, statement, rows, keys)
 
-    def _rows(self, query: str) -> list[Any]:
+    def _rows(self, query: str, values: Sequence[str] = ()) -> list[Any]:
         with advice(self.path):
-            return self._db.execute(query).fetchall()  # at once: an unfinished reading would hold up the writer
+            return self._db.execute(query, values).fetchall()  # at once: an unfinished reading would hold up the writer
 
     def _values(self, query: str) -> dict[str, Any]:
         rows = self._rows(query)
         with decoding(self.path):
             return {key: json.loads(value) for key, value in rows}
+
+
+def _insert(
+    path: Path, db: sqlite3.Connection, statement: str, rows: Iterable[Sequence[Any]], keys: int
+) -> None:
+    """Run the statement for each row; the first `keys` columns name the row in errors."""
+    for row in rows:
+        try:
+            db.execute(statement, row)
+        except sqlite3.IntegrityError as error:
+            name, reason = " / ".join(row[:keys]), _refusal(error)
+            raise ProfileError(f"{path}: {name} is refused, for {reason}") from None
 
 
 def open_profile(path: str | PathLike[str], mode: str = "r") -> Profile:
@@ -233,7 +267,7 @@ def content_digest(profile: Profile) -> str:
     """sha256 (hex) over all measurements, bit for bit and in order, and nothing timed: two runs can be compared."""
     families = profile.families()
     lines = (
-        [m.layer, m.scheme, m.metric, families[m.metric], m.mean.hex(), m.stderr.hex(), m.count, m.finite]
+        [m.layer, m.scheme, m.metric, families[m.metric], m.mean.hex(), m.stderr.hex(), m.count, m.finite, m.source]
         for m in profile.measurements()
     )
     return hashlib.sha256("\n".join(map(json.dumps, lines)).encode()).hexdigest()

@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _APPLICATION_ID = 0x42504C4E  # "BPLN", in the file's first 100 bytes
 _WAIT = 30.0  # seconds that a write waits for readers, and a reader for a write
 _SCHEMA = """
@@ -34,7 +34,10 @@ CREATE TABLE costs (
 CREATE TABLE measurements (
     layer TEXT NOT NULL REFERENCES layers (address), scheme TEXT NOT NULL REFERENCES schemes (name),
     metric TEXT NOT NULL, family TEXT NOT NULL, mean REAL NOT NULL, stderr REAL NOT NULL,
-    count INTEGER NOT NULL, finite INTEGER NOT NULL, PRIMARY KEY (layer, scheme, metric));
+    count INTEGER NOT NULL, finite INTEGER NOT NULL, source TEXT NOT NULL, PRIMARY KEY (layer, scheme, metric));
+CREATE TABLE responses (
+    layer TEXT NOT NULL REFERENCES layers (address), scheme TEXT NOT NULL REFERENCES schemes (name),
+    metric TEXT NOT NULL, probes INTEGER NOT NULL, sums BLOB NOT NULL, PRIMARY KEY (layer, scheme, metric));
 """
 _ADVICE = {
     sqlite3.SQLITE_BUSY: "another process is writing it; let that one finish, or choose another file with --out",
@@ -175,9 +178,9 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         raise ProfileError(f"{path}: it is empty, for profiling was stopped before it began; profile again")
     if _pragma(db, "application_id") != _APPLICATION_ID:
         raise ProfileError(f"{path}: {_ADVICE[sqlite3.SQLITE_NOTADB]}")
-    if version > FORMAT_VERSION:
-        versions = f"has format {version}, this BitPlan reads up to {FORMAT_VERSION}"
-        raise ProfileError(f"{path}: {versions}; upgrade BitPlan, or profile again with another --out")
+    if version != FORMAT_VERSION:
+        versions, mend = f"has format {version}, this BitPlan reads {FORMAT_VERSION}", "profile again with another --out"
+        raise ProfileError(f"{path}: {versions}; {'upgrade BitPlan, or ' * (version > FORMAT_VERSION)}{mend}")
     whole = _pragma(db, "page_count") * _pragma(db, "page_size")  # SQLite itself reads a cut last page as zeros
     problem = f"{size} of {whole} bytes are there" if size < whole else _pragma(db, "integrity_check(1)")
     if problem != "ok":

@@ -8,6 +8,12 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 FAMILIES = ("quality", "alignment")
+SOURCES = {
+    "exhaustive": "measured with this one change in the model",
+    "probes": "estimated from gradients and the layer's own change",
+    "corrected": "estimated by probes, and moved by what exhaustive measurements of others showed",
+    "imported": "taken from another tool's files",
+}
 
 
 class MeasurementError(ValueError):
@@ -21,6 +27,7 @@ class Measurement:
     mean: as measured; a signed metric may give a little less than 0 (`LossTable.loss` clips it there).
     stderr: standard error of the mean over prompts and timesteps; inf where too few samples leave it unknown.
     finite: False where the variant's output held NaN or infinity, which was taken as 0.
+    source: where the number came from, a key of `SOURCES`.
     Raises MeasurementError when a number is out of its range.
     """
 
@@ -31,11 +38,14 @@ class Measurement:
     stderr: float
     count: int
     finite: bool = True
+    source: str = "exhaustive"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mean) and self.stderr >= 0 and self.count >= 1):
             numbers = f"mean {self.mean}, standard error {self.stderr}, count {self.count}"
             raise MeasurementError(f"{describe(self.layer, self.scheme, self.metric)}: {numbers}; measure it again")
+        if self.source not in SOURCES:
+            raise MeasurementError(f"a measurement comes from {', '.join(SOURCES)}, not from {self.source!r}")
 
 
 def describe(layer: str, scheme: str, metric: str) -> str:

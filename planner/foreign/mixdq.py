@@ -111,7 +111,7 @@ def _costs(counts: Mapping[str, int]) -> list[Cost]:
 def _measurements(losses: Mapping[str, Losses]) -> list[Measurement]:
     nothing = (0.0,) * len(BITS)
     return [
-        Measurement(layer, scheme, metric, its.get(layer, nothing)[place], float("inf"), IMAGES)
+        Measurement(layer, scheme, metric, its.get(layer, nothing)[place], float("inf"), IMAGES, source="imported")
         for layer in losses["nsr"]
         for place, scheme in enumerate(SCHEMES)
         for metric, its in losses.items()

@@ -5,17 +5,23 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from sensitivity.metrics.signal import random_signs
 from sensitivity.table import MeasurementError
 
 WINDOW, SIGMA = 11, 1.5  # px: Wang et al. 2004, section III.C
 C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 with L = 1, the range of the pixels
 
 
+def _window() -> torch.Tensor:
+    """The weights of a line of the window, (WINDOW,) float64."""
+    offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
+    weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
+    return weights / weights.sum()
+
+
 def _blur(x: torch.Tensor) -> torch.Tensor:
     """Gaussian-weighted local means where the window fits: (N, 3, H, W) to (N, 3, H - 10, W - 10)."""
-    offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
-    weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
-    weights = (weights / weights.sum()).expand(x.shape[1], 1, 1, WINDOW)
+    weights = _window().to(x).expand(x.shape[1], 1, 1, WINDOW)
     return F.conv2d(F.conv2d(x, weights, groups=x.shape[1]), weights.transpose(2, 3), groups=x.shape[1])
 
 
@@ -39,3 +45,35 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def dssim(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
     """1 - SSIM of each image, 0..2: (P, 3, H, W) in 0..1 twice to (P,) float64. Raises as `ssim`."""
     return (1 - ssim(full, variant)).clamp_min(0)  # rounding leaves -1e-16 for equal images
+
+
+def dssim_probe(full: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Weights v, (P, C, H, W), with E[(v.d)^2] = dssim(full, full + d) to second order in d.
+
+    By eq. 13 a window of mean m and variance s loses (mean of d)^2 / (2 m^2 + C1) in luminance and (variance of d) /
+    (2 s + C2) in structure, means and variances by the window's weights. The variance is that of one pixel of the
+    window, drawn by those weights, about the mean. Each window's two parts get a random sign each.
+    """
+    x = full.double()
+    mean = _blur(x)
+    variance = (_blur(x * x) - mean.square()).clamp_min(0)
+    windows = mean[0].numel()
+    luminance = random_signs(mean, generator) / (windows * (2 * mean.square() + C1)).sqrt()
+    structure = random_signs(mean, generator) / (windows * (2 * variance + C2)).sqrt()
+    with torch.enable_grad():
+        change = torch.zeros_like(x, requires_grad=True)
+        blurred = _blur(change)
+        linear = luminance * blurred + structure * (_one_pixel(change, mean, generator) - blurred)
+        (weights,) = torch.autograd.grad(linear.sum(), change)
+    return weights.float()
+
+
+def _one_pixel(x: torch.Tensor, windows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A pixel of each window, drawn by the window's weights: of (P, C, H, W), shaped like `windows`."""
+    rows, columns = windows.shape[-2:]
+    down, right = (
+        torch.multinomial(_window(), windows.numel(), replacement=True, generator=generator).view(windows.shape)
+        for _ in range(2)
+    )
+    place = (torch.arange(rows)[:, None] + down) * x.shape[-1] + torch.arange(columns) + right
+    return x.flatten(2).gather(2, place.flatten(2).to(x.device)).view(windows.shape)

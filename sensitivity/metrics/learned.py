@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from sensitivity.metrics.signal import random_signs
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -31,11 +33,22 @@ def clip_drop(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
     return full.double() - variant.double()
 
 
+def clip_gradient(full: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The gradient of the drop in the similarity: -1 for each prompt."""
+    return -torch.ones_like(full)
+
+
 def embed_drift(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
     """1 - cos(full, variant) of the image embeddings, 0..2: unit (P, D) twice to (P,) float64."""
     # half the squared distance of unit vectors is the same number without cancellation near 0
     full, variant = F.normalize(full.double(), dim=-1), F.normalize(variant.double(), dim=-1)
     return (full - variant).square().sum(-1) / 2
+
+
+def drift_probe(full: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Random signs over root 2, less what is along the embedding, which a unit vector cannot move: (P, D)."""
+    signs = random_signs(full, generator) / 2**0.5
+    return signs - (signs * full).sum(-1, keepdim=True) * full
 
 
 def fit_images(images: torch.Tensor, size: int) -> torch.Tensor:

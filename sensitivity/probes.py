@@ -1,0 +1,191 @@
+"""Sensitivity by probes: what the changes of every layer's output do to every metric, from a few backward passes.
+
+For a random vector v on a reading (the denoiser's output, the image, its embedding) one backward pass gives
+g = d(v.reading)/d(layer output) at every layer. What a scheme changes in its layer's own output, dy, is a local
+product. To first order v.(change of the reading) = sum of g.dy over all elements of the output and all steps, and its
+square, on average over v, is the loss (`Metric.probe`). The sum comes before the square: errors that cancel count as
+cancelling, which a sum of squares by element (diagonal Fisher, as in NVIDIA ModelOpt's `auto_quantize`) cannot see.
+The sums are kept as they are, the responses: those of several layers add up before they are squared, so that the loss
+of any whole plan, cross terms included, needs no further run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sensitivity.metrics import Encoder, Metric
+from sensitivity.outcome import Outcome, read
+from sensitivity.unroll import Step, first_of, pull, repeated, tensors_of
+
+Changes = Callable[[Tensor], Iterable[tuple[str, Tensor]]]  # a layer's input -> (scheme, change of its output)
+Responses = dict[tuple[str, str], dict[str, Tensor]]  # (layer, scheme) -> metric -> (K, S): K probes, S samples
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A full-precision run, unrolled. steps: the denoiser's calls; images: (P, 3, H, W), whose graph ends in the
+    outputs of the steps; kept: the places of the steps whose own output is a reading."""
+
+    denoiser: nn.Module
+    steps: Sequence[Step]
+    images: Tensor
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """K weightings of one reading. at: step -> (K, B, ...), their gradients on the outputs of that step.
+
+    follows: whether gradients go on to earlier steps (images), instead of being about one step alone (denoised).
+    """
+
+    metric: str
+    count: int
+    at: Mapping[int, Tensor]
+    follows: bool
+
+
+def draw(
+    chain: Chain, metric: Metric, count: int, generator: torch.Generator, encoder: Encoder | None = None,
+    texts: Tensor | None = None,
+) -> Probes:  # fmt: skip
+    """`count` probes of a metric, one for a signed metric: it has a gradient of its own."""
+    if metric.reads == "denoised":
+        outputs = {place: chain.steps[place].output.detach() for place in chain.kept}
+        drawn = {place: [metric.probe(full, generator) for _ in range(count)] for place, full in outputs.items()}
+        return Probes(metric.name, count, {place: torch.stack(some) for place, some in drawn.items()}, False)
+    count = 1 if metric.signed else count
+    with torch.enable_grad():
+        reading = read(Outcome(images=chain.images), [metric.reads], encoder, texts)[metric.reads]
+    leaves = [step.output for step in chain.steps]
+    weights = [metric.probe(reading.detach(), generator).to(reading.dtype) for _ in range(count)]
+    grads = [torch.autograd.grad(reading, leaves, one, retain_graph=True) for one in weights]
+    return Probes(metric.name, count, {i: torch.stack(some) for i, some in enumerate(zip(*grads, strict=True))}, True)
+
+
+def probe(
+    chain: Chain, layers: Mapping[str, nn.Module], changes: Mapping[str, Changes], probes: Sequence[Probes],
+    rows: int = 256,
+) -> Iterator[tuple[int, Responses]]:  # fmt: skip
+    """Follow the chain backwards once; yields each step's place and what the layers' schemes do in it.
+
+    layers, changes: by layer; rows: the most that one call of the denoiser gets. The responses on images of all steps
+    are to be added up; those on denoised outputs are of that step's samples. Layers whose input does not grow with
+    the batch are left out: nothing tells the probes apart there.
+    """
+    for place in range(len(chain.steps) - 1, -1, -1):
+        found: Responses = {}
+        for portion in _portions(probes, place, max(1, rows // chain.steps[place].rows)):
+            _visit(chain, place, (layers, changes), portion, found)
+        yield place, found
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Probes `start` to `stop`, at the rows of one call that begin at `offset` copies."""
+
+    probes: Probes
+    start: int
+    stop: int
+    offset: int
+
+
+def _portions(probes: Sequence[Probes], place: int, room: int) -> Iterator[list[_Part]]:
+    """What fits into calls of `room` copies of the batch."""
+    portion: list[_Part] = []
+    used = 0
+    for mine in probes:
+        start = 0
+        while place in mine.at and start < mine.count:
+            stop = min(mine.count, start + room - used)
+            portion.append(_Part(mine, start, stop, used))
+            used, start = used + stop - start, stop
+            if used == room:
+                yield portion
+                portion, used = [], 0
+    if portion:
+        yield portion
+
+
+def _visit(
+    chain: Chain, place: int, watched: tuple[Mapping[str, nn.Module], Mapping[str, Changes]], portion: list[_Part],
+    found: Responses,
+) -> None:  # fmt: skip
+    """One call with a copy of the batch for each probe, and its backward pass."""
+    step, (layers, changes) = chain.steps[place], watched
+    copies = sum(part.stop - part.start for part in portion)
+    cotangent = torch.cat([part.probes.at[place][part.start : part.stop].flatten(0, 1) for part in portion])
+
+    def take(layer: str, x: Tensor, g: Tensor) -> None:
+        for scheme, sums in _products(changes[layer], x, g, (copies, step.rows)):
+            _add(found.setdefault((layer, scheme), {}), sums, portion, len(chain.images))
+
+    args, kwargs = repeated((step.args, step.kwargs), step.rows, copies)
+    with torch.enable_grad(), _watching(layers, copies, take):
+        output = first_of(chain.denoiser(*args, **kwargs))
+        output.backward(cotangent.to(output.dtype))
+    inputs = [tensor for tensor in tensors_of((args, kwargs)) if tensor.requires_grad]
+    grads = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in inputs]
+    for part in portion if inputs else ():
+        if part.probes.follows:
+            _follow(chain, place, part, grads)
+
+
+def _follow(chain: Chain, place: int, part: _Part, grads: Sequence[Tensor]) -> None:
+    """Hand the gradients on the inputs of a step to the outputs of the steps before it."""
+    rows = chain.steps[place].rows
+    for copy, k in enumerate(range(part.start, part.stop), part.offset):
+        mine = [grad[copy * rows : (copy + 1) * rows] for grad in grads]
+        for earlier, more in enumerate(pull(chain.steps, place, mine)):
+            part.probes.at[earlier][k] += more
+
+
+@contextmanager
+def _watching(
+    layers: Mapping[str, nn.Module], copies: int, take: Callable[[str, Tensor, Tensor], None]
+) -> Iterator[None]:
+    """Calls `take` with the layer, its input for one copy, and the gradient on its output for all copies."""
+
+    def watch(layer: str) -> Callable[..., Tensor | None]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            if not torch.is_grad_enabled() or len(args[0]) % copies:  # a checkpoint's first pass; one input for all
+                return None
+            x = args[0].detach()[: len(args[0]) // copies].clone()
+            if output.requires_grad:
+                output.register_hook(lambda g: take(layer, x, g))
+                return None
+            leaf = output.detach().requires_grad_()
+            leaf.register_hook(lambda g: take(layer, x, g))
+            return leaf.clone()  # whoever comes next may write into it
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_hook(watch(name)).remove)
+        yield
+
+
+@torch.no_grad()
+def _products(changes: Changes, x: Tensor, g: Tensor, shape: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
+    """(scheme, (K, B) sums of g.dy). x: (R, ...); g: (K * R, ...), R a multiple of the batch B, row after row."""
+    copies, batch = shape
+    g_rkn = g.reshape(copies, len(x), -1).float().transpose(0, 1)
+    for scheme, change in changes(x):
+        sums = torch.bmm(g_rkn, change.reshape(len(x), -1, 1).float())[..., 0].T  # (K, R)
+        yield scheme, sums.reshape(copies, batch, -1).sum(-1) if len(x) % batch == 0 else sums.sum(1, True) / batch
+
+
+def _add(metrics: dict[str, Tensor], sums: Tensor, portion: Sequence[_Part], prompts: int) -> None:
+    """Put the (K, B) sums of one call where they belong; guidance puts prompts behind each other in a batch."""
+    for part in portion:
+        some = sums[part.offset : part.offset + part.stop - part.start].cpu()
+        if part.probes.follows:
+            some = some.view(len(some), -1, prompts).sum(1)
+        whole = metrics.setdefault(part.probes.metric, torch.zeros(part.probes.count, some.shape[1]))
+        whole[part.start : part.stop] += some
