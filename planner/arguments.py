@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,15 @@ def held_out(pipeline: str, count: int) -> list[str]:
     if pipeline == SCENES:
         return prompt_lists.held_out_prompts(count)
     return prompt_lists.built_in_prompts(False, min(count, len(prompt_lists.GENERAL)))
+
+
+def part_of(text: str | None) -> tuple[int, int]:
+    """`2/3` as (2, 3), nothing as (1, 1). Raises UserError."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    number, shares = (int(digits) for digits in found.groups()) if found else (0, 0)
+    if not 1 <= number <= shares:
+        raise UserError(f"--part {text} is no share; write 1/3, 2/3 and 3/3, one on each of three machines")
+    return number, shares
 
 
 def check_kernels(kernels: str) -> None:

@@ -9,6 +9,7 @@ import click
 
 from planner import cli_solve
 from planner.cli_options import FILE, KERNELS, MISMATCH, THREADS, generation, guarded, set_threads
+from planner.engines import ENGINES
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -27,6 +28,11 @@ def main() -> None:
 @click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
 @click.option("--timesteps", type=click.IntRange(1), default=4, show_default=True, help="Denoiser calls a measurement.")
 @generation(seed=0)
+@click.option("--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True,
+              help="Where to measure: in this process, or by the workers of a Ray cluster.")  # fmt: skip
+@click.option("--address", help="For --engine ray: HOST:PORT of a running cluster [one is started here].")
+@click.option("--workers", type=click.IntRange(1), help="For --engine ray: how many [one a CPU, as memory allows].")
+@click.option("--part", metavar="K/N", help="Measure the K-th of N shares of the layers, to be merged.")
 @THREADS
 @guarded
 def profile(pipeline: str, out: Path, schemes: str | None, components: str, threads: int | None, **rest: Any) -> None:
@@ -82,6 +88,19 @@ def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | N
 
     click.echo(report.to_markdown(workflow.evaluate(plans, pipeline, out, **rest)))
     click.echo(f"wrote {out}/report.md, {out}/report.json and {out}/images.png")
+
+
+@main.command()
+@click.argument("profiles", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="The profile, a new file.")
+@click.option("--costs", type=FILE, help="The one of PROFILES whose costs to take, where several have some.")
+@guarded
+def merge(profiles: tuple[Path, ...], out: Path, costs: Path | None) -> None:
+    """Join PROFILES of one model that were measured apart, such as with `profile --part`."""
+    from planner import workflow
+
+    workflow.merge(profiles, out, costs=costs)
+    click.echo(f"wrote {out}; next: bitplan inspect {out}")
 
 
 @main.command("import")

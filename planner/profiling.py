@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,33 +16,33 @@ from tqdm import tqdm
 
 from planner import graph as layer_graph
 from planner.costs import cost_candidates
+from planner.engines import Site, engine_named
 from planner.errors import UserError
 from planner.graph import LayerGraph
 from planner.graph_trace import fingerprint, trace
-from planner.measure import Rig, build_rig
+from planner.methods import method_named
+from planner.methods.base import Job, jobs_of, pending_of, share_of
 from planner.pipelines import Generation, components, generate
-from planner.space import Candidate, candidates, parse_schemes, scales_of
+from planner.space import Candidate, candidates, parse_schemes
+from planner.station import Context, Settings, set_up
 from planner.store import Profile
 from plans.scheme import KEEP
-from plans.swap import find_layer, variant
+from plans.swap import find_layer
 from sensitivity.calibration import ActivationRange, calibrate
-from sensitivity.exhaustive import measure
 from sensitivity.metrics import METRICS, Encoder
 
 FAMILY_OF = {metric.name: metric.family for metric in METRICS.values()}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a profile is measured. pipeline: its name; timesteps: denoiser calls replayed for each measurement."""
+class Way:
+    """How losses are found. method, engine: names in their tables; site: where the engine works; part: (k, n) measures
+    the k-th of n shares of the layers and leaves the rest to others; costs are the first share's."""
 
-    pipeline: str
-    prompts: tuple[str, ...]
-    schemes: tuple[str, ...]
-    generation: Generation
-    timesteps: int
-    components: tuple[str, ...]
-    clip: str | None
+    method: str = "exhaustive"
+    engine: str = "local"
+    site: Site = Site()
+    part: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +71,12 @@ def examine(pipe: Any, prompts: Sequence[str], generation: Generation, names: Se
     return Subject(pipe, parts, graph, fingerprint(parts, graph))
 
 
-def check_settings(settings: Settings, out: Path) -> None:
-    """Refuse before anything slow is loaded: schemes that are none, a folder that is not there. Raises UserError."""
+def check_settings(settings: Settings, out: Path, way: Way) -> None:
+    """Refuse before anything slow is loaded: schemes that are none, a folder that is not there, an engine that cannot
+    run. Raises UserError."""
     parse_schemes(settings.schemes)
+    method_named(way.method)
+    engine_named(way.engine, way.site)
     if not out.absolute().parent.is_dir():
         raise UserError(f"the folder of {out} does not exist; make it, or choose another --out")
 
@@ -95,19 +99,21 @@ def header_of(subject: Subject, settings: Settings) -> dict[str, Any]:
     }
 
 
-def run_profile(subject: Subject, settings: Settings, encoder: Encoder, out: Path) -> None:
-    """Fill the profile at `out`. One transaction a measurement; raises ProfileError, GraphError, CalibrationError."""
-    schemes = parse_schemes(settings.schemes)
+def run_profile(subject: Subject, settings: Settings, encoder: Encoder, out: Path, way: Way) -> None:
+    """Fill the profile at `out`. One transaction a measurement; raises ProfileError, GraphError, CalibrationError,
+    MeasurementError, and UserError where an engine fails."""
+    schemes, method = parse_schemes(settings.schemes), method_named(way.method)
     with Profile.create(out, header_of(subject, settings)) as store:
         store.write_graph(layer_graph.to_json(subject.graph), [str(scheme) for scheme in schemes])
         ranges = _ranges(store, subject, settings)
         offered = candidates(subject.graph, subject.modules, schemes, ranges)
-        _measure_costs(store, subject, offered)
-        done = store.measured()
-        rest = [c for c in offered if c.scheme != KEEP and (c.layer, str(c.scheme)) not in done]
-        if rest:
-            rig = build_rig(subject.pipe, subject.denoiser, settings.prompts, settings.generation, settings.timesteps)
-            _measure_losses(store, subject, rest, ranges, (rig, encoder, settings.prompts))
+        if way.part[0] == 1:
+            _measure_costs(store, subject, offered)
+        pairs = [(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP]
+        mine = share_of(jobs_of(method.name, pairs, method.layers), way.part)
+        if jobs := pending_of(mine, store.measured()):
+            context = Context(settings, subject.graph, subject.fingerprint, ranges, _weight_bytes(subject.pipe))
+            _measure_losses(store, jobs, way, (context, subject.pipe, encoder))
 
 
 def _ranges(store: Profile, subject: Subject, settings: Settings) -> dict[str, ActivationRange]:
@@ -125,22 +131,13 @@ def _measure_costs(store: Profile, subject: Subject, offered: Sequence[Candidate
         store.write_costs([cost])
 
 
-def _measure_losses(
-    store: Profile,
-    subject: Subject,
-    rest: Sequence[Candidate],
-    ranges: Mapping[str, ActivationRange],
-    rig_encoder_prompts: tuple[Rig, Encoder, Sequence[str]],
-) -> None:
-    rig, encoder, prompts = rig_encoder_prompts
+def _measure_losses(store: Profile, jobs: Sequence[Job], way: Way, loaded: tuple[Context, Any, Encoder]) -> None:
+    engine, total = engine_named(way.engine, way.site), sum(len(job.pairs) for job in jobs)
+    with closing(engine.run(loaded[0], jobs, lambda: set_up(*loaded), way.site)) as results:
+        for found in tqdm(results, "losses", total, unit="measurement"):
+            store.write_measurements(found.measurements, FAMILY_OF)
 
-    packed: dict[Any, Any] = {}
 
-    def context(candidate: Candidate) -> Any:
-        scales = scales_of(ranges[candidate.layer], candidate.scheme)
-        return lambda: variant(subject.parts, candidate.layer, candidate.scheme, scales, packed)
-
-    variants = {(c.layer, str(c.scheme)): context(c) for c in rest}
-    measured = measure(variants, rig.run, rig.reference, encoder=encoder, prompts=prompts)
-    for rows in tqdm(measured, "losses", len(variants), unit="measurement"):
-        store.write_measurements(rows, FAMILY_OF)
+def _weight_bytes(pipe: Any) -> int:
+    modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    return sum(weight.numel() * weight.element_size() for part in modules for weight in part.parameters())

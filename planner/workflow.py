@@ -40,11 +40,17 @@ def profile(
     steps: int | None = None,
     guidance: float | None = None,
     seed: int = 0,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    part: str | None = None,
 ) -> Path:
     """Measure what each scheme does to each layer of `pipeline`, into the file `out`; goes on where one stopped.
 
     pipeline: `scenes`, a folder or a hub id; prompts: a file with one a line, or the prompts, else `count` built-in
     ones; timesteps: denoiser calls replayed a measurement; clip: the CLIPModel that measures alignment.
+    engine: a name of `planner.engines.ENGINES`; address, workers: of its cluster; part: `2/3` measures the second third
+    alone, for `merge`.
     """
     from planner import profiling
     from planner import prompts as prompt_lists
@@ -55,10 +61,11 @@ def profile(
     settings = profiling.Settings(
         pipeline, tuple(chosen), tuple(schemes), generation, timesteps, tuple(components), clip
     )
-    profiling.check_settings(settings, Path(out))
+    way = profiling.Way(engine=engine, site=profiling.Site(address, workers), part=arguments.part_of(part))
+    profiling.check_settings(settings, Path(out), way)
     pipe, encoder = load_pipeline(pipeline), load_encoder(pipeline, clip)
     subject = profiling.examine(pipe, settings.prompts, generation, components)
-    profiling.run_profile(subject, settings, encoder, Path(out))
+    profiling.run_profile(subject, settings, encoder, Path(out), way)
     return Path(out)
 
 
@@ -252,6 +259,17 @@ def evaluate(
     found = report.Evaluation(results, loaded, rows, evaluating.conditions(pipeline, chosen, generation, kernels))
     report.write_report(found, Path(out))
     return found
+
+
+def merge(profiles: Sequence[PathLike], out: PathLike, *, costs: PathLike | None = None) -> Path:
+    """Join profiles that were measured apart, such as by `profile(..., part=)`, into the new file `out`.
+
+    costs: whose costs to take, where several have some that differ. Raises UserError where they do not belong together.
+    """
+    from planner import merging
+
+    merging.merge([Path(path) for path in profiles], Path(out), None if costs is None else Path(costs))
+    return Path(out)
 
 
 def import_profile(format: str, folder: PathLike, out: PathLike) -> str:

@@ -1,0 +1,65 @@
+"""Where jobs run. To add an engine: a file with `missing` and `run`, a line here. Imports no torch by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from planner.engines.base import Site
+from planner.errors import UserError
+
+if TYPE_CHECKING:
+    from planner.methods.base import Found, Job
+    from planner.station import Context, Station
+
+__all__ = ["ENGINES", "Engine", "Site", "engine_named"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine: its name, the module that drives it, whether it works at a site of the user's choice, what it is."""
+
+    name: str
+    module: str
+    sited: bool
+    about: str
+
+    def missing(self) -> str | None:
+        """Why it cannot run here and what to install, or None."""
+        answer: str | None = import_module(self.module).missing()
+        return answer
+
+    def run(self, context: Context, jobs: Sequence[Job], here: Callable[[], Station], site: Site) -> Iterator[Found]:
+        """Everything that the jobs find, as it comes and in any order; every (layer, scheme) once.
+
+        here: a station in this process, of what is loaded already, for an engine that works here. Raises UserError
+        where workers fail, and what stations raise; what has been yielded stays valid.
+        """
+        found: Iterator[Found] = import_module(self.module).run(context, jobs, here, site)
+        return found
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine("local", "planner.engines.local", False, "one job after the other in this process"),
+        Engine("ray", "planner.engines.ray", True, "workers of a Ray cluster, here or elsewhere"),
+    )
+}
+
+
+def engine_named(name: str, site: Site) -> Engine:
+    """Raises UserError where there is none of that name, it cannot run, or it has no use for the site."""
+    if name not in ENGINES:
+        raise UserError(f"there is no engine {name!r}; choose {' or '.join(ENGINES)}")
+    engine = ENGINES[name]
+    if site != Site() and not engine.sited:
+        sited = " or ".join(e.name for e in ENGINES.values() if e.sited)
+        raise UserError(f"the engine {name} takes neither --address nor --workers; add --engine {sited}")
+    if site.workers is not None and site.workers < 1:
+        raise UserError(f"{site.workers} workers measure nothing; ask for at least 1")
+    if reason := engine.missing():
+        raise UserError(f"the engine {name} cannot run: {reason}")
+    return engine

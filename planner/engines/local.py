@@ -1,0 +1,20 @@
+"""Jobs one after the other in this process, on the pipeline that is loaded already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from planner.engines.base import Site
+from planner.methods.base import Found, Job
+from planner.station import Context, Station
+
+
+def missing() -> None:
+    """It is always there."""
+
+
+def run(context: Context, jobs: Sequence[Job], here: Callable[[], Station], site: Site) -> Iterator[Found]:
+    """See `Engine.run`."""
+    station = here()
+    for job in jobs:
+        yield from station.measure(job)
