@@ -20,12 +20,13 @@ from planner.graph import LayerGraph
 from planner.graph_trace import fingerprint, trace
 from planner.measure import Rig, build_rig
 from planner.pipelines import Generation, components, generate
+from planner.resuming import recorded, run_from
 from planner.space import Candidate, candidates, parse_schemes, scales_of
 from planner.store import Profile
 from plans.scheme import KEEP
 from plans.swap import find_layer, variant
 from sensitivity.calibration import ActivationRange, calibrate
-from sensitivity.exhaustive import measure
+from sensitivity.exhaustive import measure_layers
 from sensitivity.metrics import METRICS, Encoder
 
 FAMILY_OF = {metric.name: metric.family for metric in METRICS.values()}
@@ -141,6 +142,10 @@ def _measure_losses(
         return lambda: variant(subject.parts, candidate.layer, candidate.scheme, scales, packed)
 
     variants = {(c.layer, str(c.scheme)): context(c) for c in rest}
-    measured = measure(variants, rig.run, rig.reference, encoder=encoder, prompts=prompts)
+    modules = subject.modules
+    start = recorded(subject.pipe, rig, {modules[c.layer] for c in rest})
+    measured = measure_layers(
+        variants, lambda layer: run_from(start, modules[layer]), rig.reference, encoder=encoder, prompts=prompts
+    )
     for rows in tqdm(measured, "losses", len(variants), unit="measurement"):
         store.write_measurements(rows, FAMILY_OF)
