@@ -15,12 +15,16 @@ from sensitivity.outcome import Outcome
 
 @dataclass(frozen=True, eq=False)
 class Rig:
-    """A pipeline set up for measuring: `run` repeats the same work, `call` the
-    denoiser once, `reference` is what full precision gave."""
+    """A pipeline set up for measuring: `run` repeats the same work, `call` the denoiser once, `reference` is what full
+    precision gave. calls: of the denoiser, to be replayed, the first of a generation first; paint: makes the images."""
 
     run: Callable[[], Outcome]
     call: Callable[[], object]
     reference: Outcome
+    denoiser: nn.Module
+    calls: tuple[Call, ...]
+    paint: Callable[[], torch.Tensor]
+    prompts: int
 
 
 def build_rig(pipe: Any, denoiser: nn.Module, prompts: Sequence[str], generation: Generation, timesteps: int) -> Rig:
@@ -28,25 +32,30 @@ def build_rig(pipe: Any, denoiser: nn.Module, prompts: Sequence[str], generation
     with recorded_calls(denoiser) as calls:
         images = generate(pipe, prompts, generation, batch=len(prompts))
     places = torch.linspace(0, len(calls) - 1, min(timesteps, len(calls))).round().long().tolist()
-    kept = [calls[place] for place in dict.fromkeys(places)]
+    kept, count = tuple(calls[place] for place in dict.fromkeys(places)), len(prompts)
+
+    def paint() -> torch.Tensor:
+        return generate(pipe, prompts, generation, batch=count)
 
     def run() -> Outcome:
-        denoised, groups, owners = replay(denoiser, kept, len(prompts))
-        return Outcome(denoised, generate(pipe, prompts, generation, batch=len(prompts)), groups, owners)
+        return outcome_of(replay(denoiser, kept), count, paint())
 
-    denoised, groups, owners = replay(denoiser, kept, len(prompts))
-    return Rig(run, lambda: replay(denoiser, kept[:1], len(prompts)), Outcome(denoised, images, groups, owners))
+    reference = outcome_of(replay(denoiser, kept), count, images)
+    return Rig(run, lambda: replay(denoiser, kept[:1]), reference, denoiser, kept, paint, count)
 
 
 @torch.no_grad()
-def replay(
-    denoiser: nn.Module, calls: Sequence[Call], prompts: int
-) -> tuple[torch.Tensor, tuple[int, ...], tuple[int, ...]]:
-    """The denoiser's outputs on recorded inputs (samples first), and the call and the prompt that each belongs to.
+def replay(denoiser: nn.Module, calls: Sequence[Call]) -> list[Any]:
+    """What the denoiser returns on recorded inputs."""
+    return [denoiser(*call.args, **call.kwargs) for call in calls]
+
+
+def outcome_of(returned: Sequence[Any], prompts: int, images: torch.Tensor | None) -> Outcome:
+    """The outcome of replayed calls, samples first, with the call and the prompt that each belongs to.
 
     Guidance puts prompts behind each other in a batch, `prompts` of each kind.
     """
-    outputs = [first_tensor(denoiser(*call.args, **call.kwargs)) for call in calls]
+    outputs = [first_tensor(one) for one in returned]
     groups = tuple(i for i, output in enumerate(outputs) for _ in range(len(output)))
     owners = tuple(row % prompts for output in outputs for row in range(len(output)))
-    return torch.cat(outputs), groups, owners
+    return Outcome(torch.cat(outputs), images, groups, owners)

@@ -24,9 +24,24 @@ def measure(
 ) -> Iterator[list[Measurement]]:
     """Yields the measurements of each variant, one a metric, in the order of `variants` and `metrics`.
 
+    run: gives the outcome on the same inputs each time, of the shapes of `reference`, its full-precision outcome.
+    All else as in `measure_layers`.
+    """
+    return measure_layers(variants, lambda _: run(), reference, metrics, encoder, prompts)
+
+
+def measure_layers(
+    variants: Variants,
+    run: Callable[[str], Outcome],
+    reference: Outcome,
+    metrics: Sequence[Metric] = tuple(METRICS.values()),
+    encoder: Encoder | None = None,
+    prompts: Sequence[str] = (),
+) -> Iterator[list[Measurement]]:
+    """As `measure`, where `run` is told which layer is changed now, so that it need not compute what came before.
+
     variants: (layer, scheme text) -> makes a context in which that layer uses that scheme; it has been left again
     whenever this generator yields, so the caller may store the list, stop, and later pass only the pending ones.
-    run: gives the outcome on the same inputs each time, of the shapes of `reference`, its full-precision outcome.
     encoder, prompts: for metrics that read embeddings; prompts one an image.
     A variant whose output is not finite is measured with 0 in its place, and marked so. Raises MeasurementError when
     the reference is not finite, shapes differ, or something that a metric reads is missing.
@@ -39,7 +54,7 @@ def measure(
     for (layer, scheme), context in variants.items():
         with torch.no_grad():
             with context():
-                outcome = run()
+                outcome = run(layer)
             _check_shapes(reference, outcome, f"{layer} at {scheme}")
             outcome, finite = clean(outcome)
             changed = read(outcome, reads, encoder, texts)

@@ -1,0 +1,170 @@
+"""Claim: exhaustive measurement that resumes where the layer first acts gives the losses of whole runs in less time.
+
+    python -m benchmarks.exhaustive [--sample 24] [--pairs 3] [--seed 0]
+
+`scenes`, 8 prompts, 8 steps, 4 replayed denoiser calls, one thread; times are CPU seconds. A random sample of (layer, scheme), each once with
+whole runs and once resumed, in turn: the medians of the pairs' ratios (time resumed / time whole) for the replay of the
+denoiser, for the images, and for all that a measurement takes, metrics too. Also the time of recording; and one
+denoiser call with its batch repeated, per repeat: whether several schemes of a layer in one batch would pay here.
+Writes benchmarks/results/exhaustive.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_map
+from tqdm import tqdm
+
+from planner.measure import Rig, build_rig, replay
+from planner.pipelines import DEFAULTS, SCENES, load_encoder, load_pipeline
+from planner.profiling import Subject, examine
+from planner.prompts import built_in_prompts
+from planner.resuming import Recorded, recorded, run_from
+from planner.space import Candidate, candidates, parse_schemes, scales_of
+from planner.workflow import DEFAULT_SCHEMES
+from plans.scheme import KEEP
+from plans.swap import variant
+from sensitivity.calibration import ActivationRange, calibrate
+from sensitivity.exhaustive import measure_layers
+from sensitivity.outcome import Outcome
+
+PROMPTS, TIMESTEPS, REPEATS = 8, 4, (1, 2, 4, 8)
+Ranges = dict[str, ActivationRange]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Of this process's one thread, which other work on the machine disturbs less than it does the clock on the wall."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def pairs_of(works: dict[str, tuple[Callable[[], object], Callable[[], object]]], pairs: int) -> dict[str, list[float]]:
+    """Name -> median seconds of the first, of the second, and the median of second / first."""
+    found = {}
+    for name, (first, second) in works.items():
+        times = [(seconds(first), seconds(second)) for _ in range(pairs)]
+        found[name] = [median(a for a, _ in times), median(b for _, b in times), median(b / a for a, b in times)]
+    return found
+
+
+def timed(start: Recorded, layer: torch.nn.Module, pairs: int) -> dict[str, list[float]]:
+    """The layer is changed now. The images' time is that of a whole run less that of its replay."""
+    rig = start.rig
+    found = pairs_of({
+        "replay": (lambda: replay(rig.denoiser, rig.calls), lambda: run_from(start, layer, images=False)),
+        "all": (rig.run, lambda: run_from(start, layer)),
+    }, pairs)  # fmt: skip
+    whole, resumed = (found["all"][i] - found["replay"][i] for i in (0, 1))
+    return {"replay": found["replay"], "images": [whole, resumed, resumed / whole], "replay and images": found["all"]}
+
+
+def offered(subject: Subject, ranges: Ranges) -> list[Candidate]:
+    found = candidates(subject.graph, subject.modules, parse_schemes(DEFAULT_SCHEMES), ranges)
+    return [candidate for candidate in found if candidate.scheme != KEEP]
+
+
+def losses(
+    subject: Subject, ranges: Ranges, some: list[Candidate], run: Callable[[str], Outcome], context: dict[str, Any]
+) -> Iterator[tuple[float, list[dict[str, Any]]]]:
+    """Seconds and measurements of each candidate, all that profiling does for it included."""
+    variants = {
+        (c.layer, str(c.scheme)): partial(variant, subject.parts, c.layer, c.scheme,
+                                          scales_of(ranges[c.layer], c.scheme), {})
+        for c in some
+    }  # fmt: skip
+    begin = time.process_time()
+    for rows in measure_layers(variants, run, **context):
+        yield time.process_time() - begin, [asdict(row) for row in rows]
+        begin = time.process_time()
+
+
+def repeated(rig: Rig, times: int) -> float:
+    """Seconds of the first denoiser call per repeat, when its batch is `times` as long."""
+    call, rows = rig.calls[0], len(rig.calls[0].args[0])
+
+    def grow(x: Any) -> Any:
+        longer = isinstance(x, torch.Tensor) and x.dim() > 0 and len(x) == rows
+        return x.repeat(times, *[1] * (x.dim() - 1)) if longer else x
+
+    args, kwargs = tree_map(grow, call.args), tree_map(grow, dict(call.kwargs))
+    with torch.no_grad():
+        return seconds(lambda: rig.denoiser(*args, **kwargs)) / times
+
+
+def batching(rig: Rig, turns: int) -> dict[str, float]:
+    """Repeats -> median over turns of the time per repeat over that of the plain batch, the sizes taken in turn."""
+    found = [{times: repeated(rig, times) for times in REPEATS} for _ in range(turns + 1)][1:]
+    return {str(times): median(one[times] / one[1] for one in found) for times in REPEATS}
+
+
+def bench(args: argparse.Namespace) -> dict[str, Any]:
+    prompts, pipe, encoder = built_in_prompts(True, PROMPTS), load_pipeline(SCENES), load_encoder(SCENES)
+    subject = examine(pipe, prompts, DEFAULTS[SCENES])
+    rig = build_rig(pipe, subject.denoiser, prompts, DEFAULTS[SCENES], TIMESTEPS)
+    ranges = calibrate(subject.modules, rig.paint)
+    everything = offered(subject, ranges)
+    picked = np.random.default_rng(args.seed).choice(len(everything), args.sample, replace=False)
+    some = [everything[i] for i in sorted(picked)]
+    made: list[Recorded] = []
+    recording = seconds(lambda: made.append(recorded(pipe, rig, subject.modules.values())))
+    [start] = made
+    context = {"reference": rig.reference, "encoder": encoder, "prompts": prompts}
+    whole = losses(subject, ranges, some, lambda _: rig.run(), context)
+    resumed = losses(subject, ranges, some, lambda layer: run_from(start, subject.modules[layer]), context)
+    rows = []
+    for candidate in tqdm(some):
+        (plain, expected), (fast, got) = next(whole), next(resumed)
+        scales = scales_of(ranges[candidate.layer], candidate.scheme)
+        with variant(subject.parts, candidate.layer, candidate.scheme, scales) as module:
+            times = timed(start, module, args.pairs)
+        rows.append({"layer": candidate.layer, "scheme": str(candidate.scheme), **times,
+                     "measurement": [plain, fast, fast / plain], "losses": {e["metric"]: [e["mean"], g["mean"]]
+                     for e, g in zip(expected, got, strict=True)}})  # fmt: skip
+    return {**summary(rows, recording), "candidates": len(everything), "batch": batching(rig, args.pairs), "rows": rows}
+
+
+def summary(rows: list[dict[str, Any]], recording: float) -> dict[str, Any]:
+    worst = max(abs(a - b) / max(abs(a), 1e-12) for row in rows for a, b in row["losses"].values())
+    ratios = {
+        name: {"median of ratios": median(row[name][2] for row in rows),
+               "ratio of sums": sum(row[name][1] for row in rows) / sum(row[name][0] for row in rows),
+               "whole s": mean(row[name][0] for row in rows), "resumed s": mean(row[name][1] for row in rows)}
+        for name in ("replay", "images", "replay and images", "measurement")
+    }  # fmt: skip
+    return {"ratios": ratios, "recording s": recording, "largest relative difference of a loss": worst}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, default=24)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "exhaustive.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    about = {"machine": platform.processor() or platform.machine(), "python": platform.python_version(), "threads": 1,
+             "seed": args.seed, "sample": args.sample, "pairs": args.pairs, "prompts": PROMPTS, "timesteps": TIMESTEPS,
+             "steps": DEFAULTS[SCENES].steps,
+             "versions": {package: version(package) for package in ("torch", "diffusers", "transformers")}}  # fmt: skip
+    found = {"about": about, **bench(args)}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps({name: value for name, value in found.items() if name != "rows"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
