@@ -58,6 +58,16 @@ def part_of(text: str | None) -> tuple[int, int]:
     return number, shares
 
 
+def seconds_of(text: str | None) -> float:
+    """`90s`, `10m` or `2h` in seconds, nothing as endless. Raises UserError."""
+    if text is None:
+        return math.inf
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text.strip())
+    if not found or not float(found[1]):
+        raise UserError(f"--time {text} is no time; write for example 90s, 10m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 def check_kernels(kernels: str) -> None:
     """Raises UserError for kernels that there are not."""
     if kernels not in KERNELS:

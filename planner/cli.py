@@ -10,6 +10,7 @@ import click
 from planner import cli_solve
 from planner.cli_options import FILE, KERNELS, MISMATCH, THREADS, generation, guarded, set_threads
 from planner.engines import ENGINES
+from planner.methods import METHODS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -26,7 +27,14 @@ def main() -> None:
 @click.option("--schemes", help="Comma-separated schemes to measure, such as w8a8,w4g64ma8 [a default set].")
 @click.option("--components", default="", help="Comma-separated components to plan [the denoiser].")
 @click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
-@click.option("--timesteps", type=click.IntRange(1), default=4, show_default=True, help="Denoiser calls a measurement.")
+@click.option("--timesteps", type=click.IntRange(1), default=4, show_default=True,
+              help="Denoiser calls that are judged by their own output.")  # fmt: skip
+@click.option("--method", type=click.Choice(list(METHODS)), default="probes", show_default=True,
+              help="probes: estimate all from a few backward passes, check some; exhaustive: one run for each.")  # fmt: skip
+@click.option("--probes", type=click.IntRange(1), default=8, show_default=True, help="Probes of each image metric.")
+@click.option("--checks", type=click.IntRange(0), default=16, show_default=True,
+              help="Estimates that are measured exhaustively, too.")  # fmt: skip
+@click.option("--time", metavar="TIME", help="Begin nothing more after this long, such as 10m; what is known is kept.")
 @generation(seed=0)
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True,
               help="Where to measure: in this process, or by the workers of a Ray cluster.")  # fmt: skip

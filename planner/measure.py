@@ -31,8 +31,7 @@ def build_rig(pipe: Any, denoiser: nn.Module, prompts: Sequence[str], generation
     """Record the denoiser's inputs in full precision and keep `timesteps` of them, evenly spaced, to be replayed."""
     with recorded_calls(denoiser) as calls:
         images = generate(pipe, prompts, generation, batch=len(prompts))
-    places = torch.linspace(0, len(calls) - 1, min(timesteps, len(calls))).round().long().tolist()
-    kept, count = tuple(calls[place] for place in dict.fromkeys(places)), len(prompts)
+    kept, count = tuple(calls[place] for place in kept_places(len(calls), timesteps)), len(prompts)
 
     def paint() -> torch.Tensor:
         return generate(pipe, prompts, generation, batch=count)
@@ -42,6 +41,12 @@ def build_rig(pipe: Any, denoiser: nn.Module, prompts: Sequence[str], generation
 
     reference = outcome_of(replay(denoiser, kept), count, images)
     return Rig(run, lambda: replay(denoiser, kept[:1]), reference, denoiser, kept, paint, count)
+
+
+def kept_places(calls: int, timesteps: int) -> tuple[int, ...]:
+    """Which of the denoiser's calls are judged by their own output: so many, evenly spaced, the first among them."""
+    places = torch.linspace(0, calls - 1, min(timesteps, calls)).round().long().tolist()
+    return tuple(dict.fromkeys(places))
 
 
 @torch.no_grad()

@@ -100,15 +100,23 @@ def components(pipe: Any, names: Sequence[str] = ()) -> dict[str, nn.Module]:
 
 def generate(pipe: Any, prompts: Sequence[str], generation: Generation, batch: int = 16) -> torch.Tensor:
     """(prompts, 3, H, W) float32 images in 0..1; prompt i starts from the noise of seed + i, whatever the batch."""
-    images = []
+    with torch.no_grad():
+        starts = range(0, len(prompts), batch)
+        return torch.cat([_paint(pipe, prompts[at : at + batch], generation, at).cpu() for at in starts])
+
+
+def generate_with_graph(pipe: Any, prompts: Sequence[str], generation: Generation, first: int) -> torch.Tensor:
+    """The same in one batch, for gradients to flow through; the prompts are those from the `first` on."""
+    return _paint(pipe, prompts, generation, first)
+
+
+def _paint(pipe: Any, prompts: Sequence[str], generation: Generation, first: int) -> torch.Tensor:
+    noise = [torch.Generator().manual_seed(generation.seed + first + i) for i in range(len(prompts))]
     options = {} if generation.guidance is None else {"guidance_scale": generation.guidance}
-    for start in range(0, len(prompts), batch):
-        some = list(prompts[start : start + batch])
-        noise = [torch.Generator().manual_seed(generation.seed + start + i) for i in range(len(some))]
-        with torch.no_grad():
-            out = pipe(some, num_inference_steps=generation.steps, generator=noise, output_type="pt", **options)
-        images.append(out.images.float().cpu())
-    return torch.cat(images)
+    call = type(pipe).__call__
+    call = getattr(call, "__wrapped__", call)  # beneath `torch.no_grad`: whether there are gradients the caller says
+    out = call(pipe, list(prompts), num_inference_steps=generation.steps, generator=noise, output_type="pt", **options)
+    return out.images.float()
 
 
 @dataclass(frozen=True, eq=False)

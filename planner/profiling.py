@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from planner.engines import Site, engine_named
 from planner.errors import UserError
 from planner.graph import LayerGraph
 from planner.graph_trace import fingerprint, trace
+from planner.measuring import Plant, by_probes, exhaustively
 from planner.methods import method_named
-from planner.methods.base import Job, jobs_of, pending_of, share_of
+from planner.methods.base import Found, Job, share_of
 from planner.pipelines import Generation, components, generate
 from planner.space import Candidate, candidates, parse_schemes
-from planner.station import Context, Settings, set_up
+from planner.station import Context, Settings, Station, set_up
 from planner.store import Profile
 from plans.scheme import KEEP
 from plans.swap import find_layer
@@ -37,12 +39,15 @@ FAMILY_OF = {metric.name: metric.family for metric in METRICS.values()}
 @dataclass(frozen=True)
 class Way:
     """How losses are found. method, engine: names in their tables; site: where the engine works; part: (k, n) measures
-    the k-th of n shares of the layers and leaves the rest to others; costs are the first share's."""
+    the k-th of n shares of the layers and leaves the rest to others; costs are the first share's; checks: how many
+    estimates by probes are measured exhaustively, too; seconds: after which no more is begun."""
 
-    method: str = "exhaustive"
+    method: str = "probes"
     engine: str = "local"
     site: Site = Site()
     part: tuple[int, int] = (1, 1)
+    checks: int = 16
+    seconds: float = math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +107,8 @@ def header_of(subject: Subject, settings: Settings) -> dict[str, Any]:
 def run_profile(subject: Subject, settings: Settings, encoder: Encoder, out: Path, way: Way) -> None:
     """Fill the profile at `out`. One transaction a measurement; raises ProfileError, GraphError, CalibrationError,
     MeasurementError, and UserError where an engine fails."""
-    schemes, method = parse_schemes(settings.schemes), method_named(way.method)
+    deadline = time.monotonic() + way.seconds
+    schemes = parse_schemes(settings.schemes)
     with Profile.create(out, header_of(subject, settings)) as store:
         store.write_graph(layer_graph.to_json(subject.graph), [str(scheme) for scheme in schemes])
         ranges = _ranges(store, subject, settings)
@@ -110,10 +116,20 @@ def run_profile(subject: Subject, settings: Settings, encoder: Encoder, out: Pat
         if way.part[0] == 1:
             _measure_costs(store, subject, offered)
         pairs = [(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP]
-        mine = share_of(jobs_of(method.name, pairs, method.layers), way.part)
-        if jobs := pending_of(mine, store.measured()):
-            context = Context(settings, subject.graph, subject.fingerprint, ranges, _weight_bytes(subject.pipe))
-            _measure_losses(store, jobs, way, (context, subject.pipe, encoder))
+        context = Context(settings, subject.graph, subject.fingerprint, ranges, _weight_bytes(subject.pipe))
+        plant = Plant(
+            store, _engine(way, set_up(context, subject.pipe, encoder)), share_of(pairs, way.part),
+            len(settings.prompts), FAMILY_OF, engine_named(way.engine, way.site).share(way.site), deadline,
+        )  # fmt: skip
+        if way.method == "exhaustive":
+            exhaustively(plant, plant.pairs)
+        else:
+            by_probes(plant, way.checks)
+
+
+def _engine(way: Way, station: Station) -> Callable[[Sequence[Job]], Iterator[Found]]:
+    engine = engine_named(way.engine, way.site)
+    return lambda jobs: engine.run(station.context, jobs, lambda: station, way.site)
 
 
 def _ranges(store: Profile, subject: Subject, settings: Settings) -> dict[str, ActivationRange]:
@@ -129,13 +145,6 @@ def _measure_costs(store: Profile, subject: Subject, offered: Sequence[Candidate
     costs = cost_candidates(pending, subject.graph.by_address, subject.modules)
     for cost in tqdm(costs, "costs", len(pending), unit="candidate", disable=not pending):
         store.write_costs([cost])
-
-
-def _measure_losses(store: Profile, jobs: Sequence[Job], way: Way, loaded: tuple[Context, Any, Encoder]) -> None:
-    engine, total = engine_named(way.engine, way.site), sum(len(job.pairs) for job in jobs)
-    with closing(engine.run(loaded[0], jobs, lambda: set_up(*loaded), way.site)) as results:
-        for found in tqdm(results, "losses", total, unit="measurement"):
-            store.write_measurements(found.measurements, FAMILY_OF)
 
 
 def _weight_bytes(pipe: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -16,22 +17,25 @@ from planner.measure import Rig, build_rig
 from planner.methods import method_named
 from planner.methods.base import Found, Job
 from planner.pipelines import Generation, components, load_encoder, load_pipeline
+from planner.resuming import Recorded, recorded
 from planner.space import scales_of
 from plans.scheme import parse_scheme
-from plans.swap import variant
+from plans.swap import find_layer, variant
 from sensitivity.calibration import ActivationRange
 from sensitivity.metrics import Encoder
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a profile is measured. pipeline: its name; timesteps: denoiser calls replayed for each measurement."""
+    """How a profile is measured. pipeline: its name; timesteps: denoiser calls that are judged by their own output;
+    probes: of each metric of the image."""
 
     pipeline: str
     prompts: tuple[str, ...]
     schemes: tuple[str, ...]
     generation: Generation
     timesteps: int
+    probes: int
     components: tuple[str, ...]
     clip: str | None
 
@@ -59,7 +63,27 @@ class Station:
     pipe: Any
     parts: Mapping[str, nn.Module]
     encoder: Encoder
-    rig: Rig
+
+    @cached_property
+    def denoiser(self) -> nn.Module:
+        """What runs at every step."""
+        return next(iter(self.parts.values()))
+
+    @cached_property
+    def rig(self) -> Rig:
+        """Full precision on all prompts, recorded when first asked for."""
+        settings = self.context.settings
+        return build_rig(self.pipe, self.denoiser, settings.prompts, settings.generation, settings.timesteps)
+
+    @cached_property
+    def recorded(self) -> Recorded:
+        """The rig with what it computes before each layer."""
+        return recorded(self.pipe, self.rig, [self.module(layer.address) for layer in self.context.graph.layers])
+
+    def module(self, layer: str) -> nn.Module:
+        """The float layer of that address."""
+        found: nn.Module = find_layer(self.parts, layer)
+        return found
 
     def measure(self, job: Job) -> Iterator[Found]:
         """What the job's method finds, one (layer, scheme) at a time."""
@@ -88,9 +112,5 @@ def open_station(context: Context) -> Station:
 
 
 def set_up(context: Context, pipe: Any, encoder: Encoder) -> Station:
-    """A station of what is loaded already: the full-precision runs are recorded."""
-    settings = context.settings
-    parts = components(pipe, settings.components)
-    denoiser = next(iter(parts.values()))
-    rig = build_rig(pipe, denoiser, settings.prompts, settings.generation, settings.timesteps)
-    return Station(context, pipe, parts, encoder, rig)
+    """A station of what is loaded already."""
+    return Station(context, pipe, components(pipe, context.settings.components), encoder)

@@ -148,27 +148,33 @@ class Profile:
 
     def write_measurements(
         self, measurements: Iterable[Measurement], families: Mapping[str, str], responses: Iterable[Response] = (),
-        replace: bool = False,
+        baseline: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Keep measurements, all in one transaction: hand over all metrics of a (layer, scheme) at once.
 
-        families: the family of each metric; responses: of the same (layer, scheme); replace: better numbers for what
-        is there. Raises ProfileError, and keeps none, when one is there already or its layer or scheme is unknown.
+        families: the family of each metric; responses, baseline: what belongs to them (see `write_baseline`). An
+        estimate gives way to another and to an exhaustive measurement. Raises ProfileError, and keeps none, when an
+        exhaustive one is there already or a layer or scheme is unknown.
         """
-        verb = "REPLACE" if replace else "INSERT"
         rows = [
             (m.layer, m.scheme, m.metric, families[m.metric])
             + (float(m.mean), float(m.stderr), int(m.count), int(m.finite), m.source)
             for m in measurements
         ]
         sums = [(r.layer, r.scheme, r.metric, r.probes, r.sums) for r in responses]
+        said = [(name, dump(self.path, name, value)) for name, value in (baseline or {}).items()]
         with self._transaction() as db:
-            _insert(self.path, db, f"{verb} INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows, 3)
-            _insert(self.path, db, f"{verb} INTO responses VALUES (?, ?, ?, ?, ?)", sums, 3)
+            db.executemany("DELETE FROM measurements WHERE layer=? AND scheme=? AND metric=? AND source<>'exhaustive'",
+                           (row[:3] for row in rows))  # fmt: skip
+            _insert(self.path, db, "INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows, 3)
+            _insert(self.path, db, "REPLACE INTO responses VALUES (?, ?, ?, ?, ?)", sums, 3)
+            _insert(self.path, db, "REPLACE INTO baseline VALUES (?, ?)", said, 1)
 
     def measurements(self) -> tuple[Measurement, ...]:
         """Measurements in graph, then scheme order, then by the metric's name; `LossTable.of` takes them."""
-        rows = self._rows(_in_order("layer, scheme, metric, mean, stderr, count, finite, source", "measurements") + ", metric")
+        rows = self._rows(
+            _in_order("layer, scheme, metric, mean, stderr, count, finite, source", "measurements") + ", metric"
+        )
         with decoding(self.path):
             return tuple(
                 Measurement(layer, scheme, metric, mean, stderr, count, bool(finite), source)
@@ -186,9 +192,9 @@ class Profile:
         """The family of each metric measured so far, in alphabetical order of the metrics."""
         return dict(self._rows("SELECT DISTINCT metric, family FROM measurements ORDER BY metric"))
 
-    def measured(self) -> frozenset[tuple[str, str]]:
-        """The (layer, scheme) that have been measured: what to skip when continuing."""
-        return frozenset(self._rows("SELECT DISTINCT layer, scheme FROM measurements"))
+    def measured(self, source: str = "%") -> frozenset[tuple[str, str]]:
+        """The (layer, scheme) that have been measured: what to skip when continuing. source: only those from there."""
+        return frozenset(self._rows("SELECT DISTINCT layer, scheme FROM measurements WHERE source LIKE ?", (source,)))
 
     def close(self) -> None:
         """Let the file go; harmless when done before."""
@@ -237,9 +243,7 @@ class Profile:
             return {key: json.loads(value) for key, value in rows}
 
 
-def _insert(
-    path: Path, db: sqlite3.Connection, statement: str, rows: Iterable[Sequence[Any]], keys: int
-) -> None:
+def _insert(path: Path, db: sqlite3.Connection, statement: str, rows: Iterable[Sequence[Any]], keys: int) -> None:
     """Run the statement for each row; the first `keys` columns name the row in errors."""
     for row in rows:
         try:

@@ -179,7 +179,10 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     if _pragma(db, "application_id") != _APPLICATION_ID:
         raise ProfileError(f"{path}: {_ADVICE[sqlite3.SQLITE_NOTADB]}")
     if version != FORMAT_VERSION:
-        versions, mend = f"has format {version}, this BitPlan reads {FORMAT_VERSION}", "profile again with another --out"
+        versions, mend = (
+            f"has format {version}, this BitPlan reads {FORMAT_VERSION}",
+            "profile again with another --out",
+        )
         raise ProfileError(f"{path}: {versions}; {'upgrade BitPlan, or ' * (version > FORMAT_VERSION)}{mend}")
     whole = _pragma(db, "page_count") * _pragma(db, "page_size")  # SQLite itself reads a cut last page as zeros
     problem = f"{size} of {whole} bytes are there" if size < whole else _pragma(db, "integrity_check(1)")

@@ -40,6 +40,10 @@ def profile(
     steps: int | None = None,
     guidance: float | None = None,
     seed: int = 0,
+    method: str = "probes",
+    probes: int = 8,
+    checks: int = 16,
+    time: str | None = None,
     engine: str = "local",
     address: str | None = None,
     workers: int | None = None,
@@ -48,7 +52,9 @@ def profile(
     """Measure what each scheme does to each layer of `pipeline`, into the file `out`; goes on where one stopped.
 
     pipeline: `scenes`, a folder or a hub id; prompts: a file with one a line, or the prompts, else `count` built-in
-    ones; timesteps: denoiser calls replayed a measurement; clip: the CLIPModel that measures alignment.
+    ones; timesteps: denoiser calls judged by their own output; clip: the CLIPModel that measures alignment.
+    method: a name of `planner.methods.METHODS`; probes: of each metric of the image; checks: estimates that are measured
+    exhaustively, too; time: `10m`, after which nothing more is begun, with what is there a usable profile.
     engine: a name of `planner.engines.ENGINES`; address, workers: of its cluster; part: `2/3` measures the second third
     alone, for `merge`.
     """
@@ -59,9 +65,11 @@ def profile(
     generation = arguments.generation_of(pipeline, steps, guidance, seed)
     chosen = arguments.prompts_of(prompts, lambda: prompt_lists.built_in_prompts(pipeline == SCENES, count))
     settings = profiling.Settings(
-        pipeline, tuple(chosen), tuple(schemes), generation, timesteps, tuple(components), clip
+        pipeline, tuple(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip
     )
-    way = profiling.Way(engine=engine, site=profiling.Site(address, workers), part=arguments.part_of(part))
+    way = profiling.Way(
+        method, engine, profiling.Site(address, workers), arguments.part_of(part), checks, arguments.seconds_of(time)
+    )
     profiling.check_settings(settings, Path(out), way)
     pipe, encoder = load_pipeline(pipeline), load_encoder(pipeline, clip)
     subject = profiling.examine(pipe, settings.prompts, generation, components)

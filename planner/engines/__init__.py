@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -30,6 +31,10 @@ class Engine:
         """Why it cannot run here and what to install, or None."""
         answer: str | None = import_module(self.module).missing()
         return answer
+
+    def share(self, site: Site) -> int:
+        """Among how many workers one round of work is to be divided."""
+        return (site.workers or os.cpu_count() or 1) if self.sited else 1
 
     def run(self, context: Context, jobs: Sequence[Job], here: Callable[[], Station], site: Site) -> Iterator[Found]:
         """Everything that the jobs find, as it comes and in any order; every (layer, scheme) once.

@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """One way. module: what does it, imported when asked for; layers: how many make a job."""
+    """One way. module: what does it, imported when asked for; says: in a few words."""
 
     name: str
     module: str
-    layers: int
     says: str
 
     def measure(self, station: Station, job: Job) -> Iterator[Found]:
@@ -32,7 +31,8 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("exhaustive", "planner.methods.exhaustive", 4, "runs the model once for each (layer, scheme)"),
+        Method("probes", "planner.methods.probes", "estimates all from a few backward passes, checks some"),
+        Method("exhaustive", "planner.methods.exhaustive", "runs the model once for each (layer, scheme)"),
     )
 }
 

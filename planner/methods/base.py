@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
+from sensitivity.responses import Reading, Sums
 from sensitivity.table import Measurement
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Pair = tuple[str, str]  # layer address, scheme text
 
@@ -17,10 +14,12 @@ Pair = tuple[str, str]  # layer address, scheme text
 @dataclass(frozen=True)
 class Job:
     """The part of a profile that one worker measures at a stretch: all (layer, scheme) of a chunk of layers, or those
-    that are still to do. method: its name in `METHODS`."""
+    that are still to do. method: its name in `METHODS`; prompts: the first one and the one after the last, all by
+    default."""
 
     method: str
     pairs: tuple[Pair, ...]
+    prompts: tuple[int, int | None] = (0, None)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -28,13 +27,17 @@ class Job:
         return tuple(dict.fromkeys(layer for layer, _ in self.pairs))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Found:
-    """What was found for one (layer, scheme): its measurements, one a metric, and by metric what else the method
-    keeps, a small array each."""
+    """What was found for one (layer, scheme): its measurements, one a metric, or, by metric, what they are made of:
+    responses (K, S) of the prompts from one to before another, and how to read them. Neither where the method cannot
+    find it."""
 
-    measurements: tuple[Measurement, ...]
-    responses: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pair: Pair
+    measurements: tuple[Measurement, ...] = ()
+    prompts: tuple[int, int | None] = (0, None)
+    responses: Mapping[str, Sums] = field(default_factory=dict)
+    readings: Mapping[str, Reading] = field(default_factory=dict)
 
 
 def jobs_of(method: str, pairs: Iterable[Pair], layers: int) -> tuple[Job, ...]:
@@ -47,10 +50,11 @@ def jobs_of(method: str, pairs: Iterable[Pair], layers: int) -> tuple[Job, ...]:
     return tuple(Job(method, tuple(pair for row in chunk for pair in row)) for chunk in chunks)
 
 
-def share_of(jobs: tuple[Job, ...], part: tuple[int, int]) -> tuple[Job, ...]:
-    """The k-th of n shares, part = (k, n) with 1 <= k <= n: every n-th job. Each job is in exactly one share."""
-    number, shares = part
-    return jobs[number - 1 :: shares]
+def share_of(pairs: Iterable[Pair], part: tuple[int, int]) -> tuple[Pair, ...]:
+    """The k-th of n shares, part = (k, n) with 1 <= k <= n: every n-th layer. Each layer is in exactly one share."""
+    pairs, (number, shares) = tuple(pairs), part
+    mine = set(tuple(dict.fromkeys(layer for layer, _ in pairs))[number - 1 :: shares])
+    return tuple(pair for pair in pairs if pair[0] in mine)
 
 
 def pending_of(jobs: Iterable[Job], done: Collection[Pair]) -> tuple[Job, ...]:

@@ -1,0 +1,82 @@
+"""In which order losses are measured: exhaustively, or by probes with checks; each goes on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from planner.checking import choose_checks, correct
+from planner.methods.base import Found, Job, Pair, jobs_of, pending_of
+from planner.probing import PROBED, probed, rounds_of, write_rounds
+from planner.store import Profile
+
+CHUNK = 4  # layers of a job of single measurements: what a worker that dies loses
+
+
+@dataclass(frozen=True, eq=False)
+class Plant:
+    """What measuring needs. run: hands jobs to the engine; pairs: all that is to be measured; prompts: how many;
+    families: of the metrics; workers: how many share a round; deadline: by `time.monotonic`, inf for none."""
+
+    store: Profile
+    run: Callable[[Sequence[Job]], Iterator[Found]]
+    pairs: tuple[Pair, ...]
+    prompts: int
+    families: Mapping[str, str]
+    workers: int
+    deadline: float
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.deadline
+
+
+def exhaustively(plant: Plant, pairs: Sequence[Pair], what: str = "losses") -> None:
+    """Measure every pair by itself that was not, until the time is up."""
+    jobs = pending_of(jobs_of("exhaustive", pairs, CHUNK), plant.store.measured("exhaustive"))
+    with _results(plant, jobs, what) as found:
+        for one in found:
+            plant.store.write_measurements(one.measurements, plant.families)
+            if plant.late:
+                return
+
+
+def by_probes(plant: Plant, checks: int) -> None:
+    """Probe on all prompts; measure by themselves the pairs that no probe reaches, and so many others as a check; then
+    correct by these."""
+    layers = len({layer for layer, _ in plant.pairs})
+    jobs = jobs_of("probes", plant.pairs, -(-layers // plant.workers))
+    rounds = rounds_of(jobs, probed(plant.store).prompts, plant.prompts)
+    with _results(plant, rounds, "estimates") as found:
+        write_rounds(plant.store, _in_time(plant, found), plant.families, len(plant.pairs))
+    left = [pair for pair in plant.pairs if pair not in plant.store.measured()]
+    if left and not plant.late:
+        exhaustively(plant, left)
+    if checks and not plant.late:
+        exhaustively(plant, choose_checks(plant.store, checks), "checks")
+    correct(plant.store, plant.families)
+
+
+def _results(plant: Plant, jobs: Sequence[Job], what: str) -> AbstractContextManager[Iterator[Found]]:
+    if not jobs:
+        return closing(iter(()))  # type: ignore[type-var]
+    total = sum(len(job.pairs) for job in jobs)
+    return closing(_shown(plant.run(jobs), what, total))
+
+
+def _shown(found: Iterator[Found], what: str, total: int) -> Iterator[Found]:
+    with closing(found) as results:  # type: ignore[type-var]
+        yield from tqdm(results, what, total, unit="measurement")
+
+
+def _in_time(plant: Plant, found: Iterator[Found]) -> Iterator[Found]:
+    """Until the time is up, but for one round: without any there is nothing to plan with."""
+    for one in found:
+        yield one
+        if plant.late and PROBED in plant.store.baseline():
+            return

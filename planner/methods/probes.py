@@ -1,0 +1,118 @@
+"""All schemes of all layers at once, from a few backward passes through the sampler: see `sensitivity.probes`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from planner.errors import UserError
+from planner.measure import kept_places
+from planner.methods.base import Found, Job, Pair
+from planner.pipelines import generate_with_graph
+from planner.space import scales_of
+from planner.station import Station
+from plans.changes import output_changes
+from plans.formats import Packed
+from plans.scheme import WeightFormat, parse_scheme
+from sensitivity.metrics import METRICS, Metric
+from sensitivity.probes import Chain, Changes, Probes, Responses, draw, probe
+from sensitivity.responses import Reading
+from sensitivity.unroll import frozen, unroll
+
+MEMORY = 4 * 2**30  # bytes of layer outputs that one call of the denoiser may hold for its backward pass
+DENOISED_SHARE = 2  # the denoiser's output has several samples a prompt: so many times fewer probes do for it
+
+
+def measure(station: Station, job: Job) -> Iterator[Found]:
+    """The responses of the job's prompts to every pair of it; none for a layer that the denoiser does not run, or runs
+    on one input for the whole batch. Raises UserError, MeasurementError."""
+    first, last = job.prompts
+    prompts = station.context.settings.prompts[first:last]
+    with _chain(station, prompts, first) as chain:
+        texts = station.encoder.text(prompts)
+        probes = [_drawn(station, chain, metric, first, texts) for metric in METRICS.values() if metric.probe]
+        layers = {layer: station.module(layer) for layer in job.layers}
+        rows = _rows(station, chain)
+        steps = probe(chain, layers, _changes(station, job), probes, rows)
+        found = dict(tqdm(steps, "probes", len(chain.steps), unit="step", leave=False))
+        readings = {mine.metric: _reading(chain, mine, first) for mine in probes}
+    sums = _joined(found, probes)
+    for pair in job.pairs:
+        responses = {metric: whole.numpy() for metric, whole in sums.get(pair, {}).items()}
+        yield Found(pair, (), job.prompts, responses, readings)
+
+
+@contextmanager
+def _chain(station: Station, prompts: tuple[str, ...], first: int) -> Iterator[Chain]:
+    settings, pipe = station.context.settings, station.pipe
+    with frozen(part for part in pipe.components.values() if isinstance(part, nn.Module)):
+        steps, images = unroll(station.denoiser, lambda: generate_with_graph(pipe, prompts, settings.generation, first))
+        if not images.requires_grad:
+            kind = type(pipe).__name__
+            raise UserError(f"no gradients flow through {kind} to its images; measure with --method exhaustive")
+        yield Chain(station.denoiser, steps, images, kept_places(len(steps), settings.timesteps))
+
+
+def _drawn(station: Station, chain: Chain, metric: Metric, first: int, texts: Tensor) -> Probes:
+    """Of its own generator, so that neither the chunk of layers nor the other metrics matter."""
+    settings = station.context.settings
+    place = list(METRICS).index(metric.name)
+    generator = torch.Generator().manual_seed((settings.generation.seed * 1009 + first) * 1009 + place)
+    count = settings.probes if metric.reads != "denoised" else -(-settings.probes // DENOISED_SHARE)
+    return draw(chain, metric, count, generator, station.encoder, texts)
+
+
+def _changes(station: Station, job: Job) -> dict[str, Changes]:
+    """layer -> what its schemes of this job change in its output."""
+    ranges = station.context.ranges
+    by_layer: dict[str, list[tuple[str, object]]] = {}
+    for layer, text in job.pairs:
+        scheme = parse_scheme(text)
+        by_layer.setdefault(layer, []).append((scheme, scales_of(ranges[layer], scheme)))
+
+    def changes_of(layer: str) -> Changes:
+        packed: dict[WeightFormat, Packed] = {}
+        module, schemes = station.module(layer), by_layer[layer]
+
+        def changes(x: Tensor) -> Iterable[tuple[str, Tensor]]:
+            return ((str(scheme), change) for scheme, change in output_changes(module, x, schemes, packed))
+
+        return changes
+
+    return {layer: changes_of(layer) for layer in by_layer}
+
+
+def _rows(station: Station, chain: Chain) -> int:
+    """How many rows of the batch one call may have, by the size of what the traced layers put out for one image."""
+    outputs = sum(prod(call.output) for layer in station.context.graph.layers for call in layer.calls)
+    traced = len(chain.steps[0].output) / len(chain.images)  # rows of the traced run: one image, guidance and all
+    bytes_a_row = outputs / traced * chain.steps[0].output.element_size()
+    return max(chain.steps[0].rows, int(MEMORY / max(bytes_a_row, 1)))
+
+
+def _reading(chain: Chain, mine: Probes, first: int) -> Reading:
+    prompts = range(first, first + len(chain.images))
+    if mine.follows:
+        return Reading((0,) * len(prompts), tuple(prompts), METRICS[mine.metric].signed)
+    rows = [(place, row) for place in chain.kept for row in range(chain.steps[place].rows)]
+    owners = tuple(prompts[row % len(prompts)] for _, row in rows)
+    return Reading(tuple(place for place, _ in rows), owners, False)
+
+
+def _joined(found: Mapping[int, Responses], probes: Iterable[Probes]) -> Responses:
+    """Over steps: sums of what is about images, and samples side by side of what is about denoised outputs."""
+    pairs: dict[Pair, None] = {pair: None for some in found.values() for pair in some}
+    joined: Responses = {}
+    for pair in pairs:
+        for mine in probes:
+            steps = [
+                found[place][pair][mine.metric] for place in sorted(found) if mine.metric in found[place].get(pair, {})
+            ]
+            whole = torch.stack(steps).sum(0) if mine.follows else torch.cat(steps, 1)
+            joined.setdefault(pair, {})[mine.metric] = whole
+    return joined

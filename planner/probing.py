@@ -1,0 +1,96 @@
+"""Probes in rounds of a few prompts: after each, the profile holds an estimate of everything, the surer the later.
+
+A round is one transaction. Interrupted or killed, the same command goes on with the next round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from planner.methods.base import Found, Job, Pair
+from planner.store import Profile, Response
+from sensitivity.responses import Reading, Sums, measurement_of
+from sensitivity.table import MeasurementError
+
+ROUND = 4  # prompts
+PROBED = "probed"  # name in the baseline
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the responses in a profile are of. prompts: so many of the first; readings: by metric."""
+
+    prompts: int
+    readings: Mapping[str, Reading]
+
+
+def probed(store: Profile) -> Probed:
+    """No prompts before the first round."""
+    found = store.baseline().get(PROBED, {"prompts": 0, "readings": {}})
+    readings = {
+        name: Reading(tuple(its["strata"]), tuple(its["clusters"]), its["signed"])
+        for name, its in found["readings"].items()
+    }
+    return Probed(found["prompts"], readings)
+
+
+def rounds_of(jobs: Sequence[Job], done: int, prompts: int) -> list[Job]:
+    """The jobs of all rounds that are left, round after round."""
+    cuts = [(first, min(first + ROUND, prompts)) for first in range(done, prompts, ROUND)]
+    return [replace(job, prompts=cut) for cut in cuts for job in jobs]
+
+
+def write_rounds(store: Profile, found: Iterable[Found], families: Mapping[str, str], pairs: int) -> None:
+    """Keep each round as soon as it is whole, of so many pairs; rounds may come mixed, but are kept in order."""
+    waiting: dict[int, list[Found]] = {}
+    for one in found:
+        waiting.setdefault(one.prompts[0], []).append(one)
+        while len(waiting.get(done := probed(store).prompts, ())) == pairs:
+            _write_round(store, [one for one in waiting.pop(done) if one.responses], families)
+
+
+def _write_round(store: Profile, found: Sequence[Found], families: Mapping[str, str]) -> None:
+    """Put what a round found behind what earlier ones did, and estimate anew."""
+    if not found:
+        raise MeasurementError(
+            "no layer can be probed: the denoiser runs none of them; measure with --method exhaustive"
+        )
+    readings = _longer(probed(store).readings, found[0].readings)
+    held = responses_of(store)
+    exact = store.measured("exhaustive")
+    measurements, responses = [], []
+    for one in found:
+        sums = {metric: _wider(held.get((*one.pair, metric)), new) for metric, new in one.responses.items()}
+        responses += [response_of(one.pair, metric, all_) for metric, all_ in sums.items()]
+        if one.pair not in exact:
+            measurements += [measurement_of(*one.pair, metric, readings[metric], all_) for metric, all_ in sums.items()]
+    value = {"prompts": found[0].prompts[1], "readings": {name: asdict(its) for name, its in readings.items()}}
+    store.write_measurements(measurements, families, responses, {PROBED: value})
+
+
+def response_of(pair: Pair, metric: str, sums: Sums) -> Response:
+    """As the profile holds it."""
+    return Response(*pair, metric, len(sums), np.asarray(sums, "<f4").tobytes())
+
+
+def responses_of(store: Profile, pairs: Mapping[str, str] | None = None) -> dict[tuple[str, str, str], Sums]:
+    """(layer, scheme, metric) -> (K, S); with `pairs`, of each layer's scheme alone."""
+    return {
+        (r.layer, r.scheme, r.metric): np.frombuffer(r.sums, "<f4").reshape(r.probes, -1)
+        for r in store.responses(pairs)
+    }
+
+
+def _longer(old: Mapping[str, Reading], new: Mapping[str, Reading]) -> dict[str, Reading]:
+    none = Reading((), (), False)
+    return {
+        name: Reading(old.get(name, none).strata + its.strata, old.get(name, none).clusters + its.clusters, its.signed)
+        for name, its in new.items()
+    }
+
+
+def _wider(old: Sums | None, new: Sums) -> Sums:
+    return new if old is None else np.concatenate([old, new], axis=1)
