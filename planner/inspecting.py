@@ -15,7 +15,12 @@ from planner.units import show_bytes, show_milliseconds
 from plans.plan import Plan, load_plan
 
 STEP_NAMES = {"bytes": "MiB", "ms": "millisecond"}  # the steps of `recording.STEPS`
-EXTRAS = {"highspy": "the HiGHS solver", "triton": "GPU kernels", "peft": "LoRA adapters"}
+EXTRAS = {
+    "ray": "measuring by many workers",
+    "highspy": "the HiGHS solver",
+    "triton": "GPU kernels",
+    "peft": "LoRA adapters",
+}
 
 
 def inspect_file(path: Path) -> str:
@@ -82,11 +87,12 @@ def _profile_text(path: Path) -> str:
         header, costs, measured = store.header(), store.costs(), store.measured()
         wanted = {(c.layer, c.scheme) for c in costs if c.scheme != "keep"}
         rows = [_scheme_row(store.measurements(), costs, scheme) for scheme in store.schemes()]
-        settings = header["settings"]
+        settings, layers = header["settings"], len(store.layers())
+    # costs name the candidates; a share of a profile may lack them
+    counted = f"{len(wanted & measured)} of {len(wanted)}" if wanted else str(len(measured))
     lines = [
-        f"profile of {header['model']['name']} ({len({c.layer for c in costs})} layers, "
-        f"fingerprint {header['model']['fingerprint'][:12]})",
-        f"measured: {len(wanted & measured)} of {len(wanted)} (layer, scheme), on {len(settings['prompts'])} prompts, "
+        f"profile of {header['model']['name']} ({layers} layers, fingerprint {header['model']['fingerprint'][:12]})",
+        f"measured: {counted} (layer, scheme), on {len(settings['prompts'])} prompts, "
         f"{settings['generation']['steps']} steps",
         "all layers at one scheme, sums:",
         str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)),
@@ -112,6 +118,8 @@ def doctor_text() -> str:
     """Which kernels, solvers, metrics and extras are available here, or why not."""
     import torch
 
+    from planner.engines import ENGINES
+    from planner.methods import METHODS
     from plans.formats import FORMATS
     from plans.kernels import KERNELS, available_kernels
     from sensitivity.metrics import METRICS
@@ -127,6 +135,8 @@ def doctor_text() -> str:
     rows += [("solver", s.name, s.about) for s in STRATEGIES]
     rows += [("backend", b.name, b.missing() or f"ready: {b.about}") for b in BACKENDS]
     rows += [("metric", f"{metric.family}: {name}", metric.says) for name, metric in METRICS.items()]
+    rows += [("method", name, method.says) for name, method in METHODS.items()]
+    rows += [("engine", name, engine.missing() or f"ready: {engine.about}") for name, engine in ENGINES.items()]
     for name, what in EXTRAS.items():
         version = importlib.metadata.version(name) if importlib.util.find_spec(name) else None
         rows.append(("extra", name, f"{what}: {version or f'not installed; pip install {name}'}"))

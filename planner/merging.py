@@ -1,7 +1,7 @@
 """Profiles measured apart, as one: each holds a part of the (layer, scheme) grid. Imports no torch.
 
-They must be of one model, with the same layers, schemes, settings, versions, processor and device: what a loss is depends
-on all of these. Only the number of threads may differ, which moves a loss by rounding alone.
+They must be of one model, with the same layers, schemes, settings, versions, processor and device: what a loss is
+depends on all of these. Only the number of threads may differ, which moves a loss by rounding alone.
 
 Milliseconds belong to the machine that timed them, so that costs are never mixed: all come from one profile, and with
 them the account of the machine. Where several profiles hold costs that differ, the user says whose to take. Losses mix

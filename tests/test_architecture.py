@@ -25,7 +25,8 @@ PYTHON_NAMES = {"apply": "paint", "import": "import_profile"}  # verbs that are 
 WITHOUT_TORCH = (
     "planner", "planner.cli", "planner.workflow", "planner.errors", "planner.units", "planner.formulate",
     "planner.solving", "planner.recording", "planner.verifying", "planner.explaining",
-    "planner.sweeping", "planner.candidates", "planner.arguments", "planner.cli_solve", "planner.store",
+    "planner.sweeping", "planner.candidates", "planner.merging", "planner.engines",
+    "planner.methods", "planner.methods.base", "planner.arguments", "planner.cli_solve", "planner.store",
     "planner.graph", "planner.ranges", "planner.inspecting", "planner.scenes", "planner.prompts",
     "planner.foreign.mixdq", "plans", "plans.scheme", "plans.plan", "plans.plan_schema", "sensitivity",
     "sensitivity.table", "solvers", "solvers.solve", "solvers.explain", "solvers.baselines", "solvers.split",
@@ -143,6 +144,8 @@ def test_names_in_the_help_are_those_of_the_tables() -> None:
 
 
 def test_the_doctor_names_every_member_of_every_family() -> None:
+    from planner.engines import ENGINES
+    from planner.methods import METHODS
     from plans.formats import FORMATS
     from plans.kernels import KERNELS
     from sensitivity.metrics import METRICS
@@ -151,7 +154,7 @@ def test_the_doctor_names_every_member_of_every_family() -> None:
 
     text = workflow.doctor()
     solvers = (row.name for row in (*BACKENDS, *STRATEGIES))
-    for name in (*FORMATS, *KERNELS, *METRICS, *solvers):
+    for name in (*FORMATS, *KERNELS, *METRICS, *METHODS, *ENGINES, *solvers):
         assert re.search(rf"\b{name}\b", text), name
 
 

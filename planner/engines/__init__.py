@@ -27,9 +27,9 @@ class Engine:
     sited: bool
     about: str
 
-    def missing(self) -> str | None:
-        """Why it cannot run here and what to install, or None."""
-        answer: str | None = import_module(self.module).missing()
+    def missing(self, site: Site | None = None) -> str | None:
+        """Why it cannot run from here at the site and what to do, or None."""
+        answer: str | None = import_module(self.module).missing(site or Site())
         return answer
 
     def share(self, site: Site) -> int:
@@ -65,6 +65,6 @@ def engine_named(name: str, site: Site) -> Engine:
         raise UserError(f"the engine {name} takes neither --address nor --workers; add --engine {sited}")
     if site.workers is not None and site.workers < 1:
         raise UserError(f"{site.workers} workers measure nothing; ask for at least 1")
-    if reason := engine.missing():
+    if reason := engine.missing(site):
         raise UserError(f"the engine {name} cannot run: {reason}")
     return engine

@@ -9,7 +9,7 @@ from planner.methods.base import Found, Job
 from planner.station import Context, Station
 
 
-def missing() -> None:
+def missing(site: Site) -> None:
     """It is always there."""
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import importlib.util
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from planner.station import Context, Station, open_station
 
 RETRIES = 2  # of a job whose worker died
 _STORE = 100 * 2**20  # bytes of the object store of a cluster that is started here: results are small
+_WAIT = 5.0  # seconds for the head of a cluster to answer
 _ROOM = 3  # weights' sizes that a worker is reckoned to need in memory
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -31,14 +33,23 @@ _QUIET = {
 }
 
 
-def missing() -> str | None:
-    """What to install, or None."""
-    return None if importlib.util.find_spec("ray") else "ray is not installed; pip install 'bitplan[ray]'"
+def missing(site: Site) -> str | None:
+    """What to install, why the address cannot be reached (Ray itself would try for minutes), or None."""
+    if not importlib.util.find_spec("ray"):
+        return "ray is not installed; pip install 'bitplan[ray]'"
+    if site.address in (None, "auto"):
+        return None
+    host, _, port = str(site.address).rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _WAIT).close()
+    except (OSError, ValueError) as error:
+        return f"no cluster answers at {site.address} ({error}); give the HOST:PORT that `ray start --head` printed"
+    return None
 
 
 def run(context: Context, jobs: Sequence[Job], here: Callable[[], Station], site: Site) -> Iterator[Found]:
     """See `Engine.run`. A job is given up when its worker has died `RETRIES` + 1 times."""
-    with _cluster(site) as ray:
+    with cluster(site) as ray:
         crew = crew_of(ray.nodes(), len(jobs), _ROOM * context.size, site.workers)
         hire = ray.remote(Worker).options(
             num_cpus=crew.threads, max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD"
@@ -94,7 +105,7 @@ def crew_of(nodes: Sequence[Mapping[str, Any]], jobs: int, need: int, workers: i
 
 
 @contextlib.contextmanager
-def _cluster(site: Site) -> Iterator[Any]:
+def cluster(site: Site) -> Iterator[Any]:
     """The module `ray`, connected; what was not connected before is disconnected again, and a local cluster stopped."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -123,12 +134,14 @@ def _cluster(site: Site) -> Iterator[Any]:
 def _anywhere(context: Context) -> Context:
     """The same with full paths, for a worker's working folder is another."""
     settings = context.settings
-    paths = {
-        name: str(Path(place).absolute())
-        for name in ("pipeline", "clip")
-        if (place := getattr(settings, name)) and Path(place).is_dir()
-    }
-    return dataclasses.replace(context, settings=dataclasses.replace(settings, **paths))
+    found = dataclasses.replace(
+        settings, pipeline=_full(settings.pipeline), clip=settings.clip and _full(settings.clip)
+    )
+    return dataclasses.replace(context, settings=found)
+
+
+def _full(place: str) -> str:
+    return str(Path(place).absolute()) if Path(place).is_dir() else place
 
 
 def _streams(ray: Any, workers: Sequence[Any], context: Any, jobs: Sequence[Job]) -> Iterator[Found]:

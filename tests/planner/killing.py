@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from planner.store import ProfileError, content_digest, open_profile
 
@@ -25,11 +26,12 @@ class Run:
     clip: Path
     prompts: Path
     out: Path
+    options: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
         places = (str(self.folder), "--clip", str(self.clip), "--prompts", str(self.prompts), "--out", str(self.out))
-        return [sys.executable, "-m", "planner.cli", "profile", *places, *SETTINGS]
+        return [sys.executable, "-m", "planner.cli", "profile", *places, *SETTINGS, *self.options]
 
 
 def progress(path: Path) -> int:
@@ -65,3 +67,23 @@ def kills(run: Run, total: int, times: int, seed: int) -> Iterator[tuple[int, in
     for goal in sorted(rng.randrange(1, total - 8) for _ in range(times)):
         before = progress(run.out)
         yield before, kill_at(run, max(goal, before + 1), rng.uniform(0, 0.02))
+
+
+def workers_below(pid: int) -> list[int]:
+    """The Ray workers among the descendants of a process that have measured or are measuring, by their pids."""
+    import psutil
+
+    try:
+        family = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return [process.pid for process in family if "ray::Worker" in " ".join(_title(process))]
+
+
+def _title(process: Any) -> list[str]:
+    import psutil
+
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
