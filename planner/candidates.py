@@ -11,6 +11,7 @@ from planner.errors import UserError
 from planner.formulate import Evidence, scale_of
 from plans.plan import Plan, save_plan
 
+JOINT = "joint"  # what `--rerank` calls the estimate with interactions
 PROMPTS = 8  # held-out ones to measure on, where none are given
 Losses = Mapping[str, tuple[float, float]]  # metric -> (mean, standard error)
 

@@ -30,7 +30,7 @@ def main() -> None:
 @click.option("--timesteps", type=click.IntRange(1), default=4, show_default=True,
               help="Denoiser calls that are judged by their own output.")  # fmt: skip
 @click.option("--method", type=click.Choice(list(METHODS)), default="probes", show_default=True,
-              help="probes: estimate all from a few backward passes, check some; exhaustive: one run for each.")  # fmt: skip
+              help="probes: all from a few backward passes, some checked; exhaustive: a run for each.")  # fmt: skip
 @click.option("--probes", type=click.IntRange(1), default=8, show_default=True, help="Probes of each image metric.")
 @click.option("--checks", type=click.IntRange(0), default=16, show_default=True,
               help="Estimates that are measured exhaustively, too.")  # fmt: skip
@@ -53,7 +53,7 @@ def profile(pipeline: str, out: Path, schemes: str | None, components: str, thre
     click.echo(f"wrote {out}; next: bitplan solve {out} --memory 30% --out P.plan.yaml")
 
 
-for _command in (cli_solve.solve, cli_solve.frontier, cli_solve.verify, cli_solve.why):
+for _command in (cli_solve.solve, cli_solve.frontier, cli_solve.verify, cli_solve.why, cli_solve.predict):
     main.add_command(_command)
 
 

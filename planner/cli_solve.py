@@ -51,7 +51,8 @@ _BACKEND = click.option("--backend", help="highs or cbc [the first that is there
 @click.option("--candidates", type=click.IntRange(1), default=1, show_default=True, help="How many plans.")
 @click.option("--distance", type=click.IntRange(1), default=1, show_default=True,
               help="In how many layers any two of them differ.")  # fmt: skip
-@click.option("--rerank", metavar="PIPELINE", help="Measure the plans on it and take the best.")
+@click.option("--rerank", metavar="PIPELINE|joint",
+              help="Measure the plans on it, or estimate them with interactions, and take the best.")  # fmt: skip
 @click.option("--prompts", type=FILE, help="For --rerank: a file with one prompt a line [8 held-out ones].")
 @click.option("--clip", help="For --rerank: folder or hub id of the CLIPModel that measures alignment.")
 @guarded
@@ -119,3 +120,15 @@ def why(plan: Path, profile: Path, layer: str, **rest: Any) -> None:
     from planner import workflow
 
     click.echo(str(workflow.why(plan, profile, layer, **rest)))
+
+
+@click.command()
+@click.argument("plan", type=FILE)
+@click.argument("profile", type=FILE)
+@guarded
+def predict(plan: Path, profile: Path) -> None:
+    """What PLAN does as a whole: its layers' losses added up, and with their interactions."""
+    from planner import workflow
+    from planner.predicting import prediction_text
+
+    click.echo(prediction_text(workflow.predict(plan, profile)))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import UserError
+from planner.probing import PROBED
 from planner.store import Profile, open_profile
 from sensitivity.table import Measurement
 
@@ -63,6 +64,9 @@ def _check_same(first: Profile, other: Profile) -> None:
     metrics = first.families(), other.families()
     if all(metrics) and metrics[0] != metrics[1]:
         raise _different("metrics", *metrics, first, other)
+    rounds = tuple(store.baseline().get(PROBED) for store in (first, other))
+    if all(rounds):
+        _compare("probed", *rounds, first, other)
     seen, again = first.ranges(), other.ranges()
     for layer in seen.keys() & again.keys():
         if not _near(seen[layer], again[layer]):
@@ -153,7 +157,8 @@ def _write(stores: Sequence[Profile], timed: Profile, rows: Rows, out: Path) -> 
             store.write_ranges(timed.ranges() or next((old.ranges() for old in stores if old.ranges()), {}))
             store.write_costs(timed.costs())
             families = {metric: family for old in stores for metric, family in old.families().items()}
-            store.write_measurements((m for found in rows.values() for m in found), families)
+            responses = {(r.layer, r.scheme, r.metric): r for old in stores for r in old.responses()}
+            store.write_measurements((m for found in rows.values() for m in found), families, responses.values())
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 pipeline -> layer graph -> calibration -> costs and sensitivities -> X.profile        profile
 X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve, frontier
-P.plan.yaml + X.profile -> does it hold, and why is it so                             verify, why
+P.plan.yaml + X.profile -> does it hold, why is it so, what does it do as a whole     verify, why, predict
 P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore
 P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                evaluate
 """
@@ -19,6 +19,7 @@ from planner.arguments import PathLike
 
 if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs no torch
     from planner.explaining import Why
+    from planner.predicting import Prediction
     from planner.report import Evaluation
     from planner.sweeping import Frontier
     from planner.verifying import Verdict
@@ -53,8 +54,8 @@ def profile(
 
     pipeline: `scenes`, a folder or a hub id; prompts: a file with one a line, or the prompts, else `count` built-in
     ones; timesteps: denoiser calls judged by their own output; clip: the CLIPModel that measures alignment.
-    method: a name of `planner.methods.METHODS`; probes: of each metric of the image; checks: estimates that are measured
-    exhaustively, too; time: `10m`, after which nothing more is begun, with what is there a usable profile.
+    method: a name of `planner.methods.METHODS`; probes: of each metric of the image; checks: how many estimates are
+    measured exhaustively, too; time: `10m`, after which nothing more is begun, with what is there a usable profile.
     engine: a name of `planner.engines.ENGINES`; address, workers: of its cluster; part: `2/3` measures the second third
     alone, for `merge`.
     """
@@ -94,7 +95,7 @@ def solve(
     scheme everywhere instead of solving; pins: layer -> scheme; confidence: plan with upper bounds of the losses; gap:
     share of the objective that may stay unproven; worth: also what more of each budget would save; candidates: so many
     plans, any two of which differ in `distance` layers, as P.1.plan.yaml and so on; rerank: the pipeline on which they
-    are measured, the best becoming `out`. Raises InfeasibleError.
+    are measured, or `joint` for estimates with interactions; the best becomes `out`. Raises InfeasibleError.
     """
     from planner import candidates as several
     from planner import solving
@@ -111,6 +112,12 @@ def solve(
         several.save_candidates(plans, Path(out))
         if not rerank:
             return plans[0]
+        if rerank == several.JOINT:
+            from planner.predicting import losses_of_plan
+
+            return several.rank(
+                plans, Path(out), solving.read_evidence(store), lambda plan: losses_of_plan(plan, store)
+            )
         from planner.ranking import measurer
 
         chosen = arguments.prompts_of(prompts, lambda: arguments.held_out(rerank, several.PROMPTS))
@@ -160,6 +167,18 @@ def verify(
 
     with open_profile(profile) as store:
         return verifying.check(arguments.plan_in(plan), store, Effort(time_limit, 0.0, backend) if prove else None)
+
+
+def predict(plan: Plan | PathLike, profile: PathLike) -> dict[str, Prediction]:
+    """What a whole plan does to each metric: the sum of its layers' losses, and with their interactions.
+
+    From the responses in a profile made by probes, in a moment. Raises UserError, PlanError.
+    """
+    from planner.predicting import predict_plan
+    from planner.store import open_profile
+
+    with open_profile(profile) as store:
+        return predict_plan(arguments.plan_in(plan), store)
 
 
 def why(

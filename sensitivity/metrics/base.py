@@ -16,9 +16,9 @@ class Metric:
     reads: the reading that it compares (a key of `sensitivity.outcome.READINGS`).
     says: what its number means, in a few words for tables.
     function: (full, variant) -> float64 losses, one a sample. Both are that reading, samples first.
-    probe: (full, generator) -> weights v shaped like `full`. Of the change d of a reading, small, v.d estimates the loss
-    of a sample: for a signed metric v is its gradient and v.d the loss to first order; for the others v is random, with
-    E[(v.d)^2] the loss to second order, their gradient being 0 at d = 0. None: it can be measured only exhaustively.
+    probe: (full, generator) -> weights v shaped like `full`, by which a small change d of the reading tells the loss:
+    for a signed metric v is its gradient and v.d the loss to first order; for the others v is random, with E[(v.d)^2]
+    the loss to second order, their gradient being 0 at d = 0. None: it can be measured only exhaustively.
     signed: a sample may be negative. symmetric: full and variant may be swapped.
     """
 

@@ -15,7 +15,20 @@ from typing import Any
 
 from planner.store import ProfileError, content_digest, open_profile
 
-SETTINGS = ("--schemes", "w2ma8", "--steps", "2", "--timesteps", "1", "--guidance", "2", "--threads", "1")
+SETTINGS = (
+    "--method",
+    "exhaustive",
+    "--schemes",
+    "w2ma8",
+    "--steps",
+    "2",
+    "--timesteps",
+    "1",
+    "--guidance",
+    "2",
+    "--threads",
+    "1",
+)
 
 
 @dataclass(frozen=True)

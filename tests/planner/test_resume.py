@@ -25,7 +25,7 @@ def test_killed_runs_end_like_an_undisturbed_one(run: Run, tmp_path: Path) -> No
     whole = tmp_path / "whole.profile"
     planner.profile(
         str(run.folder), whole, prompts=run.prompts, schemes=("w2ma8",), clip=str(run.clip), steps=2, timesteps=1,
-        guidance=2.0,
+        guidance=2.0, method="exhaustive",
     )  # fmt: skip
     moments = list(kills(run, progress(whole), KILLS, seed=0))
     assert len(moments) == KILLS
@@ -42,7 +42,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(run: Run, bitplan: Any, monke
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(profiling, "_measure_losses", interrupted)
+    monkeypatch.setattr(profiling, "by_probes", interrupted)
     result = bitplan(*run.command[3:])
     assert result.exit_code == 130
     assert "goes on from there" in result.stderr
