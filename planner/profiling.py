@@ -143,7 +143,7 @@ def _measure_losses(
 
     variants = {(c.layer, str(c.scheme)): context(c) for c in rest}
     modules = subject.modules
-    start = recorded(subject.pipe, rig, {modules[c.layer] for c in rest})
+    start = recorded(subject.pipe, rig, dict.fromkeys(modules[c.layer] for c in rest))
     measured = measure_layers(
         variants, lambda layer: run_from(start, modules[layer]), rig.reference, encoder=encoder, prompts=prompts
     )
