@@ -2,10 +2,11 @@
 
     python -m benchmarks.exhaustive [--sample 24] [--pairs 3] [--seed 0]
 
-`scenes`, 8 prompts, 8 steps, 4 replayed denoiser calls, one thread; times are CPU seconds. A random sample of (layer, scheme), each once with
-whole runs and once resumed, in turn: the medians of the pairs' ratios (time resumed / time whole) for the replay of the
-denoiser, for the images, and for all that a measurement takes, metrics too. Also the time of recording; and one
-denoiser call with its batch repeated, per repeat: whether several schemes of a layer in one batch would pay here.
+`scenes`, 8 prompts, 8 steps, 4 replayed denoiser calls, one thread; all times are CPU seconds. A random sample of
+(layer, scheme), each with whole runs and resumed, in turn: the medians of the pairs' ratios (time resumed / time whole)
+for the replay of the denoiser, for the images, and for all that a measurement takes, metrics too. Also the time of
+recording; and one denoiser call with its batch repeated, per repeat: whether several schemes of a layer in one batch
+would pay here.
 Writes benchmarks/results/exhaustive.json.
 """
 
@@ -46,7 +47,7 @@ Ranges = dict[str, ActivationRange]
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Of this process's one thread, which other work on the machine disturbs less than it does the clock on the wall."""
+    """Of this process's one thread: other work on the machine disturbs them less than the clock on the wall."""
     start = time.process_time()
     work()
     return time.process_time() - start

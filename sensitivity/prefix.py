@@ -96,8 +96,9 @@ def record(
 def resumed(prefix: Prefix, layer: nn.Module, known: tuple[nn.Module, object] | None = None) -> Iterator[None]:
     """For the length of the `with`, the same run as was recorded skips what ended before its first call of `layer`.
 
-    Only `layer` may compute otherwise than it did then. known: a module and what its first call returns with `layer`
-    as it is now; not used where `layer` came before that call, or where the call is one to be computed.
+    Only `layer` may compute otherwise than it did then, and only where it is called. known: a module and what its first
+    call returns with `layer` as it is now; not used where `layer` came before that call, or where a look-up could not
+    stand for it.
     """
     queues = prefix.ready(layer, known)
     with _forwards({m: partial(_look_up, iter(queue), m.forward) for m, queue in queues.items()}):

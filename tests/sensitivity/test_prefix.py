@@ -94,6 +94,23 @@ class Unknown(Net):
         return self.tail(box.value)
 
 
+class Scale(nn.Module):
+    def forward(self, x: Tensor, box: Box | None = None) -> Tensor:
+        return 2 * x if box is None else 3 * x + box.value
+
+
+class Often(Net):
+    """Modules called often before the last layer, once with an argument that forbids a look-up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = Scale()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.scale(self.head(x), Box(x))
+        return self.tail(self.middle(self.scale(self.middle(y))) + y)
+
+
 class Pairs(nn.Module):
     def forward(self, *, x: Tensor) -> dict[str, Any]:
         return {"both": [x, x + 1], "none": None}
@@ -146,7 +163,7 @@ def toy(kind: type[Net]) -> Callable[[], tuple[nn.Module, dict[str, Any]]]:
     return lambda: (kind(), {"x": torch.randn(3, 6)})
 
 
-MODELS = [unet, transformer, *map(toy, (Twice, InPlace, Appending, Unknown, Trees, Lucky))]
+MODELS = [unet, transformer, *map(toy, (Twice, Often, InPlace, Appending, Unknown, Trees, Lucky))]
 
 
 def run_of(model: nn.Module, inputs: dict[str, Any]) -> Callable[[], Tensor]:
@@ -218,7 +235,7 @@ def leaf_calls(model: nn.Module, run: Callable[[], Tensor], prefix: Prefix, laye
     return found
 
 
-@pytest.mark.parametrize("build", [unet, transformer])
+@pytest.mark.parametrize("build", [unet, transformer, toy(Often)])
 def test_only_what_follows_is_computed(build):
     model, inputs = build()
     run = run_of(model, inputs)
@@ -269,6 +286,14 @@ def test_what_the_first_call_returns_may_be_known():
     full = run()
     with resumed(prefix, net.tail, known=(nn.Linear(1, 1), None)):
         assert torch.equal(run(), full)
+
+
+def test_only_the_first_call_is_known():
+    net = Often()
+    run = run_of(net, {"x": torch.randn(3, 6)})
+    full = run()
+    with resumed(record([net], run), net.tail, known=(net.middle, torch.ones(3, 6))):
+        assert torch.equal(run(), full)  # the second call's output is looked up
 
 
 def test_forwards_that_were_there_before_are_put_back():
