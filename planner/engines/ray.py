@@ -97,9 +97,10 @@ def crew_of(nodes: Sequence[Mapping[str, Any]], jobs: int, need: int, workers: i
     cpus = [int(node.get("CPU", 0)) for node in alive]
     if workers is None:
         fitting = sum(min(n, int(node.get("memory", 0)) // max(need, 1)) for n, node in zip(cpus, alive, strict=True))
-        workers = max(1, min(jobs, fitting))
+        workers = max(1, fitting)
     if sum(cpus) < workers:
         raise UserError(f"the cluster has {sum(cpus)} CPUs for {workers} workers; ask for fewer with --workers")
+    workers = min(workers, jobs)
     threads = max(n for n in range(1, max(cpus) + 1) if sum(have // n for have in cpus) >= workers)
     return Crew(workers, threads)
 
