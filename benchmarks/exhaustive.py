@@ -121,7 +121,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     picked = np.random.default_rng(args.seed).choice(len(everything), args.sample, replace=False)
     some = [everything[i] for i in sorted(picked)]
     made: list[Recorded] = []
-    recording = seconds(lambda: made.append(recorded(pipe, rig, subject.modules.values())))
+    recording = seconds(lambda: made.append(recorded(pipe, rig)))
     [start] = made
     context = {"reference": rig.reference, "encoder": encoder, "prompts": prompts}
     whole = losses(subject, ranges, some, lambda _: rig.run(), context)

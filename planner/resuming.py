@@ -22,16 +22,15 @@ TOLERANCE = (
 @dataclass(frozen=True, eq=False)
 class Recorded:
     """A rig with what it computes in full precision. calls: one for each replayed call of the denoiser; painting: of
-    the images; proven: the layers at which resuming was seen to give the reference again."""
+    the images."""
 
     rig: Rig
     calls: tuple[Prefix, ...]
     painting: Prefix
-    proven: frozenset[nn.Module]
 
 
-def recorded(pipe: Any, rig: Rig, layers: Iterable[nn.Module], limit: int = LIMIT) -> Recorded:
-    """Record the rig's run, in the time of one measurement, and try resuming at each of `layers` without a change.
+def recorded(pipe: Any, rig: Rig, limit: int = LIMIT) -> Recorded:
+    """Record the rig's run, in the time of one measurement.
 
     limit: bytes of outputs to hold over all replayed calls; beyond it more is computed again. Of the images' run only
     outputs of outermost modules are held: such as the text encoder's and the denoiser's, which are small.
@@ -40,8 +39,7 @@ def recorded(pipe: Any, rig: Rig, layers: Iterable[nn.Module], limit: int = LIMI
     with torch.no_grad():
         calls = tuple(record([rig.denoiser], lambda c=c: rig.denoiser(*c.args, **c.kwargs), share) for c in rig.calls)
         parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-        found = Recorded(rig, calls, record(parts, rig.paint, limit, deepest=0), frozenset())
-    return Recorded(rig, calls, found.painting, frozenset(_proven(found, tuple(layers))))
+        return Recorded(rig, calls, record(parts, rig.paint, limit, deepest=0))
 
 
 def run_from(recorded: Recorded, layer: nn.Module, images: bool = True) -> Outcome:
@@ -50,10 +48,25 @@ def run_from(recorded: Recorded, layer: nn.Module, images: bool = True) -> Outco
     The first denoiser call of the images is the first that is replayed, so it is not computed again either.
     """
     rig = recorded.rig
-    if layer not in recorded.proven:
-        return rig.run()
     returned = [_call(recorded, place, layer) for place in range(len(rig.calls))]
     return outcome_of(returned, rig.prompts, _paint(recorded, layer, returned[0]) if images else None)
+
+
+def proven(recorded: Recorded, layers: Iterable[nn.Module]) -> frozenset[nn.Module]:
+    """Of `layers`, those at which a run that resumes without a change gives the reference again: one replayed call
+    of each, and the images of the first. A module that keeps a state between calls cannot be skipped, and there is no
+    telling one by looking."""
+    reference, found = recorded.rig.reference, []
+    for layer in layers:
+        try:
+            first = _call(recorded, 0, layer)
+            same = _same(first_tensor(first), reference.denoised)
+            if same and not found:
+                same = _same(_paint(recorded, layer, first), reference.images)
+        except Exception:  # whatever a module that misses its state throws: the whole run will do
+            same = False
+        found += [layer] * same
+    return frozenset(found)
 
 
 @torch.no_grad()
@@ -66,22 +79,6 @@ def _call(recorded: Recorded, place: int, layer: nn.Module) -> Any:
 def _paint(recorded: Recorded, layer: nn.Module, first: object) -> torch.Tensor:
     with resumed(recorded.painting, layer, known=(recorded.rig.denoiser, first)):
         return recorded.rig.paint()
-
-
-def _proven(recorded: Recorded, layers: tuple[nn.Module, ...]) -> list[nn.Module]:
-    """The layers where one replayed call, and for the first of them the images, come out as in the reference: a
-    module that keeps a state between calls cannot be skipped, and there is no telling one by looking."""
-    reference, proven = recorded.rig.reference, []
-    for layer in layers:
-        try:
-            first = _call(recorded, 0, layer)
-            same = _same(first_tensor(first), reference.denoised)
-            if same and not proven:
-                same = _same(_paint(recorded, layer, first), reference.images)
-        except Exception:  # whatever a module that misses its state throws: the whole run will do
-            same = False
-        proven += [layer] * same
-    return proven
 
 
 def _same(again: torch.Tensor, reference: torch.Tensor | None) -> bool:

@@ -78,7 +78,7 @@ class Station:
     @cached_property
     def recorded(self) -> Recorded:
         """The rig with what it computes before each layer."""
-        return recorded(self.pipe, self.rig, [self.module(layer.address) for layer in self.context.graph.layers])
+        return recorded(self.pipe, self.rig)
 
     def module(self, layer: str) -> nn.Module:
         """The float layer of that address."""

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from planner.methods.base import Found, Job
-from planner.resuming import run_from
+from planner.resuming import proven, run_from
 from planner.station import Station
 from sensitivity.exhaustive import measure_layers
+from sensitivity.outcome import Outcome
+
+WORTHWHILE = 2  # measurements a layer: resuming saves a quarter of each, recording takes as long as several
 
 
 def measure(station: Station, job: Job) -> Iterator[Found]:
-    """One run of the rig for each pair of the job, from where its layer first acts. Raises MeasurementError."""
+    """One run of the rig for each pair of the job. Raises MeasurementError."""
     packed: dict[Any, Any] = {}  # weights that schemes of one layer share
     variants = {pair: partial(station.variant, *pair, packed) for pair in job.pairs}
     measured = measure_layers(
-        variants,
-        lambda layer: run_from(station.recorded, station.module(layer)),
-        station.rig.reference,
-        encoder=station.encoder,
+        variants, _runner(station, job), station.rig.reference, encoder=station.encoder,
         prompts=station.context.settings.prompts,
-    )
+    )  # fmt: skip
     for rows in measured:
         yield Found((rows[0].layer, rows[0].scheme), tuple(rows))
+
+
+def _runner(station: Station, job: Job) -> Callable[[str], Outcome]:
+    """From where the changed layer first acts; the whole run where recording that would cost more than it saves."""
+    modules = {layer: station.module(layer) for layer in job.layers}
+    if len(job.pairs) < WORTHWHILE * len(modules):
+        return lambda _: station.rig.run()
+    safe = proven(station.recorded, dict.fromkeys(modules.values()))
+    return lambda layer: run_from(station.recorded, modules[layer]) if modules[layer] in safe else station.rig.run()

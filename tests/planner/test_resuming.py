@@ -11,9 +11,10 @@ from torch import nn
 
 from planner import profiling
 from planner.measure import Rig, build_rig
+from planner.methods import exhaustive
 from planner.pipelines import SCENES, Generation, load_encoder, load_pipeline
 from planner.prompts import built_in_prompts
-from planner.resuming import Recorded, recorded, run_from
+from planner.resuming import Recorded, proven, recorded, run_from
 from planner.store import open_profile
 from plans.scheme import parse_scheme
 from plans.swap import find_layer, variant
@@ -43,8 +44,8 @@ def compare(pipe: Any, encoder: Encoder, paths: dict[str, tuple[str, ...]], rig:
     parts = {name: getattr(pipe, name) for name in paths}
     layers = [f"{name}.{path}" for name, some in paths.items() for path in some]
     modules = {layer: find_layer(parts, layer) for layer in layers}
-    start = recorded(pipe, rig, modules.values())
-    assert start.proven == set(modules.values())
+    start = recorded(pipe, rig)
+    assert proven(start, modules.values()) == set(modules.values())
     variants = {
         (layer, text): lambda layer=layer, text=text: variant(parts, layer, parse_scheme(text))
         for layer in layers for text in SCHEMES
@@ -102,7 +103,7 @@ def work(start: Recorded, layer: nn.Module, module: nn.Module, images: bool = Tr
 def test_what_is_not_computed_again(pipe: Any, rig: Rig) -> None:
     """Of 3 steps, 2 of which are replayed, the images' first is the first replayed one."""
     unet = pipe.unet
-    start = recorded(pipe, rig, [unet.conv_in, unet.conv_out, pipe.vae.decoder.conv_out])
+    start = recorded(pipe, rig)
     assert work(start, unet.conv_in, unet.conv_out) == 2 + 2
     assert work(start, unet.conv_out, unet.conv_in) == 2
     assert work(start, unet.conv_in, unet.conv_out, images=False) == 2
@@ -113,7 +114,7 @@ def test_what_is_not_computed_again(pipe: Any, rig: Rig) -> None:
 
 def test_without_memory_the_answers_are_the_same(pipe: Any, rig: Rig) -> None:
     layer = pipe.unet.conv_out
-    start = recorded(pipe, rig, [layer], limit=0)
+    start = recorded(pipe, rig, limit=0)
     with variant({"unet": pipe.unet}, "unet.conv_out", parse_scheme("w3ma8")):
         assert torch.equal(run_from(start, layer).images, rig.run().images)
     assert work(start, layer, pipe.unet.conv_in) == 2 + 3
@@ -135,8 +136,8 @@ def test_a_module_with_a_state_is_never_skipped(pipe: Any, how: str) -> None:
     head.forward = leave
     tail.register_forward_hook(take)
     rig = build_rig(pipe, pipe.unet, tiny.PROMPTS, Generation(3, 2.0), 2)
-    start = recorded(pipe, rig, [head, tail])
-    assert start.proven == {head}
+    start = recorded(pipe, rig)
+    assert proven(start, [head, tail]) == {head}
     with variant({"unet": pipe.unet}, "unet.conv_out", parse_scheme("w3ma8")):
         assert torch.equal(run_from(start, tail).denoised, rig.run().denoised)
 
@@ -144,15 +145,15 @@ def test_a_module_with_a_state_is_never_skipped(pipe: Any, how: str) -> None:
 def test_profiles_are_measured_this_way(pipe: Any, tmp_path: Path, clip_folder: Path, monkeypatch: Any) -> None:
     """And read as those of whole runs, to the last digit."""
     generation = Generation(2, 2.0)
-    settings = profiling.Settings("tiny", tiny.PROMPTS, ("w8a8", "w2ma8"), generation, 2, (), None)
+    settings = profiling.Settings("tiny", tiny.PROMPTS, ("w8a8", "w2ma8"), generation, 2, 1, (), None)
     encoder, rows = load_encoder("", str(clip_folder)), []
     subject = profiling.examine(pipe, tiny.PROMPTS, generation)
     used: list[nn.Module] = []
-    monkeypatch.setattr(profiling, "run_from", lambda start, layer: (used.append(layer), run_from(start, layer))[1])
+    monkeypatch.setattr(exhaustive, "run_from", lambda start, layer: (used.append(layer), run_from(start, layer))[1])
     for name in ("resumed", "whole"):
         if name == "whole":
-            monkeypatch.setattr(profiling, "run_from", lambda start, layer: start.rig.run())
-        profiling.run_profile(subject, settings, encoder, tmp_path / name)
+            monkeypatch.setattr(exhaustive, "run_from", lambda start, layer: start.rig.run())
+        profiling.run_profile(subject, settings, encoder, tmp_path / name, profiling.Way("exhaustive"))
         with open_profile(tmp_path / name) as store:
             rows.append(store.measurements())
     assert len(used) == len(rows[0]) / 4 and rows[0] == rows[1]
