@@ -1,6 +1,6 @@
 """Claim: losses measured by Ray workers, one of them killed on the way, are those measured in one process.
 
-    python -m benchmarks.ray_workers [--part 2/12] [--schemes w8a8,w2ma8] [--workers 2] [--threads 1]
+    python -m benchmarks.ray_workers [--part 2/12] [--schemes w8a8,w2ma8] [--count 4] [--workers 2] [--threads 1]
 
 Measures one share of the layers of `scenes` locally, and again by the workers of a Ray cluster started here, of which
 one is killed with SIGKILL when a third of the losses are there. Writes and prints JSON: the largest relative difference
@@ -94,13 +94,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", default="2/12")
     parser.add_argument("--schemes", default="w8a8,w2ma8")
+    parser.add_argument("--count", type=int, default=4, help="of prompts")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="of the local run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ray_workers.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    options = {"schemes": tuple(args.schemes.split(",")), "part": args.part, "seed": args.seed}
+    options = {"schemes": tuple(args.schemes.split(",")), "part": args.part, "count": args.count, "seed": args.seed}
     with tempfile.TemporaryDirectory() as folder:
         report = compare(Path(folder), options, args.workers)
     asked = {name: value for name, value in vars(args).items() if name != "out"}
