@@ -64,9 +64,9 @@ def _check_same(first: Profile, other: Profile) -> None:
     metrics = first.families(), other.families()
     if all(metrics) and metrics[0] != metrics[1]:
         raise _different("metrics", *metrics, first, other)
-    rounds = tuple(store.baseline().get(PROBED) for store in (first, other))
-    if all(rounds):
-        _compare("probed", *rounds, first, other)
+    ours, theirs = (store.baseline().get(PROBED) for store in (first, other))
+    if ours and theirs:
+        _compare(PROBED, ours, theirs, first, other)
     seen, again = first.ranges(), other.ranges()
     for layer in seen.keys() & again.keys():
         if not _near(seen[layer], again[layer]):

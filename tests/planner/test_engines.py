@@ -79,8 +79,9 @@ def test_every_pair_is_in_one_job_of_one_share(pairs: tuple[Pair, ...], layers: 
     assert tuple(pair for job in jobs for pair in job.pairs) == pairs
     assert all(len(job.layers) == layers for job in jobs[:-1])
     assert len({layer for job in jobs for layer in job.layers}) == sum(len(job.layers) for job in jobs)
-    parts = [share_of(jobs, (k + 1, shares)) for k in range(shares)]
-    assert sorted(job.pairs for part in parts for job in part) == sorted(job.pairs for job in jobs)
+    parts = [share_of(pairs, (k + 1, shares)) for k in range(shares)]
+    assert sorted(pair for part in parts for pair in part) == sorted(pairs)
+    assert sum(len({layer for layer, _ in part}) for part in parts) == len({layer for layer, _ in pairs})
 
 
 @given(grids(), st.integers(1, 5), st.data())

@@ -42,7 +42,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(run: Run, bitplan: Any, monke
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(profiling, "by_probes", interrupted)
+    monkeypatch.setattr(profiling, "exhaustively", interrupted)
     result = bitplan(*run.command[3:])
     assert result.exit_code == 130
     assert "goes on from there" in result.stderr
