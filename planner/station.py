@@ -19,10 +19,13 @@ from planner.methods.base import Found, Job
 from planner.pipelines import Generation, components, load_encoder, load_pipeline
 from planner.resuming import Recorded, recorded
 from planner.space import scales_of
-from plans.scheme import parse_scheme
+from plans.formats import Packed
+from plans.scheme import WeightFormat, parse_scheme
 from plans.swap import find_layer, variant
 from sensitivity.calibration import ActivationRange
 from sensitivity.metrics import Encoder
+
+SMALL = 2**29  # bytes of all weights, up to which packed ones are kept
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,15 @@ class Station:
         """The float layer of that address."""
         found: nn.Module = find_layer(self.parts, layer)
         return found
+
+    @cached_property
+    def _packed(self) -> dict[str, dict[WeightFormat, Packed]]:
+        return {}
+
+    def packed(self, layer: str) -> dict[WeightFormat, Packed]:
+        """Weights packed so far of a layer: kept for the next job where those of all layers are small, else forgotten.
+        They are several bytes for each float weight, and finding their scales takes longer than anything else."""
+        return self._packed.setdefault(layer, {}) if self.context.size <= SMALL else {}
 
     def measure(self, job: Job) -> Iterator[Found]:
         """What the job's method finds, one (layer, scheme) at a time."""

@@ -11,9 +11,10 @@ of any whole plan, cross terms included, needs no further run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ from sensitivity.metrics import Encoder, Metric
 from sensitivity.outcome import Outcome, read
 from sensitivity.unroll import Step, first_of, pull, repeated, tensors_of
 
-Changes = Callable[[Tensor], Iterable[tuple[str, Tensor]]]  # a layer's input -> (scheme, change of its output)
+STACKED = 1 << 26  # numbers of changed outputs that are multiplied at once
+Changes = Callable[[Tensor], Iterator[tuple[str, Tensor]]]  # a layer's input -> (scheme, change of its output)
 Responses = dict[tuple[str, str], dict[str, Tensor]]  # (layer, scheme) -> metric -> (K, S): K probes, S samples
 
 
@@ -175,10 +177,12 @@ def _watching(
 def _products(changes: Changes, x: Tensor, g: Tensor, shape: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
     """(scheme, (K, B) sums of g.dy). x: (R, ...); g: (K * R, ...), R a multiple of the batch B, row after row."""
     copies, batch = shape
-    g_rkn = g.reshape(copies, len(x), -1).float().transpose(0, 1)
-    for scheme, change in changes(x):
-        sums = torch.bmm(g_rkn, change.reshape(len(x), -1, 1).float())[..., 0].T  # (K, R)
-        yield scheme, sums.reshape(copies, batch, -1).sum(-1) if len(x) % batch == 0 else sums.sum(1, True) / batch
+    g_rkn = g.reshape(copies, len(x), -1).transpose(0, 1)
+    found = changes(x)
+    while some := list(islice(found, max(1, STACKED // g_rkn[:, 0].numel()))):
+        dy_rns = torch.stack([change.reshape(len(x), -1) for _, change in some], -1)
+        for (scheme, _), sums in zip(some, torch.bmm(g_rkn, dy_rns.to(g.dtype)).float().permute(2, 1, 0), strict=True):
+            yield scheme, sums.reshape(copies, batch, -1).sum(-1) if len(x) % batch == 0 else sums.sum(1, True) / batch
 
 
 def _add(metrics: dict[str, Tensor], sums: Tensor, portion: Sequence[_Part], prompts: int) -> None:

@@ -17,8 +17,7 @@ from planner.pipelines import generate_with_graph
 from planner.space import scales_of
 from planner.station import Station
 from plans.changes import output_changes
-from plans.formats import Packed
-from plans.scheme import WeightFormat, parse_scheme
+from plans.scheme import parse_scheme
 from sensitivity.metrics import METRICS, Metric
 from sensitivity.probes import Chain, Changes, Probes, Responses, draw, probe
 from sensitivity.responses import Reading
@@ -76,10 +75,10 @@ def _changes(station: Station, job: Job) -> dict[str, Changes]:
         by_layer.setdefault(layer, []).append((scheme, scales_of(ranges[layer], scheme)))
 
     def changes_of(layer: str) -> Changes:
-        packed: dict[WeightFormat, Packed] = {}
+        packed = station.packed(layer)
         module, schemes = station.module(layer), by_layer[layer]
 
-        def changes(x: Tensor) -> Iterable[tuple[str, Tensor]]:
+        def changes(x: Tensor) -> Iterator[tuple[str, Tensor]]:
             return ((str(scheme), change) for scheme, change in output_changes(module, x, schemes, packed))
 
         return changes
