@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from sensitivity.outcome import Outcome, read
 from sensitivity.unroll import Step, first_of, pull, repeated, tensors_of
 
 STACKED = 1 << 26  # numbers of changed outputs that are multiplied at once
+Product = Callable[[Tensor, Tensor], Tensor]
 Changes = Callable[[Tensor], Iterator[tuple[str, Tensor]]]  # a layer's input -> (scheme, change of its output)
 Responses = dict[tuple[str, str], dict[str, Tensor]]  # (layer, scheme) -> metric -> (K, S): K probes, S samples
 
@@ -31,12 +32,15 @@ Responses = dict[tuple[str, str], dict[str, Tensor]]  # (layer, scheme) -> metri
 @dataclass(frozen=True, eq=False)
 class Chain:
     """A full-precision run, unrolled. steps: the denoiser's calls; images: (P, 3, H, W), whose graph ends in the
-    outputs of the steps; kept: the places of the steps whose own output is a reading."""
+    outputs of the steps; kept: the places of the steps whose own output is a reading; visited: of those that are
+    differentiated, in order. What a step that is not visited makes of its input is left out of the gradients, so that
+    they pass it through the scheduler alone."""
 
     denoiser: nn.Module
     steps: Sequence[Step]
     images: Tensor
     kept: tuple[int, ...]
+    visited: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,19 +76,36 @@ def draw(
 
 def probe(
     chain: Chain, layers: Mapping[str, nn.Module], changes: Mapping[str, Changes], probes: Sequence[Probes],
-    rows: int = 256,
+    rows: int = 256, product: Product = torch.bmm,
 ) -> Iterator[tuple[int, Responses]]:  # fmt: skip
-    """Follow the chain backwards once; yields each step's place and what the layers' schemes do in it.
+    """Follow the chain backwards once; yields each visited step's place and what the layers' schemes do in it.
 
-    layers, changes: by layer; rows: the most that one call of the denoiser gets. The responses on images of all steps
-    are to be added up; those on denoised outputs are of that step's samples. Layers whose input does not grow with
-    the batch are left out: nothing tells the probes apart there.
+    layers, changes: by layer; rows: the most that one call of the denoiser gets; product: of (R, K, N) gradients and
+    (R, N, S) changes to (R, K, S), their sum over N, unless other scores are to be compared with it. The responses on
+    images of all steps are to be added up; those on denoised outputs are of that step's samples. Layers whose input
+    does not grow with the batch are left out: nothing tells the probes apart there.
     """
-    for place in range(len(chain.steps) - 1, -1, -1):
+    for place in reversed(chain.visited):
         found: Responses = {}
         for portion in _portions(probes, place, max(1, rows // chain.steps[place].rows)):
-            _visit(chain, place, (layers, changes), portion, found)
+            _visit(chain, place, (layers, changes, product), portion, found)
         yield place, found
+
+
+def joined(chain: Chain, found: Mapping[int, Responses], probes: Sequence[Probes]) -> Responses:
+    """The responses of all visited steps: those on images added up, each visited step standing for as many as there
+    are to one, and those on denoised outputs side by side."""
+    share, whole = (
+        len(chain.steps) / len(chain.visited),
+        dict.fromkeys(pair for some in found.values() for pair in some),
+    )
+    metrics: Responses = {pair: {} for pair in whole}
+    for pair in whole:
+        for mine in probes:
+            steps = [found[at][pair][mine.metric] for at in sorted(found) if mine.metric in found[at].get(pair, {})]
+            if steps:
+                metrics[pair][mine.metric] = torch.stack(steps).sum(0) * share if mine.follows else torch.cat(steps, 1)
+    return metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,16 +136,17 @@ def _portions(probes: Sequence[Probes], place: int, room: int) -> Iterator[list[
 
 
 def _visit(
-    chain: Chain, place: int, watched: tuple[Mapping[str, nn.Module], Mapping[str, Changes]], portion: list[_Part],
-    found: Responses,
+    chain: Chain, place: int, watched: tuple[Mapping[str, nn.Module], Mapping[str, Changes], Product],
+    portion: list[_Part], found: Responses,
 ) -> None:  # fmt: skip
     """One call with a copy of the batch for each probe, and its backward pass."""
-    step, (layers, changes) = chain.steps[place], watched
+    step, (layers, changes, product) = chain.steps[place], watched
     copies = sum(part.stop - part.start for part in portion)
     cotangent = torch.cat([part.probes.at[place][part.start : part.stop].flatten(0, 1) for part in portion])
 
     def take(layer: str, x: Tensor, g: Tensor) -> None:
-        for scheme, sums in _products(changes[layer], x, g, (copies, step.rows)):
+        g_rkn = g.reshape(copies, len(x), -1).transpose(0, 1)
+        for scheme, sums in _products(partial(product, g_rkn), changes[layer](x), step.rows):
             _add(found.setdefault((layer, scheme), {}), sums, portion, len(chain.images))
 
     args, kwargs = repeated((step.args, step.kwargs), step.rows, copies)
@@ -174,15 +196,24 @@ def _watching(
 
 
 @torch.no_grad()
-def _products(changes: Changes, x: Tensor, g: Tensor, shape: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
-    """(scheme, (K, B) sums of g.dy). x: (R, ...); g: (K * R, ...), R a multiple of the batch B, row after row."""
-    copies, batch = shape
-    g_rkn = g.reshape(copies, len(x), -1).transpose(0, 1)
-    found = changes(x)
-    while some := list(islice(found, max(1, STACKED // g_rkn[:, 0].numel()))):
-        dy_rns = torch.stack([change.reshape(len(x), -1) for _, change in some], -1)
-        for (scheme, _), sums in zip(some, torch.bmm(g_rkn, dy_rns.to(g.dtype)).float().permute(2, 1, 0), strict=True):
-            yield scheme, sums.reshape(copies, batch, -1).sum(-1) if len(x) % batch == 0 else sums.sum(1, True) / batch
+def _products(
+    product: Callable[[Tensor], Tensor], changes: Iterator[tuple[str, Tensor]], batch: int
+) -> Iterator[tuple[str, Tensor]]:
+    """(scheme, (K, B) sums). Of R rows of a layer, a multiple of the batch B, those of one sample follow each other."""
+    while some := list(_stack(changes)):
+        dy_rns = torch.stack([change.flatten(1) for _, change in some], -1)
+        sums_skr = product(dy_rns).float().permute(2, 1, 0)
+        rows = sums_skr.shape[-1]
+        for (scheme, _), sums in zip(some, sums_skr, strict=True):
+            yield scheme, sums.unflatten(1, (batch, -1)).sum(-1) if rows % batch == 0 else sums.sum(1, True) / batch
+
+
+def _stack(changes: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """As many as may be held side by side, at least one."""
+    held = 0
+    while held < STACKED and (change := next(changes, None)):
+        held += change[1].numel()
+        yield change
 
 
 def _add(metrics: dict[str, Tensor], sums: Tensor, portion: Sequence[_Part], prompts: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 
@@ -12,18 +12,19 @@ from tqdm import tqdm
 
 from planner.errors import UserError
 from planner.measure import kept_places
-from planner.methods.base import Found, Job, Pair
+from planner.methods.base import Found, Job
 from planner.pipelines import generate_with_graph
 from planner.space import scales_of
 from planner.station import Station
 from plans.changes import output_changes
 from plans.scheme import parse_scheme
 from sensitivity.metrics import METRICS, Metric
-from sensitivity.probes import Chain, Changes, Probes, Responses, draw, probe
+from sensitivity.probes import Chain, Changes, Probes, draw, joined, probe
 from sensitivity.responses import Reading
 from sensitivity.unroll import frozen, unroll
 
 MEMORY = 4 * 2**30  # bytes of layer outputs that one call of the denoiser may hold for its backward pass
+VISITS = 16  # steps that are differentiated, evenly spaced: all of a sampler of few steps
 DENOISED_SHARE = 2  # the denoiser's output has several samples a prompt: so many times fewer probes do for it
 
 
@@ -32,32 +33,36 @@ def measure(station: Station, job: Job) -> Iterator[Found]:
     on one input for the whole batch. Raises UserError, MeasurementError."""
     first, last = job.prompts
     prompts = station.context.settings.prompts[first:last]
-    with _chain(station, prompts, first) as chain:
+    with chain_of(station, prompts, first) as chain:
         texts = station.encoder.text(prompts)
-        probes = [_drawn(station, chain, metric, first, texts) for metric in METRICS.values() if metric.probe]
+        probes = [drawn(station, chain, metric, first, texts) for metric in METRICS.values() if metric.probe]
         layers = {layer: station.module(layer) for layer in job.layers}
         rows = _rows(station, chain)
-        steps = probe(chain, layers, _changes(station, job), probes, rows)
-        found = dict(tqdm(steps, "probes", len(chain.steps), unit="step", leave=False))
+        steps = probe(chain, layers, changes_by_layer(station, job), probes, rows)
+        found = dict(tqdm(steps, "probes", len(chain.visited), unit="step", leave=False))
         readings = {mine.metric: _reading(chain, mine, first) for mine in probes}
-    sums = _joined(found, probes)
+    sums = joined(chain, found, probes)
     for pair in job.pairs:
         responses = {metric: whole.numpy() for metric, whole in sums.get(pair, {}).items()}
         yield Found(pair, (), job.prompts, responses, readings)
 
 
 @contextmanager
-def _chain(station: Station, prompts: tuple[str, ...], first: int) -> Iterator[Chain]:
+def chain_of(station: Station, prompts: tuple[str, ...], first: int, visits: int = VISITS) -> Iterator[Chain]:
+    """The full-precision run of the prompts, which are those from the `first` on, unrolled; while in the `with` no
+    weight asks for gradients. visits: steps that are differentiated. Raises UserError where no gradients flow."""
     settings, pipe = station.context.settings, station.pipe
     with frozen(part for part in pipe.components.values() if isinstance(part, nn.Module)):
         steps, images = unroll(station.denoiser, lambda: generate_with_graph(pipe, prompts, settings.generation, first))
         if not images.requires_grad:
             kind = type(pipe).__name__
             raise UserError(f"no gradients flow through {kind} to its images; measure with --method exhaustive")
-        yield Chain(station.denoiser, steps, images, kept_places(len(steps), settings.timesteps))
+        kept = kept_places(len(steps), settings.timesteps)
+        visited = tuple(sorted({*kept, *kept_places(len(steps), visits)}))
+        yield Chain(station.denoiser, steps, images, kept, visited)
 
 
-def _drawn(station: Station, chain: Chain, metric: Metric, first: int, texts: Tensor) -> Probes:
+def drawn(station: Station, chain: Chain, metric: Metric, first: int, texts: Tensor) -> Probes:
     """Of its own generator, so that neither the chunk of layers nor the other metrics matter."""
     settings = station.context.settings
     place = list(METRICS).index(metric.name)
@@ -66,7 +71,7 @@ def _drawn(station: Station, chain: Chain, metric: Metric, first: int, texts: Te
     return draw(chain, metric, count, generator, station.encoder, texts)
 
 
-def _changes(station: Station, job: Job) -> dict[str, Changes]:
+def changes_by_layer(station: Station, job: Job) -> dict[str, Changes]:
     """layer -> what its schemes of this job change in its output."""
     ranges = station.context.ranges
     by_layer: dict[str, list[tuple[str, object]]] = {}
@@ -101,17 +106,3 @@ def _reading(chain: Chain, mine: Probes, first: int) -> Reading:
     rows = [(place, row) for place in chain.kept for row in range(chain.steps[place].rows)]
     owners = tuple(prompts[row % len(prompts)] for _, row in rows)
     return Reading(tuple(place for place, _ in rows), owners, False)
-
-
-def _joined(found: Mapping[int, Responses], probes: Iterable[Probes]) -> Responses:
-    """Over steps: sums of what is about images, and samples side by side of what is about denoised outputs."""
-    pairs: dict[Pair, None] = {pair: None for some in found.values() for pair in some}
-    joined: Responses = {}
-    for pair in pairs:
-        for mine in probes:
-            steps = [
-                found[place][pair][mine.metric] for place in sorted(found) if mine.metric in found[place].get(pair, {})
-            ]
-            whole = torch.stack(steps).sum(0) if mine.follows else torch.cat(steps, 1)
-            joined.setdefault(pair, {})[mine.metric] = whole
-    return joined

@@ -1,0 +1,159 @@
+"""Claims about sensitivity by probes, on `scenes` with the default schemes, 8 prompts, 8 steps: agreement with
+exhaustive measurement, and what each simplification of the method costs.
+
+    python -m benchmarks.probes EXHAUSTIVE.profile [--threads 1]
+
+EXHAUSTIVE.profile: made by `bitplan profile scenes --method exhaustive` (about an hour), finished or not: what it holds
+is compared. Rows: the method as shipped; fewer probes; half of the steps differentiated; the scheduler's transfer alone,
+without the denoiser's Jacobian; and the diagonal Fisher score, sum of (g.dy)^2 by element, from the very same passes.
+--cache keeps the estimates of each. Writes benchmarks/results/probes.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from planner.methods.base import Job, Pair
+from planner.methods.probes import VISITS, chain_of, changes_by_layer, drawn
+from planner.pipelines import Generation, load_encoder, load_pipeline
+from planner.profiling import examine
+from planner.station import Context, Settings, Station, set_up
+from planner.store import Profile, open_profile
+from sensitivity.calibration import ActivationRange
+from sensitivity.metrics import METRICS
+from sensitivity.probes import joined, probe
+
+Losses = dict[tuple[str, str, str], float]
+ROUND = 4
+TOP = 0.1
+
+
+def station_of(store: Profile) -> tuple[Station, list[Pair]]:
+    """Set up as the profile's settings say, and its (layer, scheme)."""
+    kept = store.header()["settings"]
+    generation = Generation(**kept.pop("generation"))
+    settings = Settings(store.header()["model"]["name"], generation=generation, **{
+        name: tuple(value) if isinstance(value, list) else value for name, value in ({"probes": 8} | kept).items()
+    })  # fmt: skip
+    pipe = load_pipeline(settings.pipeline)
+    subject = examine(pipe, settings.prompts, generation)
+    ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
+    context = Context(settings, subject.graph, subject.fingerprint, ranges, 0)
+    pairs = sorted({(cost.layer, cost.scheme) for cost in store.costs() if cost.scheme != "keep"})
+    return set_up(context, pipe, load_encoder(settings.pipeline, settings.clip)), pairs
+
+
+def fisher(g_rkn: torch.Tensor, dy_rns: torch.Tensor) -> torch.Tensor:
+    """Sum over elements of (g.dy)^2."""
+    return torch.bmm(g_rkn.square(), dy_rns.square())
+
+
+def estimate(
+    station: Station, pairs: Sequence[Pair], *, visits: int = VISITS, follow: bool = True,
+    product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.bmm,
+) -> Losses:  # fmt: skip
+    """The losses by one variant of the method."""
+    samples: dict[tuple[str, str, str], list[np.ndarray]] = {}
+    prompts = station.context.settings.prompts
+    job = Job("probes", tuple(pairs))
+    layers = {layer: station.module(layer) for layer in job.layers}
+    for first in range(0, len(prompts), ROUND):
+        some = prompts[first : first + ROUND]
+        with chain_of(station, some, first, visits) as chain:
+            texts = station.encoder.text(some)
+            probes = [drawn(station, chain, metric, first, texts) for metric in METRICS.values()]
+            if not follow:  # gradients on images stay what the scheduler alone makes of them
+                chain = replace(chain, steps=[detached(step) for step in chain.steps])
+            by_step = dict(probe(chain, layers, changes_by_layer(station, job), probes, product=product))
+            found = joined(chain, by_step, probes)
+        for pair, by_metric in found.items():
+            for name, sums in by_metric.items():
+                exact = METRICS[name].signed or product is fisher
+                samples.setdefault((*pair, name), []).append((sums if exact else sums.square()).mean(0).numpy())
+    return {key: float(np.concatenate(values).mean()) for key, values in samples.items()}
+
+
+def detached(step: Any) -> Any:
+    """The step with inputs that lead nowhere."""
+    cut = lambda value: (  # noqa: E731
+        value.detach() if isinstance(value, torch.Tensor)
+        else {k: cut(v) for k, v in value.items()} if isinstance(value, Mapping)
+        else type(value)(cut(v) for v in value) if isinstance(value, (tuple, list)) else value
+    )  # fmt: skip
+    return replace(step, args=cut(step.args), kwargs=cut(dict(step.kwargs)))
+
+
+def cached(folder: Path | None, name: str, work: Callable[[], Losses]) -> tuple[Losses, float]:
+    """What the work found and its CPU seconds, from the folder where it is there."""
+    path = None if folder is None else folder / f"{name}.json"
+    if path is not None and path.is_file():
+        kept = json.loads(path.read_text())
+        return {tuple(key): value for key, value in kept["losses"]}, kept["seconds"]
+    start = time.process_time()
+    found = work()
+    seconds = time.process_time() - start
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"losses": list(found.items()), "seconds": seconds}))
+    return found, seconds
+
+
+def agreement(found: Losses, truth: Losses) -> dict[str, Any]:
+    """By metric: Spearman's rank correlation, overall and the least of any scheme's; share of the most sensitive tenth
+    that is among the estimated most sensitive tenth; median of estimate over truth."""
+    rows = {}
+    for name in METRICS:
+        keys = [key for key in truth if key[2] == name and key in found]
+        a, b = (np.array([losses[key] for key in keys]) for losses in (found, truth))
+        count = max(1, round(TOP * len(keys)))
+        both = set(np.argsort(-a)[:count]) & set(np.argsort(-b)[:count])
+        schemes = {key[1] for key in keys}
+        least = min(float(spearmanr(*(x[[k[1] == s for k in keys]] for x in (a, b)))[0]) for s in schemes)
+        rows[name] = {"spearman": float(spearmanr(a, b)[0]), "least_within_a_scheme": least,
+                      "top_tenth_found": len(both) / count, "median_ratio": float(np.median(a / b)), "pairs": len(keys)}  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("exhaustive", type=Path)
+    parser.add_argument("--cache", type=Path, help="a folder")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "probes.json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    with open_profile(args.exhaustive) as store:
+        truth = {(m.layer, m.scheme, m.metric): m.mean for m in store.measurements() if m.source == "exhaustive"}
+        station, pairs = station_of(store)
+    steps = station.context.settings.generation.steps
+    fewer = replace(station, context=replace(station.context, settings=replace(station.context.settings, probes=2)))
+    variants: dict[str, Callable[[], Losses]] = {
+        "as shipped: 8 probes, all steps": lambda: estimate(station, pairs),
+        "2 probes": lambda: estimate(fewer, pairs),
+        "half of the steps": lambda: estimate(station, pairs, visits=steps // 2),
+        "scheduler's transfer alone": lambda: estimate(station, pairs, follow=False),
+        "diagonal Fisher": lambda: estimate(station, pairs, product=fisher),
+    }
+    rows = {}
+    for name, work in variants.items():
+        found, seconds = cached(args.cache, name, work)
+        rows[name] = {"cpu_seconds": seconds, "metrics": agreement(found, truth)}
+        print(name, json.dumps(rows[name]), flush=True)
+        about = {"measured": len(truth) // len(METRICS), "of": len(pairs), "threads": args.threads, "seed": 0,
+                 "machine": platform.machine(), "torch": torch.__version__}  # fmt: skip
+        args.out.write_text(json.dumps({"variants": rows, "about": about}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
