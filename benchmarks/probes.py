@@ -3,10 +3,10 @@ exhaustive measurement, and what each simplification of the method costs.
 
     python -m benchmarks.probes EXHAUSTIVE.profile [--threads 1]
 
-EXHAUSTIVE.profile: made by `bitplan profile scenes --method exhaustive` (about an hour), finished or not: what it holds
-is compared. Rows: the method as shipped; fewer probes; half of the steps differentiated; the scheduler's transfer alone,
-without the denoiser's Jacobian; and the diagonal Fisher score, sum of (g.dy)^2 by element, from the very same passes.
---cache keeps the estimates of each. Writes benchmarks/results/probes.json.
+EXHAUSTIVE.profile: made by `bitplan profile scenes --method exhaustive` (about an hour), finished or not: what it
+holds is compared. Rows: the method as shipped; fewer probes; half of the steps differentiated; the scheduler's transfer
+alone, without the denoiser's Jacobian; and the diagonal Fisher score, sum of (g.dy)^2 by element, from the very same
+passes. --cache keeps the estimates of each. Writes benchmarks/results/probes.json.
 """
 
 from __future__ import annotations
@@ -120,8 +120,10 @@ def agreement(found: Losses, truth: Losses) -> dict[str, Any]:
         both = set(np.argsort(-a)[:count]) & set(np.argsort(-b)[:count])
         schemes = {key[1] for key in keys}
         least = min(float(spearmanr(*(x[[k[1] == s for k in keys]] for x in (a, b)))[0]) for s in schemes)
-        rows[name] = {"spearman": float(spearmanr(a, b)[0]), "least_within_a_scheme": least,
-                      "top_tenth_found": len(both) / count, "median_ratio": float(np.median(a / b)), "pairs": len(keys)}  # fmt: skip
+        rows[name] = {
+            "spearman": float(spearmanr(a, b)[0]), "least_within_a_scheme": least, "pairs": len(keys),
+            "top_tenth_found": len(both) / count, "median_ratio": float(np.median(a / b)),
+        }  # fmt: skip
     return rows
 
 

@@ -34,7 +34,8 @@ def main() -> None:
 @click.option("--probes", type=click.IntRange(1), default=8, show_default=True, help="Probes of each image metric.")
 @click.option("--checks", type=click.IntRange(0), default=16, show_default=True,
               help="Estimates that are measured exhaustively, too.")  # fmt: skip
-@click.option("--time", metavar="TIME", help="Begin nothing more after this long, such as 10m; what is known is kept.")
+@click.option("--time", metavar="TIME", help="Spend so long, such as 10m, where plans are still undecided.")
+@click.option("--around", metavar="MEMORY", default="25%", show_default=True, help="For --time: the plans' memory.")
 @generation(seed=0)
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True,
               help="Where to measure: in this process, or by the workers of a Ray cluster.")  # fmt: skip

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import math
 from collections import Counter
 from pathlib import Path
 
 from tabulate import tabulate
 
 from planner.errors import UserError
-from planner.store import open_profile
+from planner.checking import corrections_of
+from planner.refining import contests
+from planner.store import Profile, open_profile
 from planner.units import show_bytes, show_milliseconds
 from plans.plan import Plan, load_plan
 
 STEP_NAMES = {"bytes": "MiB", "ms": "millisecond"}  # the steps of `recording.STEPS`
+AROUND = "25%"  # memory of the plan by which undecided layers are told
+_SHOWN = 5  # of those
 EXTRAS = {
     "ray": "measuring by many workers",
     "highspy": "the HiGHS solver",
@@ -90,14 +95,33 @@ def _profile_text(path: Path) -> str:
         settings, layers = header["settings"], len(store.layers())
     # costs name the candidates; a share of a profile may lack them
     counted = f"{len(wanted & measured)} of {len(wanted)}" if wanted else str(len(measured))
+        known = certainty(store)
     lines = [
         f"profile of {header['model']['name']} ({layers} layers, fingerprint {header['model']['fingerprint'][:12]})",
         f"measured: {counted} (layer, scheme), on {len(settings['prompts'])} prompts, "
         f"{settings['generation']['steps']} steps",
+        *known,
         "all layers at one scheme, sums:",
         str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)),
     ]
     return "\n".join(lines)
+
+
+def certainty(store: Profile) -> list[str]:
+    """Where the losses came from, what checks showed, and which layers' order is undecided in a plan of `AROUND`."""
+    counts = Counter(m.source for m in store.measurements())
+    lines = ["losses from: " + ", ".join(f"{source} {count:,}" for source, count in counts.most_common())]
+    for metric, fit in corrections_of(store).items():
+        moved = f"moved by x{fit.factor(math.exp(fit.low)):.2f} (smallest) to x{fit.factor(math.exp(fit.high)):.2f}"
+        said = moved if fit.applies else "left as they are"
+        lines.append(f"{metric}: {fit.checks} checks differ by a factor of {math.exp(fit.scatter):.2f}, estimates {said}")
+    try:
+        open_ = contests(store, AROUND)
+    except ValueError:  # not finished, or no plan that small: nothing to be undecided about
+        return lines
+    layers = list(dict.fromkeys(contest.group for contest in open_))
+    some = ", ".join(layers[:_SHOWN]) + (f" and {len(layers) - _SHOWN} more" if len(layers) > _SHOWN else "")
+    return [*lines, f"undecided at {AROUND} memory: " + (f"{len(layers)} layers, {some}" if layers else "nothing")]
 
 
 def _scheme_row(measurements: tuple, costs: tuple, scheme: str) -> dict[str, str]:  # type: ignore[type-arg]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from planner.checking import choose_checks, correct
 from planner.methods.base import Found, Job, Pair, jobs_of, pending_of
 from planner.probing import PROBED, probed, rounds_of, write_rounds
+from planner.refining import to_measure
 from planner.store import Profile
 
 CHUNK = 4  # layers of a job of single measurements: what a worker that dies loses
@@ -46,9 +48,9 @@ def exhaustively(plant: Plant, pairs: Sequence[Pair], what: str = "losses") -> N
                 return
 
 
-def by_probes(plant: Plant, checks: int) -> None:
+def by_probes(plant: Plant, checks: int, around: str) -> None:
     """Probe on all prompts; measure by themselves the pairs that no probe reaches, and so many others as a check; then
-    correct by these."""
+    correct by these. With a deadline, go on until then with what a plan of the memory `around` is undecided about."""
     layers = len({layer for layer, _ in plant.pairs})
     jobs = jobs_of("probes", plant.pairs, -(-layers // plant.workers))
     rounds = rounds_of(jobs, probed(plant.store).prompts, plant.prompts)
@@ -60,6 +62,9 @@ def by_probes(plant: Plant, checks: int) -> None:
     if checks and not plant.late:
         exhaustively(plant, choose_checks(plant.store, checks), "checks")
     correct(plant.store, plant.families)
+    while math.isfinite(plant.deadline) and not plant.late and (some := to_measure(plant.store, around, CHUNK)):
+        exhaustively(plant, some, "undecided")
+        correct(plant.store, plant.families)
 
 
 def _results(plant: Plant, jobs: Sequence[Job], what: str) -> AbstractContextManager[Iterator[Found]]:

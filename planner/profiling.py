@@ -40,7 +40,8 @@ FAMILY_OF = {metric.name: metric.family for metric in METRICS.values()}
 class Way:
     """How losses are found. method, engine: names in their tables; site: where the engine works; part: (k, n) measures
     the k-th of n shares of the layers and leaves the rest to others; costs are the first share's; checks: how many
-    estimates by probes are measured exhaustively, too; seconds: after which no more is begun."""
+    estimates by probes are measured exhaustively, too; seconds: after which no more is begun; around: the
+    memory of the plans that are looked at while there is time."""
 
     method: str = "probes"
     engine: str = "local"
@@ -48,6 +49,7 @@ class Way:
     part: tuple[int, int] = (1, 1)
     checks: int = 16
     seconds: float = math.inf
+    around: str = "25%"
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +126,7 @@ def run_profile(subject: Subject, settings: Settings, encoder: Encoder, out: Pat
         if way.method == "exhaustive":
             exhaustively(plant, plant.pairs)
         else:
-            by_probes(plant, way.checks)
+            by_probes(plant, way.checks, way.around)
 
 
 def _engine(way: Way, station: Station) -> Callable[[Sequence[Job]], Iterator[Found]]:

@@ -45,6 +45,7 @@ def profile(
     probes: int = 8,
     checks: int = 16,
     time: str | None = None,
+    around: str = "25%",
     engine: str = "local",
     address: str | None = None,
     workers: int | None = None,
@@ -55,7 +56,8 @@ def profile(
     pipeline: `scenes`, a folder or a hub id; prompts: a file with one a line, or the prompts, else `count` built-in
     ones; timesteps: denoiser calls judged by their own output; clip: the CLIPModel that measures alignment.
     method: a name of `planner.methods.METHODS`; probes: of each metric of the image; checks: how many estimates are
-    measured exhaustively, too; time: `10m`, after which nothing more is begun, with what is there a usable profile.
+    measured exhaustively, too; time: `10m`, spent where a plan of the memory `around` is undecided, and what is there
+    then is a usable profile.
     engine: a name of `planner.engines.ENGINES`; address, workers: of its cluster; part: `2/3` measures the second third
     alone, for `merge`.
     """
@@ -69,7 +71,13 @@ def profile(
         pipeline, tuple(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip
     )
     way = profiling.Way(
-        method, engine, profiling.Site(address, workers), arguments.part_of(part), checks, arguments.seconds_of(time)
+        method,
+        engine,
+        profiling.Site(address, workers),
+        arguments.part_of(part),
+        checks,
+        arguments.seconds_of(time),
+        around,
     )
     profiling.check_settings(settings, Path(out), way)
     pipe, encoder = load_pipeline(pipeline), load_encoder(pipeline, clip)
