@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from planner.errors import UserError
 from planner.checking import corrections_of
+from planner.errors import UserError
 from planner.refining import contests
 from planner.store import Profile, open_profile
 from planner.units import show_bytes, show_milliseconds
@@ -92,10 +92,9 @@ def _profile_text(path: Path) -> str:
         header, costs, measured = store.header(), store.costs(), store.measured()
         wanted = {(c.layer, c.scheme) for c in costs if c.scheme != "keep"}
         rows = [_scheme_row(store.measurements(), costs, scheme) for scheme in store.schemes()]
-        settings, layers = header["settings"], len(store.layers())
+        settings, layers, known = header["settings"], len(store.layers()), certainty(store)
     # costs name the candidates; a share of a profile may lack them
     counted = f"{len(wanted & measured)} of {len(wanted)}" if wanted else str(len(measured))
-        known = certainty(store)
     lines = [
         f"profile of {header['model']['name']} ({layers} layers, fingerprint {header['model']['fingerprint'][:12]})",
         f"measured: {counted} (layer, scheme), on {len(settings['prompts'])} prompts, "
@@ -114,7 +113,7 @@ def certainty(store: Profile) -> list[str]:
     for metric, fit in corrections_of(store).items():
         moved = f"moved by x{fit.factor(math.exp(fit.low)):.2f} (smallest) to x{fit.factor(math.exp(fit.high)):.2f}"
         said = moved if fit.applies else "left as they are"
-        lines.append(f"{metric}: {fit.checks} checks differ by a factor of {math.exp(fit.scatter):.2f}, estimates {said}")
+        lines.append(f"{metric}: {fit.checks} checks scatter by x{math.exp(fit.scatter):.2f}, estimates {said}")
     try:
         open_ = contests(store, AROUND)
     except ValueError:  # not finished, or no plan that small: nothing to be undecided about
