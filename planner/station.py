@@ -19,13 +19,11 @@ from planner.methods.base import Found, Job
 from planner.pipelines import Generation, components, load_encoder, load_pipeline
 from planner.resuming import Recorded, recorded
 from planner.space import scales_of
-from plans.formats import Packed
+from plans.formats import Grid
 from plans.scheme import WeightFormat, parse_scheme
 from plans.swap import find_layer, variant
 from sensitivity.calibration import ActivationRange
 from sensitivity.metrics import Encoder
-
-SMALL = 2**29  # bytes of all weights, up to which packed ones are kept
 
 
 @dataclass(frozen=True)
@@ -89,13 +87,12 @@ class Station:
         return found
 
     @cached_property
-    def _packed(self) -> dict[str, dict[WeightFormat, Packed]]:
+    def _grids(self) -> dict[str, dict[WeightFormat, Grid]]:
         return {}
 
-    def packed(self, layer: str) -> dict[WeightFormat, Packed]:
-        """Weights packed so far of a layer: kept for the next job where those of all layers are small, else forgotten.
-        They are several bytes for each float weight, and finding their scales takes longer than anything else."""
-        return self._packed.setdefault(layer, {}) if self.context.size <= SMALL else {}
+    def grids(self, layer: str) -> dict[WeightFormat, Grid]:
+        """Of a layer's weight, as far as they were found: that takes longer than all that is done with them."""
+        return self._grids.setdefault(layer, {})
 
     def measure(self, job: Job) -> Iterator[Found]:
         """What the job's method finds, one (layer, scheme) at a time."""

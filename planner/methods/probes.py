@@ -80,11 +80,11 @@ def changes_by_layer(station: Station, job: Job) -> dict[str, Changes]:
         by_layer.setdefault(layer, []).append((scheme, scales_of(ranges[layer], scheme)))
 
     def changes_of(layer: str) -> Changes:
-        packed = station.packed(layer)
+        grids = station.grids(layer)
         module, schemes = station.module(layer), by_layer[layer]
 
         def changes(x: Tensor) -> Iterator[tuple[str, Tensor]]:
-            return ((str(scheme), change) for scheme, change in output_changes(module, x, schemes, packed))
+            return ((str(scheme), change) for scheme, change in output_changes(module, x, schemes, grids))
 
         return changes
 

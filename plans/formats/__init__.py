@@ -13,13 +13,13 @@ from math import prod
 import torch
 from torch import Tensor
 
-from plans.formats.base import Format, FormatError, Packed, row_blocks
+from plans.formats.base import Format, FormatError, Grid, Packed, row_blocks
 from plans.formats.floating import FP8, KEPT
 from plans.formats.integer import INTEGER
 from plans.scheme import WeightFormat
 
-__all__ = ["FORMATS", "Format", "FormatError", "Packed", "dequantize", "dequantize_rows", "quantize", "row_blocks",
-           "stored_bytes", "unpack_rows"]  # fmt: skip
+__all__ = ["FORMATS", "Format", "FormatError", "Grid", "Packed", "dequantize", "dequantize_rows", "grid_of", "on_grid",
+           "quantize", "row_blocks", "stored_bytes", "unpack_rows"]  # fmt: skip
 
 FORMATS: dict[str, Format] = {kind.name: kind for kind in (INTEGER, FP8, KEPT)}
 _BLOCK = 1 << 20
@@ -45,6 +45,18 @@ def dequantize(packed: Packed) -> Tensor:
     for start, stop in row_blocks(packed, _BLOCK):
         weight[start:stop] = dequantize_rows(packed, start, stop)
     return weight.view(packed.shape)
+
+
+def grid_of(weight: Tensor, fmt: WeightFormat) -> Grid:
+    """The grid on which `fmt` stores `weight`: all that takes time to find. Raises as `quantize`."""
+    packed = quantize(weight, fmt)
+    return Grid(packed.scale, packed.zero, fmt)
+
+
+@torch.no_grad()
+def on_grid(weight: Tensor, grid: Grid) -> Tensor:
+    """`weight` rounded to its grid, float32: `dequantize(quantize(weight, grid.format))` to the bit, in no time."""
+    return FORMATS[grid.format.kind].on_grid(weight.detach().reshape(len(weight), -1), grid).view(weight.shape)
 
 
 def dequantize_rows(packed: Packed, start: int, stop: int) -> Tensor:

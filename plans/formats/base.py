@@ -46,12 +46,22 @@ class Packed:
         return sum(tensor.nbytes for tensor in (self.codes, self.scale, self.zero) if tensor is not None)
 
 
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """What a weight is rounded to: a packed weight without its codes, a hundredth of its size. As in `Packed`."""
+
+    scale: Tensor | None
+    zero: Tensor | None
+    format: WeightFormat
+
+
 @dataclass(frozen=True)
 class Format:
     """One kind of weight format. O and K as in `Packed`.
 
     quantize: ((O, K) finite weight of any float type, format) -> codes, scale, zero
     dequantize_rows: (packed, start, stop) -> (stop - start, K) float32
+    on_grid: ((O, K) weight, grid) -> (O, K) float32, what dequantizing gives, to the bit
     unpack_rows: (packed, start, stop) -> (stop - start, K) int8 codes, or None where codes are no integers
     stored_bytes: (O, K, format, bytes per element of a kept weight) -> bytes
     """
@@ -60,6 +70,7 @@ class Format:
     says: str
     quantize: Callable[[Tensor, WeightFormat], Parts]
     dequantize_rows: Callable[[Packed, int, int], Tensor]
+    on_grid: Callable[[Tensor, Grid], Tensor]
     unpack_rows: Callable[[Packed, int, int], Tensor] | None
     stored_bytes: Callable[[int, int, WeightFormat, int], int]
 

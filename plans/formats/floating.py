@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from plans.formats.base import Format, Packed, Parts
+from plans.formats.base import Format, Grid, Packed, Parts
 from plans.scheme import WeightFormat
 
 FP8_MAX = 448.0  # the largest finite e4m3fn
@@ -25,6 +25,12 @@ def dequantize_fp8(packed: Packed, start: int, stop: int) -> Tensor:
     return packed.codes[start:stop].float().mul_(packed.scale[start:stop])
 
 
+def on_grid_fp8(weight: Tensor, grid: Grid) -> Tensor:
+    assert grid.scale is not None
+    codes = (weight.float() / grid.scale).clamp_(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+    return codes.float().mul_(grid.scale)
+
+
 def fp8_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: int) -> int:
     """A byte a weight and a scale of 4 bytes a channel."""
     return outputs * (inputs + 4)
@@ -39,10 +45,17 @@ def dequantize_keep(packed: Packed, start: int, stop: int) -> Tensor:
     return packed.codes[start:stop].float()
 
 
+def on_grid_keep(weight: Tensor, grid: Grid) -> Tensor:
+    return weight.float()
+
+
 def keep_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: int) -> int:
     """As many bytes as the weight has."""
     return outputs * inputs * keep_itemsize
 
 
-FP8 = Format("fp8", "e4m3 floats with a scale for each output channel", quantize_fp8, dequantize_fp8, None, fp8_bytes)
-KEPT = Format("keep", "the weight as it is", quantize_keep, dequantize_keep, None, keep_bytes)
+FP8 = Format(
+    "fp8", "e4m3 floats with a scale for each output channel", quantize_fp8, dequantize_fp8, on_grid_fp8, None,
+    fp8_bytes,
+)  # fmt: skip
+KEPT = Format("keep", "the weight as it is", quantize_keep, dequantize_keep, on_grid_keep, None, keep_bytes)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from plans.formats.base import Format, Packed, Parts
+from plans.formats.base import Format, Grid, Packed, Parts
 from plans.formats.packing import pack, row_bytes, unpack
 from plans.scheme import WeightFormat
 
@@ -52,6 +52,21 @@ def dequantize_rows(packed: Packed, start: int, stop: int) -> Tensor:
     return weight.mul_(_per_input(packed.scale[start:stop], packed.inputs, fmt.group))
 
 
+def on_grid(weight: Tensor, grid: Grid) -> Tensor:
+    """(O, K) float32."""
+    out = torch.empty(weight.shape, device=weight.device)
+    assert grid.scale is not None
+    step = max(1, BLOCK // weight.shape[1])
+    for start in range(0, len(weight), step):
+        rows = slice(start, start + step)
+        grouped, scale = _grouped(weight[rows], grid.format), grid.scale[rows].unsqueeze(-1)
+        low = code_range(grid.format.bits)[0]
+        zero = None if grid.zero is None else (grid.zero[rows].float() + low).unsqueeze(-1)
+        found = _integers(grouped, scale, zero, grid.format.bits).mul_(scale)
+        out[rows] = found.view(len(found), -1)[:, : weight.shape[1]]
+    return out
+
+
 def unpack_rows(packed: Packed, start: int, stop: int) -> Tensor:
     """(rows, K) int8 codes."""
     return unpack(packed.codes[start:stop], packed.inputs, packed.format.bits)
@@ -64,15 +79,20 @@ def stored_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: in
 
 def _quantize_block(block: Tensor, fmt: WeightFormat) -> tuple[Tensor, Tensor, Tensor]:
     rows, inputs = block.shape
-    groups = group_count(inputs, fmt)
-    size = fmt.group or inputs
-    grouped = pad(block.float(), (0, groups * size - inputs)).view(rows, groups, size)
+    grouped = _grouped(block, fmt)
     scale, zero = _affine_range(grouped, fmt.bits) if fmt.affine else _symmetric_range(grouped, fmt.bits)
     if fmt.least_squares:
         scale = _least_squares(grouped, scale, zero if fmt.affine else None, fmt.bits)
     codes = (_integers(grouped, scale, zero, fmt.bits) + zero).to(torch.int8).view(rows, -1)[:, :inputs]
     stored_zero = (zero - code_range(fmt.bits)[0]).to(torch.uint8)
     return pack(codes, fmt.bits), scale.squeeze(-1), stored_zero.squeeze(-1)
+
+
+def _grouped(block: Tensor, fmt: WeightFormat) -> Tensor:
+    """float32, zeros behind the end of a short last group."""
+    rows, inputs = block.shape
+    groups, size = group_count(inputs, fmt), fmt.group or inputs
+    return pad(block.float(), (0, groups * size - inputs)).view(rows, groups, size)
 
 
 def _symmetric_range(grouped: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -136,6 +156,6 @@ def _per_input(values: Tensor, inputs: int, group: int | None) -> Tensor:
 
 
 INTEGER = Format(
-    "int", "integers of 8 to 2 bits, packed; w = scale * (code - zero)", quantize, dequantize_rows, unpack_rows,
-    stored_bytes,
+    "int", "integers of 8 to 2 bits, packed; w = scale * (code - zero)", quantize, dequantize_rows, on_grid,
+    unpack_rows, stored_bytes,
 )  # fmt: skip

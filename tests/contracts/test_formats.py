@@ -12,6 +12,9 @@ from plans.formats import (
     FormatError,
     dequantize,
     dequantize_rows,
+    grid_of,
+    integer,
+    on_grid,
     quantize,
     row_blocks,
     stored_bytes,
@@ -50,6 +53,15 @@ def test_rows_agree_with_the_whole_and_shapes_return(fmt):
         flat = whole.reshape(shape[0], -1)
         for start, stop in row_blocks(packed, 64):
             assert torch.equal(dequantize_rows(packed, start, stop), flat[start:stop])
+
+
+@pytest.mark.parametrize("fmt", ALL, ids=str)
+def test_rounding_to_the_grid_is_packing_and_back(fmt, monkeypatch):
+    monkeypatch.setattr(integer, "BLOCK", 100)  # several blocks
+    for shape in SHAPES:
+        for dtype in (torch.float32, torch.bfloat16):
+            weight = torch.randn(shape).to(dtype)
+            assert torch.equal(on_grid(weight, grid_of(weight, fmt)), dequantize(quantize(weight, fmt)))
 
 
 @pytest.mark.parametrize("fmt", ALL, ids=str)
