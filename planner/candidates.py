@@ -7,8 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from planner import arguments
+from planner.arguments import PathLike
 from planner.errors import UserError
 from planner.formulate import Evidence, scale_of
+from planner.predicting import losses_of_plan
+from planner.store import Profile
 from plans.plan import Plan, save_plan
 
 JOINT = "joint"  # what `--rerank` calls the estimate with interactions
@@ -71,6 +75,22 @@ def rank(plans: Sequence[Plan], out: Path, evidence: Evidence, measure: Callable
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
     return best
+
+
+def judge(
+    plans: Sequence[Plan], store: Profile, rerank: str, on: tuple[PathLike | Sequence[str] | None, str | None, str]
+) -> Callable[[Plan], Losses]:
+    """What tells the losses of a whole plan: its responses, or a run of the pipeline `rerank`.
+
+    on: prompts, CLIPModel and kernels of such a run. Raises UserError, PlanError.
+    """
+    if rerank == JOINT:
+        return lambda plan: losses_of_plan(plan, store)
+    from planner.ranking import measurer  # needs torch
+
+    prompts, clip, kernels = on
+    chosen = arguments.prompts_of(prompts, lambda: arguments.held_out(rerank, PROMPTS))
+    return measurer(plans, rerank, chosen, clip, kernels)
 
 
 def score(plan: Plan, losses: Losses, evidence: Evidence) -> float:

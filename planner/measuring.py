@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
 from planner.checking import choose_checks, correct
 from planner.methods.base import Found, Job, Pair, jobs_of, pending_of
-from planner.probing import PROBED, probed, rounds_of, write_rounds
+from planner.probing import PROBED, probed, rounds_of, write_missed, write_rounds
 from planner.refining import to_measure
 from planner.store import Profile
 
@@ -51,10 +51,11 @@ def exhaustively(plant: Plant, pairs: Sequence[Pair], what: str = "losses") -> N
 def by_probes(plant: Plant, checks: int, around: str) -> None:
     """Probe on all prompts; measure by themselves the pairs that no probe reaches, and so many others as a check; then
     correct by these. With a deadline, go on until then with what a plan of the memory `around` is undecided about."""
-    layers = len({layer for layer, _ in plant.pairs})
-    jobs = jobs_of("probes", plant.pairs, -(-layers // plant.workers))
-    rounds = rounds_of(jobs, probed(plant.store).prompts, plant.prompts)
-    with _results(plant, rounds, "estimates") as found:
+    done = probed(plant.store).prompts
+    missed = [pair for pair in plant.pairs if done and pair not in plant.store.measured()]
+    with _results(plant, rounds_of(_spread(plant, missed), 0, done), "estimates") as found:
+        write_missed(plant.store, found, plant.families)
+    with _results(plant, rounds_of(_spread(plant, plant.pairs), done, plant.prompts), "estimates") as found:
         write_rounds(plant.store, _in_time(plant, found), plant.families, len(plant.pairs))
     left = [pair for pair in plant.pairs if pair not in plant.store.measured()]
     if left and not plant.late:
@@ -67,9 +68,14 @@ def by_probes(plant: Plant, checks: int, around: str) -> None:
         correct(plant.store, plant.families)
 
 
+def _spread(plant: Plant, pairs: Sequence[Pair]) -> tuple[Job, ...]:
+    """One round about the pairs, a job for each worker."""
+    return jobs_of("probes", pairs, max(1, -(-len({layer for layer, _ in pairs}) // plant.workers)))
+
+
 def _results(plant: Plant, jobs: Sequence[Job], what: str) -> AbstractContextManager[Iterator[Found]]:
     if not jobs:
-        return closing(iter(()))  # type: ignore[type-var]
+        return nullcontext(iter(()))
     total = sum(len(job.pairs) for job in jobs)
     return closing(_shown(plant.run(jobs), what, total))
 

@@ -37,9 +37,9 @@ def probed(store: Profile) -> Probed:
     return Probed(found["prompts"], readings)
 
 
-def rounds_of(jobs: Sequence[Job], done: int, prompts: int) -> list[Job]:
-    """The jobs of all rounds that are left, round after round."""
-    cuts = [(first, min(first + ROUND, prompts)) for first in range(done, prompts, ROUND)]
+def rounds_of(jobs: Sequence[Job], start: int, stop: int) -> list[Job]:
+    """The jobs of all rounds about prompts `start` to before `stop`, round after round."""
+    cuts = [(first, min(first + ROUND, stop)) for first in range(start, stop, ROUND)]
     return [replace(job, prompts=cut) for cut in cuts for job in jobs]
 
 
@@ -59,16 +59,32 @@ def _write_round(store: Profile, found: Sequence[Found], families: Mapping[str, 
             "no layer can be probed: the denoiser runs none of them; measure with --method exhaustive"
         )
     readings = _longer(probed(store).readings, found[0].readings)
-    held = responses_of(store)
+    held, first = responses_of(store), not probed(store).prompts
     exact = store.measured("exhaustive")
     measurements, responses = [], []
     for one in found:
+        if not first and any((*one.pair, metric) not in held for metric in one.responses):
+            continue  # earlier rounds were not about it: see `write_missed`
         sums = {metric: _wider(held.get((*one.pair, metric)), new) for metric, new in one.responses.items()}
         responses += [response_of(one.pair, metric, all_) for metric, all_ in sums.items()]
         if one.pair not in exact:
             measurements += [measurement_of(*one.pair, metric, readings[metric], all_) for metric, all_ in sums.items()]
     value = {"prompts": found[0].prompts[1], "readings": {name: asdict(its) for name, its in readings.items()}}
     store.write_measurements(measurements, families, responses, {PROBED: value})
+
+
+def write_missed(store: Profile, found: Iterable[Found], families: Mapping[str, str]) -> None:
+    """Keep what the rounds that are done say of pairs that they were not about, such as another share's."""
+    sums: dict[Pair, dict[str, Sums]] = {}
+    for one in sorted(found, key=lambda one: one.prompts[0]):
+        mine = sums.setdefault(one.pair, {})
+        mine |= {metric: _wider(mine.get(metric), new) for metric, new in one.responses.items()}
+    readings = probed(store).readings
+    store.write_measurements(
+        (measurement_of(*pair, name, readings[name], its) for pair, mine in sums.items() for name, its in mine.items()),
+        families,
+        [response_of(pair, name, its) for pair, mine in sums.items() for name, its in mine.items()],
+    )
 
 
 def response_of(pair: Pair, metric: str, sums: Sums) -> Response:

@@ -16,11 +16,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from planner.store_file import ProfileError, advice, decoding, dump, lock, open_reader, open_writer
+from planner.store_file import ProfileError, advice, check_same, decoding, dump, lock, open_reader, open_writer
 from sensitivity.table import Measurement
 
 __all__ = ["Cost", "Profile", "ProfileError", "Response", "content_digest", "open_profile"]
-_SHOWN = 3  # differences that an error names
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Profile:
         with advice(path):
             profile = cls(path, open_writer(path, wanted))
         try:
-            _compare(path, profile.header(), wanted)
+            check_same(path, profile.header(), wanted)
         except BaseException:
             profile.close()
             raise
@@ -288,26 +287,3 @@ def _refusal(error: sqlite3.IntegrityError) -> str:
     if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_NOTNULL:
         return "it holds a number that is NaN or missing; measure it again"
     return "it is there already; write each once"
-
-
-def _compare(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    different = list(_differences(old, new))
-    if different:
-        more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
-        what = "; ".join(different[:_SHOWN]) + more
-        raise ProfileError(f"{path}: cannot be continued, {what}; choose another file with --out, or go back to those")
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key in dict.fromkeys((*old, *new)):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differences(a, b, f"{prefix}{key}.")
-        elif a != b or (key in old) != (key in new):
-            was, now = (_short(side[key]) if key in side else "absent" for side in (old, new))
-            yield f"{prefix}{key} was {was}, is now {now}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -29,28 +29,13 @@ DEFAULT_SCHEMES = ("w8a8", "w6a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8", "w4g64ma8
 
 
 def profile(
-    pipeline: str,
-    out: PathLike,
-    *,
-    prompts: PathLike | Sequence[str] | None = None,
-    count: int = 8,
-    schemes: Sequence[str] = DEFAULT_SCHEMES,
-    components: Sequence[str] = (),
-    clip: str | None = None,
-    timesteps: int = 4,
-    steps: int | None = None,
-    guidance: float | None = None,
-    seed: int = 0,
-    method: str = "probes",
-    probes: int = 8,
-    checks: int = 16,
-    time: str | None = None,
-    around: str = "25%",
-    engine: str = "local",
-    address: str | None = None,
-    workers: int | None = None,
-    part: str | None = None,
-) -> Path:
+    pipeline: str, out: PathLike, *,
+    prompts: PathLike | Sequence[str] | None = None, count: int = 8, schemes: Sequence[str] = DEFAULT_SCHEMES,
+    components: Sequence[str] = (), clip: str | None = None, timesteps: int = 4, steps: int | None = None,
+    guidance: float | None = None, seed: int = 0, method: str = "probes", probes: int = 8, checks: int = 16,
+    time: str | None = None, around: str = "25%", engine: str = "local", address: str | None = None,
+    workers: int | None = None, part: str | None = None,
+) -> Path:  # fmt: skip
     """Measure what each scheme does to each layer of `pipeline`, into the file `out`; goes on where one stopped.
 
     pipeline: `scenes`, a folder or a hub id; prompts: a file with one a line, or the prompts, else `count` built-in
@@ -70,15 +55,8 @@ def profile(
     settings = profiling.Settings(
         pipeline, tuple(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip
     )
-    way = profiling.Way(
-        method,
-        engine,
-        profiling.Site(address, workers),
-        arguments.part_of(part),
-        checks,
-        arguments.seconds_of(time),
-        around,
-    )
+    site, share, seconds = profiling.Site(address, workers), arguments.part_of(part), arguments.seconds_of(time)
+    way = profiling.Way(method, engine, site, share, checks, seconds, around)
     profiling.check_settings(settings, Path(out), way)
     pipe, encoder = load_pipeline(pipeline), load_encoder(pipeline, clip)
     subject = profiling.examine(pipe, settings.prompts, generation, components)
@@ -120,17 +98,8 @@ def solve(
         several.save_candidates(plans, Path(out))
         if not rerank:
             return plans[0]
-        if rerank == several.JOINT:
-            from planner.predicting import losses_of_plan
-
-            return several.rank(
-                plans, Path(out), solving.read_evidence(store), lambda plan: losses_of_plan(plan, store)
-            )
-        from planner.ranking import measurer
-
-        chosen = arguments.prompts_of(prompts, lambda: arguments.held_out(rerank, several.PROMPTS))
-        evidence = solving.read_evidence(store)
-        return several.rank(plans, Path(out), evidence, measurer(plans, rerank, chosen, clip, kernels))
+        measure = several.judge(plans, store, rerank, (prompts, clip, kernels))
+        return several.rank(plans, Path(out), solving.read_evidence(store), measure)
 
 
 def frontier(
@@ -225,17 +194,9 @@ def restore(pipe: Any) -> Any:
 
 
 def paint(
-    plan: Plan | PathLike | None,
-    pipeline: str,
-    prompt: Sequence[str],
-    out: PathLike,
-    *,
-    kernels: str = "int",
-    allow_mismatch: bool = False,
-    steps: int | None = None,
-    guidance: float | None = None,
-    seed: int = 0,
-) -> list[Path]:
+    plan: Plan | PathLike | None, pipeline: str, prompt: Sequence[str], out: PathLike, *, kernels: str = "int",
+    allow_mismatch: bool = False, steps: int | None = None, guidance: float | None = None, seed: int = 0,
+) -> list[Path]:  # fmt: skip
     """Load the pipeline, apply the plan for good, and write one picture a prompt: `out`, or `out` with -1, -2, ..."""
     from planner.grid import check_picture, to_picture
     from planner.pipelines import generate, load_pipeline
@@ -255,20 +216,11 @@ def paint(
 
 
 def evaluate(
-    plans: Sequence[PathLike],
-    pipeline: str,
-    out: PathLike,
-    *,
-    prompts: PathLike | Sequence[str] | None = None,
-    count: int = 64,
-    kernels: str = "int",
-    blocks: bool = True,
-    allow_mismatch: bool = False,
-    clip: str | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
+    plans: Sequence[PathLike], pipeline: str, out: PathLike, *,
+    prompts: PathLike | Sequence[str] | None = None, count: int = 64, kernels: str = "int", blocks: bool = True,
+    allow_mismatch: bool = False, clip: str | None = None, steps: int | None = None, guidance: float | None = None,
     seed: int = 1000,
-) -> Evaluation:
+) -> Evaluation:  # fmt: skip
     """Predicted beside measured for each plan, on held-out prompts, into `report.md`, `.json` and `images.png` of the
     folder `out`. blocks: also each block's layers alone."""
     from tqdm import tqdm

@@ -25,11 +25,13 @@ PYTHON_NAMES = {"apply": "paint", "import": "import_profile"}  # verbs that are 
 WITHOUT_TORCH = (
     "planner", "planner.cli", "planner.workflow", "planner.errors", "planner.units", "planner.formulate",
     "planner.solving", "planner.recording", "planner.verifying", "planner.explaining",
-    "planner.sweeping", "planner.candidates", "planner.merging", "planner.engines",
+    "planner.sweeping", "planner.candidates", "planner.merging", "planner.engines", "planner.predicting",
+    "planner.probing", "planner.checking",
     "planner.methods", "planner.methods.base", "planner.arguments", "planner.cli_solve", "planner.store",
     "planner.graph", "planner.ranges", "planner.inspecting", "planner.scenes", "planner.prompts",
     "planner.foreign.mixdq", "plans", "plans.scheme", "plans.plan", "plans.plan_schema", "sensitivity",
-    "sensitivity.table", "solvers", "solvers.solve", "solvers.explain", "solvers.baselines", "solvers.split",
+    "sensitivity.table", "sensitivity.responses", "sensitivity.correction",
+    "solvers", "solvers.solve", "solvers.explain", "solvers.baselines", "solvers.split",
     "solvers.strategies", "solvers.backends",
 )  # fmt: skip
 BLOCK = "import sys; sys.modules |= dict.fromkeys(('torch', 'diffusers', 'transformers'))\n"  # None: an ImportError
@@ -170,6 +172,6 @@ def test_the_documents_name_the_files_as_they_are() -> None:
     profile, plan = ((ROOT / "docs" / name).read_text() for name in ("profile-file.md", "plan-file.md"))
     for table, columns in re.findall(r"CREATE TABLE (\w+) \((.*?)\);", TABLES, re.DOTALL):
         row = re.search(rf"^\| `{table}` \| (.*?) \|", profile, re.MULTILINE)
-        declared = re.findall(r"(\w+) (?:TEXT|INTEGER|REAL)", columns)
+        declared = re.findall(r"(\w+) (?:TEXT|INTEGER|REAL|BLOB)", columns)
         assert row and row.group(1).split(", ") == declared, table
     assert re.findall(r"^\| `(\w+)` \|", plan, re.MULTILINE) == list(SCHEMA["properties"])

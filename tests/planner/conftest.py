@@ -29,10 +29,17 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tiny_folder: Path, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished profile of the tiny pipeline."""
+    """A finished profile of the tiny pipeline, by probes."""
     return workflow.profile(
         str(tiny_folder), tmp_path_factory.mktemp("finished") / "t.profile", clip=str(clip_folder), **tiny.SETTINGS
     )
+
+
+@pytest.fixture(scope="session")
+def oracle(tiny_folder: Path, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, every loss measured."""
+    out = tmp_path_factory.mktemp("oracle") / "t.profile"
+    return workflow.profile(str(tiny_folder), out, clip=str(clip_folder), method="exhaustive", **tiny.SETTINGS)
 
 
 @pytest.fixture(scope="session")

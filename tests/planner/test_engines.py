@@ -25,6 +25,7 @@ from planner.station import Context, Settings, Station, open_station, set_up
 from planner.store import Profile, content_digest, open_profile
 from sensitivity.calibration import ActivationRange
 from sensitivity.exhaustive import measure
+from sensitivity.metrics import METRICS
 from sensitivity.table import Measurement
 from tests import tiny
 
@@ -54,8 +55,8 @@ def opened(context: Context) -> Station:
 
 
 @pytest.fixture(scope="module")
-def known(finished: Path) -> dict[Pair, list[Measurement]]:
-    with open_profile(finished) as store:
+def known(oracle: Path) -> dict[Pair, list[Measurement]]:
+    with open_profile(oracle) as store:
         found: dict[Pair, list[Measurement]] = {}
         for m in store.measurements():
             found.setdefault((m.layer, m.scheme), []).append(m)
@@ -108,7 +109,10 @@ def test_other_weights_at_a_worker_are_refused(context: Context) -> None:
 def test_every_method_finds_every_pair_once_and_in_order(opened: Station, known: Any, method: str) -> None:
     pairs = tuple(pair for pair in known if pair[0].endswith("to_q"))
     found = list(opened.measure(Job(method, pairs)))
-    assert [{(m.layer, m.scheme) for m in row.measurements} for row in found] == [{pair} for pair in pairs]
+    assert [row.pair for row in found] == list(pairs)
+    for row in found:
+        assert {(m.layer, m.scheme) for m in row.measurements} == ({row.pair} if method == "exhaustive" else set())
+        assert row.responses.keys() == row.readings.keys() == (set() if method == "exhaustive" else set(METRICS))
 
 
 def test_the_local_engine_is_plain_measuring(opened: Station, known: Any, context: Context) -> None:
@@ -129,7 +133,7 @@ def test_the_pipeline_is_loaded_once(
     """And a share is measured alone, then the rest: together the same as all at once."""
     for name in ("load_pipeline", "load_encoder"):
         monkeypatch.setattr(stations, name, lambda *_: pytest.fail("loaded again"))
-    options: Any = {"clip": str(clip_folder), **tiny.SETTINGS, "schemes": ("w8a8",)}
+    options: Any = {"clip": str(clip_folder), "checks": 0, **tiny.SETTINGS, "schemes": ("w8a8",)}
     planner.profile(str(tiny_folder), tmp_path / "whole.profile", **options)
     planner.profile(str(tiny_folder), tmp_path / "shares.profile", part="2/3", **options)
     with open_profile(tmp_path / "shares.profile") as some, open_profile(tmp_path / "whole.profile") as whole:
@@ -146,7 +150,9 @@ def test_a_loaded_pipeline_is_set_up_like_an_opened_one(context: Context, opened
     settings = context.settings
     pipe, encoder = load_pipeline(settings.pipeline), load_encoder(settings.pipeline, settings.clip)
     job = Job("exhaustive", PAIRS[:1])
-    assert list(set_up(context, pipe, encoder).measure(job)) == list(opened.measure(job))
+    ours, theirs = (list(station.measure(job)) for station in (set_up(context, pipe, encoder), opened))
+    assert [(row.pair, row.measurements) for row in ours] == [(row.pair, row.measurements) for row in theirs]
+    assert ours[0].measurements
 
 
 def node(cpus: float, memory: int = 10**12, alive: bool = True) -> dict[str, Any]:

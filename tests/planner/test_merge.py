@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import planner
 from planner.errors import UserError
+from planner.probing import probed, responses_of
 from planner.store import Profile, content_digest, open_profile
 from sensitivity.table import Measurement
 from tests import tiny
@@ -20,17 +22,17 @@ from tests import tiny
 
 @pytest.fixture(scope="module")
 def parts(tiny_folder: Path, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    """Three shares, measured apart, of what `finished` measured at once."""
+    """Three shares, measured apart, of what `oracle` measured at once."""
     folder = tmp_path_factory.mktemp("parts")
-    options: Any = {"clip": str(clip_folder), **tiny.SETTINGS}
+    options: Any = {"clip": str(clip_folder), "method": "exhaustive", **tiny.SETTINGS}
     return tuple(
         planner.profile(str(tiny_folder), folder / f"{k}.profile", part=f"{k}/3", **options) for k in (1, 2, 3)
     )
 
 
-def test_the_shares_make_the_whole(parts: tuple[Path, ...], finished: Path, tmp_path: Path) -> None:
+def test_the_shares_make_the_whole(parts: tuple[Path, ...], oracle: Path, tmp_path: Path) -> None:
     out = planner.merge(parts[::-1], tmp_path / "joined.profile")
-    with open_profile(out) as joined, open_profile(finished) as whole, open_profile(parts[0]) as first:
+    with open_profile(out) as joined, open_profile(oracle) as whole, open_profile(parts[0]) as first:
         assert content_digest(joined) == content_digest(whole)
         assert (joined.header(), joined.graph(), joined.schemes(), joined.ranges(), joined.families()) == (
             whole.header(), whole.graph(), whole.schemes(), whole.ranges(), whole.families(),
@@ -38,23 +40,39 @@ def test_the_shares_make_the_whole(parts: tuple[Path, ...], finished: Path, tmp_
         assert joined.costs() == first.costs()
     assert [path.name for path in tmp_path.iterdir()] == ["joined.profile"]
     plan = planner.solve(out, tmp_path / "p.plan.yaml", memory="30%", objective="quality")
-    assert plan.schemes == planner.solve(finished, tmp_path / "q.plan.yaml", memory="30%", objective="quality").schemes
+    assert plan.schemes == planner.solve(oracle, tmp_path / "q.plan.yaml", memory="30%", objective="quality").schemes
 
 
 def test_a_merged_profile_can_be_continued(
-    parts: tuple[Path, ...], finished: Path, tiny_folder: Path, clip_folder: Path, tmp_path: Path
+    parts: tuple[Path, ...], oracle: Path, tiny_folder: Path, clip_folder: Path, tmp_path: Path
 ) -> None:
     out = planner.merge(parts[:2], tmp_path / "two.profile")
-    planner.profile(str(tiny_folder), out, clip=str(clip_folder), **tiny.SETTINGS)
-    with open_profile(out) as joined, open_profile(finished) as whole:
+    planner.profile(str(tiny_folder), out, clip=str(clip_folder), method="exhaustive", **tiny.SETTINGS)
+    with open_profile(out) as joined, open_profile(oracle) as whole:
         assert content_digest(joined) == content_digest(whole)
 
 
-def test_what_was_measured_twice_alike_is_fine(parts: tuple[Path, ...], finished: Path, tmp_path: Path) -> None:
-    out = planner.merge([finished, *parts], tmp_path / "twice.profile", costs=finished)
-    with open_profile(out) as joined, open_profile(finished) as whole:
+def test_what_was_measured_twice_alike_is_fine(parts: tuple[Path, ...], oracle: Path, tmp_path: Path) -> None:
+    out = planner.merge([oracle, *parts], tmp_path / "twice.profile", costs=oracle)
+    with open_profile(out) as joined, open_profile(oracle) as whole:
         assert content_digest(joined) == content_digest(whole)
         assert joined.costs() == whole.costs()
+
+
+def test_shares_made_by_probes_make_the_whole(tiny_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
+    """Estimates do not depend on what else is measured; checks would, for every share chooses its own."""
+    options: Any = {"clip": str(clip_folder), "checks": 0, **tiny.SETTINGS}
+    whole = planner.profile(str(tiny_folder), tmp_path / "whole.profile", **options)
+    shares = [planner.profile(str(tiny_folder), tmp_path / f"{k}.profile", part=f"{k}/2", **options) for k in (1, 2)]
+    out = planner.merge(shares, tmp_path / "joined.profile")
+    with open_profile(out) as joined, open_profile(whole) as at_once, open_profile(shares[0]) as first:
+        assert content_digest(joined) == content_digest(at_once)
+        assert probed(joined) == probed(at_once)
+        found, expected = responses_of(joined), responses_of(at_once)
+        assert found.keys() == expected.keys() > responses_of(first).keys()
+        assert all(np.array_equal(found[key], expected[key]) for key in expected)
+    plan = planner.solve(out, tmp_path / "p.plan.yaml", memory="30%")
+    assert repr(planner.predict(plan, out)) == repr(planner.predict(plan, whole))  # nan is not equal to nan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,9 @@ from tests import tiny
 from tests.planner.killing import Run, workers_below
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is not installed")
-SETTINGS: dict[str, Any] = {"prompts": tiny.PROMPTS, "schemes": ("w2ma8",), "steps": 2, "timesteps": 1, "guidance": 2.0}
+SETTINGS: dict[str, Any] = {
+    "prompts": tiny.PROMPTS, "schemes": ("w2ma8",), "steps": 2, "timesteps": 1, "guidance": 2.0, "method": "exhaustive",
+}  # fmt: skip
 PATIENCE = 120.0  # seconds; a test that waits longer has failed
 
 
@@ -121,7 +123,7 @@ def mortal(notes: Path, deaths: int) -> type:
             for number, (layer, scheme) in enumerate(job.pairs):
                 if layer == "unet.b" and number and notes.read_text().count(layer) <= deaths:
                     os._exit(1)
-                yield Found((Measurement(layer, scheme, "nsr", 0.5, 0.5, self.threads),))
+                yield Found((layer, scheme), (Measurement(layer, scheme, "nsr", 0.5, 0.5, self.threads),))
 
     return Mortal
 
