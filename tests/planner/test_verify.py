@@ -174,22 +174,29 @@ def test_no_prices_make_a_bound_above_the_optimum(prices: float, solve: Any, fin
     assert planner.verify(path, finished).failures == ()  # worse prices prove less, never something false
 
 
+def worse(solve: Any) -> tuple[str, Plan]:
+    """A budget at which greedy misses the optimum, and what it finds there."""
+    for memory in ("14%", "13%", "15%", "17%", "11%", "19%", "23%"):
+        found = load_plan(solve(memory=memory, solver="greedy"))
+        if found.solver["objective"] > 1.0001 * load_plan(solve(memory=memory)).solver["objective"]:
+            return memory, found
+    raise AssertionError("greedy is optimal everywhere: the tests that need a worse plan prove nothing")
+
+
 def test_the_gap_told_is_never_smaller_than_it_is(solve: Any, finished: Path) -> None:
-    path = solve(memory="14%", solver="greedy")
-    plan = load_plan(path)
-    best = load_plan(solve(memory="14%")).solver["objective"]
+    memory, plan = worse(solve)
+    best = load_plan(solve(memory=memory)).solver["objective"]
     missed = 100 * (plan.solver["objective"] - best) / plan.solver["objective"]
     text = planner.verify(plan, finished).notes[1]
-    assert missed > 0  # else this proves nothing
     assert float(text.split("more than ")[1].split(" %")[0]) >= missed
 
 
 def test_proving_again_agrees_and_finds_what_is_claimed_too_much(solve: Any, finished: Path, bitplan: Any) -> None:
-    path = solve(memory="14%")
+    memory, claimed = worse(solve)
+    path = solve(memory=memory)
     result = bitplan("verify", path, finished, "--prove")
     assert result.exit_code == 0, result.stderr
     assert "0 % under the plan's" in result.stdout
-    claimed: Plan = load_plan(solve(memory="14%", solver="greedy"))
     data = yaml.safe_load(path.read_text())
     data["solver"] |= {"status": "optimal", "bound": claimed.solver["objective"], "gap": 0.0}
     path.write_text(yaml.safe_dump(data, sort_keys=False))
