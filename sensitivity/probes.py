@@ -150,10 +150,11 @@ def _visit(
             _add(found.setdefault((layer, scheme), {}), sums, portion, len(chain.images))
 
     args, kwargs = repeated((step.args, step.kwargs), step.rows, copies)
+    inputs = [tensor for tensor in tensors_of((args, kwargs)) if tensor.requires_grad]
+    tensors_of((args, kwargs))[0].requires_grad_()  # a checkpointed block needs one input with a gradient
     with torch.enable_grad(), _watching(layers, copies, take):
         output = first_of(chain.denoiser(*args, **kwargs))
         output.backward(cotangent.to(output.dtype))
-    inputs = [tensor for tensor in tensors_of((args, kwargs)) if tensor.requires_grad]
     grads = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in inputs]
     for part in portion if inputs else ():
         if part.probes.follows:

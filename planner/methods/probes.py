@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from planner.errors import UserError
@@ -38,8 +41,9 @@ def measure(station: Station, job: Job) -> Iterator[Found]:
         probes = [drawn(station, chain, metric, first, texts) for metric in METRICS.values() if metric.probe]
         layers = {layer: station.module(layer) for layer in job.layers}
         rows = _rows(station, chain)
-        steps = probe(chain, layers, changes_by_layer(station, job), probes, rows)
-        found = dict(tqdm(steps, "probes", len(chain.visited), unit="step", leave=False))
+        with checkpointed(station.denoiser, rows < chain.steps[0].rows):
+            steps = probe(chain, layers, changes_by_layer(station, job), probes, rows)
+            found = dict(tqdm(steps, "probes", len(chain.visited), unit="step", leave=False))
         readings = {mine.metric: _reading(chain, mine, first) for mine in probes}
     sums = joined(chain, found, probes)
     for pair in job.pairs:
@@ -60,6 +64,20 @@ def chain_of(station: Station, prompts: tuple[str, ...], first: int, visits: int
         kept = kept_places(len(steps), settings.timesteps)
         visited = tuple(sorted({*kept, *kept_places(len(steps), visits)}))
         yield Chain(station.denoiser, steps, images, kept, visited)
+
+
+@contextmanager
+def checkpointed(denoiser: Any, wanted: bool) -> Iterator[None]:
+    """While in the `with`, if wanted and where the model can, only the inputs of its blocks are held for the backward
+    pass, and each block is run again when its turn comes, which is when its layers are seen."""
+    if not (wanted and getattr(denoiser, "_supports_gradient_checkpointing", False)):
+        yield
+        return
+    denoiser.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=True))
+    try:
+        yield
+    finally:
+        denoiser.disable_gradient_checkpointing()
 
 
 def drawn(station: Station, chain: Chain, metric: Metric, first: int, texts: Tensor) -> Probes:
@@ -96,7 +114,7 @@ def _rows(station: Station, chain: Chain) -> int:
     outputs = sum(prod(call.output) for layer in station.context.graph.layers for call in layer.calls)
     traced = len(chain.steps[0].output) / len(chain.images)  # rows of the traced run: one image, guidance and all
     bytes_a_row = outputs / traced * chain.steps[0].output.element_size()
-    return max(chain.steps[0].rows, int(MEMORY / max(bytes_a_row, 1)))
+    return int(MEMORY / max(bytes_a_row, 1))
 
 
 def _reading(chain: Chain, mine: Probes, first: int) -> Reading:
