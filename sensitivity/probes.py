@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,8 @@ def draw(
         reading = read(Outcome(images=chain.images), [metric.reads], encoder, texts)[metric.reads]
     leaves = [step.output for step in chain.steps]
     weights = [metric.probe(reading.detach(), generator).to(reading.dtype) for _ in range(count)]
-    grads = [torch.autograd.grad(reading, leaves, one, retain_graph=True) for one in weights]
+    ask = partial(torch.autograd.grad, retain_graph=True, allow_unused=True, materialize_grads=True)
+    grads = [ask(reading, leaves, one) for one in weights]
     return Probes(metric.name, count, {i: torch.stack(some) for i, some in enumerate(zip(*grads, strict=True))}, True)
 
 
@@ -80,9 +82,10 @@ def probe(
     """
     for place in range(len(chain.steps) - 1, -1, -1):
         found: Responses = {}
+        left_out: set[str] = set()
         for portion in _portions(probes, place, max(1, rows // chain.steps[place].rows)):
-            _visit(chain, place, (layers, changes), portion, found)
-        yield place, found
+            left_out |= layers.keys() - _visit(chain, place, (layers, changes), portion, found)
+        yield place, {pair: sums for pair, sums in found.items() if pair[0] not in left_out}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,25 +118,30 @@ def _portions(probes: Sequence[Probes], place: int, room: int) -> Iterator[list[
 def _visit(
     chain: Chain, place: int, watched: tuple[Mapping[str, nn.Module], Mapping[str, Changes]], portion: list[_Part],
     found: Responses,
-) -> None:  # fmt: skip
-    """One call with a copy of the batch for each probe, and its backward pass."""
+) -> set[str]:  # fmt: skip
+    """One call with a copy of the batch for each probe, and its backward pass; the layers that it reached."""
+    reached: set[str] = set()
     step, (layers, changes) = chain.steps[place], watched
     copies = sum(part.stop - part.start for part in portion)
     cotangent = torch.cat([part.probes.at[place][part.start : part.stop].flatten(0, 1) for part in portion])
 
     def take(layer: str, x: Tensor, g: Tensor) -> None:
+        reached.add(layer)
         for scheme, sums in _products(changes[layer], x, g, (copies, step.rows)):
             _add(found.setdefault((layer, scheme), {}), sums, portion, len(chain.images))
 
     args, kwargs = repeated((step.args, step.kwargs), step.rows, copies)
-    with torch.enable_grad(), _watching(layers, copies, take):
+    with torch.enable_grad(), _watching(layers, (copies, step.rows), take):
         output = first_of(chain.denoiser(*args, **kwargs))
+        if not output.requires_grad:  # the first call, and it runs none of the layers
+            return reached
         output.backward(cotangent.to(output.dtype))
     inputs = [tensor for tensor in tensors_of((args, kwargs)) if tensor.requires_grad]
     grads = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in inputs]
     for part in portion if inputs else ():
         if part.probes.follows:
             _follow(chain, place, part, grads)
+    return reached
 
 
 def _follow(chain: Chain, place: int, part: _Part, grads: Sequence[Tensor]) -> None:
@@ -147,13 +155,19 @@ def _follow(chain: Chain, place: int, part: _Part, grads: Sequence[Tensor]) -> N
 
 @contextmanager
 def _watching(
-    layers: Mapping[str, nn.Module], copies: int, take: Callable[[str, Tensor, Tensor], None]
+    layers: Mapping[str, nn.Module], shape: tuple[int, int], take: Callable[[str, Tensor, Tensor], None]
 ) -> Iterator[None]:
-    """Calls `take` with the layer, its input for one copy, and the gradient on its output for all copies."""
+    """Calls `take` with the layer, its input for one copy, and the gradient on its output for all copies.
+
+    shape: (copies, batch).
+    """
+    copies, batch = shape
 
     def watch(layer: str) -> Callable[..., Tensor | None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            if not torch.is_grad_enabled() or len(args[0]) % copies:  # a checkpoint's first pass; one input for all
+            if not torch.is_grad_enabled() or len(args[0]) % (
+                copies * batch
+            ):  # a checkpoint's first pass; one input for all
                 return None
             x = args[0].detach()[: len(args[0]) // copies].clone()
             if output.requires_grad:
@@ -178,7 +192,7 @@ def _products(changes: Changes, x: Tensor, g: Tensor, shape: tuple[int, int]) ->
     g_rkn = g.reshape(copies, len(x), -1).float().transpose(0, 1)
     for scheme, change in changes(x):
         sums = torch.bmm(g_rkn, change.reshape(len(x), -1, 1).float())[..., 0].T  # (K, R)
-        yield scheme, sums.reshape(copies, batch, -1).sum(-1) if len(x) % batch == 0 else sums.sum(1, True) / batch
+        yield scheme, sums.reshape(copies, batch, -1).sum(-1)
 
 
 def _add(metrics: dict[str, Tensor], sums: Tensor, portion: Sequence[_Part], prompts: int) -> None:
