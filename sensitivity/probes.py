@@ -70,7 +70,8 @@ def draw(
         reading = read(Outcome(images=chain.images), [metric.reads], encoder, texts)[metric.reads]
     leaves = [step.output for step in chain.steps]
     weights = [metric.probe(reading.detach(), generator).to(reading.dtype) for _ in range(count)]
-    grads = [torch.autograd.grad(reading, leaves, one, retain_graph=True) for one in weights]
+    ask = partial(torch.autograd.grad, retain_graph=True, allow_unused=True, materialize_grads=True)
+    grads = [ask(reading, leaves, one) for one in weights]
     return Probes(metric.name, count, {i: torch.stack(some) for i, some in enumerate(zip(*grads, strict=True))}, True)
 
 
@@ -87,9 +88,10 @@ def probe(
     """
     for place in reversed(chain.visited):
         found: Responses = {}
+        left_out: set[str] = set()
         for portion in _portions(probes, place, max(1, rows // chain.steps[place].rows)):
-            _visit(chain, place, (layers, changes, product), portion, found)
-        yield place, found
+            left_out |= layers.keys() - _visit(chain, place, (layers, changes, product), portion, found)
+        yield place, {pair: sums for pair, sums in found.items() if pair[0] not in left_out}
 
 
 def joined(chain: Chain, found: Mapping[int, Responses], probes: Sequence[Probes]) -> Responses:
@@ -138,27 +140,32 @@ def _portions(probes: Sequence[Probes], place: int, room: int) -> Iterator[list[
 def _visit(
     chain: Chain, place: int, watched: tuple[Mapping[str, nn.Module], Mapping[str, Changes], Product],
     portion: list[_Part], found: Responses,
-) -> None:  # fmt: skip
-    """One call with a copy of the batch for each probe, and its backward pass."""
+) -> set[str]:  # fmt: skip
+    """One call with a copy of the batch for each probe, and its backward pass; the layers that it reached."""
+    reached: set[str] = set()
     step, (layers, changes, product) = chain.steps[place], watched
     copies = sum(part.stop - part.start for part in portion)
     cotangent = torch.cat([part.probes.at[place][part.start : part.stop].flatten(0, 1) for part in portion])
 
     def take(layer: str, x: Tensor, g: Tensor) -> None:
+        reached.add(layer)
         g_rkn = g.reshape(copies, len(x), -1).transpose(0, 1)
-        for scheme, sums in _products(partial(product, g_rkn), changes[layer](x), step.rows):
+        for scheme, sums in _products(partial(product, g_rkn), iter(changes[layer](x)), step.rows):
             _add(found.setdefault((layer, scheme), {}), sums, portion, len(chain.images))
 
     args, kwargs = repeated((step.args, step.kwargs), step.rows, copies)
     inputs = [tensor for tensor in tensors_of((args, kwargs)) if tensor.requires_grad]
     tensors_of((args, kwargs))[0].requires_grad_()  # a checkpointed block needs one input with a gradient
-    with torch.enable_grad(), _watching(layers, copies, take):
+    with torch.enable_grad(), _watching(layers, (copies, step.rows), take):
         output = first_of(chain.denoiser(*args, **kwargs))
+        if not output.requires_grad:  # the first call, and it runs none of the layers
+            return reached
         output.backward(cotangent.to(output.dtype))
     grads = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in inputs]
     for part in portion if inputs else ():
         if part.probes.follows:
             _follow(chain, place, part, grads)
+    return reached
 
 
 def _follow(chain: Chain, place: int, part: _Part, grads: Sequence[Tensor]) -> None:
@@ -172,13 +179,19 @@ def _follow(chain: Chain, place: int, part: _Part, grads: Sequence[Tensor]) -> N
 
 @contextmanager
 def _watching(
-    layers: Mapping[str, nn.Module], copies: int, take: Callable[[str, Tensor, Tensor], None]
+    layers: Mapping[str, nn.Module], shape: tuple[int, int], take: Callable[[str, Tensor, Tensor], None]
 ) -> Iterator[None]:
-    """Calls `take` with the layer, its input for one copy, and the gradient on its output for all copies."""
+    """Calls `take` with the layer, its input for one copy, and the gradient on its output for all copies.
+
+    shape: (copies, batch).
+    """
+    copies, batch = shape
 
     def watch(layer: str) -> Callable[..., Tensor | None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            if not torch.is_grad_enabled() or len(args[0]) % copies:  # a checkpoint's first pass; one input for all
+            if not torch.is_grad_enabled() or len(args[0]) % (
+                copies * batch
+            ):  # a checkpoint's first pass; one input for all
                 return None
             x = args[0].detach()[: len(args[0]) // copies].clone()
             if output.requires_grad:
@@ -203,10 +216,8 @@ def _products(
     """(scheme, (K, B) sums). Of R rows of a layer, a multiple of the batch B, those of one sample follow each other."""
     while some := list(_stack(changes)):
         dy_rns = torch.stack([change.flatten(1) for _, change in some], -1)
-        sums_skr = product(dy_rns).float().permute(2, 1, 0)
-        rows = sums_skr.shape[-1]
-        for (scheme, _), sums in zip(some, sums_skr, strict=True):
-            yield scheme, sums.unflatten(1, (batch, -1)).sum(-1) if rows % batch == 0 else sums.sum(1, True) / batch
+        for (scheme, _), sums in zip(some, product(dy_rns).float().permute(2, 1, 0), strict=True):
+            yield scheme, sums.unflatten(1, (batch, -1)).sum(-1)
 
 
 def _stack(changes: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:

@@ -43,21 +43,24 @@ class Step:
 def unroll(module: nn.Module, run: Callable[[], T]) -> tuple[list[Step], T]:
     """Call `run` with gradients on, and return the steps in their order and what it returned."""
     steps: list[Step] = []
-    forward = module.forward
+    forward, own = module.forward, "forward" in vars(module)
 
     def stub(*args: Any, **kwargs: Any) -> Any:
+        before = _map(args, Tensor.clone), _map(kwargs, Tensor.clone)  # samplers may write into both
         with torch.no_grad():
             output = forward(*_map(args, Tensor.detach), **_map(kwargs, Tensor.detach))
         leaf = first_of(output).detach().clone().requires_grad_()
-        steps.append(Step(args, kwargs, leaf))
-        return _with_first(output, leaf)
+        steps.append(Step(*before, leaf))
+        return _with_first(output, leaf.clone())
 
     module.forward = stub
     try:
         with torch.enable_grad():
             result = run()
     finally:
-        module.forward = forward
+        del module.forward
+        if own:
+            module.forward = forward
     return steps, result
 
 

@@ -135,3 +135,57 @@ def test_half_precision_readings_are_compared_in_double(metric, encoder, full):
         a, b = (read(x, [metric.reads], encoder, texts)[metric.reads].half() for x in (full, noisy(full, 0.1)))
     half, double = metric.function(a, b), metric.function(a.double(), b.double())
     assert torch.allclose(half, double, rtol=1e-12, atol=1e-15)
+
+
+PROBED = pytest.mark.parametrize("metric", [m for m in METRICS.values() if m.probe], ids=lambda m: m.name)
+
+
+def reading(metric: Metric, encoder: Encoder, outcome: Outcome) -> torch.Tensor:
+    with torch.no_grad():
+        return read(outcome, [metric.reads], encoder, encoder.image(outcome.images))[metric.reads].double()
+
+
+def small_change(metric: Metric, before: torch.Tensor) -> torch.Tensor:
+    """A change of 1 part in 1000 that the reading can have: unit embeddings stay unit; images change smoothly."""
+    drawn = torch.randn(before.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    if metric.reads == "embeds":
+        return torch.nn.functional.normalize(before + 1e-3 * drawn, dim=-1) - before
+    if metric.reads == "images":
+        drawn = torch.nn.functional.avg_pool2d(drawn, 5, stride=1, padding=2)
+    return 1e-3 * drawn
+
+
+@PROBED
+def test_probes_tell_the_loss_of_a_small_change(metric, encoder, full):
+    """To second order on average over draws, and a signed one to first order at once."""
+    before = reading(metric, encoder, full)
+    change = small_change(metric, before)
+    expected = metric.function(before, before + change)
+    generator = torch.Generator().manual_seed(0)
+    if metric.signed:
+        found = (metric.probe(before, generator) * change).reshape(len(before), -1).sum(1)
+        assert torch.allclose(found, expected, rtol=1e-3, atol=1e-9)
+        return
+    draws = [(metric.probe(before, generator) * change).flatten(1).sum(1).square() for _ in range(2000)]
+    assert torch.allclose(torch.stack(draws).mean(0), expected, rtol=0.1, atol=0)
+    assert float(expected.min()) > 0
+
+
+@PROBED
+def test_probes_are_those_of_their_seed(metric, encoder, full):
+    before = reading(metric, encoder, full)
+    drawn = [metric.probe(before, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2]) == metric.signed
+    assert drawn[0].shape == before.shape and bool(torch.isfinite(drawn[0]).all())
+
+
+@PROBED
+def test_probes_of_one_draw_differ_between_samples_and_draws(metric, encoder, full):
+    """Prompts have probes of their own: what probes add to the error shows between prompts."""
+    if metric.signed:
+        return
+    before, generator = reading(metric, encoder, full), torch.Generator().manual_seed(0)
+    same = before[:1].expand(2, *before.shape[1:])
+    first, second = (metric.probe(same, generator) for _ in range(2))
+    assert not torch.equal(first[0], first[1]) and not torch.equal(first, second)
