@@ -31,7 +31,7 @@ def main() -> None:
               help="Denoiser calls that are judged by their own output.")  # fmt: skip
 @click.option("--method", type=click.Choice(list(METHODS)), default="probes", show_default=True,
               help="probes: all from a few backward passes, some checked; exhaustive: a run for each.")  # fmt: skip
-@click.option("--probes", type=click.IntRange(1), default=8, show_default=True, help="Probes of each image metric.")
+@click.option("--probes", type=click.IntRange(1), default=4, show_default=True, help="Probes of each image metric.")
 @click.option("--checks", type=click.IntRange(0), default=16, show_default=True,
               help="Estimates that are measured exhaustively, too.")  # fmt: skip
 @click.option("--time", metavar="TIME", help="Spend so long, such as 10m, where plans are still undecided.")

@@ -32,7 +32,7 @@ def profile(
     pipeline: str, out: PathLike, *,
     prompts: PathLike | Sequence[str] | None = None, count: int = 8, schemes: Sequence[str] = DEFAULT_SCHEMES,
     components: Sequence[str] = (), clip: str | None = None, timesteps: int = 4, steps: int | None = None,
-    guidance: float | None = None, seed: int = 0, method: str = "probes", probes: int = 8, checks: int = 16,
+    guidance: float | None = None, seed: int = 0, method: str = "probes", probes: int = 4, checks: int = 16,
     time: str | None = None, around: str = "25%", engine: str = "local", address: str | None = None,
     workers: int | None = None, part: str | None = None,
 ) -> Path:  # fmt: skip

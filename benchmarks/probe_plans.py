@@ -1,0 +1,182 @@
+"""Claims about whole plans on `scenes`: what probes and exhaustive measurement predict, beside what is measured.
+
+    python -m benchmarks.probe_plans PROBES.profile EXHAUSTIVE.profile [--fisher CACHE.json] [--threads 1]
+
+Both profiles with the default schemes, prompts and steps. (a) 60 random plans, and 30 good ones: the best for losses
+moved by random factors, at 18 % of full bytes; measured on the profiles' prompts; Spearman of the plain sum of losses
+and of the joint estimate. (b) the best plans at 30, 25, 20 and 15 % by either profile's losses, and by Fisher scores
+(a file that `benchmarks.probes --cache` left), measured on held-out prompts. Simulated kernels.
+Writes benchmarks/results/probe_plans.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from tqdm import tqdm
+
+from benchmarks.probes import station_of
+from planner.arguments import held_out
+from planner.formulate import Evidence, formulate
+from planner.measure import Rig, build_rig
+from planner.predicting import predict_plan
+from planner.recording import Told, plan_of
+from planner.solving import read_evidence, whole
+from planner.space import scales_of
+from planner.station import Station
+from planner.store import Profile, open_profile
+from plans.plan import Plan
+from plans.scheme import parse_scheme
+from plans.swap import swap, undo
+from sensitivity.exhaustive import measure
+from sensitivity.metrics import METRICS
+from sensitivity.table import LossTable, Measurement
+from solvers.problem import Budget, Problem
+from solvers.solution import choice_of
+from solvers.solve import solve
+
+SHARES, NEAR = (0.30, 0.25, 0.20, 0.15), 0.18  # of full precision's bytes
+RANDOM, GOOD, HELD_OUT = 60, 30, 48
+BOTH = {"quality": 1.0, "alignment": 1.0}
+
+
+def problem_of(evidence: Evidence, share: float) -> Problem:
+    """Quality and alignment alike, within a share of full precision's bytes."""
+    return formulate(evidence, BOTH, [Budget("bytes", int(share * whole(evidence)["bytes"]))], real=False)
+
+
+def best(store: Profile, evidence: Evidence, problem: Problem) -> Plan:
+    found = solve(problem, gap=1e-4)
+    assert found.choice is not None
+    return plan_of(store, evidence, (problem, found.choice), Told(found))
+
+
+def random_plans(store: Profile, evidence: Evidence, random: np.random.Generator) -> list[Plan]:
+    """Each layer draws one of a random choice of schemes, so that plans range from all 8 bits to all 2; ties by groups
+    of the solver are kept by drawing for whole groups only."""
+    problem = formulate(evidence, BOTH, (), real=False)
+    schemes = sorted({s for offered in evidence.offered.values() for s in offered if s != "keep"})
+    plans = []
+    for _ in range(RANDOM):
+        some = set(random.choice(schemes, random.integers(1, 7), replace=False)) | {"keep"}
+        odds = {scheme: random.exponential() for scheme in sorted(some)} | {"keep": 0.05}
+        picks = []
+        for number, offered in enumerate(problem.candidates):
+            names = [name for name in offered if name in some]
+            weights = np.array([odds[name] for name in names])
+            name = names[random.choice(len(names), p=weights / weights.sum())]
+            picks.append(int(problem.offsets[number]) + offered.index(name))
+        plans.append(plan_of(store, evidence, (problem, choice_of(problem, tuple(picks))), Told(None)))
+    return plans
+
+
+def good_plans(store: Profile, evidence: Evidence, random: np.random.Generator) -> list[Plan]:
+    """Different plans that are nearly the best at one budget."""
+    plans = []
+    for _ in range(GOOD):
+        moved = {
+            key: replace(m, mean=m.mean * float(random.lognormal(0, 0.7)))
+            for key, m in evidence.losses.measurements.items()
+        }
+        shaken = replace(evidence, losses=LossTable(moved))
+        plans.append(best(store, shaken, problem_of(shaken, NEAR)))
+    return plans
+
+
+def measured(station: Station, rig: Rig, prompts: tuple[str, ...], plan: Plan) -> dict[str, float]:
+    """The plan's losses, simulated."""
+    schemes = {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
+    scales = {a: found for a, s in schemes.items() if (found := scales_of(station.context.ranges[a], s))}
+    swapped = swap(station.parts, schemes, scales, real=False)
+    try:
+        rows = next(
+            measure({("plan", "plan"): nullcontext}, rig.run, rig.reference, encoder=station.encoder, prompts=prompts)
+        )
+    finally:
+        undo(swapped)
+    return {row.metric: row.mean for row in rows}
+
+
+def ranks(store: Profile, plans: list[Plan], truth: list[dict[str, float]]) -> dict[str, Any]:
+    """By metric: Spearman of sum and joint estimate with what was measured, and median of measured over estimate."""
+    predictions = [predict_plan(plan, store) for plan in plans]
+    rows = {}
+    for name in METRICS:
+        real = np.array([losses[name] for losses in truth])
+        ways = {
+            "sum": np.array([p[name].added for p in predictions]),
+            "joint": np.array([p[name].joint for p in predictions]),
+        }
+        rows[name] = {
+            way: {"spearman": float(spearmanr(values, real)[0]), "median_ratio": float(np.median(real / values))}
+            for way, values in ways.items()
+        }
+    return rows
+
+
+def with_losses(evidence: Evidence, losses: Mapping[tuple[str, str, str], float]) -> Evidence:
+    table = LossTable.of(Measurement(*key, value, 0.0, 1) for key, value in losses.items())
+    return replace(evidence, losses=table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("probes", type=Path)
+    parser.add_argument("exhaustive", type=Path)
+    parser.add_argument("--fisher", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "probe_plans.json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    random = np.random.default_rng(args.seed)
+    with open_profile(args.probes) as store, open_profile(args.exhaustive) as oracle:
+        station, _ = station_of(store)
+        prompts = station.context.settings.prompts
+        by = {"probes": read_evidence(store), "exhaustive": read_evidence(oracle)}
+        if args.fisher:
+            scores = {tuple(key): value for key, value in json.loads(args.fisher.read_text())["losses"]}
+            by["diagonal Fisher"] = with_losses(by["exhaustive"], scores)
+        about = {"machine": platform.machine(), "threads": args.threads, "seed": args.seed, "torch": torch.__version__,
+                 "prompts": len(prompts), "held_out": HELD_OUT}  # fmt: skip
+        found: dict[str, Any] = {"about": about}
+
+        def keep(name: str, value: Any) -> None:
+            found[name] = value
+            args.out.write_text(json.dumps(found, indent=1) + "\n")
+            print(name, json.dumps(value), flush=True)
+
+        keep("at one budget", chosen(station, oracle, by))
+        makers: dict[str, Callable[..., list[Plan]]] = {"random plans": random_plans, "good plans": good_plans}
+        for name, make in makers.items():
+            plans = make(store, by["probes"], random)
+            truth = [measured(station, station.rig, prompts, plan) for plan in tqdm(plans, name)]
+            keep(name, {"plans": len(plans), "metrics": ranks(store, plans, truth)})
+
+
+def chosen(station: Station, oracle: Profile, by: Mapping[str, Evidence]) -> list[dict[str, Any]]:
+    """The best plans at each share by each evidence, and their losses on held-out prompts."""
+    settings = station.context.settings
+    prompts = tuple(held_out(settings.pipeline, HELD_OUT))
+    rig = build_rig(
+        station.pipe, station.denoiser, prompts, replace(settings.generation, seed=1000), settings.timesteps
+    )
+    rows = []
+    for share in SHARES:
+        plans = {name: best(oracle, evidence, problem_of(evidence, share)) for name, evidence in by.items()}
+        rows.append({"share": share, **{name: measured(station, rig, prompts, plan) for name, plan in plans.items()}})
+    return rows
+
+
+if __name__ == "__main__":
+    main()
