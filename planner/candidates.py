@@ -11,7 +11,7 @@ from planner import arguments
 from planner.arguments import PathLike
 from planner.errors import UserError
 from planner.formulate import Evidence, scale_of
-from planner.predicting import losses_of_plan
+from planner.predicting import losses_of_plan, readings_of
 from planner.store import Profile
 from plans.plan import Plan, save_plan
 
@@ -30,9 +30,12 @@ class Ranked:
     losses: Losses
 
 
-def check_alone(candidates: int, rerank: str | None) -> None:
-    """Raises UserError where one plan is all that there can be, and more are asked for."""
-    if candidates != 1 or rerank:
+def check_asked(alone: bool, candidates: int, rerank: str | None, store: Profile) -> None:
+    """Before anything is solved. alone: one plan is all that there can be. Raises UserError where more are asked for,
+    or an order that the profile cannot give."""
+    if rerank == JOINT:
+        readings_of(store)
+    if alone and (candidates != 1 or rerank):
         raise UserError(
             "a --uniform plan is one plan; leave --candidates and --rerank out, or measure it with evaluate"
         )

@@ -39,13 +39,19 @@ class Prediction:
 def predict_plan(plan: Plan, store: Profile) -> dict[str, Prediction]:
     """By metric, in the order of the profile. Raises UserError for a profile without responses, or of another model."""
     check_same_model(plan, store)
-    readings = probed(store).readings
-    if not readings:
-        raise UserError(f"{store.path} holds no responses; profile with --method probes")
+    readings = readings_of(store)
     changed = {layer: scheme for layer, scheme in plan.schemes.items() if scheme != KEEP}
     sums = responses_of(store, changed)
     table = LossTable.of(store.measurements())
     return {metric: _prediction(metric, reading, changed, sums, table) for metric, reading in readings.items()}
+
+
+def readings_of(store: Profile) -> Mapping[str, Reading]:
+    """How the profile's responses are to be read. Raises UserError where there are none."""
+    readings = probed(store).readings
+    if not readings:
+        raise UserError(f"{store.path} holds no responses; profile with --method probes")
+    return readings
 
 
 def _prediction(

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from planner.methods.base import Found, Job, Pair
-from planner.store import Profile, Response
+from planner.store import Profile, ProfileError, Response
 from sensitivity.responses import Reading, Sums, measurement_of
-from sensitivity.table import MeasurementError
+from sensitivity.table import MeasurementError, describe
 
 ROUND = 4  # prompts
 PROBED = "probed"  # name in the baseline
@@ -93,11 +93,15 @@ def response_of(pair: Pair, metric: str, sums: Sums) -> Response:
 
 
 def responses_of(store: Profile, pairs: Mapping[str, str] | None = None) -> dict[tuple[str, str, str], Sums]:
-    """(layer, scheme, metric) -> (K, S); with `pairs`, of each layer's scheme alone."""
-    return {
-        (r.layer, r.scheme, r.metric): np.frombuffer(r.sums, "<f4").reshape(r.probes, -1)
-        for r in store.responses(pairs)
-    }
+    """(layer, scheme, metric) -> (K, S); with `pairs`, of each layer's scheme alone. Raises ProfileError."""
+    samples = {name: len(reading.clusters) for name, reading in probed(store).readings.items()}
+    found: dict[tuple[str, str, str], Sums] = {}
+    for r in store.responses(pairs):
+        if len(r.sums) != 4 * r.probes * samples.get(r.metric, -1):
+            what = describe(r.layer, r.scheme, r.metric)
+            raise ProfileError(f"{store.path}: {len(r.sums)} bytes of responses for {what} are damaged; profile again")
+        found[r.layer, r.scheme, r.metric] = np.frombuffer(r.sums, "<f4").reshape(r.probes, -1)
+    return found
 
 
 def _longer(old: Mapping[str, Reading], new: Mapping[str, Reading]) -> dict[str, Reading]:

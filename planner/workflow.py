@@ -91,8 +91,7 @@ def solve(
     arguments.check_kernels(kernels)
     request = solving.request_of(objective, memory, latency, bits, caps, pins, kernels == "int", confidence, slack)
     with open_profile(profile) as store:
-        if uniform:
-            several.check_alone(candidates, rerank)
+        several.check_asked(bool(uniform), candidates, rerank, store)
         search = solving.Search(Effort(time_limit, gap, backend), solver, candidates, distance, worth)
         plans = solving.make_plans(store, request, search, uniform)
         several.save_candidates(plans, Path(out))

@@ -82,6 +82,20 @@ def unfinished_profile(w: World) -> list[object]:
     return w.solving()
 
 
+def without_responses(w: World) -> Path:
+    """As another tool's profile is."""
+    with sqlite3.connect(w.profile) as db:
+        db.execute("DELETE FROM responses")
+        db.execute("DELETE FROM baseline WHERE key = 'probed'")
+    return w.profile
+
+
+def torn_responses(w: World) -> Path:
+    with sqlite3.connect(w.profile) as db:
+        db.execute("UPDATE responses SET sums = substr(sums, 1, length(sums) - 4)")
+    return w.profile
+
+
 def newer_profile(w: World) -> list[object]:
     with sqlite3.connect(w.profile) as db:
         db.execute("PRAGMA user_version = 99")
@@ -155,6 +169,14 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("schemes of 7 bits", BAD_INPUT, "8, 6, 5", lambda w: w.profiling(schemes="w7a8")),
     ("schemes empty", BAD_INPUT, "did you mean", lambda w: w.profiling(schemes=",")),
     ("schemes with a space", BAD_INPUT, "did you mean", lambda w: w.profiling(schemes="w8a8;w4a8")),
+    ("method unknown", BAD_INPUT, "'probes', 'exhaustive'", lambda w: w.profiling(method="fisher")),
+    ("probes 0", BAD_INPUT, "x>=1", lambda w: w.profiling(probes=0)),
+    ("checks -1", BAD_INPUT, "x>=0", lambda w: w.profiling(checks=-1)),
+    ("time without a unit", BAD_INPUT, "90s, 10m or 2h", lambda w: w.profiling(time="10")),
+    ("time of no length", BAD_INPUT, "90s, 10m or 2h", lambda w: w.profiling(time="0m")),
+    ("time negative", BAD_INPUT, "90s, 10m or 2h", lambda w: w.profiling(time="-1m")),
+    ("time in words", BAD_INPUT, "90s, 10m or 2h", lambda w: w.profiling(time="a while")),
+    ("time infinite", BAD_INPUT, "90s, 10m or 2h", lambda w: w.profiling(time="infs")),
     ("prompts missing", BAD_INPUT, "UTF-8", lambda w: w.profiling(prompts=w.tmp / "none")),
     ("prompts empty", BAD_INPUT, "one a line", lambda w: w.profiling(prompts=w.text("\n  \n"))),
     ("prompts binary", BAD_INPUT, "UTF-8", lambda w: w.profiling(prompts=w.text(b"\xff\xfe\x00\x93"))),
@@ -237,6 +259,20 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
      lambda w: ["verify", w.spoilt_plan(lambda p: p["model"].update(fingerprint="0" * 64)), w.profile]),
     ("verify of a plan with other columns", BAD_INPUT, "did you mean",
      lambda w: ["verify", w.spoilt_plan(lambda p: p["budgets"].update(bites=1)), w.profile]),
+    ("predict of another model", BAD_INPUT, "own profile",
+     lambda w: ["predict", w.spoilt_plan(lambda p: p["model"].update(fingerprint="0" * 64)), w.profile]),
+    ("predict without responses", BAD_INPUT, "--method probes", lambda w: ["predict", w.plan, without_responses(w)]),
+    ("predict of a scheme not measured", BAD_INPUT, "run the profile to its end",
+     lambda w: ["predict", w.spoilt_plan(lambda p: p["schemes"].update({"unet.conv_in": "w6a8"})), w.profile]),
+    ("predict of another layer", BAD_INPUT, "solve again",
+     lambda w: ["predict", w.spoilt_plan(lambda p: p["schemes"].update({"unet.nowhere": "w8a8"})), w.profile]),
+    ("predict of torn responses", BAD_INPUT, "profile again", lambda w: ["predict", w.plan, torn_responses(w)]),
+    ("predict of no plan", BAD_INPUT, "bitplan solve", lambda w: ["predict", w.profile, w.profile]),
+    ("predict of no profile", BAD_INPUT, "choose another", lambda w: ["predict", w.plan, w.plan]),
+    ("rerank by joint without responses", BAD_INPUT, "--method probes",
+     lambda w: w.solving("--memory", "30%", "--candidates", 2, "--rerank", "joint", profile=without_responses(w))),
+    ("rerank of a uniform plan by joint", BAD_INPUT, "leave",
+     lambda w: w.solving("--uniform", "w8a8", "--rerank", "joint")),
     ("kernels unknown", BAD_INPUT, "fake", lambda w: w.solving("--kernels", "cuda")),
     ("plan under a file", BAD_INPUT, "--out", lambda w: ["solve", w.profile, "--out", w.below_a_file()]),
     ("plan to a folder", BAD_INPUT, "--out", lambda w: ["solve", w.profile, "--out", w.tmp]),
