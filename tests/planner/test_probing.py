@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from scipy.stats import spearmanr
 import planner
 from planner import probing
 from planner.checking import choose_checks, corrections_of, estimates_of
-from planner.probing import ROUND, Probed, probed, responses_of
-from planner.store import ProfileError, content_digest, open_profile
+from planner.methods.base import Found
+from planner.probing import ROUND, Probed, probed, responses_of, write_rounds
+from planner.store import Profile, ProfileError, content_digest, open_profile
 from sensitivity.metrics import METRICS
+from sensitivity.responses import Reading
 from sensitivity.table import Measurement, MeasurementError
 from tests import tiny
 from tests.planner.killing import Run, finish, kill_at, progress
@@ -169,6 +171,59 @@ def test_without_time_there_is_one_round(quick: Profiler, whole: Path, tmp_path:
     assert {m.source for m in found.values()} == {"probes"}
     assert planner.solve(out, tmp_path / "p.plan.yaml", memory="30%").solver["status"] == "optimal"
     assert digest(quick(out)) == digest(whole)
+
+
+def test_a_share_begun_can_become_the_whole(quick: Profiler, whole: Path, tmp_path: Path) -> None:
+    """What its rounds said nothing of is probed on their prompts, too, not measured pair by pair."""
+    out = quick(tmp_path / "t.profile", part="2/2", time="0.001s")
+    assert state(out).prompts == ROUND
+    assert 0 < len(losses(out)) < len(losses(whole))
+    assert digest(quick(out)) == digest(whole)
+
+
+GRID = [("unet.a", "w8a8"), ("unet.a", "w4a8"), ("unet.b", "w8a8")]
+
+
+def toy_rounds() -> list[Found]:
+    """Three rounds of two prompts; `unet.b` is out of the probes' reach."""
+    rng, found = np.random.default_rng(0), []
+    for first in (0, 2, 4):
+        reading = {"nsr": Reading((0, 0), (first, first + 1), False)}
+        for pair in GRID:
+            responses = {"nsr": rng.normal(size=(3, 2)).astype("f4")} if pair[0] == "unet.a" else {}
+            found.append(Found(pair, (), (first, first + 2), responses, reading))
+    return found
+
+
+def toy_profile(path: Path, found: Sequence[Found]) -> Path:
+    with Profile.create(path, {"model": "toy"}) as store:
+        store.write_graph({"layers": [{"address": "unet.a"}, {"address": "unet.b"}]}, ("w8a8", "w4a8"))
+        write_rounds(store, found, {"nsr": "quality"}, len(GRID))
+    return path
+
+
+def test_rounds_that_come_mixed_are_kept_in_order(tmp_path: Path) -> None:
+    found = toy_rounds()
+    straight = toy_profile(tmp_path / "straight.profile", found)
+    assert state(straight).prompts == 6
+    assert losses(straight).keys() == {("unet.a", scheme, "nsr") for scheme in ("w8a8", "w4a8")}
+    by_hand = np.concatenate([one.responses["nsr"] for one in found if one.pair == GRID[0]], 1)
+    assert losses(straight)[(*GRID[0], "nsr")].mean == pytest.approx(float(np.square(by_hand).mean()))
+    for seed in range(5):
+        mixed = list(np.random.default_rng(seed).permutation(np.array(found, object)))
+        again = toy_profile(tmp_path / f"{seed}.profile", mixed)
+        assert digest(again) == digest(straight)
+        assert state(again) == state(straight)
+
+
+def test_a_round_that_is_not_whole_is_not_kept(tmp_path: Path) -> None:
+    """Nor are later ones: the next command begins with it."""
+    found = toy_rounds()
+    assert state(toy_profile(tmp_path / "t.profile", found[:2])).prompts == 0
+    out = toy_profile(tmp_path / "u.profile", [*found[:3], *found[4:]])
+    assert state(out).prompts == 2
+    toy_profile(out, found[3:])
+    assert digest(out) == digest(toy_profile(tmp_path / "straight.profile", found))
 
 
 def test_other_probes_are_another_profile(quick: Profiler, whole: Path) -> None:

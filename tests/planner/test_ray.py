@@ -20,6 +20,7 @@ from planner.engines import ENGINES, Site
 from planner.engines import ray as ray_engine
 from planner.errors import UserError
 from planner.methods.base import Found, Job, jobs_of
+from planner.probing import probed, responses_of
 from planner.store import ProfileError, open_profile
 from sensitivity.table import Measurement
 from tests import tiny
@@ -101,6 +102,24 @@ def test_driver_and_worker_are_killed_and_the_losses_are_the_local_ones(
     for key, loss in expected.items():
         assert found[key].mean == pytest.approx(loss.mean, rel=1e-6, abs=1e-12), key
         assert found[key].stderr == pytest.approx(loss.stderr, rel=1e-4, abs=1e-9), key
+
+
+def test_workers_probe_what_one_process_does(tiny_folder: Path, clip_folder: Path, ray: Any, tmp_path: Path) -> None:
+    """Rounds are shared out by layers; estimates, checks and responses are the same."""
+    options: Any = SETTINGS | {"method": "probes", "probes": 2, "checks": 2, "clip": str(clip_folder)}
+    alone = planner.profile(str(tiny_folder), tmp_path / "alone.profile", **options)
+    shared = planner.profile(str(tiny_folder), tmp_path / "shared.profile", engine="ray", workers=2, **options)
+    expected, found = losses(alone), losses(shared)
+    assert expected.keys() == found.keys()
+    for key, loss in expected.items():
+        assert found[key].source == loss.source
+        assert found[key].mean == pytest.approx(loss.mean, rel=1e-6, abs=1e-12), key
+    with open_profile(alone) as one, open_profile(shared) as other:
+        assert probed(one) == probed(other)
+        sums, again = responses_of(one), responses_of(other)
+    assert sums.keys() == again.keys()
+    for key, its in sums.items():
+        assert again[key] == pytest.approx(its, rel=1e-4, abs=1e-6 * abs(its).max())
 
 
 @dataclasses.dataclass(frozen=True)
