@@ -1,0 +1,156 @@
+"""Claim: probes find all losses in a small fraction of the time of exhaustive measurement.
+
+    python -m benchmarks.profile_time [scenes|sd15] [--sample 40] [--threads 1]
+
+scenes: the embedded pipeline, default settings. sd15: its text encoder and decoder around a UNet of SD-1.5's size with
+random weights, 32x32 latents, one prompt, 2 steps without guidance, default schemes. Exhaustive time is extrapolated
+from a random sample of (layer, scheme), whole runs and resumed ones in turn; the recording that resuming needs is
+counted once. Probes: everything from the unrolled run to the estimates, and the 16 checks as whole runs. CPU seconds.
+Also what twice the schemes cost. Adds to benchmarks/results/profile_time.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+
+from planner.methods.base import Job, Pair
+from planner.methods.exhaustive import measure as measure_exhaustively
+from planner.methods.probes import measure as measure_by_probes
+from planner.pipelines import DEFAULTS, SCENES, Generation, generate, load_encoder, load_pipeline
+from planner.profiling import examine
+from planner.prompts import built_in_prompts
+from planner.resuming import run_from
+from planner.space import candidates, parse_schemes
+from planner.station import Context, Settings, Station, set_up
+from planner.workflow import DEFAULT_SCHEMES
+from plans.scheme import KEEP
+from sensitivity.calibration import ActivationRange, calibrate
+from sensitivity.exhaustive import measure_layers
+
+CHECKS, ROUND = 16, 4
+MORE = ("w8ma8", "w6ma8", "w5a8", "w4a8", "w3a8", "w8g64a8", "w6g64a8", "w5g64ma8", "w8za8")
+
+
+def settings_of(which: str) -> Settings:
+    if which == SCENES:
+        return Settings(SCENES, tuple(built_in_prompts(True, 8)), DEFAULT_SCHEMES, DEFAULTS[SCENES], 4, 4, (), None)
+    prompts = tuple(built_in_prompts(True, 1))
+    return Settings("sd15-size", prompts, DEFAULT_SCHEMES, Generation(2, 1.0), 2, 4, (), None)
+
+
+def pipeline_of(which: str) -> Any:
+    pipe = load_pipeline(SCENES)
+    if which != SCENES:
+        torch.manual_seed(0)
+        size = pipe.unet.config
+        pipe.unet = UNet2DConditionModel(
+            sample_size=32, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, attention_head_dim=8,
+            cross_attention_dim=size.cross_attention_dim, in_channels=size.in_channels, out_channels=size.out_channels,
+        ).eval()  # fmt: skip
+    return pipe
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def station_of(which: str) -> tuple[Station, list[Pair]]:
+    settings, pipe = settings_of(which), pipeline_of(which)
+    subject = examine(pipe, settings.prompts, settings.generation)
+    seen = calibrate(subject.modules, lambda: generate(pipe, settings.prompts, settings.generation))
+    ranges: dict[str, ActivationRange] = dict(seen)
+    context = Context(settings, subject.graph, subject.fingerprint, ranges, 0)
+    offered = candidates(subject.graph, subject.modules, parse_schemes(settings.schemes), ranges)
+    pairs = [(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP]
+    return set_up(context, pipe, load_encoder(SCENES)), pairs
+
+
+def resumed_run(station: Station, pair: Pair) -> Iterator[Any]:
+    """One measurement from where the layer first acts."""
+    reference, prompts, module = station.rig.reference, station.context.settings.prompts, station.module(pair[0])
+    variants = {pair: lambda: station.variant(*pair, {})}
+    run = lambda _: run_from(station.recorded, module)  # noqa: E731
+    return measure_layers(variants, run, reference, encoder=station.encoder, prompts=prompts)
+
+
+def exhaustive(station: Station, sample: list[Pair]) -> dict[str, Any]:
+    """CPU seconds of one measurement: whole runs, and resumed ones; the first of all warms up."""
+    whole: list[float] = []
+    resumed: list[float] = []
+    for pair in [sample[0], *sample]:
+        whole.append(seconds(lambda pair=pair: list(measure_exhaustively(station, Job("exhaustive", (pair,))))))
+        resumed.append(seconds(lambda pair=pair: list(resumed_run(station, pair))))
+        print(pair, whole[-1], resumed[-1], flush=True)
+    return {"whole": float(np.mean(whole[1:])), "resumed": float(np.mean(resumed[1:])),
+            "median_ratio_resumed": float(np.median(np.array(resumed[1:]) / np.array(whole[1:])))}  # fmt: skip
+
+
+def probes(station: Station, pairs: list[Pair]) -> float:
+    """CPU seconds of all rounds."""
+    fresh = replace(station)  # without the grids found before
+    count = len(fresh.context.settings.prompts)
+    cuts = [(at, min(at + ROUND, count)) for at in range(0, count, ROUND)]
+    return sum(
+        seconds(lambda cut=cut: list(measure_by_probes(fresh, Job("probes", tuple(pairs), cut)))) for cut in cuts
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", choices=(SCENES, "sd15"))
+    parser.add_argument("--sample", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--growth", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "profile_time.json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    station, pairs = station_of(args.which)
+    ours = probes(station, pairs)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print("probes", ours, "peak MiB", peak, flush=True)
+    random = np.random.default_rng(0)
+    sample = [pairs[i] for i in sorted(random.choice(len(pairs), args.sample, replace=False))]
+    recording = seconds(lambda: station.recorded)
+    each = exhaustive(station, sample)
+    checked = ours + CHECKS * each["whole"]
+    row = {
+        "pairs": len(pairs), "layers": len({layer for layer, _ in pairs}), "sample": len(sample),
+        "exhaustive_each": each, "recording": recording, "probes": ours, "probes_and_checks": checked,
+        "peak_MiB_after_probes": peak,
+        "ratio_to_whole_runs": checked / (len(pairs) * each["whole"]),
+        "ratio_to_resumed_runs": checked / (recording + len(pairs) * each["resumed"]),
+        "ratio_without_checks": ours / (recording + len(pairs) * each["resumed"]),
+        "seed": 0, "threads": args.threads, "machine": platform.machine(), "torch": torch.__version__,
+    }  # fmt: skip
+    if args.growth:
+        layers = dict.fromkeys(layer for layer, _ in pairs)
+        wide = [
+            (layer, scheme) for layer in layers for scheme in (*DEFAULT_SCHEMES, *MORE) if _fits(pairs, layer, scheme)
+        ]
+        row["twice_the_schemes"] = {"pairs": len(wide), "times": probes(station, wide) / probes(station, pairs)}
+    held = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    args.out.write_text(json.dumps(held | {args.which: row}, indent=1) + "\n")
+    print(json.dumps(row, indent=1))
+
+
+def _fits(pairs: list[Pair], layer: str, scheme: str) -> bool:
+    """Whether the layer is wide enough for groups, as its being offered others with groups shows."""
+    return "g64" not in scheme or (layer, "w4g64ma8") in set(pairs)
+
+
+if __name__ == "__main__":
+    main()
