@@ -1,29 +1,32 @@
 """Where the choice is still open: the candidates that the numbers, as sure as they are, cannot tell from the chosen.
 
 At the solver's prices every candidate has a regret: what taking it would cost more than its group's best one. The
-choice between the two is open while the regret is below `Z` times what the two losses may be off.
+choice between the two is open while the regret is below `Z` times what the difference of the two may be off.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.errors import InfeasibleError, UserError
-from planner.formulate import Evidence, formulate, groups_of
+from planner.formulate import Evidence, groups_of, scale_of
 from planner.methods.base import Pair
+from planner.probing import probed, responses_of
 from planner.solving import Request, pose, read_evidence
 from planner.store import Profile
-from sensitivity.table import FAMILIES, LossTable
+from sensitivity.responses import Reading, samples_of
+from sensitivity.table import FAMILIES, LossTable, Measurement, summarise
 from solvers.problem import Problem
 from solvers.solve import solve
 from solvers.strategies import Effort
 
 Z = 1.64  # standard errors: 9 in 10 of normal differences are closer
 GAP = 1e-3  # of the plan that is looked at
+KEEP = "keep"
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,14 @@ class Contest:
 
 
 def contests(store: Profile, memory: str) -> list[Contest]:
-    """What is open at a memory budget, by quality and alignment alike, the most open first.
+    """What is open at a memory budget, by quality and alignment alike, the most open first. Metrics with a sign are
+    left out: what prompts differ by is far more than their mean, so that they would leave everything open.
 
     Raises UserError for a budget that is none or that no plan meets, and for a profile that lacks measurements.
     """
-    evidence = read_evidence(store)
+    evidence, readings = read_evidence(store), probed(store).readings
+    plain = {name: its for name, its in evidence.metrics.items() if name not in readings or not readings[name].signed}
+    evidence = replace(evidence, metrics=plain)
     known = {name: 1.0 for name in FAMILIES if name in evidence.metrics.values()}
     try:
         problem = pose(evidence, Request(known, memory=memory, real=False), Effort(gap=GAP))
@@ -51,7 +57,7 @@ def contests(store: Profile, memory: str) -> list[Contest]:
         raise UserError(str(error)) from None
     if found.choice is None:
         raise UserError(f"no plan fits {memory}: {found.stopped}; name another memory budget with --around")
-    return _contests(problem, _errors(evidence, problem), found.prices)
+    return _contests(problem, found.prices, _Errors.of(store, evidence, problem))
 
 
 def pairs_of(
@@ -73,31 +79,69 @@ def to_measure(store: Profile, memory: str, count: int) -> list[Pair]:
     return pairs_of(groups, contests(store, memory), store.measured("exhaustive"))[:count]
 
 
-def _contests(problem: Problem, errors: np.ndarray, prices: Sequence[float]) -> list[Contest]:
+def _contests(problem: Problem, prices: Sequence[float], errors: _Errors) -> list[Contest]:
     reduced = problem.costs.astype(float).copy()
     for budget, price in zip(problem.budgets, prices, strict=False):
         reduced += float(price) * problem.column(budget.column).astype(float)
     reduced[~problem.allowed] = math.inf
     found = []
-    for number, group in enumerate(problem.groups):
-        start, names = int(problem.offsets[number]), problem.candidates[number]
-        mine = reduced[start : start + len(names)]
-        best = int(mine.argmin())
+    for group, names, start in zip(problem.groups, problem.candidates, problem.offsets.tolist(), strict=False):
+        regrets = reduced[start : start + len(names)]
+        best = int(regrets.argmin())
         for place, name in enumerate(names):
-            regret, error = mine[place] - mine[best], float(np.hypot(errors[start + place], errors[start + best]))
-            if place != best and regret < Z * error:
-                found.append(Contest(group, names[best], name, float(regret), error))
+            regret = float(regrets[place] - regrets[best])
+            if place != best and math.isfinite(regret):
+                error = errors.between(group, names[best], name)
+                found += [Contest(group, names[best], name, regret, error)] * (regret < Z * error)
     return sorted(found, key=lambda contest: contest.regret / contest.error)
 
 
-def _errors(evidence: Evidence, problem: Problem) -> np.ndarray:
-    """The standard error of each candidate's objective: what it is at one standard error more, less what it is.
+@dataclass(frozen=True, eq=False)
+class _Errors:
+    """Standard errors of the difference in the objective that two schemes of a group make.
 
-    Errors of several metrics so add up instead of cancelling, on the safe side. Unknown ones count as the loss itself.
+    weights: of each metric in the objective; layers: of each group; samples: of each estimated loss, by (layer,
+    scheme, metric); readings: what those are of.
     """
-    sure = {
-        key: replace(m, stderr=m.stderr if math.isfinite(m.stderr) else abs(m.mean))
-        for key, m in evidence.losses.measurements.items()
-    }
-    above = replace(evidence, losses=LossTable(sure), z=1.0)
-    return formulate(above, problem.objective, (), real=False).costs - problem.costs
+
+    weights: Mapping[str, float]
+    layers: Mapping[str, tuple[str, ...]]
+    table: LossTable
+    samples: Mapping[tuple[str, str, str], np.ndarray]
+    readings: Mapping[str, Reading]
+
+    @classmethod
+    def of(cls, store: Profile, evidence: Evidence, problem: Problem) -> _Errors:
+        readings = probed(store).readings
+        samples = {key: samples_of(readings[key[2]], sums) for key, sums in responses_of(store).items()}
+        weights = {
+            metric: problem.objective.get(family, 0.0) / (_members(evidence, family) * scale_of(evidence, metric))
+            for metric, family in evidence.metrics.items()
+        }
+        return cls(weights, groups_of(evidence), evidence.losses, samples, readings)
+
+    def between(self, group: str, one: str, other: str) -> float:
+        """Of several metrics, and layers of one weight, errors add up instead of cancelling, on the safe side."""
+        return sum(
+            weight * self._of(layer, metric, (one, other))
+            for metric, weight in self.weights.items() for layer in self.layers[group]
+        )  # fmt: skip
+
+    def _of(self, layer: str, metric: str, schemes: tuple[str, str]) -> float:
+        """Where probes saw both on the same prompts, what their samples differ by tells more than two errors apart."""
+        changed = [scheme for scheme in schemes if scheme != KEEP]
+        seen = [self.samples[layer, scheme, metric] for scheme in changed if (layer, scheme, metric) in self.samples]
+        if changed and len(seen) == len(changed):
+            difference = (seen[0] - seen[1]) if len(seen) == 2 else seen[0]
+            reading = self.readings[metric]
+            return summarise(difference.tolist(), reading.strata, reading.clusters)[1]
+        return math.hypot(*(_error(self.table.measurement(layer, scheme, metric)) for scheme in changed))
+
+
+def _members(evidence: Evidence, family: str) -> int:
+    return sum(its == family for its in evidence.metrics.values())
+
+
+def _error(measurement: Measurement) -> float:
+    """An unknown one counts as the loss itself."""
+    return measurement.stderr if math.isfinite(measurement.stderr) else abs(measurement.mean)
