@@ -185,13 +185,11 @@ def _watching(
 
     shape: (copies, batch).
     """
-    copies, batch = shape
+    copies, rows = shape[0], shape[0] * shape[1]
 
     def watch(layer: str) -> Callable[..., Tensor | None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            if not torch.is_grad_enabled() or len(args[0]) % (
-                copies * batch
-            ):  # a checkpoint's first pass; one input for all
+            if not torch.is_grad_enabled() or len(args[0]) % rows:  # a checkpoint's first pass; one input for all
                 return None
             x = args[0].detach()[: len(args[0]) // copies].clone()
             if output.requires_grad:

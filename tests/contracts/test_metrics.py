@@ -151,7 +151,7 @@ def small_change(metric: Metric, before: torch.Tensor) -> torch.Tensor:
     if metric.reads == "embeds":
         return torch.nn.functional.normalize(before + 1e-3 * drawn, dim=-1) - before
     if metric.reads == "images":
-        drawn = torch.nn.functional.avg_pool2d(drawn, 5, stride=1, padding=2)
+        drawn = torch.nn.functional.avg_pool2d(drawn, 5, stride=1, padding=2) + 0.5  # contrast and brightness alike
     return 1e-3 * drawn
 
 
