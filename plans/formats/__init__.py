@@ -28,14 +28,19 @@ _BLOCK = 1 << 20
 @torch.no_grad()
 def quantize(weight: Tensor, fmt: WeightFormat) -> Packed:
     """Stores `weight` (outputs, inputs...) as `fmt` says. Raises FormatError on NaN, infinite or no weights."""
+    codes, scale, zero = FORMATS[fmt.kind].quantize(_checked(weight), fmt)
+    return Packed(codes, scale, zero, tuple(weight.shape), fmt)
+
+
+def _checked(weight: Tensor) -> Tensor:
+    """One row for each output."""
     if weight.dim() < 2 or weight.numel() == 0:
         raise FormatError(f"a weight of shape {tuple(weight.shape)} has nothing to store; leave this layer out")
     flat = weight.detach().reshape(weight.shape[0], -1)
     bad = sum(int((~block.isfinite()).sum()) for block in flat.split(max(1, _BLOCK // flat.shape[1])))
     if bad:
         raise FormatError(f"{bad} of {weight.numel()} weights are NaN or infinite; repair the checkpoint")
-    codes, scale, zero = FORMATS[fmt.kind].quantize(flat, fmt)
-    return Packed(codes, scale, zero, tuple(weight.shape), fmt)
+    return flat
 
 
 @torch.no_grad()
@@ -47,10 +52,10 @@ def dequantize(packed: Packed) -> Tensor:
     return weight.view(packed.shape)
 
 
+@torch.no_grad()
 def grid_of(weight: Tensor, fmt: WeightFormat) -> Grid:
     """The grid on which `fmt` stores `weight`: all that takes time to find. Raises as `quantize`."""
-    packed = quantize(weight, fmt)
-    return Grid(packed.scale, packed.zero, fmt)
+    return Grid(*FORMATS[fmt.kind].grid(_checked(weight), fmt), fmt)
 
 
 @torch.no_grad()

@@ -61,6 +61,7 @@ class Format:
 
     quantize: ((O, K) finite weight of any float type, format) -> codes, scale, zero
     dequantize_rows: (packed, start, stop) -> (stop - start, K) float32
+    grid: ((O, K) weight, format) -> scale, zero, those of `quantize`
     on_grid: ((O, K) weight, grid) -> (O, K) float32, what dequantizing gives, to the bit
     unpack_rows: (packed, start, stop) -> (stop - start, K) int8 codes, or None where codes are no integers
     stored_bytes: (O, K, format, bytes per element of a kept weight) -> bytes
@@ -70,6 +71,7 @@ class Format:
     says: str
     quantize: Callable[[Tensor, WeightFormat], Parts]
     dequantize_rows: Callable[[Packed, int, int], Tensor]
+    grid: Callable[[Tensor, WeightFormat], tuple[Tensor | None, Tensor | None]]
     on_grid: Callable[[Tensor, Grid], Tensor]
     unpack_rows: Callable[[Packed, int, int], Tensor] | None
     stored_bytes: Callable[[int, int, WeightFormat, int], int]

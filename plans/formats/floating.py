@@ -15,14 +15,18 @@ _TINY = torch.finfo(torch.float32).tiny
 def quantize_fp8(weight: Tensor, fmt: WeightFormat) -> Parts:
     """Codes (O, K) float8_e4m3fn and scale (O, 1) = largest magnitude / 448."""
     weight = weight.float()
-    scale = weight.abs().amax(1, keepdim=True) / FP8_MAX
-    scale = torch.where(scale < _TINY, 1.0, scale)
+    scale, _ = grid_fp8(weight, fmt)
     return (weight / scale).clamp_(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn), scale, None
 
 
 def dequantize_fp8(packed: Packed, start: int, stop: int) -> Tensor:
     assert packed.scale is not None
     return packed.codes[start:stop].float().mul_(packed.scale[start:stop])
+
+
+def grid_fp8(weight: Tensor, fmt: WeightFormat) -> tuple[Tensor, None]:
+    scale = weight.float().abs().amax(1, keepdim=True) / FP8_MAX
+    return torch.where(scale < _TINY, 1.0, scale), None
 
 
 def on_grid_fp8(weight: Tensor, grid: Grid) -> Tensor:
@@ -45,6 +49,10 @@ def dequantize_keep(packed: Packed, start: int, stop: int) -> Tensor:
     return packed.codes[start:stop].float()
 
 
+def grid_keep(weight: Tensor, fmt: WeightFormat) -> tuple[None, None]:
+    return None, None
+
+
 def on_grid_keep(weight: Tensor, grid: Grid) -> Tensor:
     return weight.float()
 
@@ -55,7 +63,7 @@ def keep_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: int)
 
 
 FP8 = Format(
-    "fp8", "e4m3 floats with a scale for each output channel", quantize_fp8, dequantize_fp8, on_grid_fp8, None,
-    fp8_bytes,
+    "fp8", "e4m3 floats with a scale for each output channel", quantize_fp8, dequantize_fp8, grid_fp8, on_grid_fp8,
+    None, fp8_bytes,
 )  # fmt: skip
-KEPT = Format("keep", "the weight as it is", quantize_keep, dequantize_keep, on_grid_keep, None, keep_bytes)
+KEPT = Format("keep", "the weight as it is", quantize_keep, dequantize_keep, grid_keep, on_grid_keep, None, keep_bytes)

@@ -77,15 +77,29 @@ def stored_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: in
     return outputs * (row_bytes(inputs, fmt.bits) + group_count(inputs, fmt) * (4 + fmt.affine))
 
 
+def grid(weight: Tensor, fmt: WeightFormat) -> tuple[Tensor, Tensor | None]:
+    """scale (O, G) float32 and zero (O, G) uint8 or None, as `quantize` gives them."""
+    blocks = [_range(_grouped(block, fmt), fmt) for block in weight.split(max(1, BLOCK // weight.shape[1]))]
+    scale, zero = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    return scale.squeeze(-1), _stored_zero(zero, fmt) if fmt.affine else None
+
+
 def _quantize_block(block: Tensor, fmt: WeightFormat) -> tuple[Tensor, Tensor, Tensor]:
-    rows, inputs = block.shape
     grouped = _grouped(block, fmt)
+    scale, zero = _range(grouped, fmt)
+    codes = (_integers(grouped, scale, zero, fmt.bits) + zero).to(torch.int8).view(len(block), -1)
+    return pack(codes[:, : block.shape[1]], fmt.bits), scale.squeeze(-1), _stored_zero(zero, fmt)
+
+
+def _range(grouped: Tensor, fmt: WeightFormat) -> tuple[Tensor, Tensor]:
     scale, zero = _affine_range(grouped, fmt.bits) if fmt.affine else _symmetric_range(grouped, fmt.bits)
     if fmt.least_squares:
         scale = _least_squares(grouped, scale, zero if fmt.affine else None, fmt.bits)
-    codes = (_integers(grouped, scale, zero, fmt.bits) + zero).to(torch.int8).view(rows, -1)[:, :inputs]
-    stored_zero = (zero - code_range(fmt.bits)[0]).to(torch.uint8)
-    return pack(codes, fmt.bits), scale.squeeze(-1), stored_zero.squeeze(-1)
+    return scale, zero
+
+
+def _stored_zero(zero: Tensor, fmt: WeightFormat) -> Tensor:
+    return (zero - code_range(fmt.bits)[0]).to(torch.uint8).squeeze(-1)
 
 
 def _grouped(block: Tensor, fmt: WeightFormat) -> Tensor:
@@ -156,6 +170,6 @@ def _per_input(values: Tensor, inputs: int, group: int | None) -> Tensor:
 
 
 INTEGER = Format(
-    "int", "integers of 8 to 2 bits, packed; w = scale * (code - zero)", quantize, dequantize_rows, on_grid,
-    unpack_rows, stored_bytes,
+    "int", "integers of 8 to 2 bits, packed; w = scale * (code - zero)", quantize, dequantize_rows, grid,
+    on_grid, unpack_rows, stored_bytes,
 )  # fmt: skip
