@@ -10,7 +10,7 @@ from pathlib import Path
 from planner import arguments
 from planner.arguments import PathLike
 from planner.errors import UserError
-from planner.formulate import Evidence, scale_of
+from planner.formulate import Evidence, members_of, scale_of
 from planner.predicting import losses_of_plan, readings_of
 from planner.store import Profile
 from plans.plan import Plan, save_plan
@@ -101,7 +101,7 @@ def score(plan: Plan, losses: Losses, evidence: Evidence) -> float:
     `formulate.scale_of`); costs as predicted. A metric that was not measured again is left out."""
     total = 0.0
     for column, weight in plan.solver["weights"].items():
-        members = [m for m, family in evidence.metrics.items() if family == column and m in losses]
+        members = [m for m in members_of(evidence, column) if m in losses]
         if members:
             total += weight * sum(losses[m][0] / scale_of(evidence, m) for m in members) / len(members)
         elif column in losses:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from planner.errors import InfeasibleError, UserError
-from planner.formulate import Evidence, groups_of, scale_of
+from planner.formulate import Evidence, groups_of, members_of, scale_of
 from planner.methods.base import Pair
 from planner.probing import probed, responses_of
 from planner.solving import Request, pose, read_evidence
@@ -41,14 +41,11 @@ class Contest:
 
 
 def contests(store: Profile, memory: str) -> list[Contest]:
-    """What is open at a memory budget, by quality and alignment alike, the most open first. Metrics with a sign are
-    left out: what prompts differ by is far more than their mean, so that they would leave everything open.
+    """What is open at a memory budget, by quality and alignment alike, the most open first.
 
     Raises UserError for a budget that is none or that no plan meets, and for a profile that lacks measurements.
     """
-    evidence, readings = read_evidence(store), probed(store).readings
-    plain = {name: its for name, its in evidence.metrics.items() if name not in readings or not readings[name].signed}
-    evidence = replace(evidence, metrics=plain)
+    evidence = read_evidence(store)
     known = {name: 1.0 for name in FAMILIES if name in evidence.metrics.values()}
     try:
         problem = pose(evidence, Request(known, memory=memory, real=False), Effort(gap=GAP))
@@ -115,8 +112,9 @@ class _Errors:
         readings = probed(store).readings
         samples = {key: samples_of(readings[key[2]], sums) for key, sums in responses_of(store).items()}
         weights = {
-            metric: problem.objective.get(family, 0.0) / (_members(evidence, family) * scale_of(evidence, metric))
-            for metric, family in evidence.metrics.items()
+            metric: problem.objective.get(family, 0.0) / (len(members) * scale_of(evidence, metric))
+            for family, members in ((name, members_of(evidence, name)) for name in FAMILIES)
+            for metric in members
         }
         return cls(weights, groups_of(evidence), evidence.losses, samples, readings)
 
@@ -136,10 +134,6 @@ class _Errors:
             reading = self.readings[metric]
             return summarise(difference.tolist(), reading.strata, reading.clusters)[1]
         return math.hypot(*(_error(self.table.measurement(layer, scheme, metric)) for scheme in changed))
-
-
-def _members(evidence: Evidence, family: str) -> int:
-    return sum(its == family for its in evidence.metrics.values())
 
 
 def _error(measurement: Measurement) -> float:
