@@ -1,12 +1,13 @@
 """Claim: probes find all losses in a small fraction of the time of exhaustive measurement.
 
-    python -m benchmarks.profile_time [scenes|sd15] [--sample 40] [--threads 1]
+    python -m benchmarks.profile_time [scenes|sd15|depth] [--sample 40] [--threads 1]
 
 scenes: the embedded pipeline, default settings. sd15: its text encoder and decoder around a UNet of SD-1.5's size with
 random weights, 32x32 latents, one prompt, 2 steps without guidance, default schemes. Exhaustive time is extrapolated
 from a random sample of (layer, scheme), whole runs and resumed ones in turn; the recording that resuming needs is
 counted once. Probes: everything from the unrolled run to the estimates, and the 16 checks as whole runs. CPU seconds.
-Also what twice the schemes cost. Adds to benchmarks/results/profile_time.json.
+Also what twice the schemes cost. depth: random UNets of one and of three layers a block instead: what twice the layers
+cost. Adds to benchmarks/results/profile_time.json.
 """
 
 from __future__ import annotations
@@ -47,18 +48,22 @@ def settings_of(which: str) -> Settings:
     if which == SCENES:
         return Settings(SCENES, tuple(built_in_prompts(True, 8)), DEFAULT_SCHEMES, DEFAULTS[SCENES], 4, 4, (), None)
     prompts = tuple(built_in_prompts(True, 1))
-    return Settings("sd15-size", prompts, DEFAULT_SCHEMES, Generation(2, 1.0), 2, 4, (), None)
+    return Settings(which, prompts, DEFAULT_SCHEMES, Generation(2, 1.0), 2, 4, (), None)
+
+
+UNETS = {
+    "sd15": {"sample_size": 32, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2},
+    "shallow": {"sample_size": 16, "block_out_channels": (64, 64, 64, 64), "layers_per_block": 1},
+    "deep": {"sample_size": 16, "block_out_channels": (64, 64, 64, 64), "layers_per_block": 3},
+}
 
 
 def pipeline_of(which: str) -> Any:
     pipe = load_pipeline(SCENES)
     if which != SCENES:
         torch.manual_seed(0)
-        size = pipe.unet.config
-        pipe.unet = UNet2DConditionModel(
-            sample_size=32, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, attention_head_dim=8,
-            cross_attention_dim=size.cross_attention_dim, in_channels=size.in_channels, out_channels=size.out_channels,
-        ).eval()  # fmt: skip
+        same = {key: pipe.unet.config[key] for key in ("cross_attention_dim", "in_channels", "out_channels")}
+        pipe.unet = UNet2DConditionModel(attention_head_dim=8, **UNETS[which], **same).eval()
     return pipe
 
 
@@ -111,13 +116,16 @@ def probes(station: Station, pairs: list[Pair]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", choices=(SCENES, "sd15"))
+    parser.add_argument("which", choices=(SCENES, "sd15", "depth"))
     parser.add_argument("--sample", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--growth", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "profile_time.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.which == "depth":
+        keep(args.out, "depth", depth())
+        return
     station, pairs = station_of(args.which)
     ours = probes(station, pairs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -142,9 +150,26 @@ def main() -> None:
             (layer, scheme) for layer in layers for scheme in (*DEFAULT_SCHEMES, *MORE) if _fits(pairs, layer, scheme)
         ]
         row["twice_the_schemes"] = {"pairs": len(wide), "times": probes(station, wide) / probes(station, pairs)}
-    held = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    args.out.write_text(json.dumps(held | {args.which: row}, indent=1) + "\n")
+    keep(args.out, args.which, row)
+
+
+def keep(path: Path, name: str, row: dict[str, Any]) -> None:
+    held = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(held | {name: row}, indent=1) + "\n")
     print(json.dumps(row, indent=1))
+
+
+def depth() -> dict[str, Any]:
+    """Layers and CPU seconds of probes, the first run to warm up."""
+    rows = {}
+    for name in ("shallow", "shallow", "deep"):
+        station, pairs = station_of(name)
+        rows[name] = {"layers": len({layer for layer, _ in pairs}), "seconds": probes(station, pairs)}
+    small, large = rows["shallow"], rows["deep"]
+    return rows | {
+        "layers_times": large["layers"] / small["layers"],
+        "seconds_times": large["seconds"] / small["seconds"],
+    }
 
 
 def _fits(pairs: list[Pair], layer: str, scheme: str) -> bool:
