@@ -65,8 +65,8 @@ def members_of(evidence: Evidence, family: str) -> list[str]:
     """The metrics that stand for a family: those whose losses are never negative, or all where there are no such.
 
     A signed loss is mostly what a few prompts happen to gain or lose. A solver that adds it up looks for the lucky
-    candidates, and on `scenes` plans so chosen had two to four times the noise, and the drift, on other prompts. It
-    can still be named in objectives and caps.
+    candidates: on `scenes`, plans so chosen had twice the noise and the drift of others on other prompts, in the median
+    (`benchmarks/signed_metrics.py`). It can still be named in objectives and caps.
     """
     members = [metric for metric, its in evidence.metrics.items() if its == family]
     signed = {m.metric for m in evidence.losses.measurements.values() if m.mean < 0}
