@@ -25,19 +25,11 @@ import torch
 
 import planner
 from planner.engines.ray import RETRIES
-from planner.store import ProfileError, content_digest, open_profile
+from planner.store import content_digest, open_profile
 from sensitivity.table import Measurement
-from tests.planner.killing import workers_below
+from tests.planner.killing import measured, workers_below
 
 TARGET = 1e-6
-
-
-def measured(path: Path) -> int:
-    try:
-        with open_profile(path) as store:
-            return len(store.measured())
-    except ProfileError:  # not there yet
-        return 0
 
 
 def kill_a_worker(path: Path, rows: int, killed: list[dict[str, int]]) -> None:

@@ -15,6 +15,7 @@ from sensitivity.table import FAMILIES, LossTable
 from solvers.problem import Budget, Problem, Tie
 
 COSTS = ("bytes", "ms")
+KEEP = "keep"  # the scheme that changes nothing
 LEXICOGRAPHIC = "lexicographic:"
 
 
@@ -106,11 +107,11 @@ def _offered(evidence: Evidence, layers: Sequence[str]) -> tuple[str, ...]:
 
 def _bytes(evidence: Evidence, layers: Sequence[str], scheme: str) -> int:
     """A shared float weight is held once; packed, each of its layers holds its own."""
-    return evidence.size[layers[0], scheme] * (1 if scheme == "keep" else len(layers))
+    return evidence.size[layers[0], scheme] * (1 if scheme == KEEP else len(layers))
 
 
 def _loss(evidence: Evidence, layer: str, scheme: str, metric: str) -> float:
-    if scheme == "keep":
+    if scheme == KEEP:
         return 0.0
     if not evidence.z:
         return evidence.losses.loss(layer, scheme, metric)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from planner.pipelines import Call, Generation, first_tensor, generate, recorded_calls
+from planner.pipelines import Call, Generation, generate, recorded_calls
 from sensitivity.outcome import Outcome
+from sensitivity.unroll import first_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ def outcome_of(returned: Sequence[Any], prompts: int, images: torch.Tensor | Non
 
     Guidance puts prompts behind each other in a batch, `prompts` of each kind.
     """
-    outputs = [first_tensor(one) for one in returned]
+    outputs = [first_of(one) for one in returned]
     groups = tuple(i for i, output in enumerate(outputs) for _ in range(len(output)))
     owners = tuple(row % prompts for output in outputs for row in range(len(output)))
     return Outcome(torch.cat(outputs), images, groups, owners)

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, CLIPModel
 from planner.errors import UserError
 from planner.scenes import CLIP_FOLDER, PIPELINE_FOLDER
 from sensitivity.metrics import Encoder, clip_encoder
+from sensitivity.unroll import mapped
 
 SCENES = "scenes"
 HUB_CLIP = "openai/clip-vit-base-patch32"  # the alignment metric's model where the pipeline brings none
@@ -133,31 +134,14 @@ def recorded_calls(module: nn.Module) -> Iterator[list[Call]]:
     calls: list[Call] = []
 
     def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append(Call(_copied(args), _copied(kwargs)))
+        # samplers may write into what they passed
+        calls.append(Call(*(mapped(part, lambda x: x.detach().clone()) for part in (args, kwargs))))
 
     handle = module.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield calls
     finally:
         handle.remove()
-
-
-def _copied(value: Any) -> Any:
-    """The same structure with its tensors cloned: samplers may write into what they passed."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, (tuple, list)):
-        return type(value)(_copied(part) for part in value)
-    if isinstance(value, dict):
-        return {key: _copied(part) for key, part in value.items()}
-    return value
-
-
-def first_tensor(output: Any) -> torch.Tensor:
-    """The tensor that a denoiser returned, bare, in a tuple or in a diffusers output."""
-    if isinstance(output, torch.Tensor):
-        return output
-    return output[0]
 
 
 @contextlib.contextmanager

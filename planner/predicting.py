@@ -14,14 +14,13 @@ import numpy as np
 from tabulate import tabulate
 
 from planner.errors import UserError
+from planner.formulate import KEEP
 from planner.probing import probed, responses_of
 from planner.recording import check_same_model
 from planner.store import Profile
 from plans.plan import Plan
 from sensitivity.responses import Reading, Sums, measurement_of, samples_of
 from sensitivity.table import LossTable
-
-KEEP = "keep"
 
 
 @dataclass(frozen=True)

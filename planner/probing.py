@@ -46,10 +46,12 @@ def rounds_of(jobs: Sequence[Job], start: int, stop: int) -> list[Job]:
 def write_rounds(store: Profile, found: Iterable[Found], families: Mapping[str, str], pairs: int) -> None:
     """Keep each round as soon as it is whole, of so many pairs; rounds may come mixed, but are kept in order."""
     waiting: dict[int, list[Found]] = {}
+    done = probed(store).prompts
     for one in found:
         waiting.setdefault(one.prompts[0], []).append(one)
-        while len(waiting.get(done := probed(store).prompts, ())) == pairs:
+        while len(waiting.get(done, ())) == pairs:
             _write_round(store, [one for one in waiting.pop(done) if one.responses], families)
+            done = probed(store).prompts
 
 
 def _write_round(store: Profile, found: Sequence[Found], families: Mapping[str, str]) -> None:
@@ -58,8 +60,8 @@ def _write_round(store: Profile, found: Sequence[Found], families: Mapping[str, 
         raise MeasurementError(
             "no layer can be probed: the denoiser runs none of them; measure with --method exhaustive"
         )
-    readings = _longer(probed(store).readings, found[0].readings)
-    held, first = responses_of(store), not probed(store).prompts
+    before, held = probed(store), responses_of(store)
+    readings, first = _longer(before.readings, found[0].readings), not before.prompts
     exact = store.measured("exhaustive")
     measurements, responses = [], []
     for one in found:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from planner.graph import LayerGraph
 from planner.graph_trace import fingerprint, trace
 from planner.measuring import Plant, by_probes, exhaustively
 from planner.methods import method_named
-from planner.methods.base import Found, Job, share_of
+from planner.methods.base import share_of
 from planner.pipelines import Generation, components, generate
 from planner.space import Candidate, candidates, parse_schemes
-from planner.station import Context, Settings, Station, set_up
+from planner.station import Context, Settings, set_up
 from planner.store import Profile
 from plans.scheme import KEEP
 from plans.swap import find_layer
@@ -119,19 +119,15 @@ def run_profile(subject: Subject, settings: Settings, encoder: Encoder, out: Pat
             _measure_costs(store, subject, offered)
         pairs = [(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP]
         context = Context(settings, subject.graph, subject.fingerprint, ranges, _weight_bytes(subject.pipe))
+        engine, station = engine_named(way.engine, way.site), set_up(context, subject.pipe, encoder)
         plant = Plant(
-            store, _engine(way, set_up(context, subject.pipe, encoder)), share_of(pairs, way.part),
-            len(settings.prompts), FAMILY_OF, engine_named(way.engine, way.site).share(way.site), deadline,
+            store, lambda jobs: engine.run(context, jobs, lambda: station, way.site), share_of(pairs, way.part),
+            len(settings.prompts), FAMILY_OF, engine.share(way.site), deadline,
         )  # fmt: skip
         if way.method == "exhaustive":
             exhaustively(plant, plant.pairs)
         else:
             by_probes(plant, way.checks, way.around)
-
-
-def _engine(way: Way, station: Station) -> Callable[[Sequence[Job]], Iterator[Found]]:
-    engine = engine_named(way.engine, way.site)
-    return lambda jobs: engine.run(station.context, jobs, lambda: station, way.site)
 
 
 def _ranges(store: Profile, subject: Subject, settings: Settings) -> dict[str, ActivationRange]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.errors import InfeasibleError, UserError
-from planner.formulate import Evidence, groups_of, members_of, scale_of
+from planner.formulate import KEEP, Evidence, groups_of, members_of, scale_of
 from planner.methods.base import Pair
 from planner.probing import probed, responses_of
 from planner.solving import Request, pose, read_evidence
@@ -26,7 +26,6 @@ from solvers.strategies import Effort
 
 Z = 1.64  # standard errors: 9 in 10 of normal differences are closer
 GAP = 1e-3  # of the plan that is looked at
-KEEP = "keep"
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def pairs_of(
         for scheme in (contest.other, contest.best)
         for layer in evidence_groups[contest.group]
     ]
-    return [pair for pair in dict.fromkeys(wanted) if pair not in exact and pair[1] != "keep"]
+    return [pair for pair in dict.fromkeys(wanted) if pair not in exact and pair[1] != KEEP]
 
 
 def to_measure(store: Profile, memory: str, count: int) -> list[Pair]:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from planner.measure import Rig, outcome_of
-from planner.pipelines import first_tensor
 from sensitivity.outcome import Outcome
 from sensitivity.prefix import LIMIT, Prefix, record, resumed
+from sensitivity.unroll import first_of
 
 TOLERANCE = (
     1e-5  # of the reference's length: what full precision may differ when resumed, for rounding on other devices
@@ -60,7 +60,7 @@ def proven(recorded: Recorded, layers: Iterable[nn.Module]) -> frozenset[nn.Modu
     for layer in layers:
         try:
             first = _call(recorded, 0, layer)
-            same = _same(first_tensor(first), reference.denoised)
+            same = _same(first_of(first), reference.denoised)
             if same and not found:
                 same = _same(_paint(recorded, layer, first), reference.images)
         except Exception:  # whatever a module that misses its state throws: the whole run will do

@@ -8,7 +8,7 @@ from fractions import Fraction
 from math import prod
 
 from planner.errors import InfeasibleError, UserError
-from planner.formulate import Evidence, formulate, order_of, twins_of, weights_of, z_of
+from planner.formulate import KEEP, Evidence, formulate, order_of, twins_of, weights_of, z_of
 from planner.graph import from_json
 from planner.recording import STEPS, Told, plain, plan_of
 from planner.store import Profile
@@ -74,7 +74,7 @@ def read_evidence(store: Profile, confidence: float | None = None) -> Evidence:
     offered: dict[str, tuple[str, ...]] = {}
     for cost in costs:
         offered[cost.layer] = (*offered.get(cost.layer, ()), cost.scheme)
-    wanted = {(cost.layer, cost.scheme) for cost in costs if cost.scheme != "keep"}
+    wanted = {(cost.layer, cost.scheme) for cost in costs if cost.scheme != KEEP}
     missing = len(wanted - store.measured())
     if missing or set(offered) != set(store.layers()):
         raise UserError(f"{store.path}: {missing or 'all'} of {len(wanted)} measurements are missing; "

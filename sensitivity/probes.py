@@ -97,12 +97,9 @@ def probe(
 def joined(chain: Chain, found: Mapping[int, Responses], probes: Sequence[Probes]) -> Responses:
     """The responses of all visited steps: those on images added up, each visited step standing for as many as there
     are to one, and those on denoised outputs side by side."""
-    share, whole = (
-        len(chain.steps) / len(chain.visited),
-        dict.fromkeys(pair for some in found.values() for pair in some),
-    )
-    metrics: Responses = {pair: {} for pair in whole}
-    for pair in whole:
+    share = len(chain.steps) / len(chain.visited)
+    metrics: Responses = {pair: {} for some in found.values() for pair in some}
+    for pair in metrics:
         for mine in probes:
             steps = [found[at][pair][mine.metric] for at in sorted(found) if mine.metric in found[at].get(pair, {})]
             if steps:

@@ -46,9 +46,9 @@ def unroll(module: nn.Module, run: Callable[[], T]) -> tuple[list[Step], T]:
     forward, own = module.forward, "forward" in vars(module)
 
     def stub(*args: Any, **kwargs: Any) -> Any:
-        before = _map(args, Tensor.clone), _map(kwargs, Tensor.clone)  # samplers may write into both
+        before = mapped(args, Tensor.clone), mapped(kwargs, Tensor.clone)  # samplers may write into both
         with torch.no_grad():
-            output = forward(*_map(args, Tensor.detach), **_map(kwargs, Tensor.detach))
+            output = forward(*mapped(args, Tensor.detach), **mapped(kwargs, Tensor.detach))
         leaf = first_of(output).detach().clone().requires_grad_()
         steps.append(Step(*before, leaf))
         return _with_first(output, leaf.clone())
@@ -90,7 +90,7 @@ def repeated(value: Any, rows: int, copies: int) -> Any:
         found = tensor.detach().repeat(copies, *(1,) * (tensor.dim() - 1)) if batch else tensor.detach()
         return found.requires_grad_() if tensor.requires_grad else found
 
-    return _map(value, repeat)
+    return mapped(value, repeat)
 
 
 @contextmanager
@@ -118,13 +118,14 @@ def pull(steps: Sequence[Step], at: int, cotangents: Sequence[Tensor]) -> list[T
     return list(found)
 
 
-def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same structure of tuples, lists and mappings with every tensor changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: _map(part, change) for key, part in value.items()}
+        return {key: mapped(part, change) for key, part in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(_map(part, change) for part in value)
+        return type(value)(mapped(part, change) for part in value)
     return value
 
 

@@ -56,6 +56,15 @@ def progress(path: Path) -> int:
         return 0
 
 
+def measured(path: Path) -> int:
+    """How many (layer, scheme) are on the disk."""
+    try:
+        with open_profile(path) as store:
+            return len(store.measured())
+    except ProfileError:  # not there yet
+        return 0
+
+
 def kill_at(run: Run, rows: int, delay: float) -> int:
     """Start, wait for `rows` rows and `delay` seconds more, kill -9; the rows left, or -1 where it had finished."""
     process = subprocess.Popen(run.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -21,10 +21,10 @@ from planner.engines import ray as ray_engine
 from planner.errors import UserError
 from planner.methods.base import Found, Job, jobs_of
 from planner.probing import probed, responses_of
-from planner.store import ProfileError, open_profile
+from planner.store import open_profile
 from sensitivity.table import Measurement
 from tests import tiny
-from tests.planner.killing import Run, workers_below
+from tests.planner.killing import Run, measured, workers_below
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is not installed")
 SETTINGS: dict[str, Any] = {
@@ -49,14 +49,6 @@ def run(tiny_folder: Path, clip_folder: Path, tmp_path: Path) -> Run:
 def losses(path: Path) -> dict[tuple[str, str, str], Measurement]:
     with open_profile(path) as store:
         return {(m.layer, m.scheme, m.metric): m for m in store.measurements()}
-
-
-def measured(path: Path) -> int:
-    try:
-        with open_profile(path) as store:
-            return len(store.measured())
-    except ProfileError:  # not there yet
-        return 0
 
 
 def wait_for(path: Path, rows: int, process: subprocess.Popen[str] | None = None) -> None:
