@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from planner.store import Profile
@@ -34,4 +35,5 @@ def fill(path: str, note=print) -> None:
 
 
 if __name__ == "__main__":
-    fill(sys.argv[1], lambda *done: print(*done, flush=True))
+    # one system call a line: a kill in its midst must not leave half an acknowledgement
+    fill(sys.argv[1], lambda *done: os.write(1, f"{' '.join(done)}\n".encode()))
