@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from plans.plan import Plan
 
 KERNELS = ("int", "fake")
+FLOAT32 = "float32"
+DTYPES = (FLOAT32, "bfloat16")  # of pipelines; the gradients of float16 would leave its range
+CHECKS = 16
 PathLike = str | Path
 
 
@@ -47,6 +50,31 @@ def held_out(pipeline: str, count: int) -> list[str]:
     if pipeline == SCENES:
         return prompt_lists.held_out_prompts(count)
     return prompt_lists.built_in_prompts(False, min(count, len(prompt_lists.GENERAL)))
+
+
+def check_dtype(name: str, runs: bool) -> None:
+    """Raises UserError for a float type that pipelines are not measured in. runs: whether one changed layer is to be
+    told by a run of the whole model: in 16 bits that shows the rounding of everything else, whatever was changed."""
+    if name not in DTYPES:
+        raise UserError(f"pipelines are measured in {' or '.join(DTYPES)}, not {name!r}; choose one of them")
+    if runs and name != FLOAT32:
+        raise UserError(
+            f"a run in {name} shows the rounding of all layers, not what one scheme did; there, profile by probes with "
+            f"neither --checks nor --time, or use --dtype {FLOAT32}"
+        )
+
+
+def checks_of(asked: int | None, dtype: str) -> int:
+    """How many estimates are measured exhaustively, too."""
+    return asked if asked is not None else CHECKS if dtype == FLOAT32 else 0
+
+
+def dtype_of(plans: Iterable[Plan]) -> str:
+    """The float type that all the plans were made in. Raises UserError where they differ."""
+    found = dict.fromkeys(plan.model.get("dtype", FLOAT32) for plan in plans)
+    if len(found) > 1:
+        raise UserError(f"the plans were made in {' and '.join(found)}; take those of one type at a time")
+    return next(iter(found), FLOAT32)
 
 
 def part_of(text: str | None) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from planner import cli_solve
+from planner.arguments import DTYPES
 from planner.cli_options import FILE, KERNELS, MISMATCH, THREADS, generation, guarded, set_threads
 from planner.engines import ENGINES
 from planner.methods import METHODS
@@ -32,11 +33,12 @@ def main() -> None:
 @click.option("--method", type=click.Choice(list(METHODS)), default="probes", show_default=True,
               help="probes: all from a few backward passes, some checked; exhaustive: a run for each.")  # fmt: skip
 @click.option("--probes", type=click.IntRange(1), default=4, show_default=True, help="Probes of each image metric.")
-@click.option("--checks", type=click.IntRange(0), default=16, show_default=True,
-              help="Estimates that are measured exhaustively, too.")  # fmt: skip
+@click.option("--checks", type=click.IntRange(0), help="Estimates measured exhaustively, too [16; 0 in bfloat16].")
 @click.option("--time", metavar="TIME", help="Spend so long, such as 10m, where plans are still undecided.")
 @click.option("--around", metavar="MEMORY", default="25%", show_default=True, help="For --time: the plans' memory.")
 @generation(seed=0)
+@click.option("--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True,
+              help="Of the pipeline. bfloat16: half the memory, probes alone.")  # fmt: skip
 @click.option("--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True,
               help="Where to measure: in this process, or by the workers of a Ray cluster.")  # fmt: skip
 @click.option("--address", help="For --engine ray: HOST:PORT of a running cluster [one is started here].")

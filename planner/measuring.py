@@ -15,6 +15,7 @@ from planner.methods.base import Found, Job, Pair, jobs_of, pending_of
 from planner.probing import PROBED, probed, rounds_of, write_missed, write_rounds
 from planner.refining import to_measure
 from planner.store import Profile
+from sensitivity.table import MeasurementError
 
 CHUNK = 4  # layers of a job of single measurements: what a worker that dies loses
 
@@ -22,7 +23,8 @@ CHUNK = 4  # layers of a job of single measurements: what a worker that dies los
 @dataclass(frozen=True, eq=False)
 class Plant:
     """What measuring needs. run: hands jobs to the engine; pairs: all that is to be measured; prompts: how many;
-    families: of the metrics; workers: how many share a round; deadline: by `time.monotonic`, inf for none."""
+    families: of the metrics; workers: how many share a round; deadline: by `time.monotonic`, inf for none;
+    runs: whether a run of the model can tell what one scheme did."""
 
     store: Profile
     run: Callable[[Sequence[Job]], Iterator[Found]]
@@ -31,6 +33,7 @@ class Plant:
     families: Mapping[str, str]
     workers: int
     deadline: float
+    runs: bool
 
     @property
     def late(self) -> bool:
@@ -58,6 +61,11 @@ def by_probes(plant: Plant, checks: int, around: str) -> None:
     with _results(plant, rounds_of(_spread(plant, plant.pairs), done, plant.prompts), "estimates") as found:
         write_rounds(plant.store, _in_time(plant, found), plant.families, len(plant.pairs))
     left = [pair for pair in plant.pairs if pair not in plant.store.measured()]
+    if left and not plant.runs:
+        raise MeasurementError(
+            f"no probe reaches {len(left)} of {len(plant.pairs)} (layer, scheme), such as {left[0][0]}, and runs in 16 "
+            "bits cannot tell them; profile with --dtype float32, or other --components"
+        )
     if left and not plant.late:
         exhaustively(plant, left)
     if checks and not plant.late:

@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from transformers import AutoTokenizer, CLIPModel
 
+from planner.arguments import FLOAT32
 from planner.errors import UserError
 from planner.scenes import CLIP_FOLDER, PIPELINE_FOLDER
 from sensitivity.metrics import Encoder, clip_encoder
@@ -50,11 +51,11 @@ def locate(name: str) -> str:
     return name
 
 
-def load_pipeline(name: str, dtype: torch.dtype = torch.float32) -> Any:
+def load_pipeline(name: str, dtype: str = FLOAT32) -> Any:
     """The pipeline `name`: `scenes`, a local folder or a hub id. Raises UserError when it cannot be loaded."""
     try:
         with _quiet():
-            pipe = DiffusionPipeline.from_pretrained(locate(name), torch_dtype=dtype)
+            pipe = DiffusionPipeline.from_pretrained(locate(name), torch_dtype=getattr(torch, dtype))
     except UserError:
         raise
     except Exception as error:  # whatever a hub, a file or a config throws is bad input to us

@@ -16,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from planner import graph as layer_graph
+from planner.arguments import FLOAT32, check_dtype
 from planner.costs import cost_candidates
 from planner.engines import Site, engine_named
 from planner.errors import UserError
@@ -83,6 +84,7 @@ def check_settings(settings: Settings, out: Path, way: Way) -> None:
     run. Raises UserError."""
     parse_schemes(settings.schemes)
     method_named(way.method)
+    check_dtype(settings.dtype, way.method == "exhaustive" or way.checks > 0 or math.isfinite(way.seconds))
     engine_named(way.engine, way.site)
     if not out.absolute().parent.is_dir():
         raise UserError(f"the folder of {out} does not exist; make it, or choose another --out")
@@ -98,7 +100,7 @@ def header_of(subject: Subject, settings: Settings) -> dict[str, Any]:
             "components": list(subject.parts),
             "fingerprint": subject.fingerprint,
             "architecture": layer_graph.architecture_fingerprint(subject.graph),
-            "itemsize": next(subject.denoiser.parameters()).element_size(),
+            "dtype": settings_dict.pop("dtype"),
         },
         "settings": settings_dict,
         "machine": {"processor": platform.machine(), "threads": torch.get_num_threads(), "device": "cpu"},
@@ -123,6 +125,7 @@ def run_profile(subject: Subject, settings: Settings, encoder: Encoder, out: Pat
         plant = Plant(
             store, lambda jobs: engine.run(context, jobs, lambda: station, way.site), share_of(pairs, way.part),
             len(settings.prompts), FAMILY_OF, engine.share(way.site), deadline,
+            settings.dtype == FLOAT32,
         )  # fmt: skip
         if way.method == "exhaustive":
             exhaustively(plant, plant.pairs)

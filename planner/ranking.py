@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from tqdm import tqdm
 
 from planner.applying import check_model
+from planner.arguments import dtype_of
 from planner.candidates import Losses
 from planner.evaluating import build_bench, losses_of
 from planner.pipelines import Generation, components, load_encoder, load_pipeline
@@ -23,7 +24,7 @@ def measurer(plans: Sequence[Plan], pipeline: str, prompts: Sequence[str], clip:
     Raises UserError, and PlanError where the pipeline is not the plans' model.
     """
     first = plans[0]
-    pipe, encoder = load_pipeline(pipeline), load_encoder(pipeline, clip)
+    pipe, encoder = load_pipeline(pipeline, dtype_of(plans)), load_encoder(pipeline, clip)
     parts = components(pipe, first.model["components"])
     check_model(first, parts, allow_mismatch=False)
     generation = Generation(first.calibration["steps"], first.calibration["guidance"], SEED)

@@ -42,7 +42,9 @@ def plan_of(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], 
     schemes = {layer: scheme_of[layer] for layer in store.layers()}
     model, settings = header["model"], header["settings"]
     return Plan(
-        model={key: model[key] for key in ("name", "fingerprint", "architecture", "components")},
+        model={
+            key: model[key] for key in ("name", "dtype", "fingerprint", "architecture", "components") if key in model
+        },
         schemes=schemes,
         simulated=tuple(layer for layer, scheme in schemes.items() if (layer, scheme) in evidence.simulated),
         calibration={

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from planner.arguments import FLOAT32
 from planner.errors import UserError
 from planner.graph import LayerGraph
 from planner.graph_trace import fingerprint
@@ -29,7 +30,7 @@ from sensitivity.metrics import Encoder
 @dataclass(frozen=True)
 class Settings:
     """How a profile is measured. pipeline: its name; timesteps: denoiser calls that are judged by their own output;
-    probes: of each metric of the image."""
+    probes: of each metric of the image; dtype: the pipeline's float type."""
 
     pipeline: str
     prompts: tuple[str, ...]
@@ -39,6 +40,7 @@ class Settings:
     probes: int
     components: tuple[str, ...]
     clip: str | None
+    dtype: str = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def open_station(context: Context) -> Station:
     Raises UserError when they cannot be loaded here or the weights are not those that the context is about.
     """
     settings = context.settings
-    pipe = load_pipeline(settings.pipeline)
+    pipe = load_pipeline(settings.pipeline, settings.dtype)
     found = fingerprint(components(pipe, settings.components), context.graph)
     if found != context.fingerprint:
         raise UserError(

@@ -32,9 +32,9 @@ def profile(
     pipeline: str, out: PathLike, *,
     prompts: PathLike | Sequence[str] | None = None, count: int = 8, schemes: Sequence[str] = DEFAULT_SCHEMES,
     components: Sequence[str] = (), clip: str | None = None, timesteps: int = 4, steps: int | None = None,
-    guidance: float | None = None, seed: int = 0, method: str = "probes", probes: int = 4, checks: int = 16,
+    guidance: float | None = None, seed: int = 0, method: str = "probes", probes: int = 4, checks: int | None = None,
     time: str | None = None, around: str = "25%", engine: str = "local", address: str | None = None,
-    workers: int | None = None, part: str | None = None,
+    workers: int | None = None, part: str | None = None, dtype: str = arguments.FLOAT32,
 ) -> Path:  # fmt: skip
     """Measure what each scheme does to each layer of `pipeline`, into the file `out`; goes on where one stopped.
 
@@ -44,7 +44,7 @@ def profile(
     measured exhaustively, too; time: `10m`, spent where a plan of the memory `around` is undecided, and what is there
     then is a usable profile.
     engine: a name of `planner.engines.ENGINES`; address, workers: of its cluster; part: `2/3` measures the second third
-    alone, for `merge`.
+    alone, for `merge`; dtype: of the pipeline, `float32` or `bfloat16`, which takes half the memory.
     """
     from planner import profiling
     from planner import prompts as prompt_lists
@@ -53,12 +53,12 @@ def profile(
     generation = arguments.generation_of(pipeline, steps, guidance, seed)
     chosen = arguments.prompts_of(prompts, lambda: prompt_lists.built_in_prompts(pipeline == SCENES, count))
     settings = profiling.Settings(
-        pipeline, tuple(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip
+        pipeline, tuple(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip, dtype
     )
     site, share, seconds = profiling.Site(address, workers), arguments.part_of(part), arguments.seconds_of(time)
-    way = profiling.Way(method, engine, site, share, checks, seconds, around)
+    way = profiling.Way(method, engine, site, share, arguments.checks_of(checks, dtype), seconds, around)
     profiling.check_settings(settings, Path(out), way)
-    pipe, encoder = load_pipeline(pipeline), load_encoder(pipeline, clip)
+    pipe, encoder = load_pipeline(pipeline, dtype), load_encoder(pipeline, clip)
     subject = profiling.examine(pipe, settings.prompts, generation, components)
     profiling.run_profile(subject, settings, encoder, Path(out), way)
     return Path(out)
@@ -203,7 +203,7 @@ def paint(
     generation = arguments.generation_of(pipeline, steps, guidance, seed)
     check_picture(Path(out))
     loaded = None if plan is None else arguments.plan_in(plan)
-    pipe = load_pipeline(pipeline)
+    pipe = load_pipeline(pipeline, arguments.dtype_of([loaded] if loaded else []))
     if loaded:
         apply(pipe, loaded, kernels=kernels, allow_mismatch=allow_mismatch, keep_originals=False)
     images = generate(pipe, list(prompt), generation)
@@ -234,7 +234,7 @@ def evaluate(
     report.make_folder(Path(out))
     generation = arguments.generation_of(pipeline, steps, guidance, seed)
     chosen = arguments.prompts_of(prompts, lambda: arguments.held_out(pipeline, count))
-    pipe, encoder = load_pipeline(pipeline), load_encoder(pipeline, clip)
+    pipe, encoder = load_pipeline(pipeline, arguments.dtype_of(loaded.values())), load_encoder(pipeline, clip)
     parts = components_of(pipe, next(iter(loaded.values())).model["components"])
     for plan in loaded.values():
         check_model(plan, parts, allow_mismatch)

@@ -28,15 +28,30 @@ def output_changes(
     the layer's grids from one visit to the next. Raises ActivationError, FormatError.
     """
     kind, weight = str(kind_of(module)), module.weight
-    full = _product(module, x, weight)
-    rounded: dict[ActivationFormat, Tensor] = {}
+    rounded: dict[ActivationFormat, tuple[Tensor, Tensor | None]] = {}
     for scheme, scales in schemes:
         if scheme.activation not in rounded:
-            rounded[scheme.activation] = fake_quantize(as_rows(x, kind), scheme.activation, scales).view(x.shape)
+            rounded[scheme.activation] = _rounded(module, kind, x, scheme.activation, scales)
         if scheme.weight not in grids:
             grids[scheme.weight] = grid_of(weight, scheme.weight)
-        changed = on_grid(weight, grids[scheme.weight]).to(weight.dtype)
-        yield scheme, _product(module, rounded[scheme.activation], changed) - full
+        inputs, through = rounded[scheme.activation]
+        change = _product(module, inputs, on_grid(weight, grids[scheme.weight]).sub_(weight).to(weight.dtype))
+        yield scheme, change if through is None else change.add_(through)
+
+
+def _rounded(
+    module: nn.Module, kind: str, x: Tensor, fmt: ActivationFormat, scales: ActivationScales | None
+) -> tuple[Tensor, Tensor | None]:
+    """The input as the format rounds it, and what that alone changes in the output, None if it rounds nothing.
+
+    The differences are taken before the products and in float32: in 16 bits the difference of two outputs would be
+    mostly their own rounding.
+    """
+    if fmt.bits == 16:
+        return x, None
+    exact = x.float()
+    rounded = fake_quantize(as_rows(exact, kind), fmt, scales).view(x.shape)
+    return rounded.to(x.dtype), _product(module, (rounded - exact).to(x.dtype), module.weight)
 
 
 def _product(module: Any, x: Tensor, weight: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ _MODEL = {
     "additionalProperties": False,
     "properties": {
         "name": {"type": "string"},
+        "dtype": {"enum": ["float32", "bfloat16", "float16"]},
         "fingerprint": _DIGEST,
         "architecture": _DIGEST,
         "components": {"type": "array", "items": {"type": "string"}, "minItems": 1},

@@ -137,7 +137,7 @@ def _header(folder: Path, graph: LayerGraph, decided: str) -> dict[str, Any]:
             "components": ["unet"],
             "fingerprint": hashlib.sha256("".join(digests.values()).encode()).hexdigest(),
             "architecture": architecture_fingerprint(graph),
-            "itemsize": ITEMSIZE,
+            "dtype": "float16",
         },
         "settings": {
             "pipeline": folder.absolute().name,

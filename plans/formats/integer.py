@@ -17,8 +17,8 @@ from plans.formats.base import Format, Grid, Packed, Parts
 from plans.formats.packing import pack, row_bytes, unpack
 from plans.scheme import WeightFormat
 
-STEP = 0.7 / 79  # of the grid of ratios to min-max, from 0.3 to 1
-COARSE = 6  # steps between the ratios that are tried first; then those about the best of them
+RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # to the min-max scale, tried first
+NEARER = (0.05, 0.025, 0.0125)  # then these below and above the best so far
 REFITS = 2
 BLOCK = 1 << 20  # weights searched at once, so that the trials stay in cache
 _TINY = torch.finfo(torch.float32).tiny  # below it a scale has lost its digits: such a group is stored as zeros
@@ -137,14 +137,15 @@ def _least_squares(grouped: Tensor, scale: Tensor, zero: Tensor | None, bits: in
     """The scale of least squared error among the trials; never worse than the one given. The zero stays: it is the
     same for every ratio, as range and scale shrink together.
 
-    A third of the trials of the whole grid: on the layers of a trained UNet its error is within 0.1 % of theirs.
+    On a trained UNet's layers its error is in the mean within 0.2 %, at most 1.4 %, of that of 80 ratios in turn.
     """
     held = scale, _squared_error(grouped, scale, zero, bits)
-    for steps in range(COARSE // 2, 80, COARSE):
-        held = _better(grouped, scale * (1 - steps * STEP), zero, bits, held)
-    centre = held[0]
-    for steps in (*range(1 - COARSE, 0), *range(1, COARSE)):
-        held = _better(grouped, centre + steps * STEP * scale, zero, bits, held)
+    for ratio in RATIOS:
+        held = _better(grouped, scale * ratio, zero, bits, held)
+    for step in NEARER:
+        centre = held[0]
+        for trial in (centre - step * scale, centre + step * scale):
+            held = _better(grouped, trial, zero, bits, held)
     for _ in range(REFITS):
         q = _integers(grouped, held[0], zero, bits)
         refit = (grouped * q).sum(-1, keepdim=True) / (q * q).sum(-1, keepdim=True)
