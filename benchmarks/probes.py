@@ -49,7 +49,7 @@ def station_of(store: Profile) -> tuple[Station, list[Pair]]:
     pipe = load_pipeline(settings.pipeline)
     subject = examine(pipe, settings.prompts, generation)
     ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
-    context = Context(settings, subject.graph, subject.fingerprint, ranges, 0)
+    context = Context(settings, subject.graph, subject.fingerprint, ranges, 0, torch.get_num_threads())
     pairs = sorted({(cost.layer, cost.scheme) for cost in store.costs() if cost.scheme != "keep"})
     return set_up(context, pipe, load_encoder(settings.pipeline, settings.clip)), pairs
 

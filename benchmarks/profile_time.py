@@ -78,7 +78,7 @@ def station_of(which: str) -> tuple[Station, list[Pair]]:
     subject = examine(pipe, settings.prompts, settings.generation)
     seen = calibrate(subject.modules, lambda: generate(pipe, settings.prompts, settings.generation))
     ranges: dict[str, ActivationRange] = dict(seen)
-    context = Context(settings, subject.graph, subject.fingerprint, ranges, 0)
+    context = Context(settings, subject.graph, subject.fingerprint, ranges, 0, torch.get_num_threads())
     offered = candidates(subject.graph, subject.modules, parse_schemes(settings.schemes), ranges)
     pairs = [(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP]
     return set_up(context, pipe, load_encoder(SCENES)), pairs

@@ -14,6 +14,7 @@ from sensitivity.responses import measurement_of
 from sensitivity.table import Measurement
 
 CORRECTIONS = "corrections"  # name in the baseline
+ESTIMATES = ("probes", "corrected")  # sources of measurements that responses can give again
 _TINY = 1e-300
 
 

@@ -18,6 +18,7 @@ from planner.store import Profile
 from sensitivity.table import MeasurementError
 
 CHUNK = 4  # layers of a job of single measurements: what a worker that dies loses
+PORTION = 32  # layers that are caught up together, in a pass for each round: what running out of time loses
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +55,10 @@ def exhaustively(plant: Plant, pairs: Sequence[Pair], what: str = "losses") -> N
 def by_probes(plant: Plant, checks: int, around: str) -> None:
     """Probe on all prompts; measure by themselves the pairs that no probe reaches, and so many others as a check; then
     correct by these. With a deadline, go on until then with what a plan of the memory `around` is undecided about."""
-    done = probed(plant.store).prompts
-    missed = [pair for pair in plant.pairs if done and pair not in plant.store.measured()]
-    with _results(plant, rounds_of(_spread(plant, missed), 0, done), "estimates") as found:
-        write_missed(plant.store, found, plant.families)
-    with _results(plant, rounds_of(_spread(plant, plant.pairs), done, plant.prompts), "estimates") as found:
-        write_rounds(plant.store, _in_time(plant, found), plant.families, len(plant.pairs))
+    _catch_up(plant)
+    jobs = rounds_of(_spread(plant, plant.pairs), probed(plant.store).prompts, plant.prompts)
+    with _results(plant, jobs, "estimates") as found:
+        write_rounds(plant.store, _in_time(plant, jobs, found), plant.families, len(plant.pairs))
     left = [pair for pair in plant.pairs if pair not in plant.store.measured()]
     if left and not plant.runs:
         raise MeasurementError(
@@ -76,9 +75,22 @@ def by_probes(plant: Plant, checks: int, around: str) -> None:
         correct(plant.store, plant.families)
 
 
-def _spread(plant: Plant, pairs: Sequence[Pair]) -> tuple[Job, ...]:
-    """One round about the pairs, a job for each worker."""
-    return jobs_of("probes", pairs, max(1, -(-len({layer for layer, _ in pairs}) // plant.workers)))
+def _catch_up(plant: Plant) -> None:
+    """Probe what the rounds that are done were not about, a portion of layers after the other: all rounds of each."""
+    done, measured = probed(plant.store).prompts, plant.store.measured()
+    if not done:
+        return
+    within = plant.store.header()["model"]["components"][0] + "."  # the denoiser: probes reach no other
+    missed = [pair for pair in plant.pairs if pair not in measured and pair[0].startswith(within)]
+    jobs = [job for portion in _spread(plant, missed, PORTION) for job in rounds_of([portion], 0, done)]
+    with _results(plant, jobs, "estimates") as found:
+        write_missed(plant.store, _in_time(plant, jobs, found), plant.families)
+
+
+def _spread(plant: Plant, pairs: Sequence[Pair], most: int | None = None) -> tuple[Job, ...]:
+    """One round about the pairs, a job for each worker, or more jobs where one may have so many layers at most."""
+    each = max(1, -(-len({layer for layer, _ in pairs}) // plant.workers))
+    return jobs_of("probes", pairs, min(each, most or each))
 
 
 def _results(plant: Plant, jobs: Sequence[Job], what: str) -> AbstractContextManager[Iterator[Found]]:
@@ -93,9 +105,16 @@ def _shown(found: Iterator[Found], what: str, total: int) -> Iterator[Found]:
         yield from tqdm(results, what, total, unit="measurement")
 
 
-def _in_time(plant: Plant, found: Iterator[Found]) -> Iterator[Found]:
-    """Until the time is up, but for one round: without any there is nothing to plan with."""
-    for one in found:
-        yield one
-        if plant.late and PROBED in plant.store.baseline():
+def _in_time(plant: Plant, jobs: Sequence[Job], found: Iterator[Found]) -> Iterator[Found]:
+    """Until the time is up and of no job a part alone has come: what a job found comes all at once. But for the first
+    round, for without any there is nothing to plan with."""
+    size = {(pair, job.prompts): (place, len(job.pairs)) for place, job in enumerate(jobs) for pair in job.pairs}
+    owed: dict[int, int] = {}  # by the place of a job, of which some has come
+    while owed or not (plant.late and PROBED in plant.store.baseline()):
+        if (one := next(found, None)) is None:
             return
+        yield one
+        place, pairs = size[one.pair, one.prompts]
+        owed[place] = owed.get(place, pairs) - 1
+        if not owed[place]:
+            del owed[place]

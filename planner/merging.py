@@ -5,27 +5,32 @@ depends on all of these. Only the number of threads may differ, which moves a lo
 
 Milliseconds belong to the machine that timed them, so that costs are never mixed: all come from one profile, and with
 them the account of the machine. Where several profiles hold costs that differ, the user says whose to take. Losses mix
-freely; one measured twice must be the same number twice.
+freely; one measured twice must be the same number twice. Estimates by probes are corrected anew, by the exhaustive
+measurements of all profiles together, so that what each share's own checks made of them does not matter.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from planner.checking import ESTIMATES, correct
 from planner.errors import UserError
 from planner.probing import PROBED
-from planner.store import Profile, open_profile
-from sensitivity.table import Measurement
+from planner.store import Profile, Response, open_profile
+from sensitivity.table import Measurement, describe
 
 _TOLERANCE = 1e-4  # by which calibrated ranges may differ, relatively: rounding by other threads or processors
 _FREE = (("machine", "threads"),)  # of the header
 _SHOWN = 60  # characters of a value in an error
 
 Rows = dict[tuple[str, str], tuple[Measurement, ...]]
+Sums = dict[tuple[str, str, str], Response]  # by (layer, scheme, metric)
 
 
 def merge(paths: Sequence[Path], out: Path, costs: Path | None = None) -> None:
@@ -40,8 +45,8 @@ def merge(paths: Sequence[Path], out: Path, costs: Path | None = None) -> None:
         for other in stores[1:]:
             _check_same(stores[0], other)
         timed = _timed(stores, costs)
-        rows = _union(stores)
-        _write(stores, timed, rows, out)
+        sums = _responses(stores)
+        _write(stores, timed, (_union(stores, sums), sums), out)
 
 
 def _check_files(paths: Sequence[Path], out: Path, costs: Path | None) -> None:
@@ -119,13 +124,30 @@ def _timed(stores: Sequence[Profile], costs: Path | None) -> Profile:
     return having[0] if having else stores[0]
 
 
-def _union(stores: Sequence[Profile]) -> Rows:
-    """The measurements of all profiles by (layer, scheme). Raises UserError where one was measured twice, and not to
-    the same numbers."""
+def _responses(stores: Sequence[Profile]) -> Sums:
+    """What probes saw, in all profiles. Raises UserError where they saw a (layer, scheme) twice, and not the same."""
+    found: Sums = {}
+    source: dict[tuple[str, str, str], Profile] = {}
+    for store in stores:
+        for new in store.responses():
+            key = new.layer, new.scheme, new.metric
+            old, where = found.setdefault(key, new), source.setdefault(key, store)
+            if old.sums != new.sums:
+                raise _different(f"the responses of {describe(*key)}", _size(old), _size(new), where, store)
+    return found
+
+
+def _size(response: Response) -> str:
+    return f"mean square {np.square(np.frombuffer(response.sums, '<f4')).mean():.6g}"
+
+
+def _union(stores: Sequence[Profile], sums: Collection[tuple[str, str, str]]) -> Rows:
+    """The measurements of all profiles by (layer, scheme), but for the estimates that are made anew from responses.
+    Raises UserError where one was measured twice, and not to the same numbers."""
     rows: Rows = {}
     source: dict[tuple[str, str], Profile] = {}
     for store in stores:
-        for pair, found in _rows(store).items():
+        for pair, found in _rows(store, sums).items():
             if rows.setdefault(pair, found) != found:
                 old, new = (f"{m[0].metric} {m[0].mean:.6g}" for m in _unequal(rows[pair], found))
                 what = f"the losses of {pair[0]} at {pair[1]}"
@@ -139,15 +161,17 @@ def _unequal(a: Sequence[Measurement], b: Sequence[Measurement]) -> tuple[list[M
     return [m for m in a if m not in b] or list(a), [m for m in b if m not in a] or list(b)
 
 
-def _rows(store: Profile) -> Rows:
+def _rows(store: Profile, sums: Collection[tuple[str, str, str]]) -> Rows:
     rows: dict[tuple[str, str], list[Measurement]] = {}
     for m in store.measurements():
-        rows.setdefault((m.layer, m.scheme), []).append(m)
+        if m.source not in ESTIMATES or (m.layer, m.scheme, m.metric) not in sums:
+            rows.setdefault((m.layer, m.scheme), []).append(m)
     return {pair: tuple(found) for pair, found in rows.items()}
 
 
-def _write(stores: Sequence[Profile], timed: Profile, rows: Rows, out: Path) -> None:
+def _write(stores: Sequence[Profile], timed: Profile, found: tuple[Rows, Sums], out: Path) -> None:
     """Under another name first: a file of the name `out` is always whole."""
+    rows, sums = found
     part = out.with_name(out.name + ".part")
     part.unlink(missing_ok=True)
     try:
@@ -157,8 +181,9 @@ def _write(stores: Sequence[Profile], timed: Profile, rows: Rows, out: Path) -> 
             store.write_ranges(timed.ranges() or next((old.ranges() for old in stores if old.ranges()), {}))
             store.write_costs(timed.costs())
             families = {metric: family for old in stores for metric, family in old.families().items()}
-            responses = {(r.layer, r.scheme, r.metric): r for old in stores for r in old.responses()}
-            store.write_measurements((m for found in rows.values() for m in found), families, responses.values())
+            store.write_measurements((m for some in rows.values() for m in some), families, sums.values())
+            if sums:
+                correct(store, families)
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)

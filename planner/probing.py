@@ -76,17 +76,22 @@ def _write_round(store: Profile, found: Sequence[Found], families: Mapping[str, 
 
 
 def write_missed(store: Profile, found: Iterable[Found], families: Mapping[str, str]) -> None:
-    """Keep what the rounds that are done say of pairs that they were not about, such as another share's."""
-    sums: dict[Pair, dict[str, Sums]] = {}
-    for one in sorted(found, key=lambda one: one.prompts[0]):
-        mine = sums.setdefault(one.pair, {})
-        mine |= {metric: _wider(mine.get(metric), new) for metric, new in one.responses.items()}
-    readings = probed(store).readings
-    store.write_measurements(
-        (measurement_of(*pair, name, readings[name], its) for pair, mine in sums.items() for name, its in mine.items()),
-        families,
-        [response_of(pair, name, its) for pair, mine in sums.items() for name, its in mine.items()],
-    )
+    """Keep what the rounds that are done say of pairs that they were not about, such as another share's: of each pair
+    as soon as all rounds have come, in any order, and nothing before."""
+    done, waiting = probed(store), dict[Pair, list[Found]]()
+    for one in found:
+        rounds = waiting.setdefault(one.pair, [])
+        rounds.append(one)
+        if sum(int(each.prompts[1] or 0) - each.prompts[0] for each in rounds) == done.prompts:
+            _write_pair(store, sorted(waiting.pop(one.pair), key=lambda each: each.prompts[0]), done, families)
+
+
+def _write_pair(store: Profile, rounds: Sequence[Found], done: Probed, families: Mapping[str, str]) -> None:
+    pair, sums = rounds[0].pair, dict[str, Sums]()
+    for one in rounds:
+        sums |= {metric: _wider(sums.get(metric), new) for metric, new in one.responses.items()}
+    measurements = [measurement_of(*pair, metric, done.readings[metric], its) for metric, its in sums.items()]
+    store.write_measurements(measurements, families, [response_of(pair, metric, its) for metric, its in sums.items()])
 
 
 def response_of(pair: Pair, metric: str, sums: Sums) -> Response:

@@ -120,11 +120,12 @@ def run_profile(subject: Subject, settings: Settings, encoder: Encoder, out: Pat
         if way.part[0] == 1:
             _measure_costs(store, subject, offered)
         pairs = [(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP]
-        context = Context(settings, subject.graph, subject.fingerprint, ranges, _weight_bytes(subject.pipe))
+        size, threads = _weight_bytes(subject.pipe), torch.get_num_threads()
+        context = Context(settings, subject.graph, subject.fingerprint, ranges, size, threads)
         engine, station = engine_named(way.engine, way.site), set_up(context, subject.pipe, encoder)
         plant = Plant(
             store, lambda jobs: engine.run(context, jobs, lambda: station, way.site), share_of(pairs, way.part),
-            len(settings.prompts), FAMILY_OF, engine.share(way.site), deadline,
+            len(settings.prompts), FAMILY_OF, engine.share(way.site, threads), deadline,
             settings.dtype == FLOAT32,
         )  # fmt: skip
         if way.method == "exhaustive":

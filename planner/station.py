@@ -48,7 +48,7 @@ class Context:
     """All that a worker needs to build a station like the driver's; it can be pickled.
 
     graph, fingerprint: of the pipeline that was traced; ranges: calibrated, by layer address; size: bytes of all of the
-    pipeline's weights.
+    pipeline's weights; threads: of torch, on which the rounding of every loss depends.
     """
 
     settings: Settings
@@ -56,6 +56,7 @@ class Context:
     fingerprint: str
     ranges: Mapping[str, ActivationRange]
     size: int
+    threads: int
 
 
 @dataclass(frozen=True, eq=False)

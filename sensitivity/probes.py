@@ -34,13 +34,14 @@ class Chain:
     """A full-precision run, unrolled. steps: the denoiser's calls; images: (P, 3, H, W), whose graph ends in the
     outputs of the steps; kept: the places of the steps whose own output is a reading; visited: of those that are
     differentiated, in order. What a step that is not visited makes of its input is left out of the gradients, so that
-    they pass it through the scheduler alone."""
+    they pass it through the scheduler alone. batched: which of a call's tensors hold the batch (`unroll.batched`)."""
 
     denoiser: nn.Module
     steps: Sequence[Step]
     images: Tensor
     kept: tuple[int, ...]
     visited: tuple[int, ...]
+    batched: tuple[bool, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +151,7 @@ def _visit(
         for scheme, sums in _products(partial(product, g_rkn), iter(changes[layer](x)), step.rows):
             _add(found.setdefault((layer, scheme), {}), sums, portion, len(chain.images))
 
-    args, kwargs = repeated((step.args, step.kwargs), step.rows, copies)
+    args, kwargs = repeated((step.args, step.kwargs), chain.batched, copies)
     inputs = [tensor for tensor in tensors_of((args, kwargs)) if tensor.requires_grad]
     tensors_of((args, kwargs))[0].requires_grad_()  # a checkpointed block needs one input with a gradient
     with torch.enable_grad(), _watching(layers, (copies, step.rows), take):

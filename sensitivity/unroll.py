@@ -8,7 +8,7 @@ one call is all that is ever held, whatever the number of steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -43,7 +43,7 @@ class Step:
 def unroll(module: nn.Module, run: Callable[[], T]) -> tuple[list[Step], T]:
     """Call `run` with gradients on, and return the steps in their order and what it returned."""
     steps: list[Step] = []
-    forward, own = module.forward, "forward" in vars(module)
+    forward = module.forward
 
     def stub(*args: Any, **kwargs: Any) -> Any:
         before = mapped(args, Tensor.clone), mapped(kwargs, Tensor.clone)  # samplers may write into both
@@ -53,15 +53,69 @@ def unroll(module: nn.Module, run: Callable[[], T]) -> tuple[list[Step], T]:
         steps.append(Step(*before, leaf))
         return _with_first(output, leaf.clone())
 
+    with _replaced(module, stub), torch.enable_grad():
+        return steps, run()
+
+
+class _CalledError(BaseException):
+    """No `Exception`, which a pipeline might catch."""
+
+
+def first_shapes(module: nn.Module, run: Callable[[], object]) -> list[torch.Size]:
+    """The shapes of the tensors that `run` first calls the module with, as `tensors_of` meets them; no more is run."""
+    found: list[torch.Size] = []
+
+    def stub(*args: Any, **kwargs: Any) -> None:
+        found.extend(tensor.shape for tensor in tensors_of((args, kwargs)))
+        raise _CalledError
+
+    with _replaced(module, stub), torch.no_grad(), suppress(_CalledError):
+        run()
+    return found
+
+
+def batched(steps: Sequence[Step], larger: Sequence[torch.Size]) -> tuple[bool, ...]:
+    """Which of a call's tensors, as `tensors_of` meets them, hold the batch along their first dimension: those that
+    grow with it. Others may have as many rows by chance: tokens, or numbers of steps.
+
+    larger: `first_shapes` of the same run with more samples. Raises MeasurementError where copies of a batch could not
+    be put into one call: something grows otherwise, nothing does, or what is of the whole batch depends on a sample.
+    """
+    given = [tensors_of((step.args, step.kwargs)) for step in steps]
+    if any(len(tensors) != len(larger) for tensors in given):
+        counts = ", ".join(map(str, sorted({len(larger), *map(len, given)})))
+        raise _untold(f"it gets {counts} tensors, by call and batch")
+    grows = tuple(tensor.shape != after for tensor, after in zip(given[0], larger, strict=True))
+    rows = {len(after) and after[0] for after, grown in zip(larger, grows, strict=True) if grown}
+    if len(rows) != 1:
+        raise _untold(f"{len(rows)} sizes of its batch show in its arguments")
+    for step, tensors in zip(steps, given, strict=True):
+        for tensor, after, grown in zip(tensors, larger, grows, strict=True):
+            if grown and (not tensor.dim() or len(tensor) != step.rows or tensor.shape[1:] != after[1:]):
+                shapes = f"{tuple(tensor.shape)} for {step.rows} rows and {tuple(after)} for more"
+                raise _untold(f"an argument has the shape {shapes}")
+            if tensor.requires_grad and not grown:
+                raise _untold(f"an argument for all samples, {tuple(tensor.shape)}, depends on earlier calls")
+    return grows
+
+
+def _untold(why: str) -> MeasurementError:
+    return MeasurementError(
+        f"the denoiser cannot be called with several copies of a batch: {why}; measure with --method exhaustive"
+    )
+
+
+@contextmanager
+def _replaced(module: nn.Module, stub: Callable[..., Any]) -> Iterator[None]:
+    """For the length of the `with`, `stub` is what the module does when called."""
+    forward, own = module.forward, "forward" in vars(module)
     module.forward = stub
     try:
-        with torch.enable_grad():
-            result = run()
+        yield
     finally:
         del module.forward
         if own:
             module.forward = forward
-    return steps, result
 
 
 def first_of(output: Any) -> Tensor:
@@ -81,13 +135,13 @@ def tensors_of(value: Any) -> list[Tensor]:
     return [tensor for part in parts for tensor in tensors_of(part)]
 
 
-def repeated(value: Any, rows: int, copies: int) -> Any:
-    """The same structure with each tensor of `rows` rows repeated `copies` times, copy after copy, cut off its graph.
-    What depends on earlier steps is made a leaf that takes gradients."""
+def repeated(value: Any, batched: Sequence[bool], copies: int) -> Any:
+    """The same structure cut off its graph, with each tensor that is `batched`, in the order of `tensors_of`, repeated
+    `copies` times, copy after copy. What depends on earlier steps is made a leaf that takes gradients."""
+    grows = iter(batched)
 
     def repeat(tensor: Tensor) -> Tensor:
-        batch = tensor.dim() > 0 and len(tensor) == rows
-        found = tensor.detach().repeat(copies, *(1,) * (tensor.dim() - 1)) if batch else tensor.detach()
+        found = tensor.detach().repeat(copies, *(1,) * (tensor.dim() - 1)) if next(grows) else tensor.detach()
         return found.requires_grad_() if tensor.requires_grad else found
 
     return mapped(value, repeat)

@@ -32,9 +32,9 @@ class Engine:
         answer: str | None = import_module(self.module).missing(site or Site())
         return answer
 
-    def share(self, site: Site) -> int:
-        """Among how many workers one round of work is to be divided."""
-        return (site.workers or os.cpu_count() or 1) if self.sited else 1
+    def share(self, site: Site, threads: int) -> int:
+        """Among how many workers, of so many threads each, one round of work is to be divided."""
+        return (site.workers or max(1, (os.cpu_count() or 1) // threads)) if self.sited else 1
 
     def run(self, context: Context, jobs: Sequence[Job], here: Callable[[], Station], site: Site) -> Iterator[Found]:
         """Everything that the jobs find, as it comes and in any order; every (layer, scheme) once.

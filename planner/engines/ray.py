@@ -50,11 +50,11 @@ def missing(site: Site) -> str | None:
 def run(context: Context, jobs: Sequence[Job], here: Callable[[], Station], site: Site) -> Iterator[Found]:
     """See `Engine.run`. A job is given up when its worker has died `RETRIES` + 1 times."""
     with cluster(site) as ray:
-        crew = crew_of(ray.nodes(), len(jobs), _ROOM * context.size, site.workers)
+        crew = crew_of(ray.nodes(), context.threads, _ROOM * context.size, site.workers)
         hire = ray.remote(Worker).options(
-            num_cpus=crew.threads, max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD"
+            num_cpus=crew.cpus, max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD"
         )
-        workers = [hire.remote(crew.threads) for _ in range(crew.workers)]
+        workers = [hire.remote() for _ in range(min(crew.workers, len(jobs)))]
         try:
             yield from _streams(ray, workers, ray.put(_anywhere(context)), jobs)
         finally:
@@ -65,44 +65,46 @@ def run(context: Context, jobs: Sequence[Job], here: Callable[[], Station], site
 class Worker:
     """What runs in each worker."""
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self) -> None:
         self._station: Station | None = None
 
     def measure(self, context: Context, job: Job) -> Iterator[Found]:
-        """Opens the station if that was not done, so that its errors reach the driver as those of any job do."""
+        """Opens the station if that was not done, so that its errors reach the driver as those of any job do.
+
+        With as many threads as the driver, however many CPUs there are: another number would round otherwise.
+        """
         if self._station is None:
             import torch
 
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(context.threads)
             self._station = open_station(context)
         yield from self._station.measure(job)
 
 
 @dataclass(frozen=True)
 class Crew:
-    """How many workers, and how many CPUs and torch threads each has."""
+    """How many workers at most, and how many CPUs each holds."""
 
     workers: int
-    threads: int
+    cpus: int
 
 
-def crew_of(nodes: Sequence[Mapping[str, Any]], jobs: int, need: int, workers: int | None) -> Crew:
-    """The crew that fits on the nodes (as `ray.nodes()` tells of them).
+def crew_of(nodes: Sequence[Mapping[str, Any]], threads: int, need: int, workers: int | None) -> Crew:
+    """The crew that fits on the nodes (as `ray.nodes()` tells of them), whatever there is to do.
 
-    need: bytes of memory of one worker. Unless `workers` says how many: one a CPU where memory allows, never more than
-    jobs, at least one. CPUs that are left over become threads. Raises UserError when there are not so many CPUs.
+    threads: that each worker computes with, and so the CPUs that it is to hold; it holds fewer where no node has so
+    many, or where `workers` would not fit. need: bytes of memory of one worker. Unless `workers` says how many: all
+    that CPUs and memory allow, at least one. Raises UserError when there are fewer CPUs than workers.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     cpus = [int(node.get("CPU", 0)) for node in alive]
+    most = min(threads, max(cpus, default=0))
     if workers is None:
-        fitting = sum(min(n, int(node.get("memory", 0)) // max(need, 1)) for n, node in zip(cpus, alive, strict=True))
-        workers = max(1, fitting)
+        room = [int(node.get("memory", 0)) // max(need, 1) for node in alive]
+        workers = max(1, sum(min(n // max(most, 1), fitting) for n, fitting in zip(cpus, room, strict=True)))
     if sum(cpus) < workers:
         raise UserError(f"the cluster has {sum(cpus)} CPUs for {workers} workers; ask for fewer with --workers")
-    workers = min(workers, jobs)
-    threads = max(n for n in range(1, max(cpus) + 1) if sum(have // n for have in cpus) >= workers)
-    return Crew(workers, threads)
+    return Crew(workers, max(n for n in range(1, most + 1) if sum(have // n for have in cpus) >= workers))
 
 
 @contextlib.contextmanager

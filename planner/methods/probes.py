@@ -24,7 +24,7 @@ from plans.scheme import parse_scheme
 from sensitivity.metrics import METRICS, Metric
 from sensitivity.probes import Chain, Changes, Probes, draw, joined, probe
 from sensitivity.responses import Reading
-from sensitivity.unroll import frozen, unroll
+from sensitivity.unroll import batched, first_shapes, frozen, unroll
 
 MEMORY = 4 * 2**30  # bytes of layer outputs that one call of the denoiser may hold for its backward pass
 VISITS = 16  # steps that are differentiated, evenly spaced: all of a sampler of few steps
@@ -54,16 +54,19 @@ def measure(station: Station, job: Job) -> Iterator[Found]:
 @contextmanager
 def chain_of(station: Station, prompts: tuple[str, ...], first: int, visits: int = VISITS) -> Iterator[Chain]:
     """The full-precision run of the prompts, which are those from the `first` on, unrolled; while in the `with` no
-    weight asks for gradients. visits: steps that are differentiated. Raises UserError where no gradients flow."""
+    weight asks for gradients. visits: steps that are differentiated. Raises UserError where no gradients flow,
+    MeasurementError where calls cannot be told apart."""
     settings, pipe = station.context.settings, station.pipe
     with frozen(part for part in pipe.components.values() if isinstance(part, nn.Module)):
-        steps, images = unroll(station.denoiser, lambda: generate_with_graph(pipe, prompts, settings.generation, first))
+        run = partial(generate_with_graph, pipe, generation=settings.generation, first=first)
+        larger = first_shapes(station.denoiser, lambda: run((*prompts, prompts[0])))
+        steps, images = unroll(station.denoiser, lambda: run(prompts))
         if not images.requires_grad:
             kind = type(pipe).__name__
             raise UserError(f"no gradients flow through {kind} to its images; measure with --method exhaustive")
         kept = kept_places(len(steps), settings.timesteps)
         visited = tuple(sorted({*kept, *kept_places(len(steps), visits)}))
-        yield Chain(station.denoiser, steps, images, kept, visited)
+        yield Chain(station.denoiser, steps, images, kept, visited, batched(steps, larger))
 
 
 @contextmanager

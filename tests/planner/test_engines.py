@@ -38,8 +38,9 @@ def context_of(store: Profile) -> Context:
     settings["generation"] = Generation(**settings["generation"])
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
-    model = header["model"]
-    return Context(Settings(model["name"], **settings), from_json(store.graph()), model["fingerprint"], ranges, 1)
+    model, threads = header["model"], header["machine"]["threads"]
+    graph = from_json(store.graph())
+    return Context(Settings(model["name"], **settings), graph, model["fingerprint"], ranges, 1, threads)
 
 
 @pytest.fixture(scope="module")
@@ -160,26 +161,38 @@ def node(cpus: float, memory: int = 10**12, alive: bool = True) -> dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("nodes", "jobs", "workers", "crew"),
+    ("nodes", "threads", "workers", "crew"),
     [
-        ([node(2)], 9, None, Crew(2, 1)),
-        ([node(2)], 9, 1, Crew(1, 2)),
-        ([node(8)], 3, None, Crew(3, 2)),  # never more than jobs
-        ([node(8, memory=250)], 99, None, Crew(2, 4)),  # each needs 100
-        ([node(8, memory=50)], 99, None, Crew(1, 8)),  # one is tried anyhow
-        ([node(3), node(3)], 99, 3, Crew(3, 1)),  # 2 CPUs each would fit but twice
-        ([node(4), node(2)], 99, 3, Crew(3, 2)),
-        ([node(8), node(8, alive=False)], 99, None, Crew(8, 1)),
-        ([{"Alive": True, "Resources": {}}, node(1)], 99, None, Crew(1, 1)),  # a head that takes no work
+        ([node(2)], 1, None, Crew(2, 1)),
+        ([node(2)], 1, 1, Crew(1, 1)),  # what is left over stays free: it must not become threads
+        ([node(8)], 2, None, Crew(4, 2)),
+        ([node(8)], 3, None, Crew(2, 3)),
+        ([node(2)], 8, None, Crew(1, 2)),  # 8 threads on 2 CPUs
+        ([node(2), node(4)], 3, None, Crew(1, 3)),
+        ([node(2)], 2, 2, Crew(2, 1)),  # as asked for, though 2 threads share a CPU
+        ([node(8, memory=250)], 2, None, Crew(2, 2)),  # each needs 100
+        ([node(8, memory=50)], 1, None, Crew(1, 1)),  # one is tried anyhow
+        ([node(3), node(3)], 2, 3, Crew(3, 1)),  # 2 CPUs each would fit but twice
+        ([node(4), node(2)], 2, 3, Crew(3, 2)),
+        ([node(8), node(8, alive=False)], 1, None, Crew(8, 1)),
+        ([{"Alive": True, "Resources": {}}, node(1)], 1, None, Crew(1, 1)),  # a head that takes no work
     ],
 )
-def test_the_crew_fits_the_cluster(nodes: Any, jobs: int, workers: int | None, crew: Crew) -> None:
-    assert crew_of(nodes, jobs, 100, workers) == crew
+def test_the_crew_fits_the_cluster(nodes: Any, threads: int, workers: int | None, crew: Crew) -> None:
+    assert crew_of(nodes, threads, 100, workers) == crew
 
 
-def test_more_workers_than_cpus_are_refused() -> None:
-    with pytest.raises(UserError, match="2 CPUs for 3 workers.*--workers"):
-        crew_of([node(2)], 9, 100, 3)
+@pytest.mark.parametrize(("nodes", "workers"), [([node(2)], 3), ([], None), ([node(0)], None)])
+def test_more_workers_than_cpus_are_refused(nodes: Any, workers: int | None) -> None:
+    with pytest.raises(UserError, match=r"\d CPUs for \d workers.*--workers"):
+        crew_of(nodes, 2, 100, workers)
+
+
+def test_a_round_is_for_as_many_workers_as_there_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert [ENGINES["ray"].share(Site(), threads) for threads in (1, 3, 16)] == [8, 2, 1]
+    assert ENGINES["ray"].share(Site(workers=5), 3) == 5
+    assert ENGINES["local"].share(Site(), 1) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 import planner
+from planner.checking import correct, corrections_of, estimates_of
 from planner.errors import UserError
 from planner.probing import probed, responses_of
 from planner.store import Profile, content_digest, open_profile
+from sensitivity.correction import fit
 from sensitivity.table import Measurement
 from tests import tiny
 
@@ -60,7 +62,7 @@ def test_what_was_measured_twice_alike_is_fine(parts: tuple[Path, ...], oracle: 
 
 
 def test_shares_made_by_probes_make_the_whole(tiny_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
-    """Estimates do not depend on what else is measured; checks would, for every share chooses its own."""
+    """Estimates do not depend on what else is measured; checks do, for every share chooses its own."""
     options: Any = {"clip": str(clip_folder), "checks": 0, **tiny.SETTINGS}
     whole = planner.profile(str(tiny_folder), tmp_path / "whole.profile", **options)
     shares = [planner.profile(str(tiny_folder), tmp_path / f"{k}.profile", part=f"{k}/2", **options) for k in (1, 2)]
@@ -73,6 +75,74 @@ def test_shares_made_by_probes_make_the_whole(tiny_folder: Path, clip_folder: Pa
         assert all(np.array_equal(found[key], expected[key]) for key in expected)
     plan = planner.solve(out, tmp_path / "p.plan.yaml", memory="30%")
     assert repr(planner.predict(plan, out)) == repr(planner.predict(plan, whole))  # nan is not equal to nan
+
+
+@pytest.fixture(scope="module")
+def checked(tiny_folder: Path, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    """Two shares, each with checks of its own, in which everything measured is half as much again: so that estimates
+    are to be moved, and in the second by more than in the first."""
+    folder = tmp_path_factory.mktemp("checked")
+    options: Any = {"clip": str(clip_folder), "checks": 8, **tiny.SETTINGS, "schemes": ("w2ma8", "w4a4")}
+    paths = [planner.profile(str(tiny_folder), folder / f"{k}.profile", part=f"{k}/2", **options) for k in (1, 2)]
+    for path, factor in zip(paths, (1.5, 3.0), strict=True):
+        with sqlite3.connect(path) as db:
+            db.execute(f"UPDATE measurements SET mean = {factor} * mean WHERE source = 'exhaustive'")
+        with open_profile(path, "a") as store:
+            correct(store, store.families())
+    return tuple(paths)
+
+
+def test_checks_of_all_shares_correct_all_estimates(checked: tuple[Path, ...], tmp_path: Path) -> None:
+    joined = planner.merge(checked, tmp_path / "joined.profile")
+    with open_profile(joined) as store:
+        estimates, fits, found = estimates_of(store), corrections_of(store), store.measurements()
+    exact = {(m.layer, m.scheme, m.metric): m.mean for m in found if m.source == "exhaustive"}
+    assert len({key[:2] for key in exact}) == 16
+    assert fits.keys() == {"nsr", "dssim", "embed_drift"}
+    for metric, correction in fits.items():
+        both = [key for key in estimates if key[2] == metric and key in exact]
+        assert correction == fit([estimates[key].mean for key in both], [exact[key] for key in both])
+    assert fits["nsr"].checks == 16 and fits["nsr"].applies
+    for m in found:
+        correction, estimate = fits.get(m.metric), estimates[m.layer, m.scheme, m.metric]
+        factor = correction.factor(estimate.mean) if correction else 1.0
+        assert m.source == "exhaustive" or m.mean == pytest.approx(factor * estimate.mean, rel=1e-12)
+    with open_profile(checked[0]) as first, open_profile(checked[1]) as second:
+        assert len({repr(corrections_of(store)["nsr"]) for store in (first, second)} | {repr(fits["nsr"])}) == 3
+
+
+def test_neither_the_order_nor_corrections_of_their_own_matter(checked: tuple[Path, ...], tmp_path: Path) -> None:
+    """What one share corrected otherwise than all together do was not measured twice."""
+    joined = planner.merge(checked, tmp_path / "joined.profile")
+    with open_profile(joined, "a") as store:
+        correct(store, store.families())
+    orders = [checked[::-1], (joined, *checked), (checked[1], joined)]
+    for number, paths in enumerate(orders):
+        again = planner.merge(
+            paths, tmp_path / f"{number}.profile", costs=checked[0] if checked[0] in paths else joined
+        )
+        with open_profile(joined) as one, open_profile(again) as other:
+            assert content_digest(one) == content_digest(other)
+            assert one.baseline() == other.baseline()
+
+
+def test_what_was_measured_stands_for_what_was_estimated(
+    finished: Path, oracle: Path, parts: tuple[Path, ...], tmp_path: Path
+) -> None:
+    for paths in ([finished, oracle], [oracle, finished]):
+        out = planner.merge(paths, tmp_path / f"{paths[0].parent.name}.profile", costs=oracle)
+        with open_profile(out) as joined, open_profile(oracle) as whole, open_profile(finished) as probes:
+            assert content_digest(joined) == content_digest(whole)
+            assert responses_of(joined).keys() == responses_of(probes).keys()
+
+
+def test_responses_that_differ_are_refused(checked: tuple[Path, ...], tmp_path: Path, bitplan: Any) -> None:
+    other = Path(shutil.copy(checked[0], tmp_path / "other.profile"))
+    with sqlite3.connect(other) as db:
+        db.execute("UPDATE responses SET sums = zeroblob(length(sums)) WHERE rowid = 5")
+    result = bitplan("merge", checked[0], other, "--out", tmp_path / "x.profile")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "differ in the responses of" in result.stderr
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,10 +13,10 @@ import pytest
 from scipy.stats import spearmanr
 
 import planner
-from planner import probing
+from planner import measuring, probing
 from planner.checking import choose_checks, corrections_of, estimates_of
 from planner.methods.base import Found
-from planner.probing import ROUND, Probed, probed, responses_of, write_rounds
+from planner.probing import ROUND, Probed, probed, responses_of, write_missed, write_rounds
 from planner.store import Profile, ProfileError, content_digest, open_profile
 from sensitivity.metrics import METRICS
 from sensitivity.responses import Reading
@@ -181,6 +181,27 @@ def test_a_share_begun_can_become_the_whole(quick: Profiler, whole: Path, tmp_pa
     assert digest(quick(out)) == digest(whole)
 
 
+def test_catching_up_stops_in_time_and_keeps_what_is_done(
+    quick: Profiler, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few layers at a time; each (layer, scheme) has responses to all rounds that are done, or none."""
+    out = quick(tmp_path / "t.profile", part="2/2", checks=0)
+    share = losses(out).keys()
+    assert losses(quick(out, time="0.001s")).keys() == share  # no time: nothing is begun
+    with monkeypatch.context() as patched:
+        patched.setattr(measuring, "PORTION", 3)
+        patched.setattr(measuring.Plant, "late", property(lambda plant: losses(plant.store.path).keys() != share))
+        quick(out, time="1h")
+    found = losses(out)
+    assert {metric for _, _, metric in found} == METRICS.keys()
+    assert len({layer for layer, _, _ in found.keys() - share}) == 3
+    assert found.keys() < losses(whole).keys()
+    with open_profile(out) as store:
+        assert {key[:2] for key in responses_of(store)} == store.measured()
+        assert {len(sums[0]) for sums in responses_of(store).values()} == {len(EIGHT), 2 * len(EIGHT)}
+    assert digest(quick(out)) == digest(whole)
+
+
 GRID = [("unet.a", "w8a8"), ("unet.a", "w4a8"), ("unet.b", "w8a8")]
 
 
@@ -224,6 +245,23 @@ def test_a_round_that_is_not_whole_is_not_kept(tmp_path: Path) -> None:
     assert state(out).prompts == 2
     toy_profile(out, found[3:])
     assert digest(out) == digest(toy_profile(tmp_path / "straight.profile", found))
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_what_was_missed_is_kept_pair_by_pair(turn: int, tmp_path: Path) -> None:
+    """As soon as all rounds that are done have come."""
+    found = [one for one in toy_rounds() if one.responses]
+    whole = toy_profile(tmp_path / "whole.profile", toy_rounds())
+    mine, other = ([one for one in found if one.pair == pair] for pair in GRID[:2])
+    missed = other[::turn]
+    out = tmp_path / "t.profile"
+    with Profile.create(out, {"model": "toy"}) as store:
+        store.write_graph({"layers": [{"address": "unet.a"}, {"address": "unet.b"}]}, ("w8a8", "w4a8"))
+        write_rounds(store, mine, {"nsr": "quality"}, 1)
+        write_missed(store, missed[:-1], {"nsr": "quality"})
+        assert store.measured() == {GRID[0]}
+        write_missed(store, missed, {"nsr": "quality"})
+    assert digest(out) == digest(whole)
 
 
 def test_other_probes_are_another_profile(quick: Profiler, whole: Path) -> None:
@@ -283,6 +321,16 @@ def test_layers_that_no_probe_reaches_are_measured(both: Path, tmp_path: Path) -
     rest = sum(exact[layer, "w2ma8", "dssim"].mean for layer in plan.schemes if layer.startswith("text_encoder"))
     assert found.joint > rest > 0
     assert found.joint == pytest.approx((found.added - rest) * found.interaction + rest)
+
+
+def test_layers_that_no_probe_reaches_are_not_probed_again(
+    quick: Profiler, both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run of little time would spend it on them, again and again."""
+    out = quick(tmp_path / "t.profile", time="0.001s", **BOTH)
+    assert losses(out).keys() < losses(both).keys()
+    monkeypatch.setattr("planner.methods.probes.measure", lambda *_: pytest.fail("probed again"))
+    assert digest(quick(out, **BOTH)) == digest(both)
 
 
 def test_a_share_that_no_probe_reaches_is_said(quick: Profiler, both: Path, tmp_path: Path) -> None:

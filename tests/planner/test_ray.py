@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import planner
 from planner.engines import ENGINES, Site
@@ -114,27 +115,50 @@ def test_workers_probe_what_one_process_does(tiny_folder: Path, clip_folder: Pat
         assert again[key] == pytest.approx(its, rel=1e-4, abs=1e-6 * float(abs(its).max()))
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """In this process, the driver."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_checks_of_few_jobs_are_those_of_one_process(
+    tiny_folder: Path, clip_folder: Path, ray: Any, tmp_path: Path, threads: int
+) -> None:
+    """There are fewer jobs than CPUs, which must not become threads; and with 2 threads fewer CPUs than threads, which
+    must not become fewer: both round otherwise."""
+    options: Any = SETTINGS | {"method": "probes", "probes": 2, "checks": 4, "clip": str(clip_folder), "part": "1/4"}
+    alone = planner.profile(str(tiny_folder), tmp_path / "alone.profile", **options)
+    shared = planner.profile(str(tiny_folder), tmp_path / "shared.profile", engine="ray", workers=2, **options)
+    expected, found = losses(alone), losses(shared)
+    assert expected.keys() == found.keys()
+    assert {m.source for m in expected.values()} >= {"exhaustive", "probes"}
+    for key, loss in expected.items():
+        assert found[key].source == loss.source
+        assert found[key].mean == pytest.approx(loss.mean, rel=1e-6, abs=0), key
+
+
 @dataclasses.dataclass(frozen=True)
 class Bare:
     """All that the driver itself reads of a context."""
 
     size: int = 1
+    threads: int = 1
 
 
 def mortal(notes: Path, deaths: int) -> type:
     """A worker that notes its jobs and dies in the midst of `unet.b`, the first so many times."""
 
     class Mortal:
-        def __init__(self, threads: int) -> None:
-            self.threads = threads
-
         def measure(self, context: object, job: Job) -> Iterator[Found]:
             with notes.open("a") as file:
                 file.write(job.layers[0] + "\n")
             for number, (layer, scheme) in enumerate(job.pairs):
                 if layer == "unet.b" and number and notes.read_text().count(layer) <= deaths:
                     os._exit(1)
-                yield Found((layer, scheme), (Measurement(layer, scheme, "nsr", 0.5, 0.5, self.threads),))
+                yield Found((layer, scheme), (Measurement(layer, scheme, "nsr", 0.5, 0.5, 4),))
 
     return Mortal
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sensitivity.metrics import METRICS, Metric
 from sensitivity.probes import Chain, Changes, Probes, Responses, draw, probe
-from sensitivity.unroll import frozen, unroll
+from sensitivity.unroll import batched, first_shapes, frozen, unroll
 
 PROMPTS, WIDTH, STEPS, STEP = 2, 3, 3, 0.3
 LAYERS = ("time", "first", "twice", "last")
@@ -34,7 +34,11 @@ class Toy(nn.Module):
         self.double()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        hidden = self.first(x) + self.time(t.expand(len(x), 2)) + self.table(torch.ones(1, 4, dtype=x.dtype))
+        hidden = (
+            self.first(x)
+            + self.time(t.sum(0, keepdim=True).expand(len(x), 2))
+            + self.table(torch.ones(1, 4, dtype=x.dtype))
+        )
         return self.last(self.twice(self.twice(hidden)))
 
 
@@ -46,6 +50,14 @@ def plain_sampler(denoiser: nn.Module, start: Tensor) -> Tensor:
     x = start
     for i in range(STEPS):
         x = x - STEP * denoiser(x, time_at(i))
+    return x
+
+
+def wordy_sampler(denoiser: nn.Module, start: Tensor) -> Tensor:
+    """Each call gets something for the whole batch that is as long as a batch, such as the places of two words."""
+    x = start
+    for i in range(STEPS):
+        x = x - STEP * denoiser(x, torch.cat([time_at(i), 2 * time_at(i)]))
     return x
 
 
@@ -103,8 +115,12 @@ class Bench:
         return self.sampler(self.toy, self.start)
 
     def chain(self) -> Chain:
+        return self.chain_with(KEPT)
+
+    def chain_with(self, kept: tuple[int, ...]) -> Chain:
+        larger = first_shapes(self.toy, lambda: self.sampler(self.toy, torch.cat([self.start, self.start[:1]])))
         steps, images = unroll(self.toy, self.run)
-        return Chain(self.toy, steps, images, KEPT, tuple(range(len(steps))))
+        return Chain(self.toy, steps, images, kept, tuple(range(len(steps))), batched(steps, larger))
 
     def changes(self, layer: str) -> Changes:
         def of(x: Tensor) -> Iterable[tuple[str, Tensor]]:
@@ -142,7 +158,7 @@ def images_of(drawn: Drawn, change: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("sampler", [plain_sampler, guided_sampler, jumping_sampler])
+@pytest.mark.parametrize("sampler", [plain_sampler, wordy_sampler, guided_sampler, jumping_sampler])
 def test_responses_on_images_are_those_of_brute_force(sampler: Any, layer: str) -> None:
     """By prompt, too; through all later steps."""
     bench, drawn = Bench(sampler), Drawn("images")
@@ -178,16 +194,8 @@ def test_responses_of_layers_that_do_not_interact_add_up() -> None:
     """Exactly, however large the changes: the two are beside each other, and there is one step."""
     bench, drawn = Bench(lambda denoiser, x: denoiser(x, time_at(0))), Drawn("images")
     with frozen([bench.toy]):
-        steps, images = unroll(bench.toy, bench.run)
-        probes = draw(
-            Chain(bench.toy, steps, images, (), tuple(range(len(steps)))),
-            drawn.metric,
-            6,
-            torch.Generator().manual_seed(0),
-        )
-        found = bench.visit(
-            Chain(bench.toy, steps, images, (), tuple(range(len(steps)))), [probes], ("first", "time"), 256
-        )
+        probes = draw(bench.chain_with(()), drawn.metric, 6, torch.Generator().manual_seed(0))
+        found = bench.visit(bench.chain_with(()), [probes], ("first", "time"), 256)
         change = bench.sampler(bench.changed("large", "first", "time"), bench.start) - bench.run()
     both = sum(summed(found, (layer, "large"), drawn.metric.name) for layer in ("first", "time"))
     torch.testing.assert_close(both.double(), images_of(drawn, change), rtol=1e-5, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from planner.pipelines import Generation, generate, generate_with_graph
 from sensitivity.table import MeasurementError
-from sensitivity.unroll import Step, first_of, frozen, pull, repeated, tensors_of, unroll
+from sensitivity.unroll import Step, batched, first_of, first_shapes, frozen, pull, repeated, tensors_of, unroll
 from tests import tiny
 
 STEPS = 4
@@ -59,7 +60,7 @@ def chained(steps: list[Step], module: nn.Module, end: Tensor) -> list[Tensor]:
     grads = list(torch.autograd.grad(end, [step.output for step in steps], retain_graph=True))
     for place in range(len(steps) - 1, 0, -1):
         step = steps[place]
-        args, kwargs = repeated((step.args, step.kwargs), step.rows, 1)
+        args, kwargs = repeated((step.args, step.kwargs), (True,) * len(tensors_of((step.args, step.kwargs))), 1)
         with torch.enable_grad():
             output = module(*args, **kwargs)
         inputs = [tensor for tensor in tensors_of((args, kwargs)) if tensor.requires_grad]
@@ -124,11 +125,63 @@ def test_steps_cut_the_graph_between_calls(toy: Toy, start: Tensor) -> None:
 def test_repeated_copies_are_leaves_in_order(start: Tensor) -> None:
     leaf = start.clone().requires_grad_()
     time = torch.tensor(0.5)
-    (x, t), kept = repeated(((2 * leaf, time), {"n": [start, "text"]}), 2, 3)
+    (x, t), kept = repeated(((2 * leaf, time), {"n": [start, "text"]}), (True, False, True), 3)
     assert torch.equal(x, torch.cat([2 * start] * 3)) and x.is_leaf and x.requires_grad
     assert torch.equal(t, time)
     assert torch.equal(kept["n"][0], torch.cat([start] * 3)) and not kept["n"][0].requires_grad
     assert kept["n"][1] == "text"
+
+
+def shapes_of(*tensors: Tensor) -> list[torch.Size]:
+    return [tensor.shape for tensor in tensors]
+
+
+def step_of(*args: Tensor, rows: int = 2) -> Step:
+    return Step(args, {}, torch.zeros(rows, 3))
+
+
+def test_what_holds_the_batch_is_what_grows_with_it() -> None:
+    """Tokens, steps and a batch may be as many. Guidance may end on the way, and so halve the batch."""
+    words, times = torch.zeros(2, 7), torch.zeros(())
+    x = torch.zeros(2, 3)
+    more = shapes_of(torch.zeros(3, 3), words, times, torch.zeros(3, 7))
+    assert batched([step_of(x, words, times, words)], more) == (True, False, False, True)
+    halved = step_of(torch.zeros(1, 3), words, times, torch.zeros(1, 7), rows=1)
+    assert batched([step_of(x, words, times, words), halved], more) == (True, False, False, True)
+
+
+X = torch.zeros(2, 3)
+LARGER = shapes_of(torch.zeros(3, 3), torch.zeros(3, 7))
+UNTOLD: dict[str, tuple[list[Step], list[torch.Size], str]] = {
+    "a list with a tensor for each sample": ([step_of(X, X[0], X[0])], shapes_of(X, *X, X[0]), "gets 3, 4 tensors"),
+    "another number of tensors later": ([step_of(X, X), step_of(X)], LARGER, "gets 1, 2 tensors"),
+    "a batch along the second dimension":
+        ([step_of(X, torch.zeros(7, 2))], shapes_of(torch.zeros(3, 3), torch.zeros(7, 3)), "2 sizes"),
+    "several rows a sample": ([step_of(X, torch.zeros(4, 7))], shapes_of(X[:1], torch.zeros(6, 7)), "2 sizes"),
+    "several rows a sample in all": ([step_of(torch.zeros(4, 3))], shapes_of(torch.zeros(6, 3)), "shape (4, 3) for 2"),
+    "nothing that grows": ([step_of(X)], shapes_of(X), "0 sizes"),
+    "padding by the batch":
+        ([step_of(X, torch.zeros(2, 7))], shapes_of(torch.zeros(3, 3), torch.zeros(3, 8)), "shape (2, 7) for 2"),
+    "other rows later": ([step_of(X), step_of(X, rows=4)], shapes_of(torch.zeros(3, 3)), "shape (2, 3) for 4"),
+    "one for all that depends on samples":
+        ([step_of(X, torch.zeros(1, requires_grad=True))], shapes_of(torch.zeros(3, 3), torch.zeros(1)), "depends on"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNTOLD)
+def test_what_cannot_be_told_is_refused(case: str) -> None:
+    steps, larger, hint = UNTOLD[case]
+    with pytest.raises(MeasurementError, match=f"{re.escape(hint)}.*--method exhaustive"):
+        batched(steps, larger)
+
+
+def test_shapes_are_of_the_first_call_alone(toy: Toy, start: Tensor) -> None:
+    calls: list[object] = []
+    toy.inner.register_forward_hook(lambda *_: calls.append(1))
+    found = first_shapes(toy, lambda: sample(toy, start))
+    assert found == shapes_of(start, torch.zeros(1), start) and not calls
+    assert "forward" not in vars(toy)
+    assert first_shapes(toy, lambda: None) == []
 
 
 @dataclass
