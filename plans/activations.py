@@ -64,7 +64,8 @@ def quantize_rows(x: Tensor, fmt: ActivationFormat, scales: ActivationScales | N
     ranges = _static_ranges(x, fmt, scales).to(x.device) if fmt.static else _largest_magnitudes(rows)
     scale = (ranges / largest_code(fmt)).view(-1, 1)
     scale = torch.where(scale < _TINY, 1.0, scale)
-    return _round(rows, scale, largest_code(fmt)), scale
+    # a dynamic range holds the largest magnitude, so that there is nothing to clamp
+    return _round(rows, scale, largest_code(fmt) if fmt.static else None), scale
 
 
 def fake_quantize(x: Tensor, fmt: ActivationFormat, scales: ActivationScales | None = None) -> Tensor:
@@ -91,12 +92,14 @@ def _largest_magnitudes(rows: Tensor) -> Tensor:
     return torch.maximum(rows.amax(1), -rows.amin(1)).float()
 
 
-def _round(x: Tensor, scale: Tensor, largest: int) -> Tensor:
+def _round(x: Tensor, scale: Tensor, largest: int | None) -> Tensor:
+    """int8 codes, within -largest .. largest if that is given."""
     codes = torch.empty(x.shape, dtype=torch.int8, device=x.device)
     rows, features = x.shape
     high, wide = max(1, BLOCK // features), min(features, BLOCK)
     for top in range(0, rows, high):
         for left in range(0, features, wide):
             block = (slice(top, top + high), slice(left, left + wide))
-            codes[block] = x[block].float().div(scale[block[0]]).round_().clamp_(-largest, largest)
+            steps = torch.div(x[block].float(), scale[block[0]]).round_()
+            codes[block] = steps if largest is None else steps.clamp_(-largest, largest)
     return codes

@@ -13,13 +13,13 @@ from math import prod
 import torch
 from torch import Tensor
 
-from plans.formats.base import Format, FormatError, Grid, Packed, row_blocks
+from plans.formats.base import Format, FormatError, Grid, Packed, flattened, row_blocks, shaped
 from plans.formats.floating import FP8, KEPT
 from plans.formats.integer import INTEGER
 from plans.scheme import WeightFormat
 
 __all__ = ["FORMATS", "Format", "FormatError", "Grid", "Packed", "dequantize", "dequantize_rows", "grid_of", "on_grid",
-           "quantize", "row_blocks", "stored_bytes", "unpack_rows"]  # fmt: skip
+           "quantize", "row_blocks", "shaped", "stored_bytes", "unpack_rows"]  # fmt: skip
 
 FORMATS: dict[str, Format] = {kind.name: kind for kind in (INTEGER, FP8, KEPT)}
 _BLOCK = 1 << 20
@@ -36,7 +36,7 @@ def _checked(weight: Tensor) -> Tensor:
     """One row for each output."""
     if weight.dim() < 2 or weight.numel() == 0:
         raise FormatError(f"a weight of shape {tuple(weight.shape)} has nothing to store; leave this layer out")
-    flat = weight.detach().reshape(weight.shape[0], -1)
+    flat = flattened(weight.detach())
     bad = sum(int((~block.isfinite()).sum()) for block in flat.split(max(1, _BLOCK // flat.shape[1])))
     if bad:
         raise FormatError(f"{bad} of {weight.numel()} weights are NaN or infinite; repair the checkpoint")
@@ -49,7 +49,7 @@ def dequantize(packed: Packed) -> Tensor:
     weight = torch.empty(packed.outputs, packed.inputs, device=packed.codes.device)
     for start, stop in row_blocks(packed, _BLOCK):
         weight[start:stop] = dequantize_rows(packed, start, stop)
-    return weight.view(packed.shape)
+    return shaped(weight, packed.shape)
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def grid_of(weight: Tensor, fmt: WeightFormat) -> Grid:
 @torch.no_grad()
 def on_grid(weight: Tensor, grid: Grid) -> Tensor:
     """`weight` rounded to its grid, float32: `dequantize(quantize(weight, grid.format))` to the bit, in no time."""
-    return FORMATS[grid.format.kind].on_grid(weight.detach().reshape(len(weight), -1), grid).view(weight.shape)
+    return shaped(FORMATS[grid.format.kind].on_grid(flattened(weight.detach()), grid), weight.shape)
 
 
 def dequantize_rows(packed: Packed, start: int, stop: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -19,7 +19,8 @@ class FormatError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A stored weight. With O output channels, K inputs each (channels x height x width, in that order) and G groups:
+    """A stored weight. With O output channels, K inputs each (height x width x channels, in that order, so that groups
+    are of neighbouring channels and kernels read them in a run) and G groups:
 
     codes: what the format says: (O, bytes) uint8, (O, K) float8_e4m3fn, or (O, K) as it came for `keep`
     scale: (O, G) float32, None for `keep`; zero: (O, G) uint8, the code of 0 counted from the lowest one, or None
@@ -75,6 +76,16 @@ class Format:
     on_grid: Callable[[Tensor, Grid], Tensor]
     unpack_rows: Callable[[Packed, int, int], Tensor] | None
     stored_bytes: Callable[[int, int, WeightFormat, int], int]
+
+
+def flattened(weight: Tensor) -> Tensor:
+    """(O, C, kh, kw) or (O, K) to (O, K): one row for each output channel, its channels innermost."""
+    return weight.movedim(1, -1).reshape(len(weight), -1)
+
+
+def shaped(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """The reverse of `flattened`, for all rows of a weight of `shape` or some."""
+    return rows.view(len(rows), *shape[2:], shape[1]).movedim(-1, 1).contiguous()
 
 
 def row_blocks(packed: Packed, elements: int) -> Iterator[tuple[int, int]]:

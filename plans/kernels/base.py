@@ -1,6 +1,6 @@
 """The kernel contract, and the geometry of a convolution.
 
-Shape letters: O output channels, K inputs (C x kh x kw), M rows of a linear input, N samples, L = Ho x Wo positions.
+Shape letters: O output channels, K inputs (kh x kw x C), M rows of a linear input, N samples, L = Ho x Wo positions.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from plans.activations import ActivationScales
-from plans.formats import Packed, dequantize_rows, row_blocks
+from plans.formats import Packed, dequantize_rows, row_blocks, shaped
 from plans.kernels.base import BLOCK, Geometry, Kernel, declines_geometry, float_conv2d, on_cpu
 from plans.scheme import Scheme
 
@@ -41,7 +41,7 @@ def run(
         if geometry is None:
             out[..., start:stop] = linear(x, weight, part)
         else:
-            out[:, start:stop] = float_conv2d(x, weight.view(-1, *packed.shape[1:]), part, geometry)
+            out[:, start:stop] = float_conv2d(x, shaped(weight, packed.shape), part, geometry)
     return out
 
 

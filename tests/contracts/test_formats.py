@@ -50,7 +50,7 @@ def test_rows_agree_with_the_whole_and_shapes_return(fmt):
         packed = quantize(torch.randn(shape), fmt)
         whole = dequantize(packed)
         assert whole.shape == shape and whole.dtype == torch.float32
-        flat = whole.reshape(shape[0], -1)
+        flat = whole.movedim(1, -1).reshape(shape[0], -1)
         for start, stop in row_blocks(packed, 64):
             assert torch.equal(dequantize_rows(packed, start, stop), flat[start:stop])
 

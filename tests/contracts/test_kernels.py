@@ -11,8 +11,9 @@ from torch.nn.functional import conv2d, linear
 
 import plans.kernels.cpu_int8 as cpu_int8
 import plans.kernels.cpu_weight_only as cpu_weight_only
+import plans.kernels.products as products
 from plans.activations import ActivationScales, as_rows, quantize_rows
-from plans.formats import Packed, dequantize, quantize, unpack_rows
+from plans.formats import Packed, dequantize, quantize, shaped, unpack_rows
 from plans.kernels import KERNELS, REFERENCE, Geometry, KernelError, available_kernels, choose_kernel, geometry_of
 from plans.scheme import EXAMPLES, KEEP, Scheme, WeightFormat, parse_scheme
 
@@ -46,7 +47,7 @@ def magnitude(x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, ge
         zero = packed.zero.float() - 2 ** (packed.format.bits - 1)
         size = packed.format.group or packed.inputs
         flat = (zero.abs() * packed.scale).repeat_interleave(size, 1)[:, : packed.inputs]
-        weight = weight + 2 * flat.view(packed.shape)
+        weight = weight + 2 * shaped(flat, packed.shape)
     x, weight = x.abs().double() * 1.01 + 1e-30, weight.double()
     bias = None if bias is None else bias.abs().double()
     if geometry is None:
@@ -132,11 +133,10 @@ def test_integer_sums_are_exact(inputs, fill):
         if fill != "random":
             left.fill_(-128)
             right.fill_(-128 if fill == "lowest" else 127)
-        segments = [(start, min(start + cpu_int8.SEGMENT, inputs)) for start in range(0, inputs, cpu_int8.SEGMENT)]
+        segments = [(start, min(start + products.SEGMENT, inputs)) for start in range(0, inputs, products.SEGMENT)]
         for start, stop in segments:
-            out = torch.empty(rows, outputs)
             part = (left[:, start:stop].to(torch.int8), right[start:stop].to(torch.int8))
-            cpu_int8.add_products(out, *part, [(0, stop - start)], torch.ones(1, 1, 1))
+            out = products.summed(*part, [(0, stop - start)], torch.ones(1, outputs))
             exact_sum = left[:, start:stop] @ right[start:stop]
             assert int(exact_sum.abs().max()) < 2**31
             assert torch.equal(out, exact_sum.to(torch.int32).float())
@@ -148,8 +148,7 @@ def test_strided_views_multiply_exactly():
     """Slices of groups, transposes and columns are no copies; the product must not mind."""
     left, right = torch.randint(-128, 128, (9, 200)).to(torch.int8), torch.randint(-128, 128, (7, 200)).to(torch.int8)
     for start, stop in ((0, 64), (64, 128), (192, 200), (3, 4)):
-        out = torch.empty(9, 12)[:, 2:9]
-        cpu_int8.add_products(out, left, right.t(), [(start, stop)], torch.ones(1, 1, 1))
+        out = products.summed(left, right.t(), [(start, stop)], torch.ones(1, 7))
         assert torch.equal(out.long(), left[:, start:stop].long() @ right[:, start:stop].long().t())
 
 
@@ -159,8 +158,10 @@ def test_blocks_do_not_show(scheme, monkeypatch):
     whole = []
     for x, weight, bias, geometry in cases:
         whole.append(cpu_int8.run(x, quantize(weight, scheme.weight), scheme, bias, RANGES, geometry))
-    for name, value in (("BLOCK", 20), ("ROWS_TIMES_OUTPUTS", 3), ("COLUMN_BYTES", 300), ("SEGMENT", 5)):
-        monkeypatch.setattr(cpu_int8, name, value)
+    for module, name, value in (
+        (products, "BLOCK", 20), (products, "OUTPUTS", 3), (cpu_int8, "COLUMNS", 300), (products, "SEGMENT", 5),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
         for (x, weight, bias, geometry), expected in zip(cases, whole, strict=True):
             out = cpu_int8.run(x, quantize(weight, scheme.weight), scheme, bias, RANGES, geometry)
             torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
@@ -185,9 +186,25 @@ def test_im2col_is_unfold(geometry):
     expected = nn.functional.unfold(
         padded.double(), geometry.kernel_size, dilation=geometry.dilation, stride=geometry.stride
     )
-    assert torch.equal(cpu_int8.im2col(padded, geometry, width, (0, height)).double(), expected)
-    halves = [cpu_int8.im2col(padded, geometry, width, part) for part in ((0, 1), (1, height))]
-    assert torch.equal(torch.cat(halves, 2).double(), expected)
+    last = padded.movedim(1, -1).contiguous()
+    whole = cpu_int8.im2col(last, geometry, width, slice(0, height))
+    by_channel = whole.view(2, height * width, -1, 3).transpose(2, 3).flatten(2).transpose(1, 2)
+    assert torch.equal(by_channel.double(), expected)
+    halves = [cpu_int8.im2col(last[:1], geometry, width, slice(*part)) for part in ((0, 1), (1, height))]
+    assert torch.equal(torch.cat(halves), whole[: height * width])
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w3g32a8t"])
+def test_the_memory_format_of_an_input_does_not_show(scheme):
+    scheme = parse_scheme(scheme)
+    for x, weight, bias, geometry in inputs_and_layers():
+        if geometry is not None:
+            packed = quantize(weight, scheme.weight)
+            outs = [
+                cpu_int8.run(x.contiguous(memory_format=order), packed, scheme, bias, RANGES, geometry)
+                for order in (torch.contiguous_format, torch.channels_last)
+            ]
+            assert torch.equal(*outs)
 
 
 def test_eight_bit_weights_are_not_copied():
