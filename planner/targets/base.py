@@ -15,14 +15,14 @@ from planner.graph import Layer
 from plans.plan import Plan, check_architecture, check_layers
 from plans.scheme import ACTIVATION_BITS, KEEP, WEIGHT_BITS, ActivationFormat, Scheme, WeightFormat, parse_scheme
 
-GROUPS = (None, 128, 64, 32, 16)  # 16 is in no plan, but in what some tools store
+GROUPS = (None, 128, 64, 32)
 _SHOWN = 3  # reasons in one line
 
 
 @dataclass(frozen=True)
 class Model:
-    """The layers that plans are for. layers: those of the plan, by address; unplanned: addresses of other Linear and
-    Conv2d modules; architecture: the fingerprint of the layers."""
+    """The layers that plans are for. layers: those of the plan, by address; unplanned: addresses of other modules that
+    have a weight matrix, as far as they are known; architecture: the fingerprint of the layers."""
 
     layers: Mapping[str, Layer]
     unplanned: tuple[str, ...]
@@ -32,7 +32,7 @@ class Model:
 @dataclass(frozen=True)
 class Part:
     """What goes into one file: schemes and layers by their path below `component`, in the plan's order; unplanned:
-    paths of the other Linear and Conv2d modules."""
+    paths of the others, see `Model`."""
 
     component: str
     schemes: Mapping[str, Scheme]
@@ -148,7 +148,7 @@ def distance(planned: Scheme, other: Scheme) -> tuple[float, ...]:
 
 @cache
 def every_scheme() -> tuple[Scheme, ...]:
-    """All schemes, and those with groups of 16."""
+    """Each has a text form that `parse_scheme` reads."""
     flags = (False, True)
     weights = [WeightFormat("int", *parts) for parts in product(WEIGHT_BITS, GROUPS, flags, flags)]
     ways = ((False, False), (True, False), (True, True))  # static, first token

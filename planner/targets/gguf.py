@@ -10,9 +10,9 @@ src/llama-quant.cpp, `llama_tensor_get_type`); stable-diffusion.cpp takes the sa
 
 Names are those of the diffusers state dict, with or without stable-diffusion.cpp's `model.diffusion_model.` in front: a
 model whose tensors are renamed on conversion (the UNets of Stable Diffusion) must be converted with diffusers' names.
-Types (ggml-common.h): groups of 32 with a half-precision scale, or, in blocks of 256, of 16 or 32 with scales of 4 to 8
-bits, found by least squares. A row, here the inputs of a linear layer, holds whole blocks; a convolution's row is as
-wide as its kernel, which no block fits. llama.cpp's products round inputs to 8 bits in groups of their own.
+Types (ggml-common.h): groups of 32 with a half-precision scale, or, in blocks of 256, of 32 (q4_K, q5_K) or 16 with
+scales of 4 to 8 bits, found by least squares. A row, here the inputs of a linear layer, holds whole blocks; the row of
+a convolution is as wide as its kernel, which no block fits. llama.cpp's products round inputs to 8 bits in groups.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from plans.scheme import KEEP, Scheme, WeightFormat
 
 TYPES = {  # type -> (its format, weights in a block)
     "q8_0": (WeightFormat("int", 8, 32), 32),
-    "q6_K": (WeightFormat("int", 6, 16, least_squares=True), 256),
+    "q6_K": (WeightFormat("int", 6, 32, least_squares=True), 256),
     "q5_0": (WeightFormat("int", 5, 32), 32),
     "q5_1": (WeightFormat("int", 5, 32, affine=True), 32),
     "q5_K": (WeightFormat("int", 5, 32, affine=True, least_squares=True), 256),
     "q4_0": (WeightFormat("int", 4, 32), 32),
     "q4_1": (WeightFormat("int", 4, 32, affine=True), 32),
     "q4_K": (WeightFormat("int", 4, 32, affine=True, least_squares=True), 256),
-    "q3_K": (WeightFormat("int", 3, 16, least_squares=True), 256),
-    "q2_K": (WeightFormat("int", 2, 16, affine=True, least_squares=True), 256),
+    "q3_K": (WeightFormat("int", 3, 32, least_squares=True), 256),
+    "q2_K": (WeightFormat("int", 2, 32, affine=True, least_squares=True), 256),
 }
 FULL = "f16"
 LOST = ("the plan's scales and how it rounds inputs: ggml finds its own, in half precision or less, and its products "

@@ -35,5 +35,11 @@ def _loaded(plan: Plan, name: str) -> Model:
     found = find_layers(parts)
     check_layers(plan, found)
     graph = survey(parts, plan.schemes)
-    others = tuple(layer for layer in found if layer not in plan.schemes)
+    weighty = (
+        f"{component}.{path}"
+        for component, root in parts.items()
+        for path, module in root.named_modules()
+        if path and getattr(getattr(module, "weight", None), "ndim", 0) > 1
+    )
+    others = tuple(address for address in weighty if address not in plan.schemes)
     return Model(graph.by_address, others, architecture_fingerprint(graph))
