@@ -99,12 +99,13 @@ def export_files(plan: Plan, model: Model, target: Target, out: Path, approximat
         raise UserError(_refusal(target, planned, refused))
     taken = {layer: nearest(target, planned[layer], model.layers[layer]) for layer in refused}
     changes = tuple(Change(la, str(planned[la]), str(taken[la]), reason) for la, reason in refused.items())
-    parts = list(_parts(planned | taken, model))
+    schemes = planned | taken
+    parts = list(_parts(schemes, model))
     exports = [
         Export(
             out if len(parts) == 1 else out.with_stem(f"{out.stem}-{part.component}"), target, part.component,
-            {f"{part.component}.{path}": str(scheme) for path, scheme in part.schemes.items()},
-            tuple(change for change in changes if change.layer.startswith(part.component + ".")),
+            {layer: str(scheme) for layer, scheme in schemes.items() if _component(layer) == part.component},
+            tuple(change for change in changes if _component(change.layer) == part.component),
         )
         for part in parts
     ]  # fmt: skip
@@ -172,15 +173,18 @@ def _refusal(target: Target, planned: Mapping[str, Scheme], refused: Mapping[str
 
 
 def _parts(schemes: Mapping[str, Scheme], model: Model) -> Iterator[Part]:
-    components = dict.fromkeys(layer.partition(".")[0] for layer in schemes)
-    for name in components:
-        inside = {layer: layer[len(name) + 1 :] for layer in schemes if layer.partition(".")[0] == name}
+    for name in dict.fromkeys(map(_component, schemes)):
+        inside = {layer: layer[len(name) + 1 :] for layer in schemes if layer.startswith(name + ".")}
         yield Part(
             name,
             {path: schemes[layer] for layer, path in inside.items()},
             {path: model.layers[layer] for layer, path in inside.items()},
-            tuple(layer[len(name) + 1 :] for layer in model.unplanned if layer.partition(".")[0] == name),
+            tuple(layer[len(name) + 1 :] for layer in model.unplanned if layer.startswith(name + ".")),
         )
+
+
+def _component(layer: str) -> str:
+    return layer.partition(".")[0]
 
 
 def _layers(count: int) -> str:

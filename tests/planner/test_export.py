@@ -186,6 +186,17 @@ def test_each_component_has_its_file(tmp_path: Path) -> None:
     assert sum(len(export.schemes) for export in exports) == len(both.layers)
 
 
+@pytest.mark.parametrize("target", ALL)
+def test_a_component_that_is_a_layer_is_told_and_not_named(target: Target, tmp_path: Path) -> None:
+    layers = {"proj": layer(512, 256, address="proj"), "unet.a": layer(512, 256, address="unet.a")}
+    model = Model(layers, ("spare",), "0" * 64)
+    plan = plan_for(model, dict.fromkeys(layers, "w8g32a16"))
+    first, second = export_files(plan, model, target, tmp_path / "x.json", approximate=True)
+    assert dict(first.schemes) == {"proj": "keep"} and [c.layer for c in first.changes] == ["proj"]
+    assert dict(second.schemes) == {"unet.a": "w8g32a16"} and not second.changes
+    assert "weight" not in first.path.read_text().replace("weights_dtype", "")
+
+
 def test_another_model_s_plan_is_refused(plan: Plan, model: Model, tmp_path: Path) -> None:
     part = dict(list(model.layers.items())[1:])
     with pytest.raises(PlanError, match="1 of 41 layers"):
