@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint clean
+TOOLS := torchao sdnq nvidia-modelopt omegaconf antlr4-python3-runtime nvidia-ml-py ninja
+
+.PHONY: demo test interop lint clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +20,11 @@ demo: $(READY)
 
 test: $(READY) lint
 	$(BIN)/python -m pytest
+
+# Exported plans, read by the tools that they are for; these are installed beside the environment, not into it.
+interop: $(READY)
+	$(PIP) --no-deps --upgrade --target $(VENV)/interop $(TOOLS)
+	BITPLAN_INTEROP=$(VENV)/interop $(BIN)/python -m pytest tests/planner/test_interop.py
 
 lint: $(READY)
 	$(BIN)/ruff check

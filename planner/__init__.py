@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
-    "apply", "doctor", "evaluate", "frontier", "import_profile", "inspect", "merge", "paint", "predict", "profile",
-    "restore", "solve", "verify", "why",
+    "apply", "doctor", "evaluate", "export", "frontier", "import_profile", "inspect", "merge", "paint", "predict",
+    "profile", "restore", "solve", "verify", "why",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -128,6 +128,21 @@ def import_profile(format: str, folder: Path, out: Path) -> None:
 
 
 @main.command()
+@click.argument("plan", type=FILE)
+@click.option("--to", required=True, metavar="TARGET", help="torchao, sdnq, modelopt or gguf-recipe.")
+@click.option("--out", type=FILE, required=True, help="The file; of several components, one each: -COMPONENT is added.")
+@click.option("--model", metavar="PROFILE|PIPELINE", help="Where the layers' shapes are [the plan's own pipeline].")
+@click.option("--approximate", is_flag=True, help="Take the nearest that TARGET can express, and list the changes.")
+@guarded
+def export(plan: Path, to: str, out: Path, **rest: Any) -> None:
+    """Write PLAN as another tool's own configuration, refusing what that cannot express."""
+    from planner import workflow
+
+    for written in workflow.export(plan, to, out, **rest):
+        click.echo(str(written))
+
+
+@main.command()
 @click.argument("file", type=FILE)
 @guarded
 def inspect(file: Path) -> None:

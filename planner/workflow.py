@@ -5,6 +5,7 @@ X.profile + budgets -> problem -> solution -> P.plan.yaml                       
 P.plan.yaml + X.profile -> does it hold, why is it so, what does it do as a whole     verify, why, predict
 P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore
 P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                evaluate
+P.plan.yaml + the model's shapes -> another tool's configuration                      export
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs
     from planner.predicting import Prediction
     from planner.report import Evaluation
     from planner.sweeping import Frontier
+    from planner.targets.base import Export
     from planner.verifying import Verdict
     from plans.plan import Plan
 
@@ -266,6 +268,21 @@ def import_profile(format: str, folder: PathLike, out: PathLike) -> str:
     from planner import foreign
 
     return foreign.import_folder(format, Path(folder), Path(out))
+
+
+def export(
+    plan: Plan | PathLike, to: str, out: PathLike, *, model: PathLike | None = None, approximate: bool = False
+) -> tuple[Export, ...]:
+    """Write the plan as the configuration of another tool, a name of `planner.targets.TARGETS`: one file a component.
+
+    model: the plan's profile, or a pipeline, else the pipeline that the plan names; approximate: take the nearest that
+    the tool can express, listed in `changes`. Raises UserError where the tool cannot express some layers' schemes.
+    """
+    from planner import targets
+
+    return targets.export_plan(
+        arguments.plan_in(plan), to, Path(out), None if model is None else str(model), approximate
+    )
 
 
 def inspect(file: PathLike) -> str:

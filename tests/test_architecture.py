@@ -29,8 +29,8 @@ WITHOUT_TORCH = (
     "planner.probing", "planner.checking",
     "planner.methods", "planner.methods.base", "planner.arguments", "planner.cli_solve", "planner.store",
     "planner.graph", "planner.ranges", "planner.inspecting", "planner.scenes", "planner.prompts",
-    "planner.foreign.mixdq", "plans", "plans.scheme", "plans.plan", "plans.plan_schema", "sensitivity",
-    "sensitivity.table", "sensitivity.responses", "sensitivity.correction",
+    "planner.foreign.mixdq", "planner.targets", "plans", "plans.scheme", "plans.plan", "plans.plan_schema",
+    "sensitivity", "sensitivity.table", "sensitivity.responses", "sensitivity.correction",
     "solvers", "solvers.solve", "solvers.explain", "solvers.baselines", "solvers.split",
     "solvers.strategies", "solvers.backends",
 )  # fmt: skip

@@ -1,0 +1,45 @@
+"""Where the layers' kinds and shapes come from, which a plan does not hold: its profile, or the pipeline itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from planner.errors import UserError
+from planner.graph import architecture_fingerprint, from_json
+from planner.store import open_profile
+from planner.targets.base import Model
+from plans.plan import Plan, check_layers
+
+
+def read_model(plan: Plan, source: str | None = None) -> Model:
+    """The layers of the plan's model, in `source`: a profile, which needs no torch, or a pipeline as `load_pipeline`
+    takes it, else the pipeline that the plan names. Raises UserError, ProfileError, PlanError."""
+    if source is not None and Path(source).is_file():
+        return _profiled(Path(source))
+    return _loaded(plan, plan.model["name"] if source is None else source)
+
+
+def _profiled(path: Path) -> Model:
+    with open_profile(path) as store:
+        graph, header = from_json(store.graph()), store.header()
+    if "source" in header:
+        raise UserError(f"{path} was imported and does not know what kinds its layers are; give --model the pipeline")
+    return Model(graph.by_address, graph.unused, architecture_fingerprint(graph))
+
+
+def _loaded(plan: Plan, name: str) -> Model:
+    from planner.graph_trace import find_layers, survey
+    from planner.pipelines import components, load_pipeline
+
+    parts = components(load_pipeline(name), plan.model["components"])
+    found = find_layers(parts)
+    check_layers(plan, found)
+    graph = survey(parts, plan.schemes)
+    weighty = (
+        f"{component}.{path}"
+        for component, root in parts.items()
+        for path, module in root.named_modules()
+        if path and getattr(getattr(module, "weight", None), "ndim", 0) > 1
+    )
+    others = tuple(address for address in weighty if address not in plan.schemes)
+    return Model(graph.by_address, others, architecture_fingerprint(graph))
