@@ -89,17 +89,25 @@ def _static_ranges(x: Tensor, fmt: ActivationFormat, scales: ActivationScales | 
 
 
 def _largest_magnitudes(rows: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # what comes before is computed again for each of two reductions
+        return rows.abs().amax(1).float()
     return torch.maximum(rows.amax(1), -rows.amin(1)).float()
 
 
 def _round(x: Tensor, scale: Tensor, largest: int | None) -> Tensor:
-    """int8 codes, within -largest .. largest if that is given."""
+    """int8 codes, within -largest .. largest if that is given; in blocks, but under `torch.compile`, which fuses."""
+    if torch.compiler.is_compiling():
+        return _steps(x, scale, largest).to(torch.int8)
     codes = torch.empty(x.shape, dtype=torch.int8, device=x.device)
     rows, features = x.shape
     high, wide = max(1, BLOCK // features), min(features, BLOCK)
     for top in range(0, rows, high):
         for left in range(0, features, wide):
             block = (slice(top, top + high), slice(left, left + wide))
-            steps = torch.div(x[block].float(), scale[block[0]]).round_()
-            codes[block] = steps if largest is None else steps.clamp_(-largest, largest)
+            codes[block] = _steps(x[block], scale[block[0]], largest)
     return codes
+
+
+def _steps(x: Tensor, scale: Tensor, largest: int | None) -> Tensor:
+    steps = torch.div(x.float(), scale).round_()
+    return steps if largest is None else steps.clamp_(-largest, largest)

@@ -58,9 +58,6 @@ def _pack_plane(values: Tensor, plane: int) -> Tensor:
 
 
 def _unpack_plane(packed: Tensor, inputs: int, plane: int) -> Tensor:
-    values = torch.empty(packed.shape[0], inputs, dtype=torch.uint8, device=packed.device)
-    width = packed.shape[1]
-    for index in range(8 // plane):
-        run = values[:, index * width : (index + 1) * width]
-        torch.bitwise_right_shift(packed[:, : run.shape[1]], index * plane, out=run)
-    return values.bitwise_and_((1 << plane) - 1)
+    shifts = torch.arange(0, 8, plane, dtype=torch.uint8, device=packed.device).unsqueeze(1)
+    runs = torch.bitwise_right_shift(packed.unsqueeze(1), shifts)
+    return runs.view(len(packed), -1)[:, :inputs].bitwise_and_((1 << plane) - 1)

@@ -8,7 +8,7 @@ conversion, product and sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -66,11 +66,9 @@ def _conv2d(codes: Tensor, scale: Tensor, packed: Packed, bias: Tensor | None, g
     """(N, O, Ho, Wo) float32 of (N, H, W, C) codes."""
     samples = len(codes)
     height, width = geometry.output_size(codes.shape[1], codes.shape[2])
-    left, right, top, bottom = geometry.pads
-    padded = pad(codes, (0, 0, left, right, top, bottom)) if any(geometry.pads) else codes
     out = torch.empty(samples, height, width, packed.outputs)
     for some, rows in _portions(samples, height, width * packed.inputs):
-        columns = im2col(padded[some], geometry, width, rows)
+        columns = columns_of(codes[some], geometry, width, rows)
         block = out[some, rows].view(-1, packed.outputs)
         write_products(block, columns, scale[some].repeat_interleave(len(block) // len(scale[some]), 0), packed, bias)
     return out.movedim(-1, 1)
@@ -87,16 +85,32 @@ def _portions(samples: int, height: int, row: int) -> Iterator[tuple[slice, slic
             yield slice(sample, sample + 1), slice(top, min(top + step, height))
 
 
-def im2col(padded: Tensor, geometry: Geometry, width: int, rows: slice) -> Tensor:
-    """(N * positions, K) int8: what each output position of the output rows, `width` to a row, multiplies of the padded
+def columns_of(codes: Tensor, geometry: Geometry, width: int, rows: slice) -> Tensor:
+    """(N * positions, K) int8: what each output position of the output rows, `width` to a row, multiplies of the
     (N, H, W, C) codes; K in the order of the weight, kh x kw x C."""
-    samples, _, _, channels = padded.shape
+    if geometry.kernel_size == geometry.stride == (1, 1) and not any(geometry.pads):
+        return codes[:, rows].reshape(-1, codes.shape[-1])
+    sizes = (*geometry.kernel_size, *geometry.stride, *geometry.dilation, *geometry.pads)
+    return im2col(codes, sizes, rows.start, rows.stop, width)
+
+
+@torch.library.custom_op("bitplan::im2col", mutates_args=())
+def im2col(codes: Tensor, sizes: Sequence[int], start: int, stop: int, width: int) -> Tensor:
+    """See `columns_of`. sizes: kernel, stride, dilation, pads. For `torch.compile` it is one operation: fused with the
+    rounding before it, that would be done anew for each of the kernel's positions."""
+    kernel, stride, dilation, (left, right, top, bottom) = sizes[:2], sizes[2:4], sizes[4:6], sizes[6:]
+    padded = pad(codes, (0, 0, left, right, top, bottom))[:, start * stride[0] :]
     n, h, w, c = padded.stride()
-    view = padded[:, rows.start * geometry.stride[0] :].as_strided(
-        (samples, rows.stop - rows.start, width, *geometry.kernel_size, channels),
-        (n, h * geometry.stride[0], w * geometry.stride[1], h * geometry.dilation[0], w * geometry.dilation[1], c),
+    view = padded.as_strided(
+        (len(codes), stop - start, width, *kernel, codes.shape[-1]),
+        (n, h * stride[0], w * stride[1], h * dilation[0], w * dilation[1], c),
     )
-    return view.reshape(-1, channels * geometry.kernel_size[0] * geometry.kernel_size[1])
+    return view.reshape(len(codes) * (stop - start) * width, -1)
+
+
+@im2col.register_fake
+def _(codes: Tensor, sizes: Sequence[int], start: int, stop: int, width: int) -> Tensor:
+    return codes.new_empty(len(codes) * (stop - start) * width, sizes[0] * sizes[1] * codes.shape[-1])
 
 
 CPU_INT8 = Kernel(

@@ -24,15 +24,17 @@ OUTPUTS = 1 << 20  # int32 sums held at once, so that they are still in cache wh
 def write_products(out: Tensor, codes: Tensor, scale: Tensor, packed: Packed, bias: Tensor | None) -> None:
     """out (M, O) float32 = the rows (M, K) int8 of `codes`, with their scales (M, 1), times the weight, plus bias (O,).
 
-    The weight is unpacked in blocks of output channels, so that it never exists as a whole.
+    The weight is unpacked in blocks of output channels, so that it never exists as a whole; but under `torch.compile`,
+    which does not write to columns and fuses what is in between.
     """
+    whole = torch.compiler.is_compiling()
     segments = tuple(_segments(packed))
     sums = _sums(codes, packed, segments)
-    for start, stop in row_blocks(packed, BLOCK):
+    for start, stop in ((0, packed.outputs),) if whole else row_blocks(packed, BLOCK):
         weight = unpack_rows(packed, start, stop).t()
         scales, offsets = _terms(packed, segments, start, stop)
         part = None if bias is None else bias[start:stop]
-        step = max(1, OUTPUTS // (stop - start))
+        step = len(codes) if whole else max(1, OUTPUTS // (stop - start))
         for top in range(0, len(codes), step):
             rows = slice(top, top + step)
             total = summed(codes[rows], weight, [(first, last) for _, first, last in segments], scales)

@@ -186,11 +186,11 @@ def test_im2col_is_unfold(geometry):
     expected = nn.functional.unfold(
         padded.double(), geometry.kernel_size, dilation=geometry.dilation, stride=geometry.stride
     )
-    last = padded.movedim(1, -1).contiguous()
-    whole = cpu_int8.im2col(last, geometry, width, slice(0, height))
+    last = codes.movedim(1, -1).contiguous()
+    whole = cpu_int8.columns_of(last, geometry, width, slice(0, height))
     by_channel = whole.view(2, height * width, -1, 3).transpose(2, 3).flatten(2).transpose(1, 2)
     assert torch.equal(by_channel.double(), expected)
-    halves = [cpu_int8.im2col(last[:1], geometry, width, slice(*part)) for part in ((0, 1), (1, height))]
+    halves = [cpu_int8.columns_of(last[:1], geometry, width, slice(*part)) for part in ((0, 1), (1, height))]
     assert torch.equal(torch.cat(halves), whole[: height * width])
 
 
