@@ -17,10 +17,12 @@ from torch.nn.functional import pad
 from plans.activations import ActivationScales, as_rows, quantize_rows
 from plans.formats import Packed
 from plans.kernels.base import Geometry, Kernel, declines_geometry, on_cpu
+from plans.kernels.last_input import LastInput
 from plans.kernels.products import write_products
 from plans.scheme import Scheme
 
 COLUMNS = 1 << 24  # bytes of columns held at once
+_LAST = LastInput()
 
 
 def available(device: torch.device) -> str | None:
@@ -47,7 +49,7 @@ def run(
     if geometry is not None:
         codes, scale = _samples(x, scheme, scales)
         return _conv2d(codes, scale, packed, bias, geometry).to(x.dtype)
-    codes, scale = quantize_rows(x, scheme.activation, scales)
+    codes, scale = _LAST.quantize_rows(x, scheme.activation, scales)
     out = torch.empty(len(codes), packed.outputs)
     write_products(out, codes, scale, packed, bias)
     return out.view(*x.shape[:-1], packed.outputs).to(x.dtype)

@@ -1,7 +1,8 @@
 """Inputs as they come, weights unpacked and dequantized per call in blocks of output channels.
 
-The float weight never exists as a whole: memory is saved, time is not. It computes in the type of the input. With eps
-of that type and K inputs, the error against the float64 reference is at most (K + 3) * eps * (sum of |x w| + |bias|).
+The float weight never exists as a whole: memory is saved, time only where few rows are multiplied. It computes in the
+type of the input. With eps of that type and K inputs, the error against the float64 reference is at most (K + 3) * eps
+* (sum of |x w| + |bias|).
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from plans.activations import ActivationScales
-from plans.formats import Packed, dequantize_rows, row_blocks, shaped
+from plans.formats import Packed, dequantize_rows, row_blocks, shaped, unpack_rows
 from plans.kernels.base import BLOCK, Geometry, Kernel, declines_geometry, float_conv2d, on_cpu
 from plans.scheme import Scheme
+
+# Up to so many rows torch multiplies bfloat16 by int8 codes faster than by dequantized weights: 1.0 to 6.5 times at 320
+# to 5120 outputs, 8 and 4 bits; at 64 rows, and in float32, it is slower (`python -m benchmarks.few_rows`).
+FEW_ROWS = 16
 
 
 def declines(scheme: Scheme, geometry: Geometry | None) -> str | None:
@@ -31,18 +36,49 @@ def run(
 ) -> Tensor:  # fmt: skip
     """The output of the layer, in the type of `x`."""
     bias = None if bias is None else bias.to(x.dtype)
+    product = _few_rows if geometry is None and _are_few(x, packed) else _dequantized
+    # `torch.compile` does not write to columns; it fuses
+    blocks = [(0, packed.outputs)] if torch.compiler.is_compiling() else row_blocks(packed, BLOCK)
+    parts = (
+        product(x, packed, (start, stop), None if bias is None else bias[start:stop], geometry)
+        for start, stop in blocks
+    )
+    first = next(parts)
+    if first.shape[_channels(geometry)] == packed.outputs:
+        return first
+    return torch.cat([first, *parts], _channels(geometry))
+
+
+def _channels(geometry: Geometry | None) -> int:
+    """The dimension of an output's channels."""
+    return -1 if geometry is None else 1
+
+
+def _dequantized(
+    x: Tensor, packed: Packed, rows: tuple[int, int], bias: Tensor | None, geometry: Geometry | None
+) -> Tensor:
+    weight = dequantize_rows(packed, *rows).to(x.dtype)
     if geometry is None:
-        out = x.new_empty(*x.shape[:-1], packed.outputs)
-    else:
-        out = x.new_empty(x.shape[0], packed.outputs, *geometry.output_size(x.shape[2], x.shape[3]))
-    for start, stop in row_blocks(packed, BLOCK):
-        weight = dequantize_rows(packed, start, stop).to(x.dtype)
-        part = None if bias is None else bias[start:stop]
-        if geometry is None:
-            out[..., start:stop] = linear(x, weight, part)
-        else:
-            out[:, start:stop] = float_conv2d(x, shaped(weight, packed.shape), part, geometry)
-    return out
+        return linear(x, weight, bias)
+    return float_conv2d(x, shaped(weight, packed.shape), bias, geometry)
+
+
+def _are_few(x: Tensor, packed: Packed) -> bool:
+    """Whether torch has a product for it: few rows, codes of one symmetric scale an output channel."""
+    whole = packed.format.kind == "int" and packed.zero is None and packed.format.group is None
+    return whole and x.dtype == torch.bfloat16 and x.numel() <= FEW_ROWS * x.shape[-1]
+
+
+def _few_rows(
+    x: Tensor, packed: Packed, rows: tuple[int, int], bias: Tensor | None, geometry: Geometry | None
+) -> Tensor:
+    """The scale is applied to the sum, in float32: as one of the product's own it would be rounded to 16 bits."""
+    codes = unpack_rows(packed, *rows)
+    assert packed.scale is not None
+    sums = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), codes, x.new_ones(len(codes)))
+    scaled = sums.float().mul_(packed.scale[slice(*rows)].view(-1)).to(x.dtype)
+    out = scaled if bias is None else scaled.add_(bias)
+    return out.view(*x.shape[:-1], -1)
 
 
 CPU_WEIGHT_ONLY = Kernel(

@@ -72,12 +72,16 @@ def _terms(
 ) -> tuple[Tensor, Tensor | None]:
     """Scale, and scale * zero of affine weights, of the output channels start .. stop: (segments, outputs) each."""
     assert packed.scale is not None
-    groups = [group for group, _, _ in segments]
-    scale = packed.scale[start:stop].t()[groups]
+    scale = _by_segment(packed.scale[start:stop], segments)
     if packed.zero is None:
         return scale, None
-    zero = packed.zero[start:stop].t()[groups].float() - (1 << (packed.format.bits - 1))
-    return scale, scale * zero
+    return scale, scale * (_by_segment(packed.zero[start:stop], segments).float() - (1 << (packed.format.bits - 1)))
+
+
+def _by_segment(values: Tensor, segments: Sequence[tuple[int, int, int]]) -> Tensor:
+    """(outputs, groups) to (segments, outputs)."""
+    groups = [group for group, _, _ in segments]
+    return values.t() if len(groups) == values.shape[1] else values.t()[groups]
 
 
 def _sums(codes: Tensor, packed: Packed, segments: Sequence[tuple[int, int, int]]) -> Tensor | None:

@@ -1,0 +1,61 @@
+"""Claim: with few rows, bfloat16 inputs are multiplied faster by int8 codes than by dequantized weights.
+
+    python -m benchmarks.few_rows
+
+Times `torch._weight_int8pack_mm` on unpacked codes against dequantizing and a float product, for schemes without input
+rounding. Medians of paired CPU times, one thread. Writes benchmarks/results/few_rows.json.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from plans.formats import quantize
+from plans.kernels.cpu_weight_only import _dequantized, _few_rows
+from plans.scheme import parse_scheme
+
+ROWS, SHAPES, REPEATS = (1, 2, 4, 8, 16, 32, 64, 128), ((1280, 320), (1280, 1280), (5120, 1280)), 15
+
+
+def paired(first: Callable[[], object], second: Callable[[], object]) -> float:
+    """Median of first's time over second's."""
+    ratios = []
+    for turn in range(REPEATS + 1):
+        stamps = [time.thread_time()]
+        for run in (first, second):
+            run()
+            stamps.append(time.thread_time())
+        if turn:
+            ratios.append((stamps[1] - stamps[0]) / (stamps[2] - stamps[1]))
+    return statistics.median(ratios)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rows = []
+    for outputs, inputs in SHAPES:
+        for scheme in ("w8a16", "w4a16"):
+            packed = quantize(torch.randn(outputs, inputs), parse_scheme(scheme).weight)
+            for dtype in (torch.bfloat16, torch.float32):
+                found = {}
+                for count in ROWS:
+                    x = torch.randn(count, inputs).to(dtype)
+                    take = (x, packed, (0, outputs), None, None)
+                    found[count] = paired(lambda take=take: _dequantized(*take), lambda take=take: _few_rows(*take))
+                rows.append({"shape": (outputs, inputs), "scheme": scheme, "dtype": str(dtype), "times": found})
+                print(rows[-1], flush=True)
+    about = {"machine": platform.machine(), "torch": torch.__version__, "threads": 1, "seed": 0}
+    out = Path(__file__).parent / "results" / "few_rows.json"
+    out.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""How long one denoiser call takes with a plan and without: paired medians, eager and compiled, baselines by name."""
+
+from __future__ import annotations
+
+import copy
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from planner.applying import scales_in, schemes_of
+from planner.pipelines import Call, Generation, generate, recorded_calls
+from planner.units import show_bytes
+from plans.modules import module_bytes
+from plans.plan import Plan
+from plans.swap import swap
+from sensitivity.unroll import mapped
+
+PLAN = "plan"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One variant. ms: the median of one call; times: how often as fast as each baseline, by name, the median of
+    calls taken in turn; bytes: of all its parameters and buffers."""
+
+    name: str
+    compiled: bool
+    ms: float
+    times: Mapping[str, float]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What `time_plan` found. rows: baselines first; about: how."""
+
+    rows: tuple[Timing, ...]
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A denoiser that is to be timed on one recorded call."""
+
+    name: str
+    module: nn.Module
+    call: Call
+    compiled: bool
+
+    def runner(self) -> Callable[[], object]:
+        """Calls it once. Compiled without a graph break, or not at all."""
+        run: Any = torch.compile(self.module, fullgraph=True) if self.compiled else self.module
+        return partial(run, *self.call.args, **self.call.kwargs)
+
+
+def variants_of(
+    part: tuple[str, nn.Module], plan: Plan, call: Call, against: Sequence[str], compiled: bool
+) -> list[Variant]:
+    """The baselines in the float types `against`, then the plan in the type of the pipeline; then all compiled.
+
+    part: the denoiser's component and the module. Convolutions of the baselines run channels last, which is their
+    fastest. Raises PlanError, KernelError.
+    """
+    name, denoiser = part
+    found = [Variant(dtype, *_cast(denoiser, call, getattr(torch, dtype)), False) for dtype in against]
+    planned = copy.deepcopy(denoiser)
+    mine = {address: scheme for address, scheme in schemes_of(plan).items() if address.startswith(f"{name}.")}
+    swap({name: planned}, mine, scales_in(plan), keep_originals=False)
+    found.append(Variant(PLAN, planned, call, False))
+    return found + [Variant(v.name, v.module, v.call, True) for v in found if compiled]
+
+
+@torch.no_grad()
+def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]:
+    """Each in turn, `pairs` times after one to warm up; the baselines of ratios are the eager ones."""
+    runs = [variant.runner() for variant in variants]
+    seconds = [[_seconds(run) for run in runs] for _ in range(pairs + 1)][1:]
+    columns = list(zip(*seconds, strict=True))
+    bases = {v.name: columns[i] for i, v in enumerate(variants) if v.name != PLAN and not v.compiled}
+    return tuple(
+        Timing(
+            v.name, v.compiled, statistics.median(mine) * 1e3,
+            {name: statistics.median(b / m for b, m in zip(base, mine, strict=True)) for name, base in bases.items()},
+            module_bytes(v.module),
+        )
+        for v, mine in zip(variants, columns, strict=True)
+    )  # fmt: skip
+
+
+def record_call(pipe: Any, denoiser: nn.Module, prompts: Sequence[str], generation: Generation) -> Call:
+    """What the denoiser gets at the first step for these prompts."""
+    with recorded_calls(denoiser) as calls:
+        generate(pipe, prompts, generation, batch=len(prompts))
+    return calls[0]
+
+
+def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) -> dict[str, Any]:
+    """How it was timed."""
+    return {
+        "pipeline": pipeline, "prompts": prompts, "pairs": pairs, **asdict(generation),
+        "threads": torch.get_num_threads(), "processor": platform.processor() or platform.machine(),
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+    }  # fmt: skip
+
+
+def to_text(found: Timings) -> str:
+    """A table."""
+    bases = list(found.rows[0].times)
+    head = ["denoiser call", "ms", *(f"times as fast as {base}" for base in bases), "bytes"]
+    rows = [
+        [row.name + ", compiled" * row.compiled, f"{row.ms:.4g}", *(f"{row.times[b]:.2f}" for b in bases),
+         show_bytes(row.bytes)]
+        for row in found.rows
+    ]  # fmt: skip
+    return tabulate(rows, head, tablefmt="github", disable_numparse=True)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _cast(module: nn.Module, call: Call, dtype: torch.dtype) -> tuple[nn.Module, Call]:
+    def cast(x: Tensor) -> Tensor:
+        return x.to(dtype) if x.is_floating_point() else x
+
+    made = copy.deepcopy(module).to(dtype)
+    if any(isinstance(layer, nn.Conv2d) for layer in made.modules()):
+        made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return made, Call(mapped(call.args, cast), mapped(call.kwargs, cast))
