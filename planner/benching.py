@@ -66,16 +66,28 @@ def variants_of(
 ) -> list[Variant]:
     """The baselines in the float types `against`, then the plan in the type of the pipeline; then all compiled.
 
-    part: the denoiser's component and the module. Convolutions of the baselines run channels last, which is their
-    fastest. Raises PlanError, KernelError.
+    part: the denoiser's component and the module. Raises PlanError, KernelError.
     """
     name, denoiser = part
-    found = [Variant(dtype, *_cast(denoiser, call, getattr(torch, dtype)), False) for dtype in against]
+    found = [baseline(dtype, denoiser, call) for dtype in against]
     planned = copy.deepcopy(denoiser)
     mine = {address: scheme for address, scheme in schemes_of(plan).items() if address.startswith(f"{name}.")}
     swap({name: planned}, mine, scales_in(plan), keep_originals=False)
     found.append(Variant(PLAN, planned, call, False))
     return found + [Variant(v.name, v.module, v.call, True) for v in found if compiled]
+
+
+def baseline(dtype: str, module: nn.Module, call: Call, channels_last: bool = True) -> Variant:
+    """A copy of the module and the call in a float type, by the name of which it goes. channels_last: where it has
+    convolutions, they run in that memory format, which is their fastest."""
+
+    def cast(x: Tensor) -> Tensor:
+        return x.to(getattr(torch, dtype)) if x.is_floating_point() else x
+
+    made = copy.deepcopy(module).to(getattr(torch, dtype))
+    if channels_last and any(isinstance(layer, nn.Conv2d) for layer in made.modules()):
+        made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Variant(dtype, made, Call(mapped(call.args, cast), mapped(call.kwargs, cast)), False)
 
 
 @torch.no_grad()
@@ -84,7 +96,7 @@ def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]
     runs = [variant.runner() for variant in variants]
     seconds = [[_seconds(run) for run in runs] for _ in range(pairs + 1)][1:]
     columns = list(zip(*seconds, strict=True))
-    bases = {v.name: columns[i] for i, v in enumerate(variants) if v.name != PLAN and not v.compiled}
+    bases = {v.name: columns[i] for i, v in enumerate(variants) if not v.name.startswith(PLAN) and not v.compiled}
     return tuple(
         Timing(
             v.name, v.compiled, statistics.median(mine) * 1e3,
@@ -127,13 +139,3 @@ def _seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def _cast(module: nn.Module, call: Call, dtype: torch.dtype) -> tuple[nn.Module, Call]:
-    def cast(x: Tensor) -> Tensor:
-        return x.to(dtype) if x.is_floating_point() else x
-
-    made = copy.deepcopy(module).to(dtype)
-    if any(isinstance(layer, nn.Conv2d) for layer in made.modules()):
-        made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return made, Call(mapped(call.args, cast), mapped(call.kwargs, cast))

@@ -1,0 +1,138 @@
+"""Claim: plans run faster than the float model on this CPU, whole denoisers, and the cost table tells by how much.
+
+    python -m benchmarks.cpu_speed [unet|dit] [--threads 1] [--compiled] [--plans 20]
+
+unet: UNet2DConditionModel of 316 M parameters (320, 640, 1280 channels, one layer a block), batch 2 at 32 x 32 latents.
+dit: DiTTransformer2DModel, 4 layers of width 1152, 1024 tokens. Random weights. One denoiser call, variants in turn,
+medians. w8a8 and w4a8: that scheme in each layer where the cost table finds it no slower than full precision, which is
+kept elsewhere. --plans: so many plans of random schemes, whose time the table predicts as the measured time of full
+precision less what it says that the layers save. Adds to benchmarks/results/cpu_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+from scipy.stats import spearmanr
+from torch import nn
+
+from planner.benching import PLAN, Timing, Variant, baseline, time_variants
+from planner.costs import cost_candidates
+from planner.graph_trace import trace
+from planner.pipelines import Call
+from planner.space import Candidate
+from plans.scheme import KEEP, parse_scheme
+from plans.swap import find_layer, swap
+
+SCHEMES = ("w8a8", "w6a8", "w4a8", "w3a8", "w2a8", "w4g64a8")
+NAME = "denoiser"
+
+
+def build(which: str) -> tuple[nn.Module, Call]:
+    torch.manual_seed(0)
+    if which == "dit":
+        model: Any = DiTTransformer2DModel(
+            num_attention_heads=16, attention_head_dim=72, in_channels=4, out_channels=4, num_layers=4, sample_size=64,
+            patch_size=2,
+        )  # fmt: skip
+        inputs = {"timestep": torch.tensor([500]), "class_labels": torch.tensor([3])}
+        return model.eval(), Call((torch.randn(1, 4, 64, 64),), inputs)
+    model = UNet2DConditionModel(
+        sample_size=32, block_out_channels=(320, 640, 1280), layers_per_block=1, cross_attention_dim=768,
+        attention_head_dim=8, down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    return model.eval(), Call((torch.randn(2, 4, 32, 32), torch.tensor(500), torch.randn(2, 77, 768)), {})
+
+
+@torch.no_grad()
+def costs_of(model: nn.Module, call: Call) -> dict[str, dict[str, float]]:
+    """layer -> scheme -> milliseconds of its calls."""
+    parts = {NAME: model}
+    graph = trace(parts, lambda: model(*call.args, **call.kwargs))
+    modules = {layer.address: find_layer(parts, layer.address) for layer in graph.layers}
+    pending = [Candidate(a, s, None) for a in modules for s in (KEEP, *map(parse_scheme, SCHEMES))]
+    found: dict[str, dict[str, float]] = {}
+    for cost in cost_candidates(pending, graph.by_address, modules):
+        found.setdefault(cost.layer, {})[cost.scheme] = cost.ms or 0.0
+    return found
+
+
+def planned(which: str, schemes: Mapping[str, str], name: str) -> Variant:
+    model, call = build(which)
+    swap({NAME: model}, {layer: parse_scheme(text) for layer, text in schemes.items()}, keep_originals=False)
+    return Variant(name, model, call, False)
+
+
+def on_merit(costs: Mapping[str, Mapping[str, float]], scheme: str) -> dict[str, str]:
+    """The scheme where it is no slower than full precision."""
+    return {layer: scheme if its[scheme] <= its["keep"] else "keep" for layer, its in costs.items()}
+
+
+def whole(which: str, costs: Mapping[str, Mapping[str, float]], pairs: int, compiled: bool) -> list[Timing]:
+    model, call = build(which)
+    variants = [baseline(dtype, model, call) for dtype in ("float32", "bfloat16")]
+    variants += [planned(which, on_merit(costs, scheme), f"{PLAN} {scheme}") for scheme in ("w8a8", "w4a8")]
+    if compiled:
+        variants += [Variant(v.name, v.module, v.call, True) for v in variants[1:]]
+    return list(time_variants(variants, pairs))
+
+
+def predictions(which: str, costs: Mapping[str, Mapping[str, float]], count: int, pairs: int) -> dict[str, Any]:
+    """Predicted and measured milliseconds of random plans, each measured in turn with full precision."""
+    random, rows = np.random.default_rng(0), []
+    model, call = build(which)
+    full = baseline("float32", model, call, channels_last=False)
+    for number in range(count):
+        share = random.random()  # of layers that are kept, so that plans differ
+        picks = {a: "keep" if random.random() < share else str(random.choice(SCHEMES)) for a in costs}
+        base, plan = time_variants([full, planned(which, picks, f"{PLAN} {number}")], pairs)
+        saved = sum(its["keep"] - its[picks[a]] for a, its in costs.items())
+        rows.append({"predicted": base.ms - saved, "measured": plan.ms, "full": base.ms})
+        print(rows[-1], flush=True)
+    errors = [abs(row["predicted"] / row["measured"] - 1) for row in rows]
+    predicted, measured = ([row[key] for row in rows] for key in ("predicted", "measured"))
+    return {
+        "plans": rows, "within_10_percent": sum(error <= 0.1 for error in errors), "median_error": median(errors),
+        "spearman": float(spearmanr(predicted, measured).statistic),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", choices=("unet", "dit"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pairs", type=int, default=11)
+    parser.add_argument("--compiled", action="store_true", help="Also compiled, which takes minutes to compile.")
+    parser.add_argument("--plans", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cpu_speed.json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    model, call = build(args.which)
+    costs = costs_of(model, call)
+    row: dict[str, Any] = {
+        "layers": len(costs), "kept": {s: list(on_merit(costs, s).values()).count("keep") for s in ("w8a8", "w4a8")},
+        "machine": platform.machine(), "torch": torch.__version__, "threads": args.threads, "seed": 0,
+    }  # fmt: skip
+    if args.plans:
+        name = f"{args.which}, {args.threads} threads, predictions"
+        row |= predictions(args.which, costs, args.plans, args.pairs)
+    else:
+        name = f"{args.which}, {args.threads} threads{', compiled' * args.compiled}"
+        row["variants"] = [vars(timing) for timing in whole(args.which, costs, args.pairs, args.compiled)]
+    held = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    args.out.write_text(json.dumps(held | {name: row}, indent=1) + "\n")
+    print(json.dumps(row, indent=1))
+
+
+if __name__ == "__main__":
+    main()
