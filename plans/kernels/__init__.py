@@ -20,8 +20,7 @@ __all__ = ["KERNELS", "REFERENCE", "Geometry", "Kernel", "KernelError", "availab
            "geometry_of"]  # fmt: skip
 
 KERNELS: dict[str, Kernel] = {
-    kernel.name: kernel
-    for kernel in (CPU_INT8, CPU_WEIGHT_ONLY, GPU_INT8, GPU_INT_MM, GPU_WEIGHT_ONLY, REFERENCE)
+    kernel.name: kernel for kernel in (CPU_INT8, CPU_WEIGHT_ONLY, GPU_INT8, GPU_INT_MM, GPU_WEIGHT_ONLY, REFERENCE)
 }
 
 

@@ -16,13 +16,16 @@ from torch import Tensor
 from plans.activations import ActivationError, ActivationScales
 from plans.formats import Packed
 from plans.kernels.base import Geometry
-from plans.scheme import ActivationFormat, Scheme, parse_scheme
+from plans.scheme import ActivationFormat
 
 OLDEST = (3, 4)  # Triton with tuples as arguments and timings kept on disk
 
 
 def on_cuda(device: torch.device) -> str | None:
-    return None if device.type == "cuda" else f"runs on cuda, not on {device.type}"
+    """None on a CUDA device, else the reason in words."""
+    if device.type != "cuda":
+        return f"runs on cuda, not on {device.type}"
+    return None if torch.cuda.is_available() else "runs on cuda, and torch finds no such device"
 
 
 def with_triton(device: torch.device) -> str | None:
@@ -39,9 +42,7 @@ def with_triton(device: torch.device) -> str | None:
     return "TRITON_INTERPRET is set, so that Triton does not compile" if triton.knobs.runtime.interpret else None
 
 
-def rounded(
-    x: Tensor, activation: ActivationFormat, scales: ActivationScales | None
-) -> tuple[Tensor, Tensor]:
+def rounded(x: Tensor, activation: ActivationFormat, scales: ActivationScales | None) -> tuple[Tensor, Tensor]:
     """`quantize_rows` of x (..., K): codes (M, K) int8 and row scales (M, 1), to the bit. Raises ActivationError."""
     ranges: list[float] = []
     if activation.static:
@@ -58,8 +59,7 @@ def rounded(
 
 
 def multiplied(
-    inputs: Sequence[Tensor], packed: Packed, scheme: Scheme, bias: Tensor | None, geometry: Geometry | None,
-    dtype: torch.dtype,
+    inputs: Sequence[Tensor], packed: Packed, bias: Tensor | None, geometry: Geometry | None, dtype: torch.dtype
 ) -> Tensor:  # fmt: skip
     """The layer's output of `dtype`, (rows, O) or (N, O, Ho, Wo). inputs: [codes, row scales] or [floats], of shape
     (rows, K) or (N, C, H, W)."""
@@ -69,9 +69,8 @@ def multiplied(
         size = geometry.output_size(inputs[0].shape[2], inputs[0].shape[3])
         window = [*geometry.kernel_size, *geometry.stride, *geometry.dilation, top, left, *size]
     weight = [part for part in (packed.codes, packed.scale, packed.zero) if part is not None]
-    return product(
-        list(inputs), weight, None if bias is None else bias.float(), str(scheme), window, dtype
-    )
+    layout = [packed.format.bits, packed.format.group or 0]
+    return product(list(inputs), weight, None if bias is None else bias.float(), layout, window, dtype)
 
 
 @torch.library.custom_op("bitplan::round_rows", mutates_args=())
@@ -88,21 +87,21 @@ def _(x: Tensor, bits: int, ranges: Sequence[float], tokens: int) -> tuple[Tenso
 
 @torch.library.custom_op("bitplan::product", mutates_args=())
 def product(
-    inputs: Sequence[Tensor], weight: Sequence[Tensor], bias: Tensor | None, scheme: str, window: Sequence[int],
-    dtype: torch.dtype,
+    inputs: Sequence[Tensor], weight: Sequence[Tensor], bias: Tensor | None, layout: Sequence[int],
+    window: Sequence[int], dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
     from plans.kernels import triton_product
 
     out = _output(inputs, weight, window, dtype)
     inputs = [tensor.contiguous() for tensor in inputs]
-    triton_product.product(inputs, weight, bias, parse_scheme(scheme).weight, window[:-2], out)
+    triton_product.product(inputs, weight, bias, layout, window[:-2], out)
     return out
 
 
 @product.register_fake
 def _(
-    inputs: Sequence[Tensor], weight: Sequence[Tensor], bias: Tensor | None, scheme: str, window: Sequence[int],
-    dtype: torch.dtype,
+    inputs: Sequence[Tensor], weight: Sequence[Tensor], bias: Tensor | None, layout: Sequence[int],
+    window: Sequence[int], dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
     return _output(inputs, weight, window, dtype)
 

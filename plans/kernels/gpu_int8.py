@@ -39,12 +39,12 @@ def run(
     """The output of the layer, in the type of `x`."""
     codes, steps = rounded(x if geometry is None else x.flatten(1), scheme.activation, scales)
     if geometry is not None:
-        return multiplied([codes.view(x.shape), steps], packed, scheme, bias, geometry, x.dtype)
-    out = multiplied([codes, steps], packed, scheme, bias, None, x.dtype)
+        return multiplied([codes.view(x.shape), steps], packed, bias, geometry, x.dtype)
+    out = multiplied([codes, steps], packed, bias, None, x.dtype)
     return out.view(*x.shape[:-1], packed.outputs)
 
 
 GPU_INT8 = Kernel(
-    "gpu_int8", "int8 products of rounded inputs and packed integer weights on CUDA; semantics tested, speed unmeasured",
-    True, with_triton, declines, run,
+    "gpu_int8", "int8 products of rounded inputs and packed weights on CUDA; semantics tested, speed unmeasured", True,
+    with_triton, declines, run,
 )  # fmt: skip

@@ -33,8 +33,8 @@ def run(
     """The output of the layer, in the type of `x`."""
     values = x.float() if x.dtype == torch.float64 else x
     if geometry is not None:
-        return multiplied([values], packed, scheme, bias, geometry, x.dtype)
-    out = multiplied([values.reshape(-1, packed.inputs)], packed, scheme, bias, None, x.dtype)
+        return multiplied([values], packed, bias, geometry, x.dtype)
+    out = multiplied([values.reshape(-1, packed.inputs)], packed, bias, None, x.dtype)
     return out.view(*x.shape[:-1], packed.outputs)
 
 

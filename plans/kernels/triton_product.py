@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from math import prod
 
 import torch
 import triton
@@ -19,19 +20,27 @@ from torch import Tensor
 
 from plans.formats.packing import PLANES
 from plans.kernels.triton_tiles import code_tile, float_of_e4m3, input_tile, position
-from plans.scheme import WeightFormat
 
 SEGMENT = 1 << 15  # inputs summed at most in one int32: 2^15 * 255 * 128 < 2^31
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 SWIZZLE = tl.constexpr(8)  # blocks of rows that go over the outputs together, so that their weights stay in cache
 
 
+BLOCKS = (
+    (128, 256, 8, 3),
+    (128, 128, 8, 3),
+    (128, 128, 4, 4),
+    (64, 128, 4, 4),
+    (64, 64, 4, 4),
+    (32, 64, 4, 4),
+    (16, 64, 4, 3),
+)  # fmt: skip (rows, outputs, warps, stages: what is timed; the last fits every device)
+
+
 def _configs() -> list[triton.Config]:
     if INTERPRETED:  # it cannot time; small blocks, so that small layers have several
         return [triton.Config({"block_m": 16, "block_n": 16})]
-    shapes = ((128, 256, 8, 3), (128, 128, 8, 3), (128, 128, 4, 4), (64, 128, 4, 4), (64, 64, 4, 4), (32, 64, 4, 4),
-              (16, 64, 4, 4))  # fmt: skip
-    return [triton.Config({"block_m": m, "block_n": n}, num_warps=w, num_stages=s) for m, n, w, s in shapes]
+    return [triton.Config({"block_m": m, "block_n": n}, num_warps=w, num_stages=s) for m, n, w, s in BLOCKS]
 
 
 @triton.jit
@@ -51,8 +60,8 @@ def _weights(
 ):  # fmt: skip
     """Codes as they multiply, (block, outputs) of `compute`: less their zero point, save those of 8 bits into int8."""
     if fp8:
-        return float_of_e4m3(stored).to(compute)
-    if low == 8 and affine and compute != tl.int8:
+        shifted = float_of_e4m3(stored)
+    elif low == 8 and affine and compute != tl.int8:
         shifted = stored.to(tl.int8, bitcast=True).to(tl.int16) + 128 - zeros.to(tl.int16)[None, :]
     elif low == 8:
         shifted = stored.to(tl.int8, bitcast=True)
@@ -81,13 +90,8 @@ def _store(out, total, row, rows, column, outputs, positions):
     tl.store(out + at[:, None] + column.to(tl.int64)[None, :] * positions, value, mask=mask)
 
 
-@triton.autotune(
-    configs=_configs(),
-    key=["bucket", "outputs", "inputs", "low", "high", "group", "compute", "window"],
-    cache_results=True,
-)
 @triton.jit(do_not_specialize=["bucket"])
-def _product(
+def product_kernel(
     x, steps, codes, scale, zero, bias, out, rows, outputs, inputs, row_bytes, positions, sizes, bucket,
     window: tl.constexpr, low: tl.constexpr, high: tl.constexpr, spans: tl.constexpr, even: tl.constexpr,
     group: tl.constexpr, each: tl.constexpr, affine: tl.constexpr, fp8: tl.constexpr, has_bias: tl.constexpr,
@@ -124,31 +128,35 @@ def _product(
     _store(out, total, row, rows, column, outputs, positions)
 
 
+_TUNED = triton.autotune(
+    configs=_configs(), key=["bucket", "outputs", "inputs", "low", "high", "group", "compute", "window"],
+    cache_results=True,
+)(product_kernel)  # fmt: skip
+
+
 def product(
-    inputs: Sequence[Tensor], weight: Sequence[Tensor], bias: Tensor | None, fmt: WeightFormat,
+    inputs: Sequence[Tensor], weight: Sequence[Tensor], bias: Tensor | None, layout: Sequence[int],
     window: Sequence[int], out: Tensor,
 ) -> None:  # fmt: skip
     """Fills `out` (rows, O) or (N, O, Ho, Wo), contiguous, of any float type.
 
     inputs: [int8 codes, float32 row or sample scales] or [floats], (rows, K) or (N, C, H, W), contiguous
     weight: the codes, scale and zero (affine only) of a packed weight; bias: (O,) float32
-    window: of a convolution, as `conv_tile` has it; else empty
+    layout: bits of a code, inputs of a group or 0; window: of a convolution, as `conv_tile` has it; else empty
     """
-    x, codes, scale = inputs[0], weight[0].view(torch.uint8), weight[1]
-    count, positions = (out.numel() // out.shape[1], out[0, 0].numel())
-    k = x.shape[1] * (window[0] * window[1] if window else 1)
     if not out.numel():
         return
-    plan = _walk(k, fmt)
+    x, codes, scale = inputs[0], weight[0].view(torch.uint8), weight[1]
+    rows, outputs, k = out.numel() // out.shape[1], out.shape[1], x.shape[1] * prod(window[:2])
     flags = {
-        "affine": fmt.affine, "fp8": fmt.kind == "fp8", "has_bias": bias is not None, "compute": _compute(x),
-        "window": tuple(window) or None, "group": fmt.group or 0,
+        "affine": len(weight) > 2, "fp8": weight[0].dtype == torch.float8_e4m3fn, "has_bias": bias is not None,
+        "compute": _compute(x), "window": tuple(window) or None, "group": layout[1],
     }  # fmt: skip
     sizes = (*x.shape[2:], *out.shape[2:]) if window else (1, 1, 1, 1)
     with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
-        _product[lambda meta: (triton.cdiv(count, meta["block_m"]) * triton.cdiv(out.shape[1], meta["block_n"]),)](
-            x, inputs[-1], codes, scale, weight[-1], scale if bias is None else bias, out, count, out.shape[1], k,
-            codes.shape[1], positions, sizes, triton.next_power_of_2(count), **plan, **flags,
+        _TUNED[lambda meta: (triton.cdiv(rows, meta["block_m"]) * triton.cdiv(outputs, meta["block_n"]),)](
+            x, inputs[-1], codes, scale, weight[-1], scale if bias is None else bias, out, rows, outputs, k,
+            codes.shape[1], prod(out.shape[2:]), sizes, triton.next_power_of_2(rows), **walk(k, *layout), **flags,
         )  # fmt: skip
 
 
@@ -159,14 +167,14 @@ def _compute(x: Tensor) -> tl.dtype:
     return tl.int8 if x.dtype == torch.int8 else tl.float32
 
 
-def _walk(inputs: int, fmt: WeightFormat) -> dict[str, int | bool]:
+def walk(inputs: int, bits: int, group: int) -> dict[str, int | bool]:
     """How K is walked (`triton_tiles`): in steps of a group where there are groups, else of what wastes least."""
-    planes = PLANES[fmt.bits]
+    planes = PLANES[bits]
     spans = 8 // planes[-1]
-    even = inputs % spans == 0 and (spans == 1 or not fmt.group or inputs // spans % fmt.group == 0)
+    even = inputs % spans == 0 and (spans == 1 or not group or inputs // spans % group == 0)
     spans = spans if even else 1
     length = inputs // spans
-    block = fmt.group or min((128, 64, 32), key=lambda size: (-(-length // size) * size, -size))
+    block = group or min((128, 64, 32), key=lambda size: (-(-length // size) * size, -size))
     high = planes[1] if len(planes) > 1 else 0
-    each = bool(fmt.group) or inputs > SEGMENT
+    each = group > 0 or inputs > SEGMENT
     return {"low": planes[0], "high": high, "spans": spans, "even": even, "each": each, "block": block}

@@ -21,7 +21,7 @@ _ROUNDER = tl.constexpr(1.5 * 2**23)
 
 
 @triton.jit
-def _magnitudes(x, found, features, chunks, block: tl.constexpr):
+def magnitudes_kernel(x, found, features, chunks, block: tl.constexpr):
     """found (rows, chunks) float32: the largest magnitude of each chunk of x (rows, features)."""
     row, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
     at = chunk * block + tl.arange(0, block)
@@ -30,7 +30,7 @@ def _magnitudes(x, found, features, chunks, block: tl.constexpr):
 
 
 @triton.jit
-def _round(
+def round_kernel(
     x, found, codes, steps, features, chunks, tokens, tensor, first, largest,
     static: tl.constexpr, parts: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
@@ -73,8 +73,8 @@ def round_rows(x: Tensor, bits: int, ranges: Sequence[float], tokens: int) -> tu
     grid = (rows * chunks,)
     with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
         if parts:
-            _magnitudes[grid](x, found, features, chunks, block=block)
-        _round[grid](
+            magnitudes_kernel[grid](x, found, features, chunks, block=block)
+        round_kernel[grid](
             x, found, codes, steps, features, chunks, tokens, ranges[0] if ranges else 0.0,
             ranges[-1] if ranges else 0.0, float((1 << (bits - 1)) - 1), static=bool(ranges), parts=parts, block=block,
         )  # fmt: skip

@@ -27,7 +27,8 @@ def input_tile(x, row, rows, k, inside, inputs, sizes, window: tl.constexpr):
     """(rows of the block, block) of the input of a linear layer (`window` None) or of a convolution."""
     if window is None:
         return linear_tile(x, row, rows, k, inside, inputs)
-    return conv_tile(x, row, rows, k, inside, inputs, sizes, window)
+    else:  # noqa: RET505 (what follows a return is compiled too)
+        return conv_tile(x, row, rows, k, inside, inputs, sizes, window)
 
 
 @triton.jit
@@ -67,12 +68,12 @@ def plane_tile(
     mask: tl.constexpr = (1 << plane) - 1
     if even:
         share: tl.constexpr = spans // codes_a_byte
-        byte = (span % share) * (inputs // spans) + index
-        raw = tl.load(codes + (start + byte)[:, None], mask=inside[:, None], other=0)
-        return (raw >> (span // share * plane).to(tl.uint8)) & mask
-    run = tl.cdiv(inputs, codes_a_byte)
-    raw = tl.load(codes + (start + k % run)[:, None], mask=inside[:, None], other=0)
-    return (raw >> (k // run * plane).to(tl.uint8)[:, None]) & mask
+        byte, shift = (span % share) * (inputs // spans) + index, span // share * plane
+    else:
+        run = tl.cdiv(inputs, codes_a_byte)
+        byte, shift = k % run, (k // run * plane)[:, None]
+    raw = tl.load(codes + (start + byte)[:, None], mask=inside[:, None], other=0)
+    return (raw >> shift.to(tl.uint8)) & mask
 
 
 @triton.jit
