@@ -19,6 +19,7 @@ from plans.kernels.base import Geometry
 from plans.scheme import ActivationFormat
 
 OLDEST = (3, 4)  # Triton with tuples as arguments and timings kept on disk
+CAPABILITY = (8, 0)  # the oldest devices that the kernels are compiled for
 
 
 def on_cuda(device: torch.device) -> str | None:
@@ -39,7 +40,10 @@ def with_triton(device: torch.device) -> str | None:
     version = tuple(int(part) for part in triton.__version__.split(".")[:2])
     if version < OLDEST:
         return f"needs Triton 3.4, found {triton.__version__}; install a newer torch"
-    return "TRITON_INTERPRET is set, so that Triton does not compile" if triton.knobs.runtime.interpret else None
+    if triton.knobs.runtime.interpret:
+        return "TRITON_INTERPRET is set, so that Triton does not compile"
+    found = torch.cuda.get_device_capability(device)
+    return None if found >= CAPABILITY else f"needs a device of capability 8.0, not {found[0]}.{found[1]}"
 
 
 def rounded(x: Tensor, activation: ActivationFormat, scales: ActivationScales | None) -> tuple[Tensor, Tensor]:

@@ -168,13 +168,14 @@ def _compute(x: Tensor) -> tl.dtype:
 
 
 def walk(inputs: int, bits: int, group: int) -> dict[str, int | bool]:
-    """How K is walked (`triton_tiles`): in steps of a group where there are groups, else of what wastes least."""
+    """How K is walked (`triton_tiles`): in steps of a group where there are groups, else in long ones that waste little
+    behind the end of a span."""
     planes = PLANES[bits]
     spans = 8 // planes[-1]
     even = inputs % spans == 0 and (spans == 1 or not group or inputs // spans % group == 0)
     spans = spans if even else 1
     length = inputs // spans
-    block = group or min((128, 64, 32), key=lambda size: (-(-length // size) * size, -size))
+    block = group or next((size for size in (128, 64) if -(-length // size) * size <= 1.1 * length), 32)
     high = planes[1] if len(planes) > 1 else 0
     each = group > 0 or inputs > SEGMENT
     return {"low": planes[0], "high": high, "spans": spans, "even": even, "each": each, "block": block}

@@ -19,9 +19,9 @@ POINTERS = {tl.int8: "*i8", tl.float16: "*fp16", tl.bfloat16: "*bf16", tl.float3
 CONV = (3, 3, 2, 1, 1, 1, 1, 1)
 CASES = (
     ("w8za8", tl.int8, None, 320, 80), ("w6a8", tl.int8, CONV, 2880, 90), ("w5a8", tl.int8, None, 640, 90),
-    ("w4g64za8", tl.int8, CONV, 2880, 80), ("w3g128a8", tl.int8, None, 1300, 90), ("w8a8", tl.int8, CONV, 40000, 80),
+    ("w4g64za8", tl.int8, CONV, 2880, 80), ("w3g32a8", tl.int8, None, 1300, 90), ("w8a8", tl.int8, CONV, 40000, 80),
     ("w4g64a16", tl.float16, None, 1280, 80), ("w8za16", tl.bfloat16, None, 1280, 90),
-    ("fp8a16", tl.bfloat16, CONV, 2880, 80), ("w3g128za16", tl.float32, None, 1280, 90),
+    ("fp8a16", tl.bfloat16, CONV, 2880, 80), ("w3g32za16", tl.float32, None, 1280, 90),
 )  # fmt: skip
 
 

@@ -187,3 +187,9 @@ def test_kernels_compile_for_devices_that_are_not_here():
     }
     done = subprocess.run([sys.executable, tool], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_the_benchmark_says_that_it_needs_a_gpu():
+    done = subprocess.run([sys.executable, "-m", "benchmarks.gpu_kernels"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "needs a CUDA device" in done.stderr
