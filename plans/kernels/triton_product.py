@@ -24,17 +24,9 @@ from plans.kernels.triton_tiles import code_tile, float_of_e4m3, input_tile, pos
 SEGMENT = 1 << 15  # inputs summed at most in one int32: 2^15 * 255 * 128 < 2^31
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 SWIZZLE = tl.constexpr(8)  # blocks of rows that go over the outputs together, so that their weights stay in cache
-
-
-BLOCKS = (
-    (128, 256, 8, 3),
-    (128, 128, 8, 3),
-    (128, 128, 4, 4),
-    (64, 128, 4, 4),
-    (64, 64, 4, 4),
-    (32, 64, 4, 4),
-    (16, 64, 4, 3),
-)  # fmt: skip (rows, outputs, warps, stages: what is timed; the last fits every device)
+# rows, outputs, warps, stages: what is timed; the last fits every device
+BLOCKS = ((128, 256, 8, 3), (128, 128, 8, 3), (128, 128, 4, 4), (64, 128, 4, 4), (64, 64, 4, 4), (32, 64, 4, 4),
+          (16, 64, 4, 3))  # fmt: skip
 
 
 def _configs() -> list[triton.Config]:
@@ -128,10 +120,9 @@ def product_kernel(
     _store(out, total, row, rows, column, outputs, positions)
 
 
-_TUNED = triton.autotune(
-    configs=_configs(), key=["bucket", "outputs", "inputs", "low", "high", "group", "compute", "window"],
-    cache_results=True,
-)(product_kernel)  # fmt: skip
+# the types of tensors are part of every key; all of a key must go into JSON
+_KEY = ["bucket", "outputs", "inputs", "low", "high", "group", "affine", "fp8", "window"]
+_TUNED = triton.autotune(configs=_configs(), key=_KEY, cache_results=True)(product_kernel)
 
 
 def product(

@@ -35,11 +35,11 @@ def compiled(function, types: dict, constants: dict, device: int, **options):
     return triton.compile(source, target=GPUTarget("cuda", device, 32), options=options)
 
 
-def product(scheme: str, compute, window, inputs: int, device: int, blocks: tuple[int, int, int, int]):
+def product(scheme: str, compute, window, inputs: int, device: int, blocks: tuple[int, ...], ones: dict | None = None):
     fmt = parse_scheme(scheme).weight
     constants = triton_product.walk(inputs, fmt.bits, fmt.group or 0) | {
         "affine": fmt.affine, "fp8": fmt.kind == "fp8", "has_bias": True, "compute": compute, "window": window,
-        "group": fmt.group or 0, "block_m": blocks[0], "block_n": blocks[1],
+        "group": fmt.group or 0, "block_m": blocks[0], "block_n": blocks[1], **(ones or {}),
     }  # fmt: skip
     numbers = ("rows", "outputs", "inputs", "row_bytes", "positions", "bucket")
     types = dict.fromkeys(("steps", "scale", "bias"), "*fp32") | dict.fromkeys(numbers, "i32")
@@ -56,11 +56,14 @@ def main() -> None:
         assert kernel.metadata.shared <= SHARED, (scheme, compute, kernel.metadata.shared)
         assert (".s32.s8.s8" in kernel.asm["ptx"]) == (compute == tl.int8), (scheme, compute)
     product("w8a8", tl.int8, None, 1280, 90, triton_product.BLOCKS[0])
-    for static, parts in ((False, 0), (False, 16), (True, 0)):
-        types = {"x": "*bf16", "found": "*fp32", "codes": "*i8", "steps": "*fp32"}
-        types |= dict.fromkeys(("features", "chunks", "tokens"), "i32")
-        types |= dict.fromkeys(("tensor", "first", "largest"), "fp32")
-        compiled(triton_rounding.round_kernel, types, {"static": static, "parts": parts, "block": 1024}, 80)
+    ones = dict.fromkeys(("rows", "outputs", "positions"), 1)  # Triton compiles arguments that are 1 as constants
+    product("w4za8", tl.int8, CONV, 72, 80, triton_product.BLOCKS[-1], ones)
+    types = {"x": "*bf16", "found": "*fp32", "codes": "*i8", "steps": "*fp32"}
+    types |= dict.fromkeys(("features", "chunks", "tokens"), "i32")
+    types |= dict.fromkeys(("tensor", "first", "largest"), "fp32")
+    for static, parts, one in ((False, 0, ("chunks", "tokens")), (False, 16, ("tokens",)), (True, 0, ("chunks",))):
+        constants = {"static": static, "parts": parts, "block": 1024} | dict.fromkeys(one, 1)
+        compiled(triton_rounding.round_kernel, types, constants, 80)
     compiled(triton_rounding.magnitudes_kernel, types, {"block": 1024}, 80)
 
 

@@ -160,21 +160,21 @@ def test_products_of_torch_are_exact(inputs, fill):
 def test_a_compiled_model_has_no_breaks(name, text):
     here = replace(KERNELS[name], available=lambda device: None)
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.Linear(6, 5)]
-    model = nn.Sequential(*(quantize_module(layer, parse_scheme(text), here) for layer in layers)).eval()
+    model = nn.Sequential(*(quantize_module(layer, parse_scheme(text), here) for layer in layers)).eval().to(HOME)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
     for shape in ((2, 3, 4, 6), (1, 3, 5, 6)):
-        x = torch.randn(shape)
+        x = torch.randn(shape, device=HOME)
         with torch.no_grad():
             assert torch.equal(compiled(x), model(x))
 
 
 def test_the_operators_are_what_they_say():
     packed = packed_codes(torch.Size((4, 3, 3, 3)), "w4a8", "random")
-    x, steps = torch.randint(-9, 9, (2, 3, 5, 4)).to(torch.int8), torch.ones(2, 1)
-    window = [3, 3, 1, 1, 1, 1, 1, 1, 5, 4]
-    arguments = ([x, steps], [packed.codes, packed.scale], torch.ones(4), [4, 0], window, torch.float16)
-    torch.library.opcheck(gpu.product, arguments)
-    torch.library.opcheck(gpu.round_rows, (torch.randn(3, 5), 8, [], 1))
+    x, steps = torch.randint(-9, 9, (2, 3, 5, 4)).to(HOME, torch.int8), torch.ones(2, 1, device=HOME)
+    weight, window = [packed.codes.to(HOME), packed.scale.to(HOME)], [3, 3, 1, 1, 1, 1, 1, 1, 5, 4]
+    bias = torch.ones(4, device=HOME)
+    torch.library.opcheck(gpu.product, ([x, steps], weight, bias, [4, 0], window, torch.float16))
+    torch.library.opcheck(gpu.round_rows, (torch.randn(3, 5, device=HOME), 8, [], 1))
 
 
 def test_kernels_compile_for_devices_that_are_not_here():
