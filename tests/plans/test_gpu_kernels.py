@@ -150,7 +150,14 @@ def test_no_rows_give_no_rows(name):
 
 @pytest.mark.parametrize("inputs", [1, 7, 64, 4097, 70000])
 @pytest.mark.parametrize("fill", [-128, 64])
-def test_products_of_torch_are_exact(inputs, fill):
+def test_products_of_torch_are_exact_and_as_a_gpu_takes_them(inputs, fill, monkeypatch):
+    whole = torch._int_mm
+
+    def as_on_cuda(left: Tensor, right: Tensor) -> Tensor:
+        assert left.shape[0] > 16 and left.shape[1] % 8 == right.shape[1] % 8 == 0 and right.t().is_contiguous()
+        return whole(left, right)
+
+    monkeypatch.setattr(torch, "_int_mm", as_on_cuda)
     for rows, outputs in ((1, 1), (17, 8), (20, 3)):
         left, right = (torch.full((n, inputs), fill, dtype=torch.int8) for n in (rows, outputs))
         assert torch.equal(gpu_int_mm.int_product(left, right).double(), left.double() @ right.double().t())
