@@ -7,6 +7,7 @@ import importlib.util
 import math
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
@@ -16,6 +17,9 @@ from planner.refining import contests
 from planner.store import Profile, open_profile
 from planner.units import show_bytes, show_milliseconds
 from plans.plan import Plan, load_plan
+
+if TYPE_CHECKING:
+    from plans.kernels import Kernel
 
 STEP_NAMES = {"bytes": "MiB", "ms": "millisecond"}  # the steps of `recording.STEPS`
 AROUND = "25%"  # memory of the plan by which undecided layers are told
@@ -137,6 +141,15 @@ def _scheme_row(measurements: tuple, costs: tuple, scheme: str) -> dict[str, str
     return row | {metric: f"{value:.4g}" for metric, value in sums.items()}
 
 
+def _kernel_text(kernel: Kernel) -> str:
+    """Real or simulated, what it does, and why it does not run here if it does not."""
+    import torch
+
+    reasons = [kernel.available(torch.device(device)) for device in ("cuda", "cpu")]
+    here = "" if None in reasons else f" (not here: {reasons[0 if torch.cuda.is_available() else 1]})"
+    return f"{'real' if kernel.real else 'simulated'}: {kernel.says}{here}"
+
+
 def doctor_text() -> str:
     """Which kernels, solvers, metrics and extras are available here, or why not."""
     import torch
@@ -144,7 +157,7 @@ def doctor_text() -> str:
     from planner.engines import ENGINES
     from planner.methods import METHODS
     from plans.formats import FORMATS
-    from plans.kernels import KERNELS, available_kernels
+    from plans.kernels import KERNELS
     from sensitivity.metrics import METRICS
     from solvers.backends import BACKENDS
     from solvers.strategies import STRATEGIES
@@ -152,9 +165,7 @@ def doctor_text() -> str:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = [("torch", str(torch.__version__), f"{torch.get_num_threads()} threads, device {device}")]
     rows += [("format", name, fmt.says) for name, fmt in FORMATS.items()]
-    for name, reason in available_kernels("cpu").items():
-        kind = "real" if KERNELS[name].real else "simulated"
-        rows.append(("kernel", name, f"{kind}: {KERNELS[name].says}" if reason is None else f"not here: {reason}"))
+    rows += [("kernel", name, _kernel_text(kernel)) for name, kernel in KERNELS.items()]
     rows += [("solver", s.name, s.about) for s in STRATEGIES]
     rows += [("backend", b.name, b.missing() or f"ready: {b.about}") for b in BACKENDS]
     rows += [("metric", f"{metric.family}: {name}", metric.says) for name, metric in METRICS.items()]

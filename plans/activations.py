@@ -62,7 +62,8 @@ def quantize_rows(x: Tensor, fmt: ActivationFormat, scales: ActivationScales | N
         raise ActivationError("16-bit activations are not rounded; use the input as it is")
     rows = x.reshape(-1, x.shape[-1])
     ranges = _static_ranges(x, fmt, scales).to(x.device) if fmt.static else _largest_magnitudes(rows)
-    scale = (ranges / largest_code(fmt)).view(-1, 1)
+    # by a tensor: dividing by a number, CUDA multiplies by its reciprocal
+    scale = (ranges / ranges.new_full((1,), largest_code(fmt))).view(-1, 1)
     scale = torch.where(scale < _TINY, 1.0, scale)
     # a dynamic range holds the largest magnitude, so that there is nothing to clamp
     return _round(rows, scale, largest_code(fmt) if fmt.static else None), scale

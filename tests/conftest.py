@@ -8,6 +8,9 @@ from hypothesis import settings
 
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 
+# Triton kernels run through its interpreter, on tensors of the CPU: TRITON_INTERPRET=0 compiles them where a GPU is.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # The same examples every time, so that a change is judged by what it changes: HYPOTHESIS_PROFILE=search draws new ones.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("search", derandomize=False)

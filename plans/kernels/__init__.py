@@ -10,13 +10,18 @@ import torch
 from plans.kernels.base import Geometry, Kernel, KernelError, geometry_of
 from plans.kernels.cpu_int8 import CPU_INT8
 from plans.kernels.cpu_weight_only import CPU_WEIGHT_ONLY
+from plans.kernels.gpu_int8 import GPU_INT8
+from plans.kernels.gpu_int_mm import GPU_INT_MM
+from plans.kernels.gpu_weight_only import GPU_WEIGHT_ONLY
 from plans.kernels.reference import REFERENCE
 from plans.scheme import Scheme
 
 __all__ = ["KERNELS", "REFERENCE", "Geometry", "Kernel", "KernelError", "available_kernels", "choose_kernel",
            "geometry_of"]  # fmt: skip
 
-KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (CPU_INT8, CPU_WEIGHT_ONLY, REFERENCE)}
+KERNELS: dict[str, Kernel] = {
+    kernel.name: kernel for kernel in (CPU_INT8, CPU_WEIGHT_ONLY, GPU_INT8, GPU_INT_MM, GPU_WEIGHT_ONLY, REFERENCE)
+}
 
 
 def choose_kernel(

@@ -98,6 +98,18 @@ def geometry_of(module: nn.Module) -> Geometry | None:
     )  # fmt: skip
 
 
+def rounded_samples(x: Tensor, quantize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """(N, H, W, C) int8 codes of (N, C, H, W), and a scale for each sample.
+
+    quantize: rows to codes and scales. Codes are moved, if they must be, for they are a quarter as long.
+    """
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    held = x.movedim(1, -1) if last else x
+    codes, scale = quantize(held.reshape(len(x), -1))
+    codes = codes.view(held.shape)
+    return (codes if last else codes.movedim(1, -1).contiguous()), scale
+
+
 def float_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """The convolution in floating point, any padding."""
     left, right, top, bottom = geometry.pads

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from plans.activations import ActivationScales, as_rows, quantize_rows
+from plans.activations import ActivationScales, quantize_rows
 from plans.formats import Packed
-from plans.kernels.base import Geometry, Kernel, declines_geometry, on_cpu
+from plans.kernels.base import Geometry, Kernel, declines_geometry, on_cpu, rounded_samples
 from plans.kernels.last_input import LastInput
 from plans.kernels.products import write_products
 from plans.scheme import Scheme
@@ -47,21 +47,12 @@ def run(
     """The output of the layer, in the type of `x`."""
     bias = None if bias is None else bias.float()
     if geometry is not None:
-        codes, scale = _samples(x, scheme, scales)
+        codes, scale = rounded_samples(x, lambda rows: quantize_rows(rows, scheme.activation, scales))
         return _conv2d(codes, scale, packed, bias, geometry).to(x.dtype)
     codes, scale = _LAST.quantize_rows(x, scheme.activation, scales)
     out = torch.empty(len(codes), packed.outputs)
     write_products(out, codes, scale, packed, bias)
     return out.view(*x.shape[:-1], packed.outputs).to(x.dtype)
-
-
-def _samples(x: Tensor, scheme: Scheme, scales: ActivationScales | None) -> tuple[Tensor, Tensor]:
-    """(N, H, W, C) int8 codes of (N, C, H, W), and a scale for each sample. Codes are a quarter as long to move."""
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    held = x.movedim(1, -1) if last else x
-    codes, scale = quantize_rows(as_rows(held, "conv2d"), scheme.activation, scales)
-    codes = codes.view(held.shape)
-    return (codes if last else codes.movedim(1, -1).contiguous()), scale
 
 
 def _conv2d(codes: Tensor, scale: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry) -> Tensor:

@@ -64,9 +64,11 @@ def _dequantized(
 
 
 def _are_few(x: Tensor, packed: Packed) -> bool:
-    """Whether torch has a product for it: few rows, codes of one symmetric scale an output channel."""
+    """Whether torch has a product for it: few rows, codes of one symmetric scale an output channel; and as many inputs
+    as fill its vectors, for it reads over the end of others."""
     whole = packed.format.kind == "int" and packed.zero is None and packed.format.group is None
-    return whole and x.dtype == torch.bfloat16 and x.numel() <= FEW_ROWS * x.shape[-1]
+    few = x.numel() <= FEW_ROWS * packed.inputs and packed.inputs % 64 == 0
+    return whole and few and x.dtype == torch.bfloat16
 
 
 def _few_rows(
@@ -75,7 +77,9 @@ def _few_rows(
     """The scale is applied to the sum, in float32: as one of the product's own it would be rounded to 16 bits."""
     codes = unpack_rows(packed, *rows)
     assert packed.scale is not None
-    sums = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), codes, x.new_ones(len(codes)))
+    sums = torch._weight_int8pack_mm(
+        x.reshape(-1, x.shape[-1]).contiguous(), codes.contiguous(), x.new_ones(len(codes))
+    )
     scaled = sums.float().mul_(packed.scale[slice(*rows)].view(-1)).to(x.dtype)
     out = scaled if bias is None else scaled.add_(bias)
     return out.view(*x.shape[:-1], -1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,11 +16,36 @@ import plans.kernels.cpu_weight_only as cpu_weight_only
 import plans.kernels.products as products
 from plans.activations import ActivationScales, as_rows, quantize_rows
 from plans.formats import Packed, dequantize, quantize, shaped, unpack_rows
-from plans.kernels import KERNELS, REFERENCE, Geometry, KernelError, available_kernels, choose_kernel, geometry_of
+from plans.kernels import (
+    KERNELS,
+    REFERENCE,
+    Geometry,
+    Kernel,
+    KernelError,
+    available_kernels,
+    choose_kernel,
+    geometry_of,
+)
 from plans.scheme import EXAMPLES, KEEP, Scheme, WeightFormat, parse_scheme
 
 torch.set_num_threads(1)
-SCHEMES = [parse_scheme(text) for text in (*EXAMPLES, "w8za8", "w6zma8", "w5g32a8", "w3g64zma8t", "w2g128a8", "fp8a8")]
+SCHEMES = [
+    parse_scheme(text)
+    for text in (
+        *EXAMPLES,
+        "w8za8",
+        "w6zma8",
+        "w5g32a8",
+        "w3g64zma8t",
+        "w2g128a8",
+        "fp8a8",
+        "w8za16",
+        "w6a16",
+        "w5za16",
+        "w3g32zma16",
+        "w2a16",
+    )
+]
 LINEARS = [((1, 7), 1), ((3, 64), 5), ((2, 5, 130), 9), ((2, 3, 33), 4)]
 CONVS = [
     ((1, 3, 5, 6), nn.Conv2d(3, 4, 3, padding=1)),
@@ -28,7 +55,13 @@ CONVS = [
     ((1, 2, 6, 5), nn.Conv2d(2, 3, 4, padding="same")),
 ]
 REAL = [kernel for kernel in KERNELS.values() if kernel.real]
-CASES = [(kernel, scheme) for kernel in REAL for scheme in SCHEMES if kernel.supports(scheme, "linear") is None]
+ON_GPU = [kernel for kernel in REAL if kernel.name.startswith("gpu_")]
+NEEDS_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+CASES = [
+    pytest.param(kernel, scheme, marks=[NEEDS_TRITON] if kernel.name in ("gpu_int8", "gpu_weight_only") else [])
+    for kernel, scheme in itertools.product(REAL, SCHEMES)
+    if kernel.declines(scheme, None) is None
+]
 RANGES = ActivationScales(2.5, 4.0)
 
 
@@ -57,6 +90,31 @@ def magnitude(x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, ge
     return conv2d(padded, weight, bias, geometry.stride, 0, geometry.dilation)
 
 
+def compute(
+    kernel: Kernel, x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, geometry: Geometry | None
+) -> Tensor:
+    """What `kernel` gives: on a GPU where it runs there, else on the CPU, Triton's through its interpreter."""
+    home = "cpu" if kernel.available(torch.device("cuda")) else "cuda"
+    parts = (None if part is None else part.to(home) for part in (packed.codes, packed.scale, packed.zero))
+    packed, bias = Packed(*parts, packed.shape, packed.format), None if bias is None else bias.to(home)
+    return kernel.run(x.to(home), packed, scheme, bias, RANGES, geometry).cpu()
+
+
+def bound_factor(kernel: Kernel, packed: Packed) -> float:
+    """What the docstrings of the kernels promise, by which magnitudes are multiplied."""
+    groups = packed.scale.shape[1]
+    factors = {"cpu_int8": 2 * groups + 6, "gpu_int8": groups + 5, "gpu_int_mm": 6}
+    if kernel.name in factors:
+        return factors[kernel.name] * 2**-24 * (127 / 126.5)
+    return (packed.inputs + 3) * 2**-23
+
+
+def skips(kernel: Kernel, scheme: Scheme, x: Tensor, geometry: Geometry | None) -> bool:
+    """Whether a case has no such layer."""
+    first = scheme.activation.first_token and (geometry is not None or x.dim() < 3)
+    return first or kernel.declines(scheme, geometry) is not None
+
+
 def inputs_and_layers() -> list[tuple[Tensor, Tensor, Tensor | None, Geometry | None]]:
     generator = torch.Generator().manual_seed(1)
     cases = []
@@ -72,31 +130,25 @@ def inputs_and_layers() -> list[tuple[Tensor, Tensor, Tensor | None, Geometry | 
 @pytest.mark.parametrize(("kernel", "scheme"), CASES, ids=ids)
 def test_a_real_kernel_equals_the_reference_within_its_bound(kernel, scheme):
     for x, weight, bias, geometry in inputs_and_layers():
-        kind = "linear" if geometry is None else "conv2d"
-        if kernel.supports(scheme, kind, "cpu", geometry) or (scheme.activation.first_token and x.dim() < 3):
+        if skips(kernel, scheme, x, geometry):
             continue
         packed = quantize(weight, scheme.weight)
-        out = kernel.run(x, packed, scheme, bias, RANGES, geometry)
+        out = compute(kernel, x, packed, scheme, bias, geometry)
         expected = exact(x, packed, scheme, bias, geometry)
-        groups = packed.scale.shape[1]
-        if kernel is cpu_int8.CPU_INT8:
-            factor = (2 * groups + 6) * 2**-24 * (127 / 126.5)
-        else:
-            factor = (packed.inputs + 3) * 2**-23
-        bound = factor * magnitude(x, packed, scheme, bias, geometry) + 1e-30
+        bound = bound_factor(kernel, packed) * magnitude(x, packed, scheme, bias, geometry) + 1e-30
         assert out.dtype == x.dtype and out.shape == expected.shape
         excess = float(((out.double() - expected).abs() / bound).max())
-        assert excess <= 1, (kind, tuple(x.shape), excess)
+        assert excess <= 1, (geometry, tuple(x.shape), excess)
 
 
 @pytest.mark.parametrize(("kernel", "scheme"), CASES, ids=ids)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_types_go_in_and_come_out(kernel, scheme, dtype):
     for x, weight, bias, geometry in inputs_and_layers()[2:6]:
-        if kernel.supports(scheme, "linear" if geometry is None else "conv2d", "cpu", geometry):
+        if skips(kernel, scheme, x, geometry):
             continue
         packed, x = quantize(weight, scheme.weight), x.to(dtype)
-        out = kernel.run(x, packed, scheme, bias, RANGES, geometry)
+        out = compute(kernel, x, packed, scheme, bias, geometry)
         bound = 6 * torch.finfo(dtype).eps * magnitude(x, packed, scheme, bias, geometry)
         assert out.dtype == dtype
         assert bool(((out.double() - exact(x, packed, scheme, bias, geometry)).abs() <= bound).all())
@@ -214,13 +266,19 @@ def test_eight_bit_weights_are_not_copied():
 
 @pytest.mark.parametrize("kernel", REAL, ids=ids)
 def test_real_kernels_decline_what_they_cannot_run(kernel):
-    runs = next(scheme for own, scheme in CASES if own is kernel)
+    runs = next(scheme for scheme in SCHEMES if kernel.declines(scheme, None) is None)
+    anywhere = replace(kernel, available=lambda device: None)
     grouped, circular = nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
-    assert kernel.supports(runs, "conv2d", "cpu", geometry_of(nn.Conv2d(4, 4, 3, dilation=2))) is None
-    assert "groups" in kernel.supports(runs, "conv2d", "cpu", geometry_of(grouped))
-    assert "circular" in kernel.supports(runs, "conv2d", "cpu", geometry_of(circular))
-    assert "cuda" in kernel.supports(runs, "linear", "cuda")
-    assert kernel.supports(KEEP, "linear") and kernel.supports(parse_scheme("w4a4"), "linear")
+    if kernel.name == "gpu_int_mm":
+        assert "convolution" in anywhere.supports(runs, "conv2d")
+        assert all("w8" in anywhere.supports(parse_scheme(text), "linear") for text in ("w8za8", "w8g64a8", "w4a8"))
+    else:
+        assert anywhere.supports(runs, "conv2d", geometry=geometry_of(nn.Conv2d(4, 4, 3, dilation=2))) is None
+        assert "groups" in anywhere.supports(runs, "conv2d", geometry=geometry_of(grouped))
+        assert "circular" in anywhere.supports(runs, "conv2d", geometry=geometry_of(circular))
+    elsewhere = "cpu" if kernel in ON_GPU else "cuda"
+    assert f"not on {elsewhere}" in kernel.supports(runs, "linear", elsewhere)
+    assert anywhere.supports(KEEP, "linear") and anywhere.supports(parse_scheme("w4a4"), "linear")
 
 
 def test_the_reference_runs_groups_and_padding_modes():
@@ -237,7 +295,7 @@ def test_the_choice_is_the_first_that_runs():
         for kind in ("linear", "conv2d"):
             assert choose_kernel(parse_scheme(text), kind).name == name
     assert choose_kernel(parse_scheme("w4a4"), "linear", real_only=False) is REFERENCE
-    assert choose_kernel(parse_scheme("w8a8"), "linear", "cuda", real_only=False) is REFERENCE
+    assert torch.cuda.is_available() or choose_kernel(parse_scheme("w8a8"), "linear", "cuda", False) is REFERENCE
     for scheme, kind in itertools.product(("w4a4", "w8a6", "fp8a8"), ("linear", "conv2d")):
         with pytest.raises(KernelError, match="cpu_int8: .*cpu_weight_only: .*reference: simulates.*fake"):
             choose_kernel(parse_scheme(scheme), kind)
@@ -246,7 +304,8 @@ def test_the_choice_is_the_first_that_runs():
 
 
 def test_doctor_hears_why_not():
-    assert available_kernels() == dict.fromkeys(KERNELS)
-    assert {name: reason is None for name, reason in available_kernels("cuda").items()} == {
-        name: not kernel.real for name, kernel in KERNELS.items()
-    }
+    gpu = [kernel.name for kernel in ON_GPU]
+    assert gpu == ["gpu_int8", "gpu_int_mm", "gpu_weight_only"]
+    assert {name for name, reason in available_kernels().items() if reason} == set(gpu)
+    on_cuda = {name for name, reason in available_kernels("cuda").items() if reason is None}
+    assert on_cuda <= {*gpu, "reference"} and (torch.cuda.is_available() or on_cuda == {"reference"})
