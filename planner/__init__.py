@@ -5,19 +5,23 @@
     planner.solve("scenes.profile", "p.plan.yaml", memory="30%")
     pipe = planner.apply(pipe, "p.plan.yaml")        # the same diffusers pipeline, its layers swapped
     pipe = planner.restore(pipe)
+    DiffusionPipeline.from_pretrained(hub_id, quantization_config=planner.config("p.plan.yaml"))
 
-The verbs are those of `planner.workflow`; they are imported when first used, so that importing this costs nothing.
+Importing it also lets `from_pretrained` load what `save_pretrained` wrote of a pipeline with a plan. The verbs are those of `planner.workflow`; they are imported when first used, so that importing this costs nothing.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from planner.loading import register
+
 __all__ = [
-    "apply", "doctor", "evaluate", "frontier", "import_profile", "inspect", "merge", "paint", "predict", "profile",
+    "apply", "config", "doctor", "evaluate", "frontier", "import_profile", "inspect", "merge", "paint", "predict", "profile",
     "restore", "solve", "verify", "why",
 ]  # fmt: skip
 __version__ = "0.1.0"
+register()
 
 
 def __getattr__(name: str) -> Any:

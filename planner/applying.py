@@ -11,6 +11,8 @@ from torch import nn
 from planner.errors import UserError
 from planner.graph import architecture_fingerprint
 from planner.graph_trace import find_layers, fingerprint, survey
+from planner.loading.marking import is_marked, unmark
+from planner.loading.plans import mark_applied
 from planner.pipelines import components
 from plans.activations import ActivationScales
 from plans.plan import Plan, check_architecture, check_fingerprint, check_layers
@@ -33,8 +35,13 @@ def apply_plan(
     if pipe in _APPLIED:
         raise UserError("this pipeline has a plan applied already; call planner.restore(pipe) first")
     parts = components(pipe, plan.model["components"])
+    packed = [name for name, part in parts.items() if is_marked(part)]
+    if packed:
+        raise UserError(f"the {packed[0]} of this pipeline was loaded with a plan; load the float pipeline for another")
     check_model(plan, parts, allow_mismatch)
     swapped = swap(parts, schemes_of(plan), scales_in(plan), kernels == "int", keep_originals)
+    for name, part in parts.items():
+        mark_applied(plan, name, part, kernels)
     _APPLIED[pipe] = swapped
     return swapped
 
@@ -42,9 +49,15 @@ def apply_plan(
 def restore_pipeline(pipe: Any) -> None:
     """Put the float layers back. Raises UserError when nothing is applied, SwapError when they were not kept."""
     if pipe not in _APPLIED:
+        if any(is_marked(part) for part in pipe.components.values()):
+            raise UserError("this pipeline was loaded, or copied, with its plan: its float weights were never here; "
+                            "load the float pipeline")  # fmt: skip
         raise UserError("no plan is applied to this pipeline; there is nothing to restore")
     undo(_APPLIED[pipe])
     del _APPLIED[pipe]
+    for part in pipe.components.values():
+        if is_marked(part):
+            unmark(part)
 
 
 def check_model(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: bool) -> None:

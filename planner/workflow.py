@@ -184,6 +184,20 @@ def apply(
     return pipe
 
 
+def config(
+    plan: Plan | PathLike, component: str | None = None, *, kernels: str = "int", allow_mismatch: bool = False
+) -> Any:
+    """What `DiffusionPipeline.from_pretrained(..., quantization_config=)` takes to quantize as the plan says while it
+    loads, weight by weight; with `component`, such as `unet`, what that model's own `from_pretrained` takes.
+
+    The result is that of `apply` on the float32 pipeline, to the bit; kernels, allow_mismatch: as there.
+    """
+    from planner.loading.plans import loading_config
+
+    arguments.check_kernels(kernels)
+    return loading_config(arguments.plan_in(plan), component, kernels, allow_mismatch)
+
+
 def restore(pipe: Any) -> Any:
     """The same pipeline object with its float layers back."""
     from planner.applying import restore_pipeline

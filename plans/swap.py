@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from plans.activations import ActivationError, ActivationScales, as_rows, fake_quantize
 from plans.formats import FormatError, Packed, dequantize, quantize
-from plans.kernels import REFERENCE, Kernel, KernelError, choose_kernel, geometry_of
-from plans.modules import kind_of, quantize_module
+from plans.kernels import REFERENCE, Kernel, KernelError, check_somewhere, choose_kernel, geometry_of
+from plans.modules import empty_module, kind_of, quantize_module
 from plans.scheme import KEEP, ActivationFormat, Scheme, WeightFormat
 
 
@@ -79,6 +79,26 @@ def swap(
             raise type(error)(f"{address}: {error}") from error
         raise
     return Swap(tuple(done))
+
+
+def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool = True) -> None:
+    """As `swap`, for good and without data: puts packed layers on the meta device, for stored tensors to be loaded into.
+
+    The layers may be on the meta device themselves. Raises SwapError for an unknown address, KernelError for a scheme
+    that no kernel runs on any device. If anything fails nothing is replaced.
+    """
+    places, made = _places(components), {}
+    for address, scheme in schemes.items():
+        module = find_layer(components, address)
+        try:
+            if real:
+                check_somewhere(scheme, str(kind_of(module)), geometry_of(module))
+            made[id(module)] = empty_module(module, scheme, real)
+        except KernelError as error:
+            raise KernelError(f"{address}: {error}") from None
+    for key, layer in made.items():
+        for place in places[key]:
+            setattr(place.parent, place.name, layer)
 
 
 def undo(swap: Swap) -> None:
