@@ -7,7 +7,8 @@
     pipe = planner.restore(pipe)
     DiffusionPipeline.from_pretrained(hub_id, quantization_config=planner.config("p.plan.yaml"))
 
-Importing it also lets `from_pretrained` load what `save_pretrained` wrote of a pipeline with a plan. The verbs are those of `planner.workflow`; they are imported when first used, so that importing this costs nothing.
+Once this is imported, `from_pretrained` also loads what `save_pretrained` wrote of a pipeline with a plan. The verbs are
+those of `planner.workflow`; they are imported when first used, so that importing this costs nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 from planner.loading import register
 
 __all__ = [
-    "apply", "config", "doctor", "evaluate", "frontier", "import_profile", "inspect", "merge", "paint", "predict", "profile",
-    "restore", "solve", "verify", "why",
+    "apply", "config", "doctor", "evaluate", "frontier", "import_profile", "inspect", "merge", "paint", "predict",
+    "profile", "restore", "solve", "verify", "why",
 ]  # fmt: skip
 __version__ = "0.1.0"
 register()

@@ -12,8 +12,8 @@ from planner.errors import UserError
 from planner.graph import architecture_fingerprint
 from planner.graph_trace import find_layers, fingerprint, survey
 from planner.loading.marking import is_marked, unmark
-from planner.loading.plans import mark_applied
-from planner.pipelines import components
+from planner.loading.plans import can_load_packed, check_packed, loading_config, mark_applied
+from planner.pipelines import components, load_pipeline, locate
 from plans.activations import ActivationScales
 from plans.plan import Plan, check_architecture, check_fingerprint, check_layers
 from plans.scheme import Scheme, parse_scheme
@@ -44,6 +44,21 @@ def apply_plan(
         mark_applied(plan, name, part, kernels)
     _APPLIED[pipe] = swapped
     return swapped
+
+
+def load_applied(pipeline: str, plan: Plan, kernels: str, allow_mismatch: bool) -> Any:
+    """The pipeline named `pipeline` with the plan in it for good. Raises as `apply_plan` and `load_pipeline`.
+
+    With real kernels each weight is packed as it is read, and no more memory is needed than the packed pipeline takes.
+    """
+    if kernels == "int" and can_load_packed(plan, locate(pipeline)):
+        config = loading_config(plan, None, kernels, allow_mismatch)
+        pipe = load_pipeline(pipeline, quantization=config)
+        check_packed(pipe, config)
+        return pipe
+    pipe = load_pipeline(pipeline)
+    apply_plan(pipe, plan, kernels, allow_mismatch, keep_originals=False)
+    return pipe
 
 
 def restore_pipeline(pipe: Any) -> None:

@@ -15,7 +15,12 @@ from torch import nn
 from transformers import AutoTokenizer, CLIPModel
 
 from planner.errors import UserError
+from planner.graph import GraphError
 from planner.scenes import CLIP_FOLDER, PIPELINE_FOLDER
+from plans.activations import ActivationError
+from plans.formats import FormatError
+from plans.kernels import KernelError
+from plans.plan import PlanError
 from sensitivity.metrics import Encoder, clip_encoder
 from sensitivity.unroll import mapped
 
@@ -32,6 +37,8 @@ class Generation:
     guidance: float | None = None
     seed: int = 0
 
+
+REFUSALS = (UserError, PlanError, GraphError, KernelError, FormatError, ActivationError)  # of ours: one line each
 
 DEFAULTS = {SCENES: Generation(steps=8, guidance=2.5)}
 FALLBACK = Generation(steps=20)
@@ -50,12 +57,16 @@ def locate(name: str) -> str:
     return name
 
 
-def load_pipeline(name: str, dtype: torch.dtype = torch.float32) -> Any:
-    """The pipeline `name`: `scenes`, a local folder or a hub id. Raises UserError when it cannot be loaded."""
+def load_pipeline(name: str, dtype: torch.dtype = torch.float32, quantization: Any = None) -> Any:
+    """The pipeline `name`: `scenes`, a local folder or a hub id; quantization: what `planner.config` gives.
+
+    Raises UserError when it cannot be loaded; what the quantization refuses, as it does.
+    """
+    options = {} if quantization is None else {"quantization_config": quantization}
     try:
         with _quiet():
-            pipe = DiffusionPipeline.from_pretrained(locate(name), torch_dtype=dtype)
-    except UserError:
+            pipe = DiffusionPipeline.from_pretrained(locate(name), torch_dtype=dtype, **options)
+    except REFUSALS:
         raise
     except Exception as error:  # whatever a hub, a file or a config throws is bad input to us
         reason = " ".join(str(error).split())[:200]

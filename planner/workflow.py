@@ -210,16 +210,16 @@ def paint(
     plan: Plan | PathLike | None, pipeline: str, prompt: Sequence[str], out: PathLike, *, kernels: str = "int",
     allow_mismatch: bool = False, steps: int | None = None, guidance: float | None = None, seed: int = 0,
 ) -> list[Path]:  # fmt: skip
-    """Load the pipeline, apply the plan for good, and write one picture a prompt: `out`, or `out` with -1, -2, ..."""
+    """Load the pipeline with the plan in it, and write one picture a prompt: `out`, or `out` with -1, -2, ..."""
+    from planner.applying import load_applied
     from planner.grid import check_picture, to_picture
     from planner.pipelines import generate, load_pipeline
 
     generation = arguments.generation_of(pipeline, steps, guidance, seed)
     check_picture(Path(out))
+    arguments.check_kernels(kernels)
     loaded = None if plan is None else arguments.plan_in(plan)
-    pipe = load_pipeline(pipeline)
-    if loaded:
-        apply(pipe, loaded, kernels=kernels, allow_mismatch=allow_mismatch, keep_originals=False)
+    pipe = load_applied(pipeline, loaded, kernels, allow_mismatch) if loaded else load_pipeline(pipeline)
     images = generate(pipe, list(prompt), generation)
     out = Path(out)
     paths = [out if len(images) == 1 else out.with_stem(f"{out.stem}-{i + 1}") for i in range(len(images))]

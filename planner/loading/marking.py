@@ -11,8 +11,8 @@ from planner.loading import METHOD
 REFUSED = {
     "fuse_lora": "a LoRA cannot be fused into packed weights; keep it loaded, or fuse it into the float pipeline and "
     "profile that",
-    "fuse_qkv_projections": "packed projections cannot be fused: the fused layer would be float, larger and no longer as "
-    "planned; fuse those of the float pipeline and profile that",
+    "fuse_qkv_projections": "packed projections cannot be fused: the fused layer would be float, larger and no longer "
+    "as planned; fuse those of the float pipeline and profile that",
     "enable_layerwise_casting": "packed layers are smaller than what layerwise casting would store; leave it off",
 }  # fmt: skip
 
@@ -28,9 +28,8 @@ class Refusal:
 
 
 def mark(model: Any, quantizer: Any) -> None:
-    """`quantizer` saves `model` from now on; its `quantization_config` goes into config.json."""
+    """`quantizer` saves `model` from now on."""
     model.hf_quantizer, model.quantization_method = quantizer, quantizer.quantization_config.quant_method
-    model.register_to_config(quantization_config=quantizer.quantization_config)
     model.is_quantized = False  # what diffusers refuses then, casts of the float type, packed layers can do
     for name, reason in REFUSED.items():
         if hasattr(type(model), name):
@@ -40,9 +39,11 @@ def mark(model: Any, quantizer: Any) -> None:
 def unmark(model: Any) -> None:
     """Undoes `mark`."""
     del model.hf_quantizer, model.quantization_method, model.is_quantized
-    model._internal_dict = type(model._internal_dict)(
-        (key, value) for key, value in model.config.items() if key != "quantization_config"
-    )
+    if hasattr(model, "_internal_dict"):  # of diffusers
+        kept = {key: value for key, value in model.config.items() if key != "quantization_config"}
+        model._internal_dict = type(model._internal_dict)(kept)
+    else:
+        del model.config.quantization_config
     for name in REFUSED:
         model.__dict__.pop(name, None)
 

@@ -124,7 +124,14 @@ class BitPlanQuantizer(DiffusersQuantizer):
                         f"config.json; save the pipeline again")  # fmt: skip
 
     def create_quantized_param(
-        self, model: Any, param_value: Tensor, param_name: str, target_device: Any, state_dict: Any, *args: Any, **kw: Any
+        self,
+        model: Any,
+        param_value: Tensor,
+        param_name: str,
+        target_device: Any,
+        state_dict: Any,
+        *args: Any,
+        **kw: Any,
     ) -> None:
         """Puts a stored tensor in its place. The one given is cast to `torch_dtype` already: scales must not be."""
         path, _, name = param_name.rpartition(".")
