@@ -7,8 +7,8 @@
     pipe = planner.restore(pipe)
     DiffusionPipeline.from_pretrained(hub_id, quantization_config=planner.config("p.plan.yaml"))
 
-Once this is imported, `from_pretrained` also loads what `save_pretrained` wrote of a pipeline with a plan. The verbs are
-those of `planner.workflow`; they are imported when first used, so that importing this costs nothing.
+Once this is imported, `from_pretrained` also loads what `save_pretrained` wrote of a pipeline with a plan. The verbs
+are those of `planner.workflow`; they are imported when first used, so that importing this costs nothing.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class _Packed(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weight that the codes stand for, in the type of the layer; made anew at each read, so writing is refused."""
+        """The weight that the codes stand for, in the type of the layer; made anew at each read, and refuses writes."""
         return guarded(dequantize(self.packed).to(self.compute.dtype))
 
     @property
@@ -153,10 +153,10 @@ def quantize_module(
 
 
 def empty_module(module: nn.Module, scheme: Scheme, real: bool = True) -> QuantLinear | QuantConv2d:
-    """What `quantize_module` gives, without data: its tensors are on the meta device, for `load_state_dict` and the
-    like to put the stored ones in their place. real: as in `choose_kernel`, which is asked when the layer first runs.
+    """What `quantize_module` gives, without data: its tensors are on the meta device, for stored ones to take their
+    place. real: as in `choose_kernel`, which is asked when the layer first runs.
 
-    Raises KernelError for a module that is neither nn.Linear nor nn.Conv2d, FormatError for a scheme that packs nothing.
+    Raises KernelError for a module that is neither nn.Linear nor nn.Conv2d, FormatError for `keep`.
     """
     count = scheme.activation.static + scheme.activation.first_token
     ranges = torch.empty(count, dtype=torch.float32, device="meta") if count else None

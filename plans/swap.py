@@ -82,7 +82,7 @@ def swap(
 
 
 def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool = True) -> None:
-    """As `swap`, for good and without data: puts packed layers on the meta device, for stored tensors to be loaded into.
+    """As `swap`, for good and without data: puts packed layers on the meta device, for stored tensors to go into.
 
     The layers may be on the meta device themselves. Raises SwapError for an unknown address, KernelError for a scheme
     that no kernel runs on any device. If anything fails nothing is replaced.

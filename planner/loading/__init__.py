@@ -1,7 +1,7 @@
 """Pipelines that are saved with their plan and loaded with it: BitPlan as a quantizer of diffusers and transformers.
 
-Both keep their quantizers in dictionaries. Importing them costs seconds, so the entries are made once they are imported,
-which may be now. Imports no torch by itself.
+Both keep their quantizers in dictionaries. Importing them costs seconds, so the entries are made once they are
+imported, which may be now. Imports no torch by itself.
 """
 
 from __future__ import annotations

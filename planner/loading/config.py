@@ -28,7 +28,8 @@ class BitPlanConfig(QuantizationConfigMixin):
     """The packed layers of one component, and how they run. JSON in and out.
 
     component: its name in the pipeline. schemes: scheme -> the paths, within the component, of the layers that have it;
-    layers kept as they are, are left out. ranges: path -> the calibrated range of its input, and that of the first token where the scheme has one.
+    layers kept as they are, are left out. ranges: path -> the calibrated range of its input, and that of the first
+    token where the scheme has one.
     kernels: `int` or `fake`. source: name and fingerprint of the float model.
     expected: the plan to hold the float weights against, where they are yet to be quantized; not saved.
     """

@@ -41,7 +41,7 @@ def loading_config(
 def can_load_packed(plan: Plan, folder: str) -> bool:
     """Whether all that the plan packs is of diffusers in this pipeline; folder: or hub id."""
     index = DiffusionPipeline.load_config(folder)
-    return all((index.get(name) or [None])[0] == "diffusers" for name in _planned(plan))
+    return all((index.get(name) or [None])[0] == "diffusers" for name in plan.model["components"])
 
 
 def check_packed(pipe: Any, config: PipelineQuantizationConfig) -> None:
@@ -59,8 +59,12 @@ def check_packed(pipe: Any, config: PipelineQuantizationConfig) -> None:
 
 
 def _planned(plan: Plan) -> list[str]:
-    """The components that have layers in the plan."""
-    return list(dict.fromkeys(address.partition(".")[0] for address in plan.schemes))
+    """The components that have layers in the plan. Raises UserError where it says that it has no such component."""
+    planned = list(dict.fromkeys(address.partition(".")[0] for address in plan.schemes))
+    if foreign := sorted(set(planned) - set(plan.model["components"])):
+        raise UserError(f"the plan is for {', '.join(plan.model['components'])} and names layers of {foreign[0]}; "
+                        f"solve again")  # fmt: skip
+    return planned
 
 
 def mark_applied(plan: Plan, component: str, model: Any, kernels: str) -> None:

@@ -1,8 +1,8 @@
 """BitPlan as a quantizer of diffusers: packed layers are laid out without data, and filled from what is read.
 
-A component that was saved packed holds their tensors under their own names. Of a float one, each weight is quantized as
-its file is read, from the values in the file whatever `torch_dtype` says, so that the codes are those of `planner.apply`
-on the float32 pipeline; the float weights are never there together.
+A component that was saved packed holds their tensors under their own names. Of a float one, each weight is quantized
+as its file is read, from the values in the file whatever `torch_dtype` says, so that the codes are those that
+`planner.apply` gives the float32 pipeline; the float weights are never there together.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class BitPlanQuantizer(DiffusersQuantizer):
 
     def _quantized(self, path: str, checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
         config = self.quantization_config
-        # read apart from the given tensor: that one is a view of the whole file, which would fill up with what is touched
+        # not the tensor that was given: it is a view of the whole file, and what is touched of that stays in memory
         weight = checkpoint.read(f"{path}.weight").float()
         try:
             found = stored_tensors(weight, config.layers[path], config.scales.get(path))
@@ -120,8 +120,8 @@ class BitPlanQuantizer(DiffusersQuantizer):
         return scheme is not None and name in stored_names(scheme)
 
     def check_quantized_param_shape(self, param_name: str, current: Any, loaded: Tensor) -> bool:
-        raise UserError(f"{param_name} has shape {tuple(loaded.shape)} in the checkpoint and {tuple(current.shape)} by its "
-                        f"config.json; save the pipeline again")  # fmt: skip
+        raise UserError(f"{param_name} has shape {tuple(loaded.shape)} in the checkpoint and {tuple(current.shape)} by "
+                        f"its config.json; save the pipeline again")  # fmt: skip
 
     def create_quantized_param(
         self,

@@ -33,7 +33,7 @@ def quantize(weight: Tensor, fmt: WeightFormat) -> Packed:
 
 
 def empty(shape: Sequence[int], fmt: WeightFormat) -> Packed:
-    """What `quantize` gives for a weight of `shape`, without data, on the meta device. Raises FormatError for `keep`."""
+    """What `quantize` gives a weight of `shape`, without data: on the meta device. Raises FormatError for `keep`."""
     layout = FORMATS[fmt.kind].layout
     if layout is None:
         raise FormatError(f"`{fmt}` stores a weight as it comes; leave this layer as it is")
