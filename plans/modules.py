@@ -27,7 +27,7 @@ _CONV_ATTRIBUTES = ("in_channels", "out_channels", "kernel_size", "stride", "pad
 
 
 class _Packed(nn.Module):
-    """What both layers share; made by `quantize_module` only."""
+    """What both layers share; made by `quantize_module` and `empty_module` only."""
 
     codes: Tensor
     scale: Tensor | None
@@ -37,11 +37,19 @@ class _Packed(nn.Module):
     bias: nn.Parameter | None
     chosen: dict[str, Kernel]  # by type of device; filled as the layer comes to run there
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        # what meets a layer may make others of its type, as LoRA does of a convolution: those are float ones
+        float_layer = nn.Linear if issubclass(cls, nn.Linear) else nn.Conv2d
+        return float_layer(*args, **kwargs) if args or kwargs else object.__new__(cls)
+
     def _fill(
         self, module: nn.Linear | nn.Conv2d, packed: Packed, scheme: Scheme, input_range: Tensor | None, real: bool
     ) -> None:
         nn.Module.__init__(self)
-        self.shape, self.scheme, self.real, self.chosen = packed.shape, scheme, real, {}
+        for name in _LINEAR_ATTRIBUTES if isinstance(self, nn.Linear) else _CONV_ATTRIBUTES:
+            setattr(self, name, getattr(module, name))
+        self.shape, self.scheme, self.geometry = packed.shape, scheme, geometry_of(module)
+        self.real, self.chosen = real, {}
         for name in WEIGHT_BUFFERS:
             self.register_buffer(name, getattr(packed, name))
         self.register_buffer("input_range", input_range)
@@ -96,27 +104,12 @@ class _Packed(nn.Module):
 class QuantLinear(_Packed, nn.Linear):
     """nn.Linear with packed weights: (..., in_features) of any float type to (..., out_features) of the same."""
 
-    def __init__(
-        self, module: nn.Linear, packed: Packed, scheme: Scheme, input_range: Tensor | None, real: bool = True
-    ) -> None:
-        self._fill(module, packed, scheme, input_range, real)
-        for name in _LINEAR_ATTRIBUTES:
-            setattr(self, name, getattr(module, name))
-
     def forward(self, input: Tensor) -> Tensor:
         return self.kernel.run(input, self.packed, self.scheme, self.bias, self.scales, None)
 
 
 class QuantConv2d(_Packed, nn.Conv2d):
     """nn.Conv2d with packed weights: (N, C, H, W) or (C, H, W) of any float type to the same type."""
-
-    def __init__(
-        self, module: nn.Conv2d, packed: Packed, scheme: Scheme, input_range: Tensor | None, real: bool = True
-    ) -> None:
-        self._fill(module, packed, scheme, input_range, real)
-        for name in _CONV_ATTRIBUTES:
-            setattr(self, name, getattr(module, name))
-        self.geometry = geometry_of(module)
 
     def forward(self, input: Tensor) -> Tensor:
         batch = input if input.dim() == 4 else input.unsqueeze(0)
@@ -147,7 +140,7 @@ def quantize_module(
     if reason:
         raise KernelError(f"{kernel.name} does not run {scheme} on this {kind} layer: {reason}")
     ranges = _range_tensor(scheme, scales, module.weight.device)
-    layer = _made(kind)(module, quantize(module.weight, scheme.weight), scheme, ranges, kernel.real)
+    layer = _made(module, quantize(module.weight, scheme.weight), scheme, ranges, kernel.real)
     layer.chosen[module.weight.device.type] = kernel
     return layer
 
@@ -160,7 +153,7 @@ def empty_module(module: nn.Module, scheme: Scheme, real: bool = True) -> QuantL
     """
     count = scheme.activation.static + scheme.activation.first_token
     ranges = torch.empty(count, dtype=torch.float32, device="meta") if count else None
-    return _made(_kind(module))(module, empty(module.weight.shape, scheme.weight), scheme, ranges, real)
+    return _made(module, empty(module.weight.shape, scheme.weight), scheme, ranges, real)
 
 
 def stored_names(scheme: Scheme) -> tuple[str, ...]:
@@ -193,8 +186,10 @@ def _kind(module: nn.Module) -> str:
     return kind
 
 
-def _made(kind: str) -> Any:
-    return QuantLinear if kind == "linear" else QuantConv2d
+def _made(module: nn.Module, packed: Packed, scheme: Scheme, input_range: Tensor | None, real: bool) -> Any:
+    made: Any = object.__new__(QuantLinear if _kind(module) == "linear" else QuantConv2d)
+    made._fill(module, packed, scheme, input_range, real)
+    return made
 
 
 def _range_tensor(scheme: Scheme, scales: ActivationScales | None, device: torch.device) -> Tensor | None:

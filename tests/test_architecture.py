@@ -23,7 +23,8 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 40  # lines
 EXCEPTIONS: dict[str, str] = {}  # `file` or `file:function` -> why it may be longer
 PYTHON_NAMES = {"apply": "paint", "import": "import_profile"}  # verbs that are called otherwise in Python
 WITHOUT_TORCH = (
-    "planner", "planner.cli", "planner.loading", "planner.workflow", "planner.errors", "planner.units", "planner.formulate",
+    "planner", "planner.cli", "planner.loading", "planner.workflow", "planner.errors", "planner.units",
+    "planner.formulate",
     "planner.solving", "planner.recording", "planner.verifying", "planner.explaining",
     "planner.sweeping", "planner.candidates", "planner.merging", "planner.engines", "planner.predicting",
     "planner.probing", "planner.checking",
