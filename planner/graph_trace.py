@@ -267,13 +267,13 @@ def fingerprint_of(graph: LayerGraph, read: Callable[[str, str], torch.Tensor | 
     digest = hashlib.sha256(architecture_fingerprint(graph).encode())
     for address in sorted(graph.by_address):
         for name in ("weight", "bias"):
-            tensor = read(address, name)
-            if tensor is not None and tensor.numel():
-                digest.update(_values(f"{address}.{name}", tensor))
+            digest.update(_values(f"{address}.{name}", read(address, name)))  # held by no name: one at a time
     return digest.hexdigest()
 
 
-def _values(what: str, tensor: torch.Tensor) -> memoryview:
+def _values(what: str, tensor: torch.Tensor | None) -> memoryview:
+    if tensor is None or not tensor.numel():
+        return memoryview(b"")
     values = tensor.detach().to("cpu", torch.float32).contiguous()
     low, high = torch.aminmax(values)
     if not (torch.isfinite(low) and torch.isfinite(high)):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from plans.activations import ActivationError, ActivationScales
 from plans.formats import Packed, dequantize, empty, quantize
 from plans.guards import guarded, refuse_backward
-from plans.kernels import Kernel, KernelError, choose_kernel, geometry_of
+from plans.kernels import REFERENCE, Kernel, KernelError, choose_kernel, geometry_of
 from plans.scheme import Scheme
 
 WEIGHT_BUFFERS = ("codes", "scale", "zero")
@@ -66,7 +66,8 @@ class _Packed(nn.Module):
         device = self.codes.device
         if device.type not in self.chosen:
             kind = "conv2d" if isinstance(self, nn.Conv2d) else "linear"
-            self.chosen[device.type] = choose_kernel(self.scheme, kind, device, self.real, geometry_of(self))
+            chosen = choose_kernel(self.scheme, kind, device, True, self.geometry) if self.real else REFERENCE
+            self.chosen[device.type] = chosen
         return self.chosen[device.type]
 
     @property
@@ -147,7 +148,7 @@ def quantize_module(
 
 def empty_module(module: nn.Module, scheme: Scheme, real: bool = True) -> QuantLinear | QuantConv2d:
     """What `quantize_module` gives, without data: its tensors are on the meta device, for stored ones to take their
-    place. real: as in `choose_kernel`, which is asked when the layer first runs.
+    place. real: with the kernel that `choose_kernel` names when the layer first runs, else with the simulation.
 
     Raises KernelError for a module that is neither nn.Linear nor nn.Conv2d, FormatError for `keep`.
     """

@@ -90,12 +90,11 @@ def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], 
     places, made = _places(components), {}
     for address, scheme in schemes.items():
         module = find_layer(components, address)
-        try:
-            if real:
-                check_somewhere(scheme, str(kind_of(module)), geometry_of(module))
-            made[id(module)] = empty_module(module, scheme, real)
-        except KernelError as error:
-            raise KernelError(f"{address}: {error}") from None
+        if real:
+            _check_somewhere(module, address, scheme)
+        else:
+            _kernel_for(module, address, scheme, False)
+        made[id(module)] = empty_module(module, scheme, real)
     for key, layer in made.items():
         for place in places[key]:
             setattr(place.parent, place.name, layer)
@@ -207,6 +206,13 @@ def _kernel_for(module: Any, address: str, scheme: Scheme, real: bool) -> Kernel
     if reason:
         raise KernelError(f"{address}: {scheme} cannot be simulated: {reason}; give it another scheme")
     return REFERENCE
+
+
+def _check_somewhere(module: Any, address: str, scheme: Scheme) -> None:
+    try:
+        check_somewhere(scheme, str(kind_of(module)), geometry_of(module))
+    except KernelError as error:
+        raise KernelError(f"{address}: {error}") from None
 
 
 def _places(components: Mapping[str, nn.Module]) -> dict[int, tuple[Place, ...]]:

@@ -88,12 +88,12 @@ class BitPlanQuantizer(DiffusersQuantizer):
                 model.get_submodule(path).compute = torch.empty(0, dtype=torch.float32)
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
-        """Raises UserError where a packed layer would stay empty: diffusers only warns."""
-        gone = [key for key in missing_keys if key.rpartition(".")[0] in self.quantization_config.layers]
-        gone = [key for key in gone if not key.endswith(".bias")]
+        """Raises UserError where layers would stay empty: diffusers only warns."""
+        layers = self.quantization_config.layers
+        gone = sorted(key for key in missing_keys if self.pre_quantized or key.rpartition(".")[0] in layers)
         if gone:
-            raise UserError(f"the checkpoint lacks {len(gone)} tensors of packed layers, such as {gone[0]}; save the "
-                            f"pipeline again, or take the one the plan was made for")  # fmt: skip
+            raise UserError(f"the checkpoint lacks {len(gone)} tensors, such as {gone[0]}; save the pipeline again, or "
+                            f"take the one that the plan was made for")  # fmt: skip
         return missing_keys
 
     def maybe_update_state_dict(self, state_dict: dict[str, Any]) -> dict[str, Any]:

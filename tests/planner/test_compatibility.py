@@ -98,9 +98,18 @@ def test_save_pretrained_and_from_pretrained(packed: Any, folder: Path, picture:
 
 
 def test_a_process_without_bitplan_is_told(folder: Path) -> None:
-    code = f"from diffusers import DiffusionPipeline; DiffusionPipeline.from_pretrained({str(folder)!r})"
+    code = f"""
+from diffusers import UNet2DConditionModel
+try:
+    UNet2DConditionModel.from_pretrained({str(folder)!r}, subfolder="unet")
+except ValueError as error:
+    print(error)
+import planner
+print(type(UNet2DConditionModel.from_pretrained({str(folder)!r}, subfolder="unet").conv_in).__name__)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode and "Unknown quantization type, got bitplan" in done.stderr
+    told, kind = done.stdout.splitlines()
+    assert told.startswith("Unknown quantization type, got bitplan") and kind == "QuantConv2d"
 
 
 def test_shards_and_variants(packed: Any, picture: torch.Tensor, tmp_path: Path) -> None:
