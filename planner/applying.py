@@ -35,9 +35,6 @@ def apply_plan(
     if pipe in _APPLIED:
         raise UserError("this pipeline has a plan applied already; call planner.restore(pipe) first")
     parts = components(pipe, plan.model["components"])
-    packed = [name for name, part in parts.items() if is_marked(part)]
-    if packed:
-        raise UserError(f"the {packed[0]} of this pipeline was loaded with a plan; load the float pipeline for another")
     check_model(plan, parts, allow_mismatch)
     swapped = swap(parts, schemes_of(plan), scales_in(plan), kernels == "int", keep_originals)
     for name, part in parts.items():

@@ -59,6 +59,15 @@ class BitPlanQuantizer(DiffusersQuantizer):
     def is_compileable(self) -> bool:
         return True
 
+    def get_state_dict_and_metadata(
+        self, state_dict: dict[str, Any], safe_serialization: bool = False
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is saved. Raises UserError where an adapter is loaded: its layers would be saved under other names."""
+        if any(".base_layer." in key for key in state_dict):
+            raise UserError("a LoRA is loaded, which save_pretrained would mix into the packed layers; call "
+                            "save_lora_weights and unload_lora_weights first")  # fmt: skip
+        return state_dict, {}
+
     def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[str]) -> list[str]:
         """The keys that the files will have had once their weights are packed."""
         self.files = list(checkpoint_files)

@@ -215,6 +215,12 @@ def test_a_lora_acts_as_on_the_float_layer(lora: Path) -> None:
     torch.testing.assert_close(*deltas, atol=0.1 * float(deltas[1].abs().max()), rtol=0)
 
 
+def test_save_pretrained_with_a_lora(packed: Any, lora: Path, tmp_path: Path) -> None:
+    with_loras(packed, lora)
+    with pytest.raises(UserError, match="unload_lora_weights first"):
+        packed.save_pretrained(tmp_path)
+
+
 def test_fuse_lora(packed: Any, lora: Path) -> None:
     adapted = paint(with_loras(packed, lora))
     with pytest.raises(UserError, match="LoRA cannot be fused"):
@@ -373,7 +379,7 @@ def test_planner_restore(packed: Any, plan: Plan, picture: torch.Tensor, tmp_pat
 
 
 def test_planner_apply(packed: Any, plan: Plan) -> None:
-    with pytest.raises(UserError, match="was loaded with a plan"):
+    with pytest.raises(UserError, match="packed by a plan already"):
         planner.apply(packed, plan)
 
 
