@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from plans.kernels import KernelError
 
@@ -43,9 +43,11 @@ class _Wall(torch.autograd.Function):
         raise KernelError(_NO_GRADIENT)
 
 
-def refuse_backward(layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
-    """A forward hook: what would need a gradient through a kernel that has none raises KernelError in `backward`."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or out.requires_grad:
+def refuse_backward(layer: Any, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
+    """A forward hook: what would need a gradient through a layer that has none raises KernelError in `backward`."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return None
+    if layer.scheme.activation.bits == 16 and not layer.real:  # simulated, its input not rounded: plain torch
         return None
     source = next((x for x in args if isinstance(x, Tensor) and x.requires_grad), None)
     return None if source is None else _Wall.apply(out, source)

@@ -356,3 +356,14 @@ def test_a_checkpoint_that_lacks_a_key(tiny_folder: Path) -> None:
     assert checkpoint.read("conv_in.bias").shape == (32,)
     with pytest.raises(UserError, match="no conv_middle.weight"):
         checkpoint.read("conv_middle.weight")
+
+
+def test_the_embedded_pipeline(tmp_path: Path) -> None:
+    plan = plan_for(load_pipeline("scenes"), schemes=("w4g64ma8", "w8a8", "w8a16"))
+    applied = planner.apply(load_pipeline("scenes"), plan)
+    applied.save_pretrained(tmp_path)
+    expected = paint(applied)
+    for made in (load_applied("scenes", plan, "int", False), DiffusionPipeline.from_pretrained(tmp_path)):
+        assert torch.equal(paint(made), expected)
+        made.save_pretrained(tmp_path / "again")
+        assert torch.equal(paint(DiffusionPipeline.from_pretrained(tmp_path / "again")), expected)
