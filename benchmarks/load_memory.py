@@ -36,7 +36,7 @@ def prepare(folder: Path, channels: tuple[int, ...], scheme: str, shard: str) ->
 
     from planner.graph import architecture_fingerprint
     from planner.graph_trace import find_layers, fingerprint, survey
-    from planner.loading.plans import mark_applied
+    from planner.loading.by_plan import mark_applied
     from plans.plan import Plan, save_plan
     from plans.scheme import parse_scheme
     from plans.swap import swap
@@ -65,7 +65,7 @@ def load(folder: Path, way: str) -> None:
     from diffusers import UNet2DConditionModel
 
     import planner
-    import planner.loading.plans  # noqa: F401 - what loading imports is no part of its peak
+    import planner.loading.by_plan  # noqa: F401 - what loading imports is no part of its peak
 
     name, planned = WAYS[way]
     options: dict[str, Any] = {}

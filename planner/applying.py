@@ -11,8 +11,8 @@ from torch import nn
 from planner.errors import UserError
 from planner.graph import architecture_fingerprint
 from planner.graph_trace import find_layers, fingerprint, survey
+from planner.loading.by_plan import can_load_packed, check_packed, loading_config, mark_applied
 from planner.loading.marking import is_marked, unmark
-from planner.loading.plans import can_load_packed, check_packed, loading_config, mark_applied
 from planner.pipelines import components, load_pipeline, locate
 from plans.activations import ActivationScales
 from plans.plan import Plan, check_architecture, check_fingerprint, check_layers

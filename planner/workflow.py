@@ -192,7 +192,7 @@ def config(
 
     The result is that of `apply` on the float32 pipeline, to the bit; kernels, allow_mismatch: as there.
     """
-    from planner.loading.plans import loading_config
+    from planner.loading.by_plan import loading_config
 
     arguments.check_kernels(kernels)
     return loading_config(arguments.plan_in(plan), component, kernels, allow_mismatch)

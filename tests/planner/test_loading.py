@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 import sys
 import weakref
 from dataclasses import replace
@@ -349,6 +350,24 @@ def test_registering_is_idempotent_and_other_methods_stay() -> None:
     register()
     assert before == auto.AUTO_QUANTIZER_MAPPING and {"bitplan", "torchao"} <= set(before)
     assert "transformers.quantizers.auto" in sys.modules
+
+
+@pytest.mark.parametrize("first", ["transformers", "planner"])
+def test_registered_in_any_order(first: str) -> None:
+    """Diffusers first is a test of test_compatibility.py."""
+    code = f"""
+import sys
+if {first!r} == "transformers":
+    import transformers.quantizers.auto
+import planner
+assert "diffusers" not in sys.modules and ("torch" in sys.modules) == ({first!r} == "transformers")
+from transformers.quantizers import auto
+assert "bitplan" in auto.AUTO_QUANTIZER_MAPPING and "diffusers" not in sys.modules
+from diffusers.quantizers import auto
+assert "bitplan" in auto.AUTO_QUANTIZER_MAPPING
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_checkpoint_that_lacks_a_key(tiny_folder: Path) -> None:

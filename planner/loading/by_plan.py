@@ -40,7 +40,10 @@ def loading_config(
 
 def can_load_packed(plan: Plan, folder: str) -> bool:
     """Whether all that the plan packs is of diffusers in this pipeline; folder: or hub id."""
-    index = DiffusionPipeline.load_config(folder)
+    try:
+        index = DiffusionPipeline.load_config(folder)
+    except Exception:  # whatever it is, loading the pipeline says it better
+        return False
     return all((index.get(name) or [None])[0] == "diffusers" for name in plan.model["components"])
 
 
