@@ -13,7 +13,7 @@ from planner.graph import architecture_fingerprint
 from planner.graph_trace import find_layers, fingerprint, survey
 from planner.loading.by_plan import can_load_packed, check_packed, loading_config, mark_applied
 from planner.loading.marking import is_marked, unmark
-from planner.pipelines import components, load_pipeline, locate
+from planner.pipelines import float_components, load_pipeline, locate
 from plans.activations import ActivationScales
 from plans.plan import Plan, check_architecture, check_fingerprint, check_layers
 from plans.scheme import Scheme, parse_scheme
@@ -34,7 +34,7 @@ def apply_plan(
     """
     if pipe in _APPLIED:
         raise UserError("this pipeline has a plan applied already; call planner.restore(pipe) first")
-    parts = components(pipe, plan.model["components"])
+    parts = float_components(pipe, plan.model["components"])
     check_model(plan, parts, allow_mismatch)
     swapped = swap(parts, schemes_of(plan), scales_in(plan), kernels == "int", keep_originals)
     for name, part in parts.items():

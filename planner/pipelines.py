@@ -102,16 +102,21 @@ def _normalisation(place: str) -> tuple[list[float], list[float]]:
 
 
 def components(pipe: Any, names: Sequence[str] = ()) -> dict[str, nn.Module]:
-    """The modules to plan: those named, or the denoiser. Raises UserError naming what the pipeline has, and for modules
-    that a plan has packed."""
+    """The modules to plan: those named, or the denoiser. Raises UserError naming what the pipeline has."""
     modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
     wanted = tuple(names) or tuple(name for name in DENOISERS if name in modules)[:1]
     missing = [name for name in wanted if name not in modules]
     if missing or not wanted:
         raise UserError(f"the pipeline has no component {', '.join(missing) or DENOISERS}; it has {', '.join(modules)}")
-    if packed := [name for name in wanted if is_marked(modules[name])]:
-        raise UserError(f"the {packed[0]} of this pipeline is packed by a plan already; load the float pipeline")
     return {name: modules[name] for name in wanted}
+
+
+def float_components(pipe: Any, names: Sequence[str] = ()) -> dict[str, nn.Module]:
+    """The same, of a float pipeline. Raises UserError for one that has been packed."""
+    parts = components(pipe, names)
+    if packed := [name for name, part in parts.items() if is_marked(part)]:
+        raise UserError(f"the {packed[0]} of this pipeline is packed by a plan already; load the float pipeline")
+    return parts
 
 
 def generate(pipe: Any, prompts: Sequence[str], generation: Generation, batch: int = 16) -> torch.Tensor:

@@ -240,8 +240,7 @@ def evaluate(
 
     from planner import evaluating, report
     from planner.applying import check_model
-    from planner.pipelines import components as components_of
-    from planner.pipelines import load_encoder, load_pipeline
+    from planner.pipelines import float_components, load_encoder, load_pipeline
 
     arguments.check_kernels(kernels)
     loaded = arguments.plans_in(plans)
@@ -249,7 +248,7 @@ def evaluate(
     generation = arguments.generation_of(pipeline, steps, guidance, seed)
     chosen = arguments.prompts_of(prompts, lambda: arguments.held_out(pipeline, count))
     pipe, encoder = load_pipeline(pipeline), load_encoder(pipeline, clip)
-    parts = components_of(pipe, next(iter(loaded.values())).model["components"])
+    parts = float_components(pipe, next(iter(loaded.values())).model["components"])
     for plan in loaded.values():
         check_model(plan, parts, allow_mismatch)
     bench = evaluating.build_bench(pipe, parts, list(plan.schemes), encoder, chosen, generation)

@@ -115,6 +115,10 @@ print(type(UNet2DConditionModel.from_pretrained({str(folder)!r}, subfolder="unet
 def test_shards_and_variants(packed: Any, picture: torch.Tensor, tmp_path: Path) -> None:
     packed.save_pretrained(tmp_path, max_shard_size="100KB", variant="int")
     assert len(list((tmp_path / "unet").glob("*.safetensors"))) > 4
+    again = DiffusionPipeline.from_pretrained(tmp_path, variant="int")
+    assert torch.equal(paint(again), picture)
+    again.save_pretrained(tmp_path, max_shard_size="100KB", variant="int")  # over the files that it is mapped from
+    assert torch.equal(paint(again), picture)
     assert torch.equal(paint(DiffusionPipeline.from_pretrained(tmp_path, variant="int")), picture)
 
 
@@ -378,9 +382,11 @@ def test_planner_restore(packed: Any, plan: Plan, picture: torch.Tensor, tmp_pat
     pipe.unet.fuse_qkv_projections()
 
 
-def test_planner_apply(packed: Any, plan: Plan) -> None:
+def test_planner_apply(packed: Any, plan: Plan, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="packed by a plan already"):
         planner.apply(packed, plan)
+    with pytest.raises(UserError, match="packed by a plan already"):
+        planner.profile(str(folder), tmp_path / "x.profile", clip=str(tiny.save_clip(tmp_path)), **tiny.SETTINGS)
 
 
 def test_the_table_has_a_row_for_each_test() -> None:
