@@ -5,19 +5,24 @@
     planner.solve("scenes.profile", "p.plan.yaml", memory="30%")
     pipe = planner.apply(pipe, "p.plan.yaml")        # the same diffusers pipeline, its layers swapped
     pipe = planner.restore(pipe)
+    DiffusionPipeline.from_pretrained(hub_id, quantization_config=planner.config("p.plan.yaml"))
 
-The verbs are those of `planner.workflow`; they are imported when first used, so that importing this costs nothing.
+Once this is imported, `from_pretrained` also loads what `save_pretrained` wrote of a pipeline with a plan. The verbs
+are those of `planner.workflow`; they are imported when first used, so that importing this costs nothing.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from planner.loading import register
+
 __all__ = [
-    "apply", "doctor", "evaluate", "export", "frontier", "import_profile", "inspect", "merge", "paint", "predict",
-    "profile", "restore", "solve", "verify", "why",
+    "apply", "bench", "config", "doctor", "evaluate", "export", "frontier", "import_profile", "inspect", "merge",
+    "paint", "predict", "profile", "restore", "solve", "verify", "why",
 ]  # fmt: skip
 __version__ = "0.1.0"
+register()
 
 
 def __getattr__(name: str) -> Any:

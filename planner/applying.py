@@ -8,10 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from planner.arguments import dtype_of
 from planner.errors import UserError
 from planner.graph import architecture_fingerprint
 from planner.graph_trace import find_layers, fingerprint, survey
-from planner.pipelines import components
+from planner.loading.by_plan import can_load_packed, check_packed, loading_config, mark_applied
+from planner.loading.marking import is_marked, unmark
+from planner.pipelines import float_components, load_pipeline, locate
 from plans.activations import ActivationScales
 from plans.plan import Plan, check_architecture, check_fingerprint, check_layers
 from plans.scheme import Scheme, parse_scheme
@@ -32,19 +35,42 @@ def apply_plan(
     """
     if pipe in _APPLIED:
         raise UserError("this pipeline has a plan applied already; call planner.restore(pipe) first")
-    parts = components(pipe, plan.model["components"])
+    parts = float_components(pipe, plan.model["components"])
     check_model(plan, parts, allow_mismatch)
     swapped = swap(parts, schemes_of(plan), scales_in(plan), kernels == "int", keep_originals)
+    for name, part in parts.items():
+        mark_applied(plan, name, part, kernels)
     _APPLIED[pipe] = swapped
     return swapped
+
+
+def load_applied(pipeline: str, plan: Plan, kernels: str, allow_mismatch: bool) -> Any:
+    """The pipeline named `pipeline` with the plan in it for good. Raises as `apply_plan` and `load_pipeline`.
+
+    With real kernels each weight is packed as it is read, and no more memory is needed than the packed pipeline takes.
+    """
+    if kernels == "int" and can_load_packed(plan, locate(pipeline)):
+        config = loading_config(plan, None, kernels, allow_mismatch)
+        pipe = load_pipeline(pipeline, dtype_of([plan]), config)
+        check_packed(pipe, config)
+        return pipe
+    pipe = load_pipeline(pipeline, dtype_of([plan]))
+    apply_plan(pipe, plan, kernels, allow_mismatch, keep_originals=False)
+    return pipe
 
 
 def restore_pipeline(pipe: Any) -> None:
     """Put the float layers back. Raises UserError when nothing is applied, SwapError when they were not kept."""
     if pipe not in _APPLIED:
+        if any(is_marked(part) for part in pipe.components.values()):
+            raise UserError("this pipeline was loaded, or copied, with its plan: its float weights were never here; "
+                            "load the float pipeline")  # fmt: skip
         raise UserError("no plan is applied to this pipeline; there is nothing to restore")
     undo(_APPLIED[pipe])
     del _APPLIED[pipe]
+    for part in pipe.components.values():
+        if is_marked(part):
+            unmark(part)
 
 
 def check_model(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: bool) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from plans.plan import Plan
 
 KERNELS = ("int", "fake")
+BASELINES = ("float32", "bfloat16", "float16")  # that plans are timed against
 FLOAT32 = "float32"
 DTYPES = (FLOAT32, "bfloat16")  # of pipelines; the gradients of float16 would leave its range
 CHECKS = 16
@@ -62,6 +63,16 @@ def check_dtype(name: str, runs: bool) -> None:
             f"a run in {name} shows the rounding of all layers, not what one scheme did; there, profile by probes with "
             f"neither --checks nor --time, or use --dtype {FLOAT32}"
         )
+
+
+def check_bench(against: Sequence[str], pairs: int, out: PathLike | None) -> None:
+    """Raises UserError for baselines that are none, for no pairs, and for a folder that is not there."""
+    if unknown := [name for name in against if name not in BASELINES]:
+        raise UserError(f"there is no baseline {unknown[0]!r}; choose from {', '.join(BASELINES)}")
+    if not against or pairs < 1:
+        raise UserError(f"{pairs} pairs against {len(against)} baselines time nothing; ask for at least 1 of each")
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise UserError(f"the folder of {out} does not exist; make it, or choose another --out")
 
 
 def checks_of(asked: int | None, dtype: str) -> int:

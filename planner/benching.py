@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -121,6 +123,11 @@ def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) 
         "threads": torch.get_num_threads(), "processor": platform.processor() or platform.machine(),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }  # fmt: skip
+
+
+def write_timings(found: Timings, path: Path) -> None:
+    """As JSON."""
+    path.write_text(json.dumps({"about": found.about, "rows": [asdict(row) for row in found.rows]}, indent=1) + "\n")
 
 
 def to_text(found: Timings) -> str:

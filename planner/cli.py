@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from planner import cli_solve
-from planner.arguments import DTYPES
+from planner.arguments import BASELINES, DTYPES
 from planner.cli_options import FILE, KERNELS, MISMATCH, THREADS, generation, guarded, set_threads
 from planner.engines import ENGINES
 from planner.methods import METHODS
@@ -99,6 +99,27 @@ def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | N
 
     click.echo(report.to_markdown(workflow.evaluate(plans, pipeline, out, **rest)))
     click.echo(f"wrote {out}/report.md, {out}/report.json and {out}/images.png")
+
+
+@main.command()
+@click.argument("plan", type=FILE)
+@click.argument("pipeline")
+@click.option("--out", type=FILE, help="A JSON file.")
+@click.option("--pairs", type=click.IntRange(1), default=11, show_default=True, help="Calls of each variant, in turn.")
+@click.option("--against", default=",".join(BASELINES), show_default=True, help="Comma-separated float types.")
+@click.option("--compiled", is_flag=True, help="Also everything by torch.compile, which takes minutes.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Prompts a call.")
+@click.option("--guidance", type=float, help="Guidance scale [the pipeline's default].")
+@MISMATCH
+@THREADS
+@guarded
+def bench(plan: Path, pipeline: str, against: str, threads: int | None, **rest: Any) -> None:
+    """Time one denoiser call of PIPELINE with the plan's kernels and without."""
+    set_threads(threads)
+    from planner import benching, workflow
+
+    found = workflow.bench(plan, pipeline, against=tuple(filter(None, against.split(","))), **rest)
+    click.echo(benching.to_text(found))
 
 
 @main.command()

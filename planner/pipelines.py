@@ -16,7 +16,13 @@ from transformers import AutoTokenizer, CLIPModel
 
 from planner.arguments import FLOAT32
 from planner.errors import UserError
+from planner.graph import GraphError
+from planner.loading.marking import is_marked
 from planner.scenes import CLIP_FOLDER, PIPELINE_FOLDER
+from plans.activations import ActivationError
+from plans.formats import FormatError
+from plans.kernels import KernelError
+from plans.plan import PlanError
 from sensitivity.metrics import Encoder, clip_encoder
 from sensitivity.unroll import mapped
 
@@ -33,6 +39,8 @@ class Generation:
     guidance: float | None = None
     seed: int = 0
 
+
+REFUSALS = (UserError, PlanError, GraphError, KernelError, FormatError, ActivationError)  # of ours: one line each
 
 DEFAULTS = {SCENES: Generation(steps=8, guidance=2.5)}
 FALLBACK = Generation(steps=20)
@@ -51,12 +59,16 @@ def locate(name: str) -> str:
     return name
 
 
-def load_pipeline(name: str, dtype: str = FLOAT32) -> Any:
-    """The pipeline `name`: `scenes`, a local folder or a hub id. Raises UserError when it cannot be loaded."""
+def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> Any:
+    """The pipeline `name`: `scenes`, a local folder or a hub id; quantization: what `planner.config` gives.
+
+    Raises UserError when it cannot be loaded; what the quantization refuses, as it does.
+    """
+    options = {} if quantization is None else {"quantization_config": quantization}
     try:
         with _quiet():
-            pipe = DiffusionPipeline.from_pretrained(locate(name), torch_dtype=getattr(torch, dtype))
-    except UserError:
+            pipe = DiffusionPipeline.from_pretrained(locate(name), torch_dtype=getattr(torch, dtype), **options)
+    except REFUSALS:
         raise
     except Exception as error:  # whatever a hub, a file or a config throws is bad input to us
         reason = " ".join(str(error).split())[:200]
@@ -98,6 +110,14 @@ def components(pipe: Any, names: Sequence[str] = ()) -> dict[str, nn.Module]:
     if missing or not wanted:
         raise UserError(f"the pipeline has no component {', '.join(missing) or DENOISERS}; it has {', '.join(modules)}")
     return {name: modules[name] for name in wanted}
+
+
+def float_components(pipe: Any, names: Sequence[str] = ()) -> dict[str, nn.Module]:
+    """The same, of a float pipeline. Raises UserError for one that has been packed."""
+    parts = components(pipe, names)
+    if packed := [name for name, part in parts.items() if is_marked(part)]:
+        raise UserError(f"the {packed[0]} of this pipeline is packed by a plan already; load the float pipeline")
+    return parts
 
 
 def generate(pipe: Any, prompts: Sequence[str], generation: Generation, batch: int = 16) -> torch.Tensor:

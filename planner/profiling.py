@@ -25,7 +25,7 @@ from planner.graph_trace import fingerprint, trace
 from planner.measuring import Plant, by_probes, exhaustively
 from planner.methods import method_named
 from planner.methods.base import share_of
-from planner.pipelines import Generation, components, generate
+from planner.pipelines import Generation, float_components, generate
 from planner.space import Candidate, candidates, parse_schemes
 from planner.station import Context, Settings, set_up
 from planner.store import Profile
@@ -74,7 +74,7 @@ class Subject:
 
 def examine(pipe: Any, prompts: Sequence[str], generation: Generation, names: Sequence[str] = ()) -> Subject:
     """Trace the pipeline on its first prompt. The counts of the graph are those of one image."""
-    parts = components(pipe, names)
+    parts = float_components(pipe, names)
     graph = trace(parts, lambda: generate(pipe, prompts[:1], generation))
     return Subject(pipe, parts, graph, fingerprint(parts, graph))
 

@@ -10,7 +10,7 @@ from planner.applying import check_model
 from planner.arguments import dtype_of
 from planner.candidates import Losses
 from planner.evaluating import build_bench, losses_of
-from planner.pipelines import Generation, components, load_encoder, load_pipeline
+from planner.pipelines import Generation, float_components, load_encoder, load_pipeline
 from plans.plan import Plan
 
 SEED = 1000  # of the first prompt's noise, as in `evaluate`
@@ -25,7 +25,7 @@ def measurer(plans: Sequence[Plan], pipeline: str, prompts: Sequence[str], clip:
     """
     first = plans[0]
     pipe, encoder = load_pipeline(pipeline, dtype_of(plans)), load_encoder(pipeline, clip)
-    parts = components(pipe, first.model["components"])
+    parts = float_components(pipe, first.model["components"])
     check_model(first, parts, allow_mismatch=False)
     generation = Generation(first.calibration["steps"], first.calibration["guidance"], SEED)
     bench = build_bench(pipe, parts, list(first.schemes), encoder, prompts, generation)

@@ -3,8 +3,9 @@
 pipeline -> layer graph -> calibration -> costs and sensitivities -> X.profile        profile
 X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve, frontier
 P.plan.yaml + X.profile -> does it hold, why is it so, what does it do as a whole     verify, why, predict
-P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore
+P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore, config
 P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                evaluate
+P.plan.yaml + pipeline -> milliseconds of a denoiser call                             bench
 P.plan.yaml + the model's shapes -> another tool's configuration                      export
 """
 
@@ -12,16 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from planner import arguments
 from planner.arguments import KERNELS as KERNELS
 from planner.arguments import PathLike
+from planner.running import apply as apply
+from planner.running import bench as bench
+from planner.running import config as config
+from planner.running import evaluate as evaluate
+from planner.running import paint as paint
+from planner.running import restore as restore
 
 if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs no torch
     from planner.explaining import Why
     from planner.predicting import Prediction
-    from planner.report import Evaluation
     from planner.sweeping import Frontier
     from planner.targets.base import Export
     from planner.verifying import Verdict
@@ -170,83 +176,6 @@ def why(
 
     with open_profile(profile) as store:
         return explaining.explain_layer(arguments.plan_in(plan), store, layer, Effort(time_limit, gap, backend))
-
-
-def apply(
-    pipe: Any, plan: Plan | PathLike, *, kernels: str = "int", allow_mismatch: bool = False, keep_originals: bool = True
-) -> Any:
-    """The same diffusers pipeline object with its layers swapped as the plan says; `restore` undoes it.
-
-    keep_originals=False frees each float weight as it goes, and with it the way back.
-    """
-    from planner.applying import apply_plan
-
-    arguments.check_kernels(kernels)
-    apply_plan(pipe, arguments.plan_in(plan), kernels, allow_mismatch, keep_originals)
-    return pipe
-
-
-def restore(pipe: Any) -> Any:
-    """The same pipeline object with its float layers back."""
-    from planner.applying import restore_pipeline
-
-    restore_pipeline(pipe)
-    return pipe
-
-
-def paint(
-    plan: Plan | PathLike | None, pipeline: str, prompt: Sequence[str], out: PathLike, *, kernels: str = "int",
-    allow_mismatch: bool = False, steps: int | None = None, guidance: float | None = None, seed: int = 0,
-) -> list[Path]:  # fmt: skip
-    """Load the pipeline, apply the plan for good, and write one picture a prompt: `out`, or `out` with -1, -2, ..."""
-    from planner.grid import check_picture, to_picture
-    from planner.pipelines import generate, load_pipeline
-
-    generation = arguments.generation_of(pipeline, steps, guidance, seed)
-    check_picture(Path(out))
-    loaded = None if plan is None else arguments.plan_in(plan)
-    pipe = load_pipeline(pipeline, arguments.dtype_of([loaded] if loaded else []))
-    if loaded:
-        apply(pipe, loaded, kernels=kernels, allow_mismatch=allow_mismatch, keep_originals=False)
-    images = generate(pipe, list(prompt), generation)
-    out = Path(out)
-    paths = [out if len(images) == 1 else out.with_stem(f"{out.stem}-{i + 1}") for i in range(len(images))]
-    for image, path in zip(images, paths, strict=True):
-        to_picture(image).save(path)
-    return paths
-
-
-def evaluate(
-    plans: Sequence[PathLike], pipeline: str, out: PathLike, *,
-    prompts: PathLike | Sequence[str] | None = None, count: int = 64, kernels: str = "int", blocks: bool = True,
-    allow_mismatch: bool = False, clip: str | None = None, steps: int | None = None, guidance: float | None = None,
-    seed: int = 1000,
-) -> Evaluation:  # fmt: skip
-    """Predicted beside measured for each plan, on held-out prompts, into `report.md`, `.json` and `images.png` of the
-    folder `out`. blocks: also each block's layers alone."""
-    from tqdm import tqdm
-
-    from planner import evaluating, report
-    from planner.applying import check_model
-    from planner.pipelines import components as components_of
-    from planner.pipelines import load_encoder, load_pipeline
-
-    arguments.check_kernels(kernels)
-    loaded = arguments.plans_in(plans)
-    report.make_folder(Path(out))
-    generation = arguments.generation_of(pipeline, steps, guidance, seed)
-    chosen = arguments.prompts_of(prompts, lambda: arguments.held_out(pipeline, count))
-    pipe, encoder = load_pipeline(pipeline, arguments.dtype_of(loaded.values())), load_encoder(pipeline, clip)
-    parts = components_of(pipe, next(iter(loaded.values())).model["components"])
-    for plan in loaded.values():
-        check_model(plan, parts, allow_mismatch)
-    bench = evaluating.build_bench(pipe, parts, list(plan.schemes), encoder, chosen, generation)
-    results = [evaluating.evaluate_full(bench)]
-    results += [evaluating.evaluate_plan(bench, plan, kernels, name) for name, plan in tqdm(loaded.items(), "plans")]
-    rows = {name: evaluating.block_rows(bench, plan, kernels) for name, plan in loaded.items()} if blocks else {}
-    found = report.Evaluation(results, loaded, rows, evaluating.conditions(pipeline, chosen, generation, kernels))
-    report.write_report(found, Path(out))
-    return found
 
 
 def merge(profiles: Sequence[PathLike], out: PathLike, *, costs: PathLike | None = None) -> Path:

@@ -2,6 +2,8 @@
 
 They are subclasses of the float modules, so that code which looks for those finds them. Their tensors are buffers:
 `codes`, `scale`, `zero` (affine only) and `input_range` (static activations only); the bias stays a parameter.
+A layer may lie on any device, also on one where nothing runs its scheme, and runs with the kernel of the device where
+its codes are just then: offloading moves tensors past `.to`, so that only then it is known.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from plans.activations import ActivationError, ActivationScales
-from plans.formats import Packed, dequantize, quantize
-from plans.kernels import Kernel, KernelError, geometry_of
+from plans.formats import Packed, dequantize, empty, quantize
+from plans.guards import guarded, refuse_backward
+from plans.kernels import REFERENCE, Kernel, KernelError, choose_kernel, geometry_of
 from plans.scheme import Scheme
 
 WEIGHT_BUFFERS = ("codes", "scale", "zero")
@@ -24,7 +27,7 @@ _CONV_ATTRIBUTES = ("in_channels", "out_channels", "kernel_size", "stride", "pad
 
 
 class _Packed(nn.Module):
-    """What both layers share; made by `quantize_module` only."""
+    """What both layers share; made by `quantize_module` and `empty_module` only."""
 
     codes: Tensor
     scale: Tensor | None
@@ -32,20 +35,42 @@ class _Packed(nn.Module):
     input_range: Tensor | None
     compute: Tensor
     bias: nn.Parameter | None
+    scales: ActivationScales | None  # of static activations, as numbers: a compiler cannot read them from a tensor
+    chosen: dict[str, Kernel]  # by type of device; filled as the layer comes to run there
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        # what meets a layer may make others of its type, as LoRA does of a convolution: those are float ones
+        float_layer = nn.Linear if issubclass(cls, nn.Linear) else nn.Conv2d
+        return float_layer(*args, **kwargs) if args or kwargs else object.__new__(cls)
 
     def _fill(
-        self, module: nn.Linear | nn.Conv2d, scheme: Scheme, kernel: Kernel, scales: ActivationScales | None
+        self, module: nn.Linear | nn.Conv2d, packed: Packed, scheme: Scheme, input_range: Tensor | None, real: bool
     ) -> None:
         nn.Module.__init__(self)
-        packed = quantize(module.weight, scheme.weight)
-        self.shape, self.scheme, self.kernel = packed.shape, scheme, kernel
+        for name in _LINEAR_ATTRIBUTES if isinstance(self, nn.Linear) else _CONV_ATTRIBUTES:
+            setattr(self, name, getattr(module, name))
+        self.shape, self.scheme, self.geometry = packed.shape, scheme, geometry_of(module)
+        self.real, self.chosen = real, {}
         for name in WEIGHT_BUFFERS:
             self.register_buffer(name, getattr(packed, name))
-        self.register_buffer("input_range", _range_tensor(scheme, scales, packed.codes.device))
+        self.register_buffer("input_range", input_range)
+        self.read_ranges()
         # empty; `.to(dtype)` reaches it as it does any float tensor, so it says in which type the layer computes
-        self.register_buffer("compute", module.weight.new_empty(0), persistent=False)
+        device = "cpu" if packed.codes.is_meta else packed.codes.device
+        self.register_buffer("compute", torch.empty(0, dtype=module.weight.dtype, device=device), persistent=False)
         self.register_parameter("bias", module.bias)
+        self.register_forward_hook(refuse_backward)
         self.train(module.training)
+
+    @property
+    def kernel(self) -> Kernel:
+        """What runs this layer on the device where its codes are. Raises KernelError where nothing does."""
+        device = self.codes.device
+        if device.type not in self.chosen:
+            kind = "conv2d" if isinstance(self, nn.Conv2d) else "linear"
+            chosen = choose_kernel(self.scheme, kind, device, True, self.geometry) if self.real else REFERENCE
+            self.chosen[device.type] = chosen
+        return self.chosen[device.type]
 
     @property
     def packed(self) -> Packed:
@@ -54,13 +79,17 @@ class _Packed(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weight that the codes stand for, in the type of the layer; made anew at each read, and read-only."""
-        return dequantize(self.packed).to(self.compute.dtype)
+        """The weight that the codes stand for, in the type of the layer; made anew at each read, and refuses writes."""
+        return guarded(dequantize(self.packed).to(self.compute.dtype))
 
-    @property
-    def scales(self) -> ActivationScales | None:
-        """The calibrated ranges of static activations."""
-        return None if self.input_range is None else ActivationScales(*self.input_range.tolist())
+    def read_ranges(self) -> None:
+        """Takes the numbers out of `input_range`: whoever writes into that calls this."""
+        given = self.input_range is not None and not self.input_range.is_meta
+        self.scales = ActivationScales(*self.input_range.tolist()) if given else None
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.read_ranges()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         # casts of the model to another float type must reach neither fp8 codes nor float32 scales
@@ -75,16 +104,12 @@ class _Packed(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, scheme={self.scheme}, kernel={self.kernel.name}"
+        kernel = self.chosen.get(self.codes.device.type)
+        return f"{super().extra_repr()}, scheme={self.scheme}, kernel={kernel.name if kernel else None}"
 
 
 class QuantLinear(_Packed, nn.Linear):
     """nn.Linear with packed weights: (..., in_features) of any float type to (..., out_features) of the same."""
-
-    def __init__(self, module: nn.Linear, scheme: Scheme, kernel: Kernel, scales: ActivationScales | None) -> None:
-        self._fill(module, scheme, kernel, scales)
-        for name in _LINEAR_ATTRIBUTES:
-            setattr(self, name, getattr(module, name))
 
     def forward(self, input: Tensor) -> Tensor:
         return self.kernel.run(input, self.packed, self.scheme, self.bias, self.scales, None)
@@ -92,12 +117,6 @@ class QuantLinear(_Packed, nn.Linear):
 
 class QuantConv2d(_Packed, nn.Conv2d):
     """nn.Conv2d with packed weights: (N, C, H, W) or (C, H, W) of any float type to the same type."""
-
-    def __init__(self, module: nn.Conv2d, scheme: Scheme, kernel: Kernel, scales: ActivationScales | None) -> None:
-        self._fill(module, scheme, kernel, scales)
-        for name in _CONV_ATTRIBUTES:
-            setattr(self, name, getattr(module, name))
-        self.geometry = geometry_of(module)
 
     def forward(self, input: Tensor) -> Tensor:
         batch = input if input.dim() == 4 else input.unsqueeze(0)
@@ -123,14 +142,38 @@ def quantize_module(
     Raises KernelError where `kernel` does not run that layer, ActivationError where static activations lack a range,
     FormatError for weights that cannot be stored.
     """
-    kind = kind_of(module)
-    if kind is None:
-        raise KernelError(f"a {type(module).__name__} cannot be quantized; only nn.Linear and nn.Conv2d can")
+    kind = _kind(module)
     reason = kernel.supports(scheme, kind, module.weight.device, geometry_of(module))
     if reason:
         raise KernelError(f"{kernel.name} does not run {scheme} on this {kind} layer: {reason}")
-    made: Any = QuantLinear if kind == "linear" else QuantConv2d
-    return made(module, scheme, kernel, scales)
+    ranges = _range_tensor(scheme, scales, module.weight.device)
+    layer = _made(module, quantize(module.weight, scheme.weight), scheme, ranges, kernel.real)
+    layer.chosen[module.weight.device.type] = kernel
+    return layer
+
+
+def empty_module(module: nn.Module, scheme: Scheme, real: bool = True) -> QuantLinear | QuantConv2d:
+    """What `quantize_module` gives, without data: its tensors are on the meta device, for stored ones to take their
+    place. real: with the kernel that `choose_kernel` names when the layer first runs, else with the simulation.
+
+    Raises KernelError for a module that is neither nn.Linear nor nn.Conv2d, FormatError for `keep`.
+    """
+    count = scheme.activation.static + scheme.activation.first_token
+    ranges = torch.empty(count, dtype=torch.float32, device="meta") if count else None
+    return _made(module, empty(module.weight.shape, scheme.weight), scheme, ranges, real)
+
+
+def stored_names(scheme: Scheme) -> tuple[str, ...]:
+    """The names of a packed layer's tensors in its state dict, bias apart."""
+    zero = ("zero",) if scheme.weight.affine else ()
+    return ("codes", "scale", *zero, *(("input_range",) if scheme.activation.static else ()))
+
+
+def stored_tensors(weight: Tensor, scheme: Scheme, scales: ActivationScales | None = None) -> dict[str, Tensor]:
+    """Those tensors for a layer with `weight`. Raises as `quantize_module`."""
+    packed, ranges = quantize(weight, scheme.weight), _range_tensor(scheme, scales, weight.device)
+    held = {"codes": packed.codes, "scale": packed.scale, "zero": packed.zero, "input_range": ranges}
+    return {name: tensor for name, tensor in held.items() if tensor is not None}
 
 
 def weight_bytes(module: nn.Module) -> int:
@@ -141,6 +184,19 @@ def weight_bytes(module: nn.Module) -> int:
 def module_bytes(module: nn.Module) -> int:
     """Bytes of all parameters and buffers of a module, each tensor once, bias included."""
     return sum(tensor.nbytes for tensor in {*module.parameters(), *module.buffers()})
+
+
+def _kind(module: nn.Module) -> str:
+    kind = kind_of(module)
+    if kind is None:
+        raise KernelError(f"a {type(module).__name__} cannot be quantized; only nn.Linear and nn.Conv2d can")
+    return kind
+
+
+def _made(module: nn.Module, packed: Packed, scheme: Scheme, input_range: Tensor | None, real: bool) -> Any:
+    made: Any = object.__new__(QuantLinear if _kind(module) == "linear" else QuantConv2d)
+    made._fill(module, packed, scheme, input_range, real)
+    return made
 
 
 def _range_tensor(scheme: Scheme, scales: ActivationScales | None, device: torch.device) -> Tensor | None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from plans.activations import ActivationError, ActivationScales, as_rows, fake_quantize
 from plans.formats import FormatError, Packed, dequantize, quantize
-from plans.kernels import REFERENCE, Kernel, KernelError, choose_kernel, geometry_of
-from plans.modules import kind_of, quantize_module
+from plans.kernels import REFERENCE, Kernel, KernelError, check_somewhere, choose_kernel, geometry_of
+from plans.modules import empty_module, kind_of, quantize_module
 from plans.scheme import KEEP, ActivationFormat, Scheme, WeightFormat
 
 
@@ -79,6 +79,25 @@ def swap(
             raise type(error)(f"{address}: {error}") from error
         raise
     return Swap(tuple(done))
+
+
+def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool = True) -> None:
+    """As `swap`, for good and without data: puts packed layers on the meta device, for stored tensors to go into.
+
+    The layers may be on the meta device themselves. Raises SwapError for an unknown address, KernelError for a scheme
+    that no kernel runs on any device. If anything fails nothing is replaced.
+    """
+    places, made = _places(components), {}
+    for address, scheme in schemes.items():
+        module = find_layer(components, address)
+        if real:
+            _check_somewhere(module, address, scheme)
+        else:
+            _kernel_for(module, address, scheme, False)
+        made[id(module)] = empty_module(module, scheme, real)
+    for key, layer in made.items():
+        for place in places[key]:
+            setattr(place.parent, place.name, layer)
 
 
 def undo(swap: Swap) -> None:
@@ -187,6 +206,13 @@ def _kernel_for(module: Any, address: str, scheme: Scheme, real: bool) -> Kernel
     if reason:
         raise KernelError(f"{address}: {scheme} cannot be simulated: {reason}; give it another scheme")
     return REFERENCE
+
+
+def _check_somewhere(module: Any, address: str, scheme: Scheme) -> None:
+    try:
+        check_somewhere(scheme, str(kind_of(module)), geometry_of(module))
+    except KernelError as error:
+        raise KernelError(f"{address}: {error}") from None
 
 
 def _places(components: Mapping[str, nn.Module]) -> dict[int, tuple[Place, ...]]:

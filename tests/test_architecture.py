@@ -23,7 +23,8 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 40  # lines
 EXCEPTIONS: dict[str, str] = {}  # `file` or `file:function` -> why it may be longer
 PYTHON_NAMES = {"apply": "paint", "import": "import_profile"}  # verbs that are called otherwise in Python
 WITHOUT_TORCH = (
-    "planner", "planner.cli", "planner.workflow", "planner.errors", "planner.units", "planner.formulate",
+    "planner", "planner.cli", "planner.loading", "planner.workflow", "planner.errors", "planner.units",
+    "planner.formulate",
     "planner.solving", "planner.recording", "planner.verifying", "planner.explaining",
     "planner.sweeping", "planner.candidates", "planner.merging", "planner.engines", "planner.predicting",
     "planner.probing", "planner.checking",
@@ -109,7 +110,9 @@ def option(command: str, name: str) -> click.Option:
 def test_verbs_are_commands() -> None:
     import planner
 
-    assert {PYTHON_NAMES.get(name, name) for name in cli.main.commands} | {"apply", "restore"} == set(planner.__all__)
+    assert {PYTHON_NAMES.get(name, name) for name in cli.main.commands} | {
+        "apply", "config", "restore",
+    } == set(planner.__all__)  # fmt: skip
     for name in planner.__all__:
         assert getattr(planner, name) is getattr(workflow, name)
     with pytest.raises(AttributeError, match="nothing_like_it"):

@@ -18,8 +18,8 @@ from plans.formats.floating import FP8, KEPT
 from plans.formats.integer import INTEGER
 from plans.scheme import WeightFormat
 
-__all__ = ["FORMATS", "Format", "FormatError", "Grid", "Packed", "dequantize", "dequantize_rows", "grid_of", "on_grid",
-           "quantize", "row_blocks", "shaped", "stored_bytes", "unpack_rows"]  # fmt: skip
+__all__ = ["FORMATS", "Format", "FormatError", "Grid", "Packed", "dequantize", "dequantize_rows", "empty", "grid_of",
+           "on_grid", "quantize", "row_blocks", "shaped", "stored_bytes", "unpack_rows"]  # fmt: skip
 
 FORMATS: dict[str, Format] = {kind.name: kind for kind in (INTEGER, FP8, KEPT)}
 _BLOCK = 1 << 20
@@ -30,6 +30,14 @@ def quantize(weight: Tensor, fmt: WeightFormat) -> Packed:
     """Stores `weight` (outputs, inputs...) as `fmt` says. Raises FormatError on NaN, infinite or no weights."""
     codes, scale, zero = FORMATS[fmt.kind].quantize(_checked(weight), fmt)
     return Packed(codes, scale, zero, tuple(weight.shape), fmt)
+
+
+def empty(shape: Sequence[int], fmt: WeightFormat) -> Packed:
+    """What `quantize` gives a weight of `shape`, without data: on the meta device. Raises FormatError for `keep`."""
+    layout = FORMATS[fmt.kind].layout
+    if layout is None:
+        raise FormatError(f"`{fmt}` stores a weight as it comes; leave this layer as it is")
+    return Packed(*layout(shape[0], prod(shape[1:]), fmt), tuple(shape), fmt)
 
 
 def _checked(weight: Tensor) -> Tensor:

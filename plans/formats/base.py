@@ -66,6 +66,8 @@ class Format:
     on_grid: ((O, K) weight, grid) -> (O, K) float32, what dequantizing gives, to the bit
     unpack_rows: (packed, start, stop) -> (stop - start, K) int8 codes, or None where codes are no integers
     stored_bytes: (O, K, format, bytes per element of a kept weight) -> bytes
+    layout: (O, K, format) -> codes, scale, zero as tensors without data, on the meta device; None where a weight is
+    stored as it came
     """
 
     name: str
@@ -76,6 +78,7 @@ class Format:
     on_grid: Callable[[Tensor, Grid], Tensor]
     unpack_rows: Callable[[Packed, int, int], Tensor] | None
     stored_bytes: Callable[[int, int, WeightFormat, int], int]
+    layout: Callable[[int, int, WeightFormat], Parts] | None
 
 
 def flattened(weight: Tensor) -> Tensor:

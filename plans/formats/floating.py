@@ -40,6 +40,14 @@ def fp8_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: int) 
     return outputs * (inputs + 4)
 
 
+def layout_fp8(outputs: int, inputs: int, fmt: WeightFormat) -> Parts:
+    return (
+        torch.empty(outputs, inputs, dtype=torch.float8_e4m3fn, device="meta"),
+        torch.empty(outputs, 1, dtype=torch.float32, device="meta"),
+        None,
+    )
+
+
 def quantize_keep(weight: Tensor, fmt: WeightFormat) -> Parts:
     """The weight itself, not a copy."""
     return weight, None, None
@@ -64,6 +72,8 @@ def keep_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: int)
 
 FP8 = Format(
     "fp8", "e4m3 floats with a scale for each output channel", quantize_fp8, dequantize_fp8, grid_fp8, on_grid_fp8,
-    None, fp8_bytes,
+    None, fp8_bytes, layout_fp8,
 )  # fmt: skip
-KEPT = Format("keep", "the weight as it is", quantize_keep, dequantize_keep, grid_keep, on_grid_keep, None, keep_bytes)
+KEPT = Format(
+    "keep", "the weight as it is", quantize_keep, dequantize_keep, grid_keep, on_grid_keep, None, keep_bytes, None
+)  # fmt: skip

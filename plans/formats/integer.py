@@ -41,6 +41,13 @@ def quantize(weight: Tensor, fmt: WeightFormat) -> Parts:
     return codes, scale, zero if fmt.affine else None
 
 
+def layout(outputs: int, inputs: int, fmt: WeightFormat) -> Parts:
+    """As `quantize` gives, without data."""
+    codes = torch.empty(outputs, row_bytes(inputs, fmt.bits), dtype=torch.uint8, device="meta")
+    scale = torch.empty(outputs, group_count(inputs, fmt), dtype=torch.float32, device="meta")
+    return codes, scale, torch.empty_like(scale, dtype=torch.uint8) if fmt.affine else None
+
+
 def dequantize_rows(packed: Packed, start: int, stop: int) -> Tensor:
     """(rows, K) float32."""
     fmt = packed.format
@@ -172,5 +179,5 @@ def _per_input(values: Tensor, inputs: int, group: int | None) -> Tensor:
 
 INTEGER = Format(
     "int", "integers of 8 to 2 bits, packed; w = scale * (code - zero)", quantize, dequantize_rows, grid,
-    on_grid, unpack_rows, stored_bytes,
+    on_grid, unpack_rows, stored_bytes, layout,
 )  # fmt: skip

@@ -16,8 +16,8 @@ from plans.kernels.gpu_weight_only import GPU_WEIGHT_ONLY
 from plans.kernels.reference import REFERENCE
 from plans.scheme import Scheme
 
-__all__ = ["KERNELS", "REFERENCE", "Geometry", "Kernel", "KernelError", "available_kernels", "choose_kernel",
-           "geometry_of"]  # fmt: skip
+__all__ = ["KERNELS", "REFERENCE", "Geometry", "Kernel", "KernelError", "available_kernels", "check_somewhere",
+           "choose_kernel", "geometry_of"]  # fmt: skip
 
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel for kernel in (CPU_INT8, CPU_WEIGHT_ONLY, GPU_INT8, GPU_INT_MM, GPU_WEIGHT_ONLY, REFERENCE)
@@ -43,6 +43,16 @@ def choose_kernel(
     why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     advice = "take another scheme, or simulate with `--kernels fake`" if real_only else "take another scheme"
     raise KernelError(f"no kernel runs {scheme} on a {kind} layer on {device} ({why}); {advice}")
+
+
+def check_somewhere(scheme: Scheme, kind: str, geometry: Geometry | None = None) -> None:
+    """Raises KernelError with every reason if no real kernel runs `scheme` on a layer of `kind`, on whatever device."""
+    real = [kernel for kernel in KERNELS.values() if kernel.real]
+    reasons = {kernel.name: kernel.declines(scheme, geometry if kind == "conv2d" else None) for kernel in real}
+    if all(reasons.values()):
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise KernelError(f"no kernel runs {scheme} on a {kind} layer on any device ({why}); take another scheme, or "
+                          f"simulate with `--kernels fake`")  # fmt: skip
 
 
 def available_kernels(device: torch.device | str = "cpu") -> dict[str, str | None]:

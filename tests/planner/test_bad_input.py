@@ -63,6 +63,10 @@ class World:
     def sweeping(self, start: str, stop: str, *options: object) -> list[object]:
         return ["frontier", self.profile, "--from", start, "--to", stop, "--out", self.tmp / "new.json", *options]
 
+    def benching(self, plan: Path | None = None, **options: object) -> list[object]:
+        named = [part for name, value in options.items() for part in (f"--{name}", value)]
+        return ["bench", plan or self.plan, self.pipeline, *named]
+
     def applying(self, plan: Path | None = None, *options: object, pipeline: object = None) -> list[object]:
         where = ["--out", self.tmp / "x.png"] if "--out" not in options else []
         return ["apply", plan or self.plan, pipeline or self.pipeline, "--prompt", "a cat", "--steps", 1, *where,
@@ -172,6 +176,11 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("method unknown", BAD_INPUT, "'probes', 'exhaustive'", lambda w: w.profiling(method="fisher")),
     ("probes 0", BAD_INPUT, "x>=1", lambda w: w.profiling(probes=0)),
     ("checks -1", BAD_INPUT, "x>=0", lambda w: w.profiling(checks=-1)),
+    ("bench against nothing", BAD_INPUT, "at least 1", lambda w: w.benching(against=",")),
+    ("bench against int8", BAD_INPUT, "bfloat16, float16", lambda w: w.benching(against="int8")),
+    ("bench into nowhere", BAD_INPUT, "--out", lambda w: w.benching(out=w.tmp / "none" / "b.json")),
+    ("bench without pairs", BAD_INPUT, "x>=1", lambda w: w.benching(pairs=0)),
+    ("bench with a plan that is missing", BAD_INPUT, "check the path", lambda w: w.benching(w.tmp / "none.yaml")),
     ("checks in 16 bits", BAD_INPUT, "--dtype float32", lambda w: w.profiling(dtype="bfloat16", checks=2)),
     ("exhaustive in 16 bits", BAD_INPUT, "by probes", lambda w: w.profiling(dtype="bfloat16", method="exhaustive")),
     ("time in 16 bits", BAD_INPUT, "--dtype float32", lambda w: w.profiling(dtype="bfloat16", time="1m")),

@@ -8,14 +8,17 @@ import torch
 from torch import nn
 
 from plans.activations import ActivationError, ActivationScales
-from plans.formats import stored_bytes
+from plans.formats import FormatError, stored_bytes
 from plans.kernels import REFERENCE, KernelError, choose_kernel, geometry_of
 from plans.modules import (
     QuantConv2d,
     QuantLinear,
+    empty_module,
     kind_of,
     module_bytes,
     quantize_module,
+    stored_names,
+    stored_tensors,
     weight_bytes,
 )
 from plans.scheme import EXAMPLES, parse_scheme
@@ -122,3 +125,89 @@ def test_refusals():
         quantize_module(nn.Linear(4, 4), parse_scheme("w8a8t"), kernel)
     made = quantize_module(nn.Linear(4, 4), scheme, kernel)
     assert kind_of(made) is None
+
+
+@pytest.mark.parametrize(("text", "name"), CASES)
+def test_an_empty_layer_takes_what_was_stored(text, name):
+    layer, made, x = make(text, name)
+    hollow = empty_module(layer.to("meta"), made.scheme, made.kernel.real)
+    state = made.state_dict()
+    assert {key: (value.shape, value.dtype) for key, value in hollow.state_dict().items()} == {
+        key: (value.shape, value.dtype) for key, value in state.items()
+    }
+    assert all(value.is_meta for value in hollow.state_dict().values())
+    hollow.load_state_dict(state, assign=True)
+    assert torch.equal(hollow(x), made(x)) and hollow.kernel is made.kernel
+
+
+@pytest.mark.parametrize(("text", "name"), CASES)
+def test_what_is_stored_of_a_weight_is_what_the_layer_holds(text, name):
+    layer, made, _ = make(text, name)
+    stored = stored_tensors(layer.weight, made.scheme, RANGES)
+    held = {key: value for key, value in made.state_dict().items() if key != "bias"}
+    assert tuple(stored) == stored_names(made.scheme) and stored.keys() == held.keys()
+    for key, value in stored.items():
+        assert value.dtype == held[key].dtype and torch.equal(value.view(torch.uint8), held[key].view(torch.uint8))
+
+
+def test_keep_has_no_empty_layer():
+    with pytest.raises(FormatError, match="leave this layer as it is"):
+        empty_module(nn.Linear(4, 4), parse_scheme("keep"))
+    with pytest.raises(KernelError, match="only nn.Linear"):
+        empty_module(nn.LayerNorm(4), parse_scheme("w8a8"))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_others_of_its_type_are_float(name):
+    """LoRA makes the layers beside a convolution so."""
+    layer, made, x = make("w8a8", name)
+    arguments = (70, 9) if name == "linear" else (8, 3) if name == "nobias" else (5, 4, 3)
+    assert type(type(made)(*arguments, bias=False)) is type(layer)
+
+
+def test_a_layer_runs_where_its_codes_are(monkeypatch):
+    _, made, x = make("w8a8", "linear")
+    out = made(x)
+    asked = []
+
+    def choose(scheme, kind, device, real, geometry):
+        asked.append((str(scheme), kind, device.type, real))
+        return REFERENCE
+
+    monkeypatch.setattr("plans.modules.choose_kernel", choose)
+    made.to("meta")
+    assert made.kernel is made.kernel is REFERENCE and asked == [("w8a8", "linear", "meta", True)]
+    made._buffers["codes"] = torch.zeros(9, 70, dtype=torch.uint8)  # as offloading does, past `.to`
+    assert made.kernel.name == "cpu_int8" and len(asked) == 1
+    assert out.shape == (2, 3, 9)
+    _, simulated, _ = make("w4a4", "linear")
+    assert simulated.to("meta").kernel is REFERENCE and len(asked) == 1
+
+
+@pytest.mark.parametrize(("text", "real"), [("w8a8", True), ("w4a16", True), ("w4a4", False), ("w4a16", False)])
+def test_gradients_are_refused_where_they_are_asked_for(text, real):
+    layer, x = nn.Linear(70, 9), torch.randn(3, 70, requires_grad=True)
+    scheme = parse_scheme(text)
+    made = quantize_module(layer, scheme, choose_kernel(scheme, "linear") if real else REFERENCE)
+    out = made(x)
+    assert out.requires_grad
+    with torch.no_grad():
+        assert not made(x).requires_grad
+    if real or text == "w4a4":
+        with pytest.raises(KernelError, match="no gradient"):
+            out.sum().backward()
+    else:  # a simulation that rounds no input is plain torch
+        out.sum().backward()
+        torch.testing.assert_close(x.grad, made.weight.sum(0).expand(3, 70))
+
+
+def test_a_weight_refuses_writes_and_is_a_plain_tensor_otherwise():
+    _, made, _ = make("w8a8", "linear")
+    weight = made.weight
+    for write in (weight.mul_, weight.__iadd__, weight.copy_, lambda value: weight.__setitem__(0, value)):
+        with pytest.raises(KernelError, match="cannot be written to"):
+            write(torch.ones(()))
+    with pytest.raises(KernelError, match="cannot be written to"):
+        weight.data += 1
+    assert type(weight + 1) is type(weight.data) is torch.Tensor and weight.dtype == torch.float32
+    assert torch.equal(torch.zeros(9, 70).copy_(made.weight), made.weight)

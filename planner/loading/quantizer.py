@@ -1,0 +1,161 @@
+"""BitPlan as a quantizer of diffusers: packed layers are laid out without data, and filled from what is read.
+
+A component that was saved packed holds their tensors under their own names. Of a float one, each weight is quantized
+as its file is read, from the values in the file whatever `torch_dtype` says, so that the codes are those that
+`planner.apply` gives the float32 pipeline; the float weights are never there together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from diffusers.quantizers.base import DiffusersQuantizer
+from torch import Tensor
+
+from planner.arguments import dtype_of
+from planner.errors import UserError
+from planner.loading.config import BitPlanConfig
+from planner.loading.expected import Checkpoint, open_checkpoint
+from planner.loading.marking import mark
+from plans.activations import ActivationError
+from plans.formats import FormatError
+from plans.modules import stored_names, stored_tensors
+from plans.swap import lay_out
+
+
+class BitPlanQuantizer(DiffusersQuantizer):
+    """What diffusers calls while it loads and saves a component; `quantization_config` is a BitPlanConfig."""
+
+    use_keep_in_fp32_modules = True  # what a model's class wants in float32 stays so
+    quantization_config: BitPlanConfig
+
+    def __init__(self, quantization_config: BitPlanConfig, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        self.files: list[Any] | None = None
+        self.checkpoint: Checkpoint | None = None
+        if not self.pre_quantized and quantization_config.expected is None:
+            raise UserError("this config belongs to weights that are packed already; planner.config makes one for a "
+                            "float model")  # fmt: skip
+
+    def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
+        """Raises UserError for a device map with `disk`: what goes there is cast past us."""
+        if isinstance(device_map, dict) and "disk" in map(str, device_map.values()):
+            raise UserError("packed layers cannot be offloaded to disk; give max_memory, or use group offloading")
+
+    @property
+    def supports_parallel_loading(self) -> bool:
+        return self.pre_quantized  # float files are read one at a time, so that they need not fit together
+
+    @property
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+    @property
+    def is_compileable(self) -> bool:
+        return True
+
+    def get_state_dict_and_metadata(
+        self, state_dict: dict[str, Any], safe_serialization: bool = False
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is saved. Raises UserError where an adapter is loaded: its layers would be saved under other names."""
+        if any(".base_layer." in key for key in state_dict):
+            raise UserError("a LoRA is loaded, which save_pretrained would mix into the packed layers; call "
+                            "save_lora_weights and unload_lora_weights first")  # fmt: skip
+        return state_dict, {}
+
+    def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[str]) -> list[str]:
+        """The keys that the files will have had once their weights are packed."""
+        self.files = list(checkpoint_files)
+        if self.pre_quantized:
+            return loaded_keys
+        packed = {f"{path}.weight": stored_names(scheme) for path, scheme in self.quantization_config.layers.items()}
+        return [
+            f"{key.removesuffix('weight')}{name}" if key in packed else key
+            for key in loaded_keys
+            for name in packed.get(key, ("",))
+        ]
+
+    def _process_model_before_weight_loading(
+        self, model: Any, keep_in_fp32_modules: list[str] | None = None, **kwargs: Any
+    ) -> None:
+        config = self.quantization_config
+        if self.files is None:
+            raise UserError("a plan cannot be used with from_single_file; load the float pipeline, save_pretrained it "
+                            "and load that folder")  # fmt: skip
+        name = config.component
+        if not self.pre_quantized and config.expected is not None:
+            self.checkpoint = open_checkpoint(self.files, model, dtype_of([config.expected.plan]))
+            config.expected.meet(name, model, self.checkpoint)
+        lay_out({name: model}, {f"{name}.{path}": s for path, s in config.layers.items()}, config.kernels == "int")
+        for path in config.layers:
+            if set(path.split(".")) & set(keep_in_fp32_modules or ()):
+                model.get_submodule(path).compute = torch.empty(0, dtype=torch.float32)
+
+    def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
+        """Raises UserError where layers would stay empty: diffusers only warns."""
+        layers = self.quantization_config.layers
+        gone = sorted(key for key in missing_keys if self.pre_quantized or key.rpartition(".")[0] in layers)
+        if gone:
+            raise UserError(f"the checkpoint lacks {len(gone)} tensors, such as {gone[0]}; save the pipeline again, or "
+                            f"take the one that the plan was made for")  # fmt: skip
+        return missing_keys
+
+    def maybe_update_state_dict(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """One file's tensors, each planned weight replaced by what it is stored as."""
+        if self.checkpoint is not None:
+            for path in self.quantization_config.layers:
+                if state_dict.pop(f"{path}.weight", None) is not None:
+                    state_dict.update(self._quantized(path, self.checkpoint))
+        return state_dict
+
+    def _quantized(self, path: str, checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+        config = self.quantization_config
+        # not the tensor that was given: it is a view of the whole file, and what is touched of that stays in memory
+        weight = checkpoint.read(f"{path}.weight").float()
+        try:
+            found = stored_tensors(weight, config.layers[path], config.scales.get(path))
+        except (ActivationError, FormatError) as error:
+            raise type(error)(f"{config.component}.{path}: {error}") from error
+        return ((f"{path}.{name}", tensor) for name, tensor in found.items())
+
+    def check_if_quantized_param(self, model: Any, param_value: Tensor, param_name: str, *args: Any, **kw: Any) -> bool:
+        path, _, name = param_name.rpartition(".")
+        scheme = self.quantization_config.layers.get(path)
+        return scheme is not None and name in stored_names(scheme)
+
+    def check_quantized_param_shape(self, param_name: str, current: Any, loaded: Tensor) -> bool:
+        raise UserError(f"{param_name} has shape {tuple(loaded.shape)} in the checkpoint and {tuple(current.shape)} by "
+                        f"its config.json; save the pipeline again")  # fmt: skip
+
+    def create_quantized_param(
+        self,
+        model: Any,
+        param_value: Tensor,
+        param_name: str,
+        target_device: Any,
+        state_dict: Any,
+        *args: Any,
+        **kw: Any,
+    ) -> None:
+        """Puts a stored tensor in its place. The one given is cast to `torch_dtype` already: scales must not be."""
+        path, _, name = param_name.rpartition(".")
+        stored, layer = state_dict[param_name], model.get_submodule(path)
+        if stored.dtype != getattr(layer, name).dtype:
+            raise UserError(f"{param_name} is {stored.dtype} in the checkpoint and {getattr(layer, name).dtype} by its "
+                            f"config.json; save the pipeline again")  # fmt: skip
+        layer._buffers[name] = stored.to(target_device)
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
+        self.checkpoint = self.files = None
+        for path in self.quantization_config.layers:
+            model.get_submodule(path).read_ranges()
+        mark(model, self)
+
+    def _dequantize(self, model: Any) -> None:
+        raise UserError("the float weights are not kept beside the packed ones; load the float pipeline")

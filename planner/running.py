@@ -1,0 +1,139 @@
+"""The verbs that end in a pipeline: a plan put into it, taken out, painted with, evaluated and timed.
+
+Part of the story in `planner.workflow`, which has their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from planner import arguments
+from planner.arguments import PathLike
+
+if TYPE_CHECKING:  # each verb imports what it needs when it runs
+    from planner.benching import Timings
+    from planner.report import Evaluation
+    from plans.plan import Plan
+
+
+def apply(
+    pipe: Any, plan: Plan | PathLike, *, kernels: str = "int", allow_mismatch: bool = False, keep_originals: bool = True
+) -> Any:
+    """The same diffusers pipeline object with its layers swapped as the plan says; `restore` undoes it.
+
+    keep_originals=False frees each float weight as it goes, and with it the way back.
+    """
+    from planner.applying import apply_plan
+
+    arguments.check_kernels(kernels)
+    apply_plan(pipe, arguments.plan_in(plan), kernels, allow_mismatch, keep_originals)
+    return pipe
+
+
+def restore(pipe: Any) -> Any:
+    """The same pipeline object with its float layers back."""
+    from planner.applying import restore_pipeline
+
+    restore_pipeline(pipe)
+    return pipe
+
+
+def config(
+    plan: Plan | PathLike, component: str | None = None, *, kernels: str = "int", allow_mismatch: bool = False
+) -> Any:
+    """What `DiffusionPipeline.from_pretrained(..., quantization_config=)` takes to quantize as the plan says while it
+    loads, weight by weight; with `component`, such as `unet`, what that model's own `from_pretrained` takes.
+
+    The result is that of `apply` on the float32 pipeline, to the bit; kernels, allow_mismatch: as there.
+    """
+    from planner.loading.by_plan import loading_config
+
+    arguments.check_kernels(kernels)
+    return loading_config(arguments.plan_in(plan), component, kernels, allow_mismatch)
+
+
+def paint(
+    plan: Plan | PathLike | None, pipeline: str, prompt: Sequence[str], out: PathLike, *, kernels: str = "int",
+    allow_mismatch: bool = False, steps: int | None = None, guidance: float | None = None, seed: int = 0,
+) -> list[Path]:  # fmt: skip
+    """Load the pipeline with the plan in it, and write one picture a prompt: `out`, or `out` with -1, -2, ..."""
+    from planner.applying import load_applied
+    from planner.grid import check_picture, to_picture
+    from planner.pipelines import generate, load_pipeline
+
+    generation = arguments.generation_of(pipeline, steps, guidance, seed)
+    check_picture(Path(out))
+    arguments.check_kernels(kernels)
+    loaded = None if plan is None else arguments.plan_in(plan)
+    pipe = load_applied(pipeline, loaded, kernels, allow_mismatch) if loaded else load_pipeline(pipeline)
+    images = generate(pipe, list(prompt), generation)
+    out = Path(out)
+    paths = [out if len(images) == 1 else out.with_stem(f"{out.stem}-{i + 1}") for i in range(len(images))]
+    for image, path in zip(images, paths, strict=True):
+        to_picture(image).save(path)
+    return paths
+
+
+def evaluate(
+    plans: Sequence[PathLike], pipeline: str, out: PathLike, *,
+    prompts: PathLike | Sequence[str] | None = None, count: int = 64, kernels: str = "int", blocks: bool = True,
+    allow_mismatch: bool = False, clip: str | None = None, steps: int | None = None, guidance: float | None = None,
+    seed: int = 1000,
+) -> Evaluation:  # fmt: skip
+    """Predicted beside measured for each plan, on held-out prompts, into `report.md`, `.json` and `images.png` of the
+    folder `out`. blocks: also each block's layers alone."""
+    from tqdm import tqdm
+
+    from planner import evaluating, report
+    from planner.applying import check_model
+    from planner.pipelines import float_components, load_encoder, load_pipeline
+
+    arguments.check_kernels(kernels)
+    loaded = arguments.plans_in(plans)
+    report.make_folder(Path(out))
+    generation = arguments.generation_of(pipeline, steps, guidance, seed)
+    chosen = arguments.prompts_of(prompts, lambda: arguments.held_out(pipeline, count))
+    pipe, encoder = load_pipeline(pipeline, arguments.dtype_of(loaded.values())), load_encoder(pipeline, clip)
+    parts = float_components(pipe, next(iter(loaded.values())).model["components"])
+    for plan in loaded.values():
+        check_model(plan, parts, allow_mismatch)
+    bench = evaluating.build_bench(pipe, parts, list(plan.schemes), encoder, chosen, generation)
+    results = [evaluating.evaluate_full(bench)]
+    results += [evaluating.evaluate_plan(bench, plan, kernels, name) for name, plan in tqdm(loaded.items(), "plans")]
+    rows = {name: evaluating.block_rows(bench, plan, kernels) for name, plan in loaded.items()} if blocks else {}
+    found = report.Evaluation(results, loaded, rows, evaluating.conditions(pipeline, chosen, generation, kernels))
+    report.write_report(found, Path(out))
+    return found
+
+
+def bench(
+    plan: Plan | PathLike, pipeline: str, *, out: PathLike | None = None, pairs: int = 11,
+    against: Sequence[str] = ("float32", "bfloat16", "float16"), compiled: bool = False, batch: int = 1,
+    allow_mismatch: bool = False, guidance: float | None = None,
+) -> Timings:  # fmt: skip
+    """How long one denoiser call takes with the plan's kernels, and in the float types `against`: medians of `pairs`
+    calls in turn, into the JSON file `out` if it is given.
+
+    compiled: everything by `torch.compile`, too, which takes minutes; batch: prompts a call. Raises UserError,
+    PlanError, KernelError.
+    """
+    from planner import benching
+    from planner.applying import check_model
+    from planner.pipelines import float_components, load_pipeline
+
+    loaded, generation = arguments.plan_in(plan), arguments.generation_of(pipeline, 1, guidance, 0)
+    arguments.check_bench(against, pairs, out)
+    pipe = load_pipeline(pipeline, arguments.dtype_of([loaded]))
+    parts = float_components(pipe, loaded.model["components"])
+    check_model(loaded, parts, allow_mismatch)
+    name, denoiser = next(iter(parts.items()))
+    call = benching.record_call(pipe, denoiser, arguments.held_out(pipeline, batch), generation)
+    variants = benching.variants_of((name, denoiser), loaded, call, against, compiled)
+    found = benching.Timings(
+        benching.time_variants(variants, pairs), benching.conditions(pipeline, batch, pairs, generation)
+    )
+    if out is not None:
+        benching.write_timings(found, Path(out))
+    return found

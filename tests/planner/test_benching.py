@@ -1,0 +1,84 @@
+"""Timing a plan: every variant is named, called as often, and computes what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import planner
+from planner import benching
+from planner.benching import PLAN, Variant, baseline, time_variants
+from planner.pipelines import Call, Generation, load_pipeline
+from plans.plan import load_plan
+
+
+@pytest.fixture(scope="module")
+def plan_file(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bench") / "p.plan.yaml"
+    planner.solve(finished, out, memory="40%")
+    return out
+
+
+class Counting(nn.Module):
+    def __init__(self, log: list[str], name: str) -> None:
+        super().__init__()
+        self.log, self.name = log, name
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.log.append(self.name)
+        return x
+
+
+def variant(log: list[str], name: str) -> Variant:
+    return Variant(name, Counting(log, name), Call((torch.ones(1),), {}), False)
+
+
+def test_variants_are_called_in_turn() -> None:
+    log: list[str] = []
+    rows = time_variants([variant(log, "float32"), variant(log, PLAN)], 3)
+    assert log == ["float32", PLAN] * 4
+    assert [row.name for row in rows] == ["float32", PLAN]
+    assert rows[0].times == {"float32": 1.0} and rows[1].times.keys() == {"float32"}
+
+
+def test_ratios_are_medians_of_calls_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([9.0, 9.0, 2.0, 1.0, 30.0, 10.0, 4.0, 4.0])  # the first pair warms up
+    monkeypatch.setattr(benching, "_seconds", lambda run: next(seconds))
+    full, plan = time_variants([variant([], "float32"), variant([], PLAN)], 3)
+    assert (full.ms, plan.ms, plan.times["float32"]) == (4000.0, 4000.0, 2.0)
+
+
+def test_a_baseline_is_a_copy_in_its_own_type() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    call = Call((torch.randn(1, 3, 5, 5),), {"steps": [torch.tensor(3), torch.ones(2)]})
+    made = baseline("bfloat16", model, call)
+    assert made.module[0].weight.dtype == made.call.args[0].dtype == torch.bfloat16
+    assert made.call.kwargs["steps"][0].dtype == torch.int64 and made.call.kwargs["steps"][1].dtype == torch.bfloat16
+    assert made.module[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert model[0].weight.dtype == torch.float32 and model[0].weight.is_contiguous()
+
+
+def test_the_story(plan_file: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    found = planner.bench(
+        plan_file, str(tiny_folder), out=tmp_path / "b.json", pairs=1, against=("float32", "bfloat16")
+    )
+    assert [(row.name, row.compiled) for row in found.rows] == [("float32", False), ("bfloat16", False), (PLAN, False)]
+    assert all(row.ms > 0 and set(row.times) == {"float32", "bfloat16"} for row in found.rows)
+    assert found.rows[1].bytes * 2 == found.rows[0].bytes > found.rows[2].bytes
+    assert json.loads((tmp_path / "b.json").read_text())["rows"][2]["name"] == PLAN
+    assert "| plan " in benching.to_text(found) and "times as fast as bfloat16" in benching.to_text(found)
+
+
+def test_the_plan_that_is_timed_is_the_plan(plan_file: Path, tiny_folder: Path) -> None:
+    pipe, plan = load_pipeline(str(tiny_folder)), load_plan(plan_file)
+    call = benching.record_call(pipe, pipe.unet, ["a cat"], Generation(1))
+    *_, mine = benching.variants_of(("unet", pipe.unet), plan, call, ("float32",), False)
+    full = mine.call
+    before = pipe.unet(*full.args, **full.kwargs)[0]
+    planned = planner.apply(pipe, plan).unet(*full.args, **full.kwargs)[0]
+    assert torch.equal(mine.module(*full.args, **full.kwargs)[0], planned)
+    assert not torch.equal(before, planned)

@@ -1,0 +1,397 @@
+"""What diffusers users do with a pipeline, done with a packed one; each test is a row of docs/compatibility.md."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import io
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import pytest
+import torch
+from diffusers import (
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+
+import planner
+from planner.errors import UserError
+from planner.loading.quantizer import BitPlanQuantizer
+from plans.kernels import KernelError
+from plans.modules import QuantConv2d, QuantLinear
+from plans.plan import Plan
+from tests import tiny
+from tests.packed import paint, plan_for, same, stored
+
+torch.set_num_threads(1)
+DOC = Path(__file__).parents[2] / "docs" / "compatibility.md"
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "proj_in"]
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return plan_for(tiny.build_pipeline())
+
+
+@pytest.fixture(scope="module")
+def folder(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline saved packed."""
+    pipe = planner.apply(tiny.build_pipeline(), plan)
+    path = tmp_path_factory.mktemp("packed")
+    pipe.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def packed(folder: Path) -> Any:
+    """It, loaded."""
+    return DiffusionPipeline.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def picture(plan: Plan) -> torch.Tensor:
+    """What the pipeline paints right after the plan was applied."""
+    return paint(planner.apply(tiny.build_pipeline(), plan))
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two adapters for the tiny UNet, one on linear layers alone and one on convolutions too."""
+    path = tmp_path_factory.mktemp("lora")
+    for seed, targets in enumerate((TARGETS[:3], TARGETS)):
+        unet = tiny.build_pipeline().unet
+        torch.manual_seed(seed)
+        unet.add_adapter(LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, target_modules=targets))
+        StableDiffusionPipeline.save_lora_weights(
+            path, unet_lora_layers=get_peft_model_state_dict(unet), weight_name=f"{seed}.safetensors"
+        )
+    return path
+
+
+def with_loras(pipe: Any, lora: Path) -> Any:
+    for seed in range(2):
+        pipe.load_lora_weights(lora, weight_name=f"{seed}.safetensors", adapter_name=f"a{seed}")
+    return pipe
+
+
+def test_save_pretrained_and_from_pretrained(packed: Any, folder: Path, picture: torch.Tensor, tmp_path: Path) -> None:
+    assert torch.equal(paint(packed), picture)
+    packed.save_pretrained(tmp_path / "again")
+    for file in ("config.json", "diffusion_pytorch_model.safetensors"):
+        pairs = [(root / "unet" / file).read_bytes() for root in (folder, tmp_path / "again")]
+        assert pairs[0] == pairs[1] or file == "config.json"
+    held = sum(tensor.nbytes for tensor in packed.unet.state_dict().values())
+    size = (folder / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
+    assert 0 < size - held < 200 * len(packed.unet.state_dict())  # the header
+
+
+def test_a_process_without_bitplan_is_told(folder: Path) -> None:
+    code = f"""
+from diffusers import UNet2DConditionModel
+try:
+    UNet2DConditionModel.from_pretrained({str(folder)!r}, subfolder="unet")
+except ValueError as error:
+    print(error)
+import planner
+print(type(UNet2DConditionModel.from_pretrained({str(folder)!r}, subfolder="unet").conv_in).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    told, kind = done.stdout.splitlines()
+    assert told.startswith("Unknown quantization type, got bitplan") and kind == "QuantConv2d"
+
+
+def test_shards_and_variants(packed: Any, picture: torch.Tensor, tmp_path: Path) -> None:
+    packed.save_pretrained(tmp_path, max_shard_size="100KB", variant="int")
+    assert len(list((tmp_path / "unet").glob("*.safetensors"))) > 4
+    again = DiffusionPipeline.from_pretrained(tmp_path, variant="int")
+    assert torch.equal(paint(again), picture)
+    again.save_pretrained(tmp_path, max_shard_size="100KB", variant="int")  # over the files that it is mapped from
+    assert torch.equal(paint(again), picture)
+    assert torch.equal(paint(DiffusionPipeline.from_pretrained(tmp_path, variant="int")), picture)
+
+
+def test_pickled_weights(packed: Any, tmp_path: Path) -> None:
+    packed.unet.save_pretrained(tmp_path, safe_serialization=False)
+    assert same(stored(UNet2DConditionModel.from_pretrained(tmp_path, use_safetensors=False)), stored(packed.unet))
+
+
+def test_quantization_config(plan: Plan, picture: torch.Tensor, tmp_path: Path) -> None:
+    tiny.save_pipeline(tmp_path)
+    pipe = DiffusionPipeline.from_pretrained(tmp_path, quantization_config=planner.config(plan))
+    assert torch.equal(paint(pipe), picture)
+    unet = UNet2DConditionModel.from_pretrained(
+        tmp_path, subfolder="unet", quantization_config=planner.config(plan, "unet")
+    )
+    assert same(stored(unet), stored(pipe.unet))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_torch_dtype(folder: Path, plan: Plan, dtype: torch.dtype, tmp_path: Path) -> None:
+    reference = planner.apply(tiny.build_pipeline(), plan)
+    tiny.save_pipeline(tmp_path)
+    for path, options in ((folder, {}), (tmp_path, {"quantization_config": planner.config(plan)})):
+        pipe = DiffusionPipeline.from_pretrained(path, torch_dtype=dtype, **options)
+        assert same(stored(pipe.unet), stored(reference.unet))
+        assert pipe.unet.dtype == pipe.unet.conv_in.bias.dtype == pipe.unet.conv_in.weight.dtype == dtype
+        torch.testing.assert_close(paint(pipe), paint(reference), atol=0.1, rtol=0)
+
+
+def test_device_map(folder: Path, picture: torch.Tensor) -> None:
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", device_map={"": "cpu"})
+    assert torch.equal(paint(DiffusionPipeline.from_pretrained(folder, unet=unet)), picture)
+
+
+def test_offload_to_disk(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="offloaded to disk"):
+        UNet2DConditionModel.from_pretrained(
+            folder, subfolder="unet", device_map={"": "disk"}, offload_folder=str(tmp_path)
+        )
+
+
+def test_from_single_file(plan: Plan) -> None:
+    quantizer = BitPlanQuantizer(planner.config(plan, "unet"), pre_quantized=False)
+    with pytest.raises(UserError, match="from_single_file"):
+        quantizer.preprocess_model(tiny.build_unet(), device_map=None, keep_in_fp32_modules=[])
+
+
+def test_text_encoder(tmp_path: Path) -> None:
+    both = plan_for(tiny.build_pipeline(), ("unet", "text_encoder"))
+    pipe = planner.apply(tiny.build_pipeline(), both)
+    expected = paint(pipe)
+    pipe.save_pretrained(tmp_path / "packed")
+    again = DiffusionPipeline.from_pretrained(tmp_path / "packed", torch_dtype=torch.float32)
+    assert same(stored(again.text_encoder), stored(pipe.text_encoder)) and torch.equal(paint(again), expected)
+    half = DiffusionPipeline.from_pretrained(tmp_path / "packed", torch_dtype=torch.bfloat16).text_encoder
+    assert same(stored(half), stored(pipe.text_encoder)) and half.dtype == torch.bfloat16
+
+
+def test_text_encoder_while_loading(tmp_path: Path) -> None:
+    both = plan_for(tiny.build_pipeline(), ("unet", "text_encoder"))
+    with pytest.raises(UserError, match="text_encoder is a model of transformers.*call planner.apply"):
+        DiffusionPipeline.from_pretrained(tiny.save_pipeline(tmp_path), quantization_config=planner.config(both))
+
+
+def test_load_lora_weights(packed: Any, lora: Path, picture: torch.Tensor) -> None:
+    weights = stored(packed.unet)
+    with_loras(packed, lora)
+    assert isinstance(packed.unet.conv_in, QuantConv2d)
+    adapted = paint(packed)
+    assert (adapted - picture).abs().max() > 1e-3
+    packed.unload_lora_weights()
+    assert same(stored(packed.unet), weights) and torch.equal(paint(packed), picture)
+
+
+def test_set_adapters(packed: Any, lora: Path, picture: torch.Tensor) -> None:
+    with_loras(packed, lora)
+    pictures = []
+    for names, weights in ((["a0"], [1.0]), (["a1"], [1.0]), (["a0", "a1"], [0.3, 0.9]), (["a0", "a1"], [0.0, 0.0])):
+        packed.set_adapters(names, weights)
+        pictures.append(paint(packed))
+    assert all((pictures[0] - other).abs().max() > 1e-3 for other in pictures[1:])
+    torch.testing.assert_close(pictures[-1], picture)
+    packed.disable_lora()
+    assert torch.equal(paint(packed), picture)
+    packed.enable_lora()
+    packed.delete_adapters("a0")
+    packed.set_adapters(["a1"])
+    assert torch.equal(paint(packed), pictures[1])
+
+
+def test_a_lora_acts_as_on_the_float_layer(lora: Path) -> None:
+    """Beside 8-bit weights it moves the picture as it does beside float ones."""
+    fine = plan_for(tiny.build_pipeline(), schemes=("w8a16",))
+    packed, plain = planner.apply(tiny.build_pipeline(), fine), tiny.build_pipeline()
+    moved = [(paint(with_loras(pipe, lora)), pipe.unload_lora_weights(), paint(pipe)) for pipe in (packed, plain)]
+    deltas = [after - before for after, _, before in moved]
+    assert deltas[1].abs().max() > 1e-2
+    torch.testing.assert_close(*deltas, atol=0.1 * float(deltas[1].abs().max()), rtol=0)
+
+
+def test_save_pretrained_with_a_lora(packed: Any, lora: Path, tmp_path: Path) -> None:
+    with_loras(packed, lora)
+    with pytest.raises(UserError, match="unload_lora_weights first"):
+        packed.save_pretrained(tmp_path)
+
+
+def test_fuse_lora(packed: Any, lora: Path) -> None:
+    adapted = paint(with_loras(packed, lora))
+    with pytest.raises(UserError, match="LoRA cannot be fused"):
+        packed.fuse_lora()
+    assert torch.equal(paint(packed), adapted)
+    layer = packed.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1.to_q
+    with pytest.raises(KernelError, match="LoRA cannot be fused"):
+        layer.merge()
+
+
+def test_enable_model_cpu_offload(packed: Any, picture: torch.Tensor) -> None:
+    packed.enable_model_cpu_offload(device="cpu")
+    assert torch.equal(paint(packed), picture) and torch.equal(paint(packed), picture)
+
+
+def test_enable_sequential_cpu_offload(packed: Any, picture: torch.Tensor) -> None:
+    # what it does to each component; itself it takes no plain "cpu" to compute on
+    accelerate.cpu_offload(packed.unet, torch.device("cpu"), offload_buffers=len(packed.unet._parameters) > 0)
+    assert packed.unet.conv_in.bias.is_meta and not packed.unet.conv_in.codes.is_meta
+    assert torch.equal(paint(packed), picture) and torch.equal(paint(packed), picture)
+
+
+@pytest.mark.parametrize(
+    "options", [{"offload_type": "leaf_level"}, {"offload_type": "block_level", "num_blocks_per_group": 1}]
+)
+def test_enable_group_offload(packed: Any, picture: torch.Tensor, options: dict[str, Any]) -> None:
+    packed.enable_group_offload(torch.device("cpu"), torch.device("cpu"), **options)
+    assert torch.equal(paint(packed), picture) and torch.equal(paint(packed), picture)
+
+
+def test_to_device(packed: Any, picture: torch.Tensor) -> None:
+    assert torch.equal(paint(packed.to("cpu")), picture)
+    state = copy.deepcopy(packed.unet.state_dict())
+    packed.unet.to("meta")  # a device for which there is no kernel: layers may lie there
+    assert packed.unet.conv_in.codes.is_meta and "kernel=None" in repr(packed.unet.conv_in)
+    with pytest.raises(KernelError, match="no kernel runs w8a8 on a conv2d layer on meta"):
+        packed.unet.conv_in(torch.zeros(1, 4, 8, 8, device="meta"))
+    packed.unet.to_empty(device="cpu").load_state_dict(state)
+    assert torch.equal(paint(packed), picture)
+
+
+def test_to_dtype(packed: Any, picture: torch.Tensor) -> None:
+    weights = stored(packed.unet)
+    packed.to(torch.bfloat16)
+    assert packed.unet.dtype == packed.unet.conv_in.weight.dtype == torch.bfloat16
+    torch.testing.assert_close(paint(packed), picture, atol=0.1, rtol=0)
+    for cast in (packed.unet.half, packed.unet.float):
+        assert same(stored(cast()), weights)
+    assert packed.unet.conv_in(torch.zeros(1, 4, 8, 8)).dtype == torch.float32
+
+
+def test_deepcopy(packed: Any, picture: torch.Tensor) -> None:
+    twin = copy.deepcopy(packed)
+    with torch.no_grad():
+        packed.unet.conv_in.codes.zero_()
+    assert torch.equal(paint(twin), picture) and not torch.equal(paint(packed), picture)
+    with pytest.raises(UserError, match="LoRA cannot be fused"):
+        twin.unet.fuse_lora()
+
+
+def test_pickle(packed: Any, picture: torch.Tensor, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    torch.save(packed.unet, file)
+    file.seek(0)
+    packed.unet = torch.load(file, weights_only=False)
+    assert torch.equal(paint(packed), picture)
+    packed.save_pretrained(tmp_path)
+    assert torch.equal(paint(DiffusionPipeline.from_pretrained(tmp_path)), picture)
+    layer = packed.unet.conv_in
+    assert torch.equal(pickle.loads(pickle.dumps(layer)).weight, layer.weight)
+
+
+def test_state_dict(packed: Any, picture: torch.Tensor, plan: Plan) -> None:
+    other = planner.apply(tiny.build_pipeline(seed=1), plan, allow_mismatch=True)
+    other.vae, other.text_encoder = packed.vae, packed.text_encoder
+    assert not torch.equal(paint(other), picture)
+    other.unet.load_state_dict(packed.unet.state_dict())
+    assert torch.equal(paint(other), picture)
+
+
+def test_from_pipe(packed: Any, picture: torch.Tensor) -> None:
+    other = StableDiffusionImg2ImgPipeline.from_pipe(packed)
+    assert other.unet is packed.unet
+    assert (
+        other("a cat", image=torch.rand(1, 3, 16, 16), num_inference_steps=2, output_type="pt").images.isfinite().all()
+    )
+    assert torch.equal(paint(packed), picture)
+
+
+def test_schedulers(packed: Any, picture: torch.Tensor) -> None:
+    packed.scheduler = DPMSolverMultistepScheduler.from_config(packed.scheduler.config)
+    assert torch.equal(paint(packed), picture)
+
+
+def test_attention_processors(packed: Any, picture: torch.Tensor) -> None:
+    for processor in (AttnProcessor(), AttnProcessor2_0()):
+        packed.unet.set_attn_processor(processor)
+        torch.testing.assert_close(paint(packed), picture, atol=0.02, rtol=0)
+    assert torch.equal(paint(packed), picture)
+
+
+def test_fuse_qkv_projections(packed: Any, picture: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="packed projections cannot be fused"):
+        packed.fuse_qkv_projections()
+    assert torch.equal(paint(packed), picture)
+
+
+def test_enable_layerwise_casting(packed: Any, picture: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="layerwise casting"):
+        packed.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    assert torch.equal(paint(packed), picture)
+
+
+def test_gradients(packed: Any, lora: Path) -> None:
+    with_loras(packed, lora)
+    packed.unet.train()
+    inputs = torch.randn(1, 4, 8, 8), 5, torch.randn(1, 7, tiny.WIDTH)
+    out = packed.unet(*inputs).sample  # outside of no_grad nothing is refused yet
+    with torch.no_grad():
+        assert torch.equal(packed.unet(*inputs).sample, out)
+    with pytest.raises(KernelError, match="a packed layer has no gradient"):
+        out.sum().backward()
+
+
+def test_writing_to_a_weight(packed: Any) -> None:
+    layer = packed.unet.conv_in
+    for write in (
+        lambda weight: weight.mul_(2),
+        lambda weight: setattr(weight, "data", weight * 2),
+        lambda weight: weight.__setitem__(0, 0),
+        lambda weight: weight.__iadd__(1),
+    ):
+        with pytest.raises(KernelError, match="cannot be written to"):
+            write(layer.weight)
+    assert type(layer.weight * 2) is torch.Tensor and layer.weight.shape == (32, 4, 3, 3)
+
+
+def test_dequantize(packed: Any) -> None:
+    with pytest.raises(UserError, match="float weights are not kept"):
+        packed.unet.dequantize()
+
+
+def test_planner_restore(packed: Any, plan: Plan, picture: torch.Tensor, tmp_path: Path) -> None:
+    for pipe in (packed, copy.deepcopy(packed)):
+        with pytest.raises(UserError, match="its float weights were never here"):
+            planner.restore(pipe)
+    pipe = tiny.build_pipeline()
+    before = paint(pipe)
+    assert torch.equal(paint(planner.apply(pipe, plan)), picture)
+    assert torch.equal(paint(planner.restore(pipe)), before)
+    pipe.save_pretrained(tmp_path)  # as a float pipeline
+    assert not any(isinstance(m, (QuantLinear, QuantConv2d)) for m in pipe.unet.modules())
+    again = DiffusionPipeline.from_pretrained(tmp_path)
+    assert torch.equal(paint(again), before) and not hasattr(again.unet, "hf_quantizer")
+    pipe.unet.fuse_qkv_projections()
+
+
+def test_planner_apply(packed: Any, plan: Plan, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="packed by a plan already"):
+        planner.apply(packed, plan)
+    with pytest.raises(UserError, match="packed by a plan already"):
+        planner.profile(str(folder), tmp_path / "x.profile", clip=str(tiny.save_clip(tmp_path)), **tiny.SETTINGS)
+
+
+def test_the_table_has_a_row_for_each_test() -> None:
+    own = test_the_table_has_a_row_for_each_test.__name__
+    tree = ast.parse(Path(__file__).read_text())
+    tests = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    rows = re.findall(r"^\| .* \| `(test_\w+)` \|$", DOC.read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(set(tests) - {own}) and len(rows) == len(set(rows))
