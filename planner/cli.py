@@ -106,19 +106,20 @@ def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | N
 @click.argument("pipeline")
 @click.option("--out", type=FILE, help="A JSON file.")
 @click.option("--pairs", type=click.IntRange(1), default=11, show_default=True, help="Calls of each variant, in turn.")
-@click.option("--against", default=",".join(BASELINES), show_default=True, help="Comma-separated float types.")
+@click.option("--against", type=click.Choice(BASELINES), multiple=True, default=BASELINES, show_default=True,
+              help="A float type; may be given again.")  # fmt: skip
 @click.option("--compiled", is_flag=True, help="Also everything by torch.compile, which takes minutes.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Prompts a call.")
 @click.option("--guidance", type=float, help="Guidance scale [the pipeline's default].")
 @MISMATCH
 @THREADS
 @guarded
-def bench(plan: Path, pipeline: str, against: str, threads: int | None, **rest: Any) -> None:
+def bench(plan: Path, pipeline: str, threads: int | None, **rest: Any) -> None:
     """Time one denoiser call of PIPELINE with the plan's kernels and without."""
     set_threads(threads)
     from planner import benching, workflow
 
-    found = workflow.bench(plan, pipeline, against=tuple(filter(None, against.split(","))), **rest)
+    found = workflow.bench(plan, pipeline, **rest)
     click.echo(benching.to_text(found))
 
 

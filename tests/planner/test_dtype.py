@@ -75,13 +75,22 @@ def test_a_plan_is_run_in_the_type_it_was_made_in(
 ) -> None:
     loaded: list[str] = []
 
-    def load(name: str, dtype: str) -> Any:
+    def load(name: str, dtype: str, quantization: Any = None) -> Any:
         loaded.append(dtype)
-        return load_pipeline(name, dtype)
+        return load_pipeline(name, dtype, quantization)
 
-    monkeypatch.setattr("planner.pipelines.load_pipeline", load)
-    planner.paint(plan, str(tiny_folder), ["a cat"], tmp_path / "a.png", steps=2)
-    assert loaded == ["bfloat16"]
+    monkeypatch.setattr("planner.applying.load_pipeline", load)
+    for kernels in ("int", "fake"):
+        planner.paint(plan, str(tiny_folder), ["a cat"], tmp_path / "a.png", steps=2, kernels=kernels)
+    assert loaded == ["bfloat16", "bfloat16"]
+
+
+def test_what_is_packed_while_loading_is_what_is_packed_then(plan: Path, tiny_folder: Path) -> None:
+    """The files are in float32: both round them to 16 bits first, or the plan's fingerprint would not be theirs."""
+    applied = planner.apply(load_pipeline(str(tiny_folder), "bfloat16"), plan).unet.state_dict()
+    loaded = load_pipeline(str(tiny_folder), "bfloat16", planner.config(plan)).unet.state_dict()
+    assert loaded.keys() == applied.keys()
+    assert all(torch.equal(tensor, applied[name]) for name, tensor in loaded.items())
 
 
 def test_a_plan_made_in_16_bits_fits_the_pipeline_in_16_bits(plan: Path, tiny_folder: Path) -> None:

@@ -199,7 +199,7 @@ def test_layers_that_share_a_weight() -> None:
         share(pipe.unet)
         expected = planner.config(plan_for(pipe), "unet").expected
         with pytest.raises(UserError, match="share one weight.*planner.apply"):
-            expected.meet("unet", pipe.unet, Checkpoint({}))
+            expected.meet("unet", pipe.unet, Checkpoint({}, torch.float32))
 
 
 def test_several_components(tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ assert "bitplan" in auto.AUTO_QUANTIZER_MAPPING
 
 
 def test_a_checkpoint_that_lacks_a_key(tiny_folder: Path) -> None:
-    checkpoint = open_checkpoint([tiny_folder / "unet" / WEIGHTS], tiny.build_unet())
+    checkpoint = open_checkpoint([tiny_folder / "unet" / WEIGHTS], tiny.build_unet(), "float32")
     assert checkpoint.read("conv_in.bias").shape == (32,)
     with pytest.raises(UserError, match="no conv_middle.weight"):
         checkpoint.read("conv_middle.weight")
