@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,7 @@ from plans.kernels import (
     choose_kernel,
     geometry_of,
 )
+from plans.modules import quantize_module
 from plans.scheme import EXAMPLES, KEEP, Scheme, WeightFormat, parse_scheme
 
 torch.set_num_threads(1)
@@ -309,3 +311,19 @@ def test_doctor_hears_why_not():
     assert {name for name, reason in available_kernels().items() if reason} == set(gpu)
     on_cuda = {name for name, reason in available_kernels("cuda").items() if reason is None}
     assert on_cuda <= {*gpu, "reference"} and (torch.cuda.is_available() or on_cuda == {"reference"})
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize("text", ["w8a8", "w3g32za8", "w4a16"])
+def test_what_inductor_makes_of_a_layer_is_the_layer(text):
+    """With loops of C++ for what is between the products; blocks and writes to columns are for eager code alone."""
+    scheme = parse_scheme(text)
+    layer = nn.Sequential(nn.Conv2d(32, 8, 3, padding=1), nn.GELU(), nn.Flatten(2), nn.Linear(36, 5))
+    for place in (0, 3):
+        kind = "conv2d" if place == 0 else "linear"
+        layer[place] = quantize_module(layer[place], scheme, choose_kernel(scheme, kind))
+    x = torch.randn(2, 32, 6, 6)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        expected, found = layer(x), torch.compile(layer, fullgraph=True)(x)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-2)

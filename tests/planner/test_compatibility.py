@@ -285,6 +285,19 @@ def test_deepcopy(packed: Any, picture: torch.Tensor) -> None:
         twin.unet.fuse_lora()
 
 
+@pytest.mark.parametrize("loaded", [True, False])
+def test_torch_compile(loaded: bool, packed: Any, plan: Plan) -> None:
+    """Without a graph break, for every kind of scheme; what inductor makes of one layer is tested with the kernels."""
+    unet = (packed if loaded else planner.apply(tiny.build_pipeline(), plan)).unet
+    inputs = (torch.randn(2, 4, 8, 8), torch.tensor(3), torch.randn(2, 5, tiny.WIDTH))
+    torch._dynamo.reset()
+    compiled = torch.compile(unet, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        expected, found = unet(*inputs).sample, compiled(*inputs).sample
+    # roundings of inputs that fall the other way are carried on
+    assert float((found - expected).norm() / expected.norm()) < 0.02
+
+
 def test_pickle(packed: Any, picture: torch.Tensor, tmp_path: Path) -> None:
     file = io.BytesIO()
     torch.save(packed.unet, file)
