@@ -5,8 +5,9 @@
 unet: UNet2DConditionModel of 316 M parameters (320, 640, 1280 channels, one layer a block), batch 2 at 32 x 32 latents.
 dit: DiTTransformer2DModel, 4 layers of width 1152, 1024 tokens. Random weights. One denoiser call, variants in turn,
 medians. w8a8 and w4a8: that scheme in each layer where the cost table finds it no slower than full precision, which is
-kept elsewhere. --plans: so many plans of random schemes, whose time the table predicts as the measured time of full
-precision less what it says that the layers save. Adds to benchmarks/results/cpu_speed.json.
+kept elsewhere; `int8_products_alone_ms` is what the int8 products take without anything else. --plans: so many plans of
+random schemes, whose time the table predicts as the measured time of full precision less what it says that the layers
+save. Adds to benchmarks/results/cpu_speed.json.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import platform
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +28,8 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from planner.benching import PLAN, Timing, Variant, baseline, time_variants
-from planner.costs import cost_candidates
+from planner.costs import cost_candidates, median_ms
+from planner.graph import LayerGraph
 from planner.graph_trace import trace
 from planner.pipelines import Call
 from planner.space import Candidate
@@ -55,10 +58,27 @@ def build(which: str) -> tuple[nn.Module, Call]:
 
 
 @torch.no_grad()
-def costs_of(model: nn.Module, call: Call) -> dict[str, dict[str, float]]:
+def graph_of(model: nn.Module, call: Call) -> LayerGraph:
+    return trace({NAME: model}, lambda: model(*call.args, **call.kwargs))
+
+
+def products_alone(graph: LayerGraph) -> float:
+    """Milliseconds of the bare int8 products of all layers: below that, and what is no layer, nothing can go that
+    multiplies by `torch._int_mm`."""
+    total, known = 0.0, {}
+    for layer in graph.layers:
+        for its in layer.calls:
+            shape = (prod(its.output) // layer.weight[0], prod(layer.weight[1:]), layer.weight[0])
+            if shape not in known:
+                left, right = (torch.ones(rows, shape[1], dtype=torch.int8) for rows in (shape[0], shape[2]))
+                known[shape] = median_ms(lambda left=left, right=right: torch._int_mm(left, right.t()))
+            total += known[shape] * its.count
+    return total
+
+
+def costs_of(model: nn.Module, graph: LayerGraph) -> dict[str, dict[str, float]]:
     """layer -> scheme -> milliseconds of its calls."""
     parts = {NAME: model}
-    graph = trace(parts, lambda: model(*call.args, **call.kwargs))
     modules = {layer.address: find_layer(parts, layer.address) for layer in graph.layers}
     pending = [Candidate(a, s, None) for a in modules for s in (KEEP, *map(parse_scheme, SCHEMES))]
     found: dict[str, dict[str, float]] = {}
@@ -118,7 +138,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model, call = build(args.which)
-    costs = costs_of(model, call)
+    graph = graph_of(model, call)
+    costs = costs_of(model, graph)
     row: dict[str, Any] = {
         "layers": len(costs), "kept": {s: list(on_merit(costs, s).values()).count("keep") for s in ("w8a8", "w4a8")},
         "machine": platform.machine(), "torch": torch.__version__, "threads": args.threads, "seed": 0,
@@ -128,6 +149,8 @@ def main() -> None:
         row |= predictions(args.which, costs, args.plans, args.pairs)
     else:
         name = f"{args.which}, {args.threads} threads{', compiled' * args.compiled}"
+        kept = sum(its["keep"] for its in costs.values())
+        row |= {"layers_in_float32_ms": kept, "int8_products_alone_ms": products_alone(graph)}
         row["variants"] = [vars(timing) for timing in whole(args.which, costs, args.pairs, args.compiled)]
     held = json.loads(args.out.read_text()) if args.out.is_file() else {}
     args.out.write_text(json.dumps(held | {name: row}, indent=1) + "\n")
