@@ -1,8 +1,8 @@
 """BitPlan as a quantizer of diffusers: packed layers are laid out without data, and filled from what is read.
 
 A component that was saved packed holds their tensors under their own names. Of a float one, each weight is quantized
-as its file is read, from the values in the file whatever `torch_dtype` says, so that the codes are those that
-`planner.apply` gives the float32 pipeline; the float weights are never there together.
+as its file is read, from the values in the file in the plan's float type whatever `torch_dtype` says, so that the
+codes are those that `planner.apply` gives the pipeline of that type; the float weights are never there together.
 """
 
 from __future__ import annotations
