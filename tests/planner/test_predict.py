@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from planner.checking import estimates_of
 from planner.errors import UserError
 from planner.predicting import Prediction
 from planner.probing import probed, responses_of
+from planner.profiling import FAMILY_OF
 from planner.store import open_profile
 from plans.plan import Plan, load_plan
 from sensitivity.metrics import METRICS
@@ -104,13 +106,19 @@ def test_the_whole_model_by_brute_force(bare: Path, kept: Plan) -> None:
 
 def test_measured_and_corrected_losses_are_kept(finished: Path, tmp_path: Path) -> None:
     """The interaction is the responses'; the sizes are the profile's."""
-    plan = planner.solve(finished, tmp_path / "p.yaml", uniform="w4g64ma8", kernels="fake")
-    held, measured = sums(finished), losses(finished)
-    with open_profile(finished) as store:
+    path = shutil.copy(finished, tmp_path / "t.profile")
+    with open_profile(path, "a") as store:
+        moved = [m for m in store.measurements() if m.source == "probes"][::3]
+        store.write_measurements(
+            [dataclasses.replace(m, mean=2 * m.mean, source="corrected") for m in moved], FAMILY_OF
+        )
+    plan = planner.solve(path, tmp_path / "p.yaml", uniform="w4g64ma8", kernels="fake")
+    held, measured = sums(path), losses(path)
+    with open_profile(path) as store:
         estimates = estimates_of(store)
         readings = probed(store).readings
-    assert {m.source for m in measured.values()} > {"exhaustive", "probes"}
-    for name, p in planner.predict(plan, finished).items():
+    assert {m.source for m in measured.values()} == {"exhaustive", "probes", "corrected"}
+    for name, p in planner.predict(plan, path).items():
         keys = [(layer, scheme, name) for layer, scheme in plan.schemes.items() if scheme != "keep"]
         assert p.added == pytest.approx(sum(max(measured[key].mean, 0) for key in keys))
         if readings[name].signed:

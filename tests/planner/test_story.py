@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,10 +183,16 @@ def test_more_memory_never_hurts(solve: Solve) -> None:
     assert objectives[0] > objectives[-1] == 0
 
 
-def test_a_latency_budget_pulls_towards_the_faster_schemes(solve: Solve, full: dict[str, float]) -> None:
-    free = solve(memory="60%", kernels="int").predictions["total"]
-    plan = solve(memory="60%", latency=f"{(free['ms'] + full['ms']) / 2}ms")
-    assert plan.predictions["total"]["ms"] < free["ms"]
+def test_a_latency_budget_pulls_towards_the_faster_schemes(finished: Path, tmp_path: Path) -> None:
+    """With times that were not measured: on layers so small which scheme is faster is chance."""
+    path = shutil.copy(finished, tmp_path / "timed.profile")
+    with open_profile(path, "a") as store:
+        costs = store.costs()
+        store.write_costs([dataclasses.replace(cost, ms=1.0 if cost.scheme == "keep" else 2.0) for cost in costs])
+        layers = len(store.layers())
+    free = planner.solve(path, tmp_path / "p.yaml", memory="60%").predictions["total"]
+    plan = planner.solve(path, tmp_path / "p.yaml", memory="60%", latency=f"{(free['ms'] + layers) / 2}ms")
+    assert layers < plan.predictions["total"]["ms"] < free["ms"]
     assert plan.solver["objective"] >= 0
 
 
