@@ -6,8 +6,8 @@ unet: UNet2DConditionModel of 316 M parameters (320, 640, 1280 channels, one lay
 dit: DiTTransformer2DModel, 4 layers of width 1152, 1024 tokens. Random weights. One denoiser call, variants in turn,
 medians. w8a8 and w4a8: that scheme in each layer where the cost table finds it no slower than full precision, which is
 kept elsewhere; `int8_products_alone_ms` is what the int8 products take without anything else. --plans: so many plans of
-random schemes, whose time the table predicts as the measured time of full precision less what it says that the layers
-save. Adds to benchmarks/results/cpu_speed.json.
+random schemes, whose share of full precision's time the table predicts by what it says that their layers save. Adds to
+benchmarks/results/cpu_speed.json.
 """
 
 from __future__ import annotations
@@ -107,23 +107,41 @@ def whole(which: str, costs: Mapping[str, Mapping[str, float]], pairs: int, comp
     return list(time_variants(variants, pairs))
 
 
-def predictions(which: str, costs: Mapping[str, Mapping[str, float]], count: int, pairs: int) -> dict[str, Any]:
-    """Predicted and measured milliseconds of random plans, each measured in turn with full precision."""
-    random, rows = np.random.default_rng(0), []
+def predictions(which: str, pairs: int, count: int) -> dict[str, Any]:
+    """Predicted and measured shares of full precision's time, of random plans; each is measured in turn with it.
+
+    Full precision is timed before and after the cost table, so that all that a prediction is made of is of one time.
+    """
     model, call = build(which)
     full = baseline("float32", model, call, channels_last=False)
+    before = time_variants([full], pairs)[0].ms
+    costs = costs_of(model, graph_of(model, call))
+    whole, random, rows = (before + time_variants([full], pairs)[0].ms) / 2, np.random.default_rng(0), []
     for number in range(count):
         share = random.random()  # of layers that are kept, so that plans differ
         picks = {a: "keep" if random.random() < share else str(random.choice(SCHEMES)) for a in costs}
-        base, plan = time_variants([full, planned(which, picks, f"{PLAN} {number}")], pairs)
+        _, plan = time_variants([full, planned(which, picks, f"{PLAN} {number}")], pairs)
         saved = sum(its["keep"] - its[picks[a]] for a, its in costs.items())
-        rows.append({"predicted": base.ms - saved, "measured": plan.ms, "full": base.ms})
+        rows.append({"predicted": 1 - saved / whole, "measured": 1 / plan.times["float32"]})
         print(rows[-1], flush=True)
     errors = [abs(row["predicted"] / row["measured"] - 1) for row in rows]
     predicted, measured = ([row[key] for row in rows] for key in ("predicted", "measured"))
     return {
-        "plans": rows, "within_10_percent": sum(error <= 0.1 for error in errors), "median_error": median(errors),
-        "spearman": float(spearmanr(predicted, measured).statistic),
+        "layers": len(costs), "plans": rows, "within_10_percent": sum(error <= 0.1 for error in errors),
+        "median_error": median(errors), "spearman": float(spearmanr(predicted, measured).statistic),
+    }  # fmt: skip
+
+
+def variants(which: str, pairs: int, compiled: bool) -> dict[str, Any]:
+    """The float types and the plans, and what bounds the latter."""
+    model, call = build(which)
+    graph = graph_of(model, call)
+    costs = costs_of(model, graph)
+    return {
+        "layers": len(costs), "kept": {s: list(on_merit(costs, s).values()).count("keep") for s in ("w8a8", "w4a8")},
+        "layers_in_float32_ms": sum(its["keep"] for its in costs.values()),
+        "int8_products_alone_ms": products_alone(graph),
+        "variants": [vars(timing) for timing in whole(which, costs, pairs, compiled)],
     }  # fmt: skip
 
 
@@ -137,21 +155,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cpu_speed.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model, call = build(args.which)
-    graph = graph_of(model, call)
-    costs = costs_of(model, graph)
-    row: dict[str, Any] = {
-        "layers": len(costs), "kept": {s: list(on_merit(costs, s).values()).count("keep") for s in ("w8a8", "w4a8")},
-        "machine": platform.machine(), "torch": torch.__version__, "threads": args.threads, "seed": 0,
-    }  # fmt: skip
+    name = f"{args.which}, {args.threads} threads"
     if args.plans:
-        name = f"{args.which}, {args.threads} threads, predictions"
-        row |= predictions(args.which, costs, args.plans, args.pairs)
+        name, row = f"{name}, predictions", predictions(args.which, args.pairs, args.plans)
     else:
-        name = f"{args.which}, {args.threads} threads{', compiled' * args.compiled}"
-        kept = sum(its["keep"] for its in costs.values())
-        row |= {"layers_in_float32_ms": kept, "int8_products_alone_ms": products_alone(graph)}
-        row["variants"] = [vars(timing) for timing in whole(args.which, costs, args.pairs, args.compiled)]
+        name, row = f"{name}{', compiled' * args.compiled}", variants(args.which, args.pairs, args.compiled)
+    row |= {"machine": platform.machine(), "torch": torch.__version__, "threads": args.threads, "seed": 0}
     held = json.loads(args.out.read_text()) if args.out.is_file() else {}
     args.out.write_text(json.dumps(held | {name: row}, indent=1) + "\n")
     print(json.dumps(row, indent=1))
