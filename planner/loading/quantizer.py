@@ -18,7 +18,7 @@ from planner.arguments import dtype_of
 from planner.errors import UserError
 from planner.loading.config import BitPlanConfig
 from planner.loading.expected import Checkpoint, open_checkpoint
-from planner.loading.marking import mark
+from planner.loading.marking import check_device_map, mark
 from plans.activations import ActivationError
 from plans.formats import FormatError
 from plans.modules import stored_names, stored_tensors
@@ -41,8 +41,7 @@ class BitPlanQuantizer(DiffusersQuantizer):
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
         """Raises UserError for a device map with `disk`: what goes there is cast past us."""
-        if isinstance(device_map, dict) and "disk" in map(str, device_map.values()):
-            raise UserError("packed layers cannot be offloaded to disk; give max_memory, or use group offloading")
+        check_device_map(device_map)
 
     @property
     def supports_parallel_loading(self) -> bool:

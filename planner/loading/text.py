@@ -12,7 +12,7 @@ from transformers.quantizers.base import HfQuantizer
 
 from planner.errors import UserError
 from planner.loading.config import BitPlanConfig
-from planner.loading.marking import mark
+from planner.loading.marking import check_device_map, mark
 from plans.modules import WEIGHT_BUFFERS
 from plans.swap import lay_out
 
@@ -41,8 +41,7 @@ class TextQuantizer(HfQuantizer):
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
         """Raises UserError for a device map with `disk`."""
-        if isinstance(device_map, dict) and "disk" in map(str, device_map.values()):
-            raise UserError("packed layers cannot be offloaded to disk; give max_memory, or use group offloading")
+        check_device_map(device_map)
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
         """None, which is to say as stored, for what packed layers hold: scales are float32 whatever is asked."""

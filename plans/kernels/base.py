@@ -87,6 +87,26 @@ def declines_geometry(geometry: Geometry | None) -> str | None:
     return None if geometry.padding_mode == "zeros" else f"padding mode {geometry.padding_mode} has no kernel"
 
 
+def declines_int8(scheme: Scheme, geometry: Geometry | None) -> str | None:
+    """Why products of int8 inputs and integer weights do not run this."""
+    if scheme.weight.kind != "int":
+        return f"multiplies integer weights, not {scheme.weight.kind}"
+    if scheme.activation.bits == 16:
+        return "multiplies integer inputs, not a16"
+    if scheme.activation.bits < 8:
+        return f"{scheme.activation.bits}-bit inputs would run as int8 at the cost of a8, so they are simulated only"
+    return declines_geometry(geometry)
+
+
+def declines_float(scheme: Scheme, geometry: Geometry | None) -> str | None:
+    """Why products of inputs as they come and packed weights do not run this."""
+    if scheme.activation.bits != 16:
+        return f"takes a16 inputs only, not {scheme.activation}"
+    if scheme.weight.kind == "keep":
+        return "`keep` stores no codes to unpack"
+    return declines_geometry(geometry)
+
+
 def geometry_of(module: nn.Module) -> Geometry | None:
     """The geometry of a Conv2d, None for any other module."""
     if not isinstance(module, nn.Conv2d):

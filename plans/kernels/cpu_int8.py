@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from plans.activations import ActivationScales, quantize_rows
 from plans.formats import Packed
-from plans.kernels.base import Geometry, Kernel, declines_geometry, on_cpu, rounded_samples
+from plans.kernels.base import Geometry, Kernel, declines_int8, on_cpu, rounded_samples
 from plans.kernels.last_input import LastInput
 from plans.kernels.products import write_products
 from plans.scheme import Scheme
@@ -27,16 +27,6 @@ _LAST = LastInput()
 
 def available(device: torch.device) -> str | None:
     return on_cpu(device) or (None if hasattr(torch, "_int_mm") else "this torch has no int8 product; torch 2.1 has")
-
-
-def declines(scheme: Scheme, geometry: Geometry | None) -> str | None:
-    if scheme.weight.kind != "int":
-        return f"multiplies integer weights, not {scheme.weight.kind}"
-    if scheme.activation.bits == 16:
-        return "multiplies integer inputs, not a16"
-    if scheme.activation.bits < 8:
-        return f"{scheme.activation.bits}-bit inputs would run as int8 at the cost of a8, so they are simulated only"
-    return declines_geometry(geometry)
 
 
 @torch.no_grad()
@@ -107,5 +97,5 @@ def _(codes: Tensor, sizes: Sequence[int], start: int, stop: int, width: int) ->
 
 
 CPU_INT8 = Kernel(
-    "cpu_int8", "int8 products of rounded inputs and packed integer weights", True, available, declines, run
+    "cpu_int8", "int8 products of rounded inputs and packed integer weights", True, available, declines_int8, run
 )

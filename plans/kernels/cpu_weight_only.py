@@ -13,20 +13,12 @@ from torch.nn.functional import linear
 
 from plans.activations import ActivationScales
 from plans.formats import Packed, dequantize_rows, row_blocks, shaped, unpack_rows
-from plans.kernels.base import BLOCK, Geometry, Kernel, declines_geometry, float_conv2d, on_cpu
+from plans.kernels.base import BLOCK, Geometry, Kernel, declines_float, float_conv2d, on_cpu
 from plans.scheme import Scheme
 
 # Up to so many rows torch multiplies bfloat16 by int8 codes faster than by dequantized weights: 1.0 to 6.5 times at 320
 # to 5120 outputs, 8 and 4 bits; at 64 rows, and in float32, it is slower (`python -m benchmarks.few_rows`).
 FEW_ROWS = 16
-
-
-def declines(scheme: Scheme, geometry: Geometry | None) -> str | None:
-    if scheme.activation.bits != 16:
-        return f"takes a16 inputs only, not {scheme.activation}"
-    if scheme.weight.kind == "keep":
-        return "`keep` stores no codes to unpack"
-    return declines_geometry(geometry)
 
 
 @torch.no_grad()
@@ -86,5 +78,5 @@ def _few_rows(
 
 
 CPU_WEIGHT_ONLY = Kernel(
-    "cpu_weight_only", "packed weights, dequantized in blocks of output channels", True, on_cpu, declines, run
+    "cpu_weight_only", "packed weights, dequantized in blocks of output channels", True, on_cpu, declines_float, run
 )

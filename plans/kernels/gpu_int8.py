@@ -16,19 +16,9 @@ from torch import Tensor
 
 from plans.activations import ActivationScales
 from plans.formats import Packed
-from plans.kernels.base import Geometry, Kernel, declines_geometry, rounded_samples
+from plans.kernels.base import Geometry, Kernel, declines_int8, rounded_samples
 from plans.kernels.gpu import multiplied, rounded, with_triton
 from plans.scheme import Scheme
-
-
-def declines(scheme: Scheme, geometry: Geometry | None) -> str | None:
-    if scheme.weight.kind != "int":
-        return f"multiplies integer weights, not {scheme.weight.kind}"
-    if scheme.activation.bits == 16:
-        return "multiplies integer inputs, not a16"
-    if scheme.activation.bits < 8:
-        return f"{scheme.activation.bits}-bit inputs would run as int8 at the cost of a8, so they are simulated only"
-    return declines_geometry(geometry)
 
 
 @torch.no_grad()
@@ -46,5 +36,5 @@ def run(
 
 GPU_INT8 = Kernel(
     "gpu_int8", "int8 products of rounded inputs and packed weights on CUDA; semantics tested, speed unmeasured", True,
-    with_triton, declines, run,
+    with_triton, declines_int8, run,
 )  # fmt: skip

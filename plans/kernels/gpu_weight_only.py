@@ -12,17 +12,9 @@ from torch import Tensor
 
 from plans.activations import ActivationScales
 from plans.formats import Packed
-from plans.kernels.base import Geometry, Kernel, declines_geometry
+from plans.kernels.base import Geometry, Kernel, declines_float
 from plans.kernels.gpu import multiplied, with_triton
 from plans.scheme import Scheme
-
-
-def declines(scheme: Scheme, geometry: Geometry | None) -> str | None:
-    if scheme.activation.bits != 16:
-        return f"takes a16 inputs only, not {scheme.activation}"
-    if scheme.weight.kind == "keep":
-        return "`keep` stores no codes to unpack"
-    return declines_geometry(geometry)
 
 
 @torch.no_grad()
@@ -40,5 +32,5 @@ def run(
 
 GPU_WEIGHT_ONLY = Kernel(
     "gpu_weight_only", "packed weights, unpacked in registers, on CUDA; semantics tested, speed unmeasured",
-    True, with_triton, declines, run,
+    True, with_triton, declines_float, run,
 )  # fmt: skip
