@@ -18,14 +18,18 @@ from typing import Any
 from planner.loading import register
 
 __all__ = [
-    "apply", "bench", "config", "doctor", "evaluate", "export", "frontier", "import_profile", "inspect", "merge",
-    "paint", "predict", "profile", "restore", "solve", "verify", "why",
+    "Subject", "apply", "bench", "config", "doctor", "evaluate", "export", "frontier", "import_profile", "inspect",
+    "merge", "paint", "predict", "profile", "restore", "solve", "verify", "why",
 ]  # fmt: skip
 __version__ = "0.1.0"
 register()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Subject":
+        from planner.subject import Subject
+
+        return Subject
     if name in __all__:
         from planner import workflow
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from planner.errors import UserError
 
 if TYPE_CHECKING:
-    from planner.pipelines import Generation
+    from planner.calling import Generation
+    from planner.subject import Subject
     from plans.plan import Plan
 
 KERNELS = ("int", "fake")
@@ -22,35 +23,32 @@ CHECKS = 16
 PathLike = str | Path
 
 
-def generation_of(pipeline: str, steps: int | None, guidance: float | None, seed: int) -> Generation:
+def generation_of(
+    pipeline: str | Subject, steps: int | None, guidance: float | None, seed: int, call: Mapping[str, Any] | None = None
+) -> Generation:
     """How images are made, the pipeline's own defaults where nothing is said. Raises UserError."""
-    from planner.pipelines import DEFAULTS, FALLBACK, Generation
+    from planner.calling import Generation
+    from planner.pipelines import DEFAULTS, FALLBACK
+    from planner.references import is_reference
 
-    default = DEFAULTS.get(pipeline, FALLBACK)
+    named = isinstance(pipeline, str) and not is_reference(pipeline)
+    default = DEFAULTS.get(pipeline, FALLBACK) if named else Generation()
     if steps is not None and steps < 1:
         raise UserError(f"{steps} steps make no image; ask for at least 1")
     if guidance is not None and not math.isfinite(guidance):
         raise UserError(f"--guidance {guidance} is no scale; give a finite number, such as 7.5")
-    return Generation(steps or default.steps, default.guidance if guidance is None else guidance, seed)
+    return Generation(
+        steps or default.steps, default.guidance if guidance is None else guidance, seed, dict(call or {})
+    )
 
 
-def prompts_of(given: PathLike | Sequence[str] | None, built_in: Callable[[], list[str]]) -> list[str]:
-    """The prompts given, read from a file where they are a path, or the built-in ones. Raises UserError."""
-    from planner import prompts as prompt_lists
+def conditions_in(given: PathLike | Sequence[Any] | None) -> list[Any] | None:
+    """The prompts or other conditions given, read from a file where they are a path. Raises UserError."""
+    from planner.conditions import read_conditions
 
     if given is None:
-        return built_in()
-    return prompt_lists.read_prompts(Path(given)) if isinstance(given, (str, Path)) else list(given)
-
-
-def held_out(pipeline: str, count: int) -> list[str]:
-    """Built-in prompts that planning never saw."""
-    from planner import prompts as prompt_lists
-    from planner.pipelines import SCENES
-
-    if pipeline == SCENES:
-        return prompt_lists.held_out_prompts(count)
-    return prompt_lists.built_in_prompts(False, min(count, len(prompt_lists.GENERAL)))
+        return None
+    return read_conditions(Path(given)) if isinstance(given, (str, Path)) else list(given)
 
 
 def check_dtype(name: str, runs: bool) -> None:

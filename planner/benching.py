@@ -18,7 +18,10 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from planner.applying import scales_in, schemes_of
-from planner.pipelines import Call, Generation, generate, recorded_calls
+from planner.calling import Generation
+from planner.errors import UserError
+from planner.pipelines import Call, recorded_calls
+from planner.subject import Subject, run_subject
 from planner.units import show_bytes
 from plans.modules import module_bytes
 from plans.plan import Plan
@@ -109,17 +112,19 @@ def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]
     )  # fmt: skip
 
 
-def record_call(pipe: Any, denoiser: nn.Module, prompts: Sequence[str], generation: Generation) -> Call:
-    """What the denoiser gets at the first step for these prompts."""
+def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]) -> Call:
+    """What the denoiser gets at the first step for these conditions. Raises UserError where it is never called."""
     with recorded_calls(denoiser) as calls:
-        generate(pipe, prompts, generation, batch=len(prompts))
+        run_subject(subject, conditions, seed=0)
+    if not calls:
+        raise UserError(f"{subject.kind} never calls the {type(denoiser).__name__} as a whole; nothing can be timed")
     return calls[0]
 
 
 def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) -> dict[str, Any]:
     """How it was timed."""
     return {
-        "pipeline": pipeline, "prompts": prompts, "pairs": pairs, **asdict(generation),
+        "pipeline": pipeline, "prompts": prompts, "pairs": pairs, **generation.told(),
         "threads": torch.get_num_threads(), "processor": platform.processor() or platform.machine(),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }  # fmt: skip

@@ -92,8 +92,7 @@ def judge(
     from planner.ranking import measurer  # needs torch
 
     prompts, clip, kernels = on
-    chosen = arguments.prompts_of(prompts, lambda: arguments.held_out(rerank, PROMPTS))
-    return measurer(plans, rerank, chosen, clip, kernels)
+    return measurer(plans, rerank, arguments.conditions_in(prompts), clip, kernels)
 
 
 def score(plan: Plan, losses: Losses, evidence: Evidence) -> float:

@@ -9,7 +9,7 @@ import click
 
 from planner import cli_solve
 from planner.arguments import BASELINES, DTYPES
-from planner.cli_options import FILE, KERNELS, MISMATCH, THREADS, generation, guarded, set_threads
+from planner.cli_options import FILE, KERNELS, MISMATCH, THREADS, called, generation, guarded, judged, set_threads
 from planner.engines import ENGINES
 from planner.methods import METHODS
 
@@ -23,11 +23,10 @@ def main() -> None:
 @main.command()
 @click.argument("pipeline")
 @click.option("--out", type=FILE, required=True, help="The profile; an unfinished one is continued.")
-@click.option("--prompts", type=FILE, help="A file with one prompt a line [a built-in list].")
+@judged
 @click.option("--count", type=click.IntRange(1), default=8, show_default=True, help="How many built-in prompts.")
 @click.option("--schemes", help="Comma-separated schemes to measure, such as w8a8,w4g64ma8 [a default set].")
 @click.option("--components", default="", help="Comma-separated components to plan [the denoiser].")
-@click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
 @click.option("--timesteps", type=click.IntRange(1), default=4, show_default=True,
               help="Denoiser calls that are judged by their own output.")  # fmt: skip
 @click.option("--method", type=click.Choice(list(METHODS)), default="probes", show_default=True,
@@ -47,12 +46,15 @@ def main() -> None:
 @THREADS
 @guarded
 def profile(pipeline: str, out: Path, schemes: str | None, components: str, threads: int | None, **rest: Any) -> None:
-    """Measure what each scheme does to each layer of PIPELINE: `scenes`, a diffusers folder or a hub id."""
+    """Measure what each scheme does to each layer of PIPELINE: `scenes`, a diffusers folder, a hub id, or
+    package.module:name of a planner.Subject."""
     set_threads(threads)
     from planner import workflow
 
     chosen = tuple(schemes.split(",")) if schemes else workflow.DEFAULT_SCHEMES
-    workflow.profile(pipeline, out, schemes=chosen, components=tuple(filter(None, components.split(","))), **rest)
+    names = tuple(filter(None, components.split(",")))
+    rest["call"] = called(rest["call"])
+    workflow.profile(pipeline, out, schemes=chosen, components=names, **rest)
     click.echo(f"wrote {out}; next: bitplan solve {out} --memory 30% --out P.plan.yaml")
 
 
@@ -83,10 +85,9 @@ def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads
 @click.argument("plans", type=FILE, nargs=-1, required=True)
 @click.argument("pipeline")
 @click.option("--out", type=FILE, required=True, help="A folder for report.md, report.json and images.png.")
-@click.option("--prompts", type=FILE, help="A file with one prompt a line [held-out ones].")
+@judged
 @click.option("--count", type=click.IntRange(2), default=64, show_default=True, help="How many built-in prompts.")
 @click.option("--blocks/--no-blocks", default=True, show_default=True, help="Also each block of layers alone.")
-@click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
 @KERNELS
 @MISMATCH
 @generation(seed=1000)
@@ -97,8 +98,11 @@ def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | N
     set_threads(threads)
     from planner import report, workflow
 
-    click.echo(report.to_markdown(workflow.evaluate(plans, pipeline, out, **rest)))
-    click.echo(f"wrote {out}/report.md, {out}/report.json and {out}/images.png")
+    rest["call"] = called(rest["call"])
+    found = workflow.evaluate(plans, pipeline, out, **rest)
+    click.echo(report.to_markdown(found))
+    drawn = f", {out}/report.json and {out}/images.png" if report.is_drawn(found) else f" and {out}/report.json"
+    click.echo(f"wrote {out}/report.md{drawn}")
 
 
 @main.command()

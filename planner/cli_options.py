@@ -55,6 +55,24 @@ def generation(seed: int) -> Callable[..., Any]:
     )
 
 
+def judged(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """How a subject is called, and by which metrics it is judged."""
+    return options(
+        click.option("--prompts", type=FILE, help="One prompt a line, or a YAML list of what is given to calls."),
+        click.option("--call", multiple=True, metavar="NAME=VALUE", help="Given to each call, such as height=512."),
+        click.option("--metric", "metrics", multiple=True, metavar="NAME",
+                     help="One more: a built-in name, or package.module:name of your own."),
+        click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment."),
+    )(verb)  # fmt: skip
+
+
+def called(texts: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE texts, their values read as YAML: 512 is a number."""
+    import yaml
+
+    return {name: yaml.safe_load(value) for name, value in pairs(texts, "--call").items()}
+
+
 KERNELS = click.option(
     "--kernels", type=click.Choice(["int", "fake"]), default="int", show_default=True,
     help="int: only schemes that a real kernel runs here; fake: simulate, any scheme.",

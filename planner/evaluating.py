@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -15,29 +15,32 @@ import torch
 from torch import nn
 
 from planner.applying import scales_in, schemes_of
+from planner.calling import Generation
 from planner.graph import blocks_of
 from planner.graph_trace import module_at
+from planner.judging import Judge, judge_of
 from planner.measure import Rig, build_rig
-from planner.pipelines import Generation
+from planner.pipelines import float_components
 from planner.scenes.grammar import scene_of
 from planner.scenes.reader import shows
+from planner.stages import most_called, stage_modules, watched_stages
+from planner.subject import Subject, run_subject
 from plans.modules import weight_bytes
 from plans.plan import Plan
 from plans.scheme import Scheme
 from plans.swap import Swap, redo, swap, undo
 from sensitivity.exhaustive import measure
-from sensitivity.metrics import METRICS, Encoder
 from sensitivity.outcome import Outcome
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A pipeline in full precision with a measuring rig on evaluation prompts."""
+    """A subject in full precision with a measuring rig on evaluation prompts."""
 
     parts: Mapping[str, nn.Module]
     rig: Rig
-    encoder: Encoder
-    prompts: tuple[str, ...]
+    judge: Judge
+    conditions: tuple[Any, ...]
     layers: tuple[str, ...]
 
 
@@ -55,7 +58,7 @@ class BlockRow:
 class Result:
     """What one variant measured. bytes: of the planned layers' weights as held; ms: of one denoiser call over that of
     full precision's, paired; losses: metric -> (mean, standard error); accuracy: share of prompts shown, or None where
-    they describe no scene; images: of all prompts."""
+    they describe no scene; outputs: of all prompts; kind: what they are."""
 
     name: str
     bytes: int
@@ -63,16 +66,25 @@ class Result:
     full_ms: float
     losses: Mapping[str, tuple[float, float]]
     accuracy: float | None
-    images: torch.Tensor
+    outputs: torch.Tensor
+    kind: str = "images"
 
 
 def build_bench(
-    pipe: Any, parts: Mapping[str, nn.Module], layers: Sequence[str], encoder: Encoder, prompts: Sequence[str],
-    generation: Generation,
+    subject: Subject, layers: Sequence[str], conditions: Sequence[Any], seed: int, own: Sequence[str] = (),
+    clip: str | None = None,
 ) -> Bench:  # fmt: skip
-    """Record the full-precision trajectory of the evaluation prompts."""
-    rig = build_rig(pipe, next(iter(parts.values())), prompts, generation, timesteps=4)
-    return Bench(parts, rig, encoder, tuple(prompts), tuple(layers))
+    """Record the full-precision trajectory of the evaluation prompts. own, clip: see `judging.judge_of`."""
+    parts = float_components(subject, tuple(dict.fromkeys(layer.partition(".")[0] for layer in layers)))
+    rig = build_rig(subject, _denoisers_of(subject, conditions, seed), conditions, seed, timesteps=4)
+    judge = judge_of(subject, rig.reference.kind, conditions, own, clip)
+    return Bench(parts, rig, judge, tuple(conditions), tuple(layers))
+
+
+def _denoisers_of(subject: Subject, conditions: Sequence[Any], seed: int) -> Iterable[nn.Module]:
+    with watched_stages(subject.modules) as calls:
+        run_subject(subject, conditions[:1], seed)
+    return stage_modules(subject.modules, most_called(calls)).values()
 
 
 @contextlib.contextmanager
@@ -98,10 +110,11 @@ def held_bytes(bench: Bench, layers: Sequence[str] | None = None) -> int:
 
 def evaluate_full(bench: Bench) -> Result:
     """Full precision, by the same means as the plans."""
-    images = bench.rig.reference.images
-    assert images is not None
-    losses = dict.fromkeys(METRICS, (0.0, 0.0))
-    return Result("full precision", held_bytes(bench), 1.0, 1.0, losses, scene_accuracy(images, bench.prompts), images)
+    outputs, kind = bench.rig.reference.outputs, bench.rig.reference.kind
+    assert outputs is not None
+    losses = {metric.name: (0.0, 0.0) for metric in bench.judge.metrics}
+    accuracy = scene_accuracy(outputs, bench.judge.texts, kind)
+    return Result("full precision", held_bytes(bench), 1.0, 1.0, losses, accuracy, outputs, kind)
 
 
 def evaluate_plan(bench: Bench, plan: Plan, kernels: str, name: str, pairs: int = 5) -> Result:
@@ -109,9 +122,10 @@ def evaluate_plan(bench: Bench, plan: Plan, kernels: str, name: str, pairs: int 
     with planned(bench, plan, kernels) as swapped:
         size, outcome = held_bytes(bench), bench.rig.run()
         ms, full = paired_ms(bench, swapped, pairs)
-    losses, images = _losses(bench, outcome), outcome.images
-    assert images is not None
-    return Result(name, size, ms, full, losses, scene_accuracy(images, bench.prompts), images)
+    losses, outputs = _losses(bench, outcome), outcome.outputs
+    assert outputs is not None
+    accuracy = scene_accuracy(outputs, bench.judge.texts, outcome.kind)
+    return Result(name, size, ms, full, losses, accuracy, outputs, outcome.kind)
 
 
 def losses_of(bench: Bench, plan: Plan, kernels: str) -> dict[str, tuple[float, float]]:
@@ -122,7 +136,8 @@ def losses_of(bench: Bench, plan: Plan, kernels: str) -> dict[str, tuple[float, 
 
 def _losses(bench: Bench, outcome: Outcome) -> dict[str, tuple[float, float]]:
     variants: dict[tuple[str, str], Callable[[], Any]] = {("plan", "plan"): contextlib.nullcontext}
-    rows = next(measure(variants, lambda: outcome, bench.rig.reference, encoder=bench.encoder, prompts=bench.prompts))
+    judge = bench.judge
+    rows = next(measure(variants, lambda: outcome, bench.rig.reference, judge.metrics, judge.encoder, judge.texts))
     return {row.metric: (row.mean, row.stderr) for row in rows}
 
 
@@ -144,10 +159,10 @@ def paired_ms(bench: Bench, swapped: Swap, pairs: int) -> tuple[float, float]:
     return median(seconds[0]) * 1e3, median(seconds[1]) * 1e3
 
 
-def scene_accuracy(images: torch.Tensor, prompts: Sequence[str]) -> float | None:
+def scene_accuracy(images: torch.Tensor, prompts: Sequence[str], kind: str = "images") -> float | None:
     """Share of the prompts whose picture shows what was asked, by the scene reader; None for other prompts."""
-    scenes = [scene_of(prompt) for prompt in prompts]
-    if any(scene is None for scene in scenes):
+    scenes = [scene_of(prompt) for prompt in prompts] if kind == "images" else []
+    if not scenes or any(scene is None for scene in scenes):
         return None
     pictures = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     return float(np.mean([shows(p, s) for p, s in zip(pictures, scenes, strict=True) if s is not None]))
@@ -164,10 +179,11 @@ def block_rows(bench: Bench, plan: Plan, kernels: str) -> list[BlockRow]:
     return rows
 
 
-def conditions(pipeline: str, prompts: Sequence[str], generation: Generation, kernels: str) -> dict[str, Any]:
+def conditions(pipeline: str, generation: Generation, kernels: str, bench: Bench) -> dict[str, Any]:
     """How an evaluation was made, for its report."""
     return {
-        "pipeline": pipeline, "kernels": kernels, "prompts": len(prompts), **asdict(generation),
+        "pipeline": pipeline, "kernels": kernels, "prompts": len(bench.conditions), **generation.told(),
+        "families": {metric.name: metric.family for metric in bench.judge.metrics},
         "threads": torch.get_num_threads(), "processor": platform.processor() or platform.machine(),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }  # fmt: skip

@@ -78,8 +78,9 @@ def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Seque
     """The problem whose groups are layers and whose candidates are schemes.
 
     Columns: bytes, ms, each metric, and each family: the mean of `members_of` it, each in units of its own mean loss.
-    Layers that share an input share an activation format, so that it is quantized once. real: simulated schemes are
-    forbidden. Raises UserError, or MeasurementError for a profile that is not finished.
+    A family of which nothing was measured has no column, and no say in the objective. Layers that share an input share
+    an activation format, so that it is quantized once. real: simulated schemes are forbidden. Raises UserError, or
+    MeasurementError for a profile that is not finished.
     """
     groups = groups_of(evidence)
     names = {group: _offered(evidence, layers) for group, layers in groups.items()}
@@ -92,12 +93,30 @@ def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Seque
         columns[metric] = np.array([sum(_loss(evidence, layer, s, metric) for layer in groups[g]) for g, s in pairs])
     for family in FAMILIES:
         if members := members_of(evidence, family):
-            columns[family] = np.mean([columns[m] / scale_of(evidence, m) for m in members], axis=0)
+            columns[family] = _mean_seen([columns[m] / scale_of(evidence, m) for m in members], pairs)
     allowed = np.array([not (real and any((a, s) in evidence.simulated for a in groups[g])) for g, s in pairs])
     return Problem(
-        groups=tuple(groups), candidates=tuple(names.values()), columns=columns, objective=dict(objective),
+        groups=tuple(groups), candidates=tuple(names.values()), columns=columns,
+        objective=_measured(objective, columns),
         budgets=tuple(budgets), ties=_ties(evidence, groups, names), allowed=allowed,
     )  # fmt: skip
+
+
+def _measured(objective: Mapping[str, float], columns: Mapping[str, object]) -> dict[str, float]:
+    """Without the families of which nothing was measured. Raises UserError where nothing is left."""
+    rest = {name: weight for name, weight in objective.items() if name in columns or name not in FAMILIES}
+    if objective and not rest:
+        raise UserError(f"the profile measured no {' and no '.join(objective)}; it has {', '.join(columns)}")
+    return rest
+
+
+def _mean_seen(losses: Sequence[np.ndarray], pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """The mean of the metrics that see a group at all: what acts outside of the denoiser leaves its output as it is,
+    and would otherwise count for less than it does. losses: of each metric, one number a (group, scheme)."""
+    _, inverse = np.unique([group for group, _ in pairs], return_inverse=True)
+    seen = [np.bincount(inverse, one)[inverse] > 0 for one in losses]
+    total = np.sum([np.where(sees, one, 0.0) for sees, one in zip(seen, losses, strict=True)], axis=0)
+    return np.asarray(total / np.maximum(np.sum(seen, axis=0), 1))
 
 
 def _offered(evidence: Evidence, layers: Sequence[str]) -> tuple[str, ...]:

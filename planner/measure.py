@@ -1,67 +1,76 @@
-"""One measuring run of a pipeline: the denoiser on cached inputs along the full-precision trajectory, then images."""
+"""One measuring run of a subject: the denoisers on cached inputs along the full-precision trajectory, then outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from planner.pipelines import Call, Generation, generate, recorded_calls
+from planner.pipelines import Call, recorded_calls
+from planner.subject import Subject, output_of, run_subject
 from sensitivity.outcome import Outcome
 from sensitivity.unroll import first_of
 
 
 @dataclass(frozen=True, eq=False)
 class Rig:
-    """A pipeline set up for measuring: `run` repeats the same work, `call` the denoiser once, `reference` is what full
-    precision gave. calls: of the denoiser, to be replayed, the first of a generation first; paint: makes the images."""
+    """A subject set up for measuring: `run` repeats the same work, `call` one denoiser once, `reference` is what full
+    precision gave. calls: of the denoisers, to be replayed, in their order; paint: makes the outputs; samples: how
+    many conditions there are."""
 
     run: Callable[[], Outcome]
     call: Callable[[], object]
     reference: Outcome
-    denoiser: nn.Module
     calls: tuple[Call, ...]
     paint: Callable[[], torch.Tensor]
-    prompts: int
+    samples: int
 
 
-def build_rig(pipe: Any, denoiser: nn.Module, prompts: Sequence[str], generation: Generation, timesteps: int) -> Rig:
-    """Record the denoiser's inputs in full precision and keep `timesteps` of them, evenly spaced, to be replayed."""
-    with recorded_calls(denoiser) as calls:
-        images = generate(pipe, prompts, generation, batch=len(prompts))
-    kept, count = tuple(calls[place] for place in kept_places(len(calls), timesteps)), len(prompts)
-
-    def paint() -> torch.Tensor:
-        return generate(pipe, prompts, generation, batch=count)
+def build_rig(
+    subject: Subject, denoisers: Iterable[nn.Module], conditions: Sequence[Any], seed: int, timesteps: int
+) -> Rig:
+    """Record the denoisers' inputs in full precision and keep `timesteps` of each, evenly spaced, to be replayed."""
+    with recorded_calls(*denoisers) as calls:
+        outputs = run_subject(subject, conditions, seed)
+    kind = output_of(subject, outputs)
+    kept, count = tuple(calls[place] for place in kept_places([call.module for call in calls], timesteps)), len(outputs)
+    paint = partial(run_subject, subject, conditions, seed)
 
     def run() -> Outcome:
-        return outcome_of(replay(denoiser, kept), count, paint())
+        return outcome_of(replay(kept), count, paint(), kind)
 
-    reference = outcome_of(replay(denoiser, kept), count, images)
-    return Rig(run, lambda: replay(denoiser, kept[:1]), reference, denoiser, kept, paint, count)
+    return Rig(run, lambda: replay(kept[:1]), outcome_of(replay(kept), count, outputs, kind), kept, paint, count)
 
 
-def kept_places(calls: int, timesteps: int) -> tuple[int, ...]:
-    """Which of the denoiser's calls are judged by their own output: so many, evenly spaced, the first among them."""
-    places = torch.linspace(0, calls - 1, min(timesteps, calls)).round().long().tolist()
-    return tuple(dict.fromkeys(places))
+def kept_places(modules: Sequence[object], timesteps: int) -> tuple[int, ...]:
+    """Which of the calls are judged by their own output: of each module so many, evenly spaced, the first among them.
+
+    modules: what each call is of.
+    """
+    found: list[int] = []
+    for module in dict.fromkeys(modules):
+        places = [place for place, its in enumerate(modules) if its is module]
+        chosen = torch.linspace(0, len(places) - 1, min(timesteps, len(places))).round().long().tolist()
+        found += [places[i] for i in dict.fromkeys(chosen)]
+    return tuple(sorted(found))
 
 
 @torch.no_grad()
-def replay(denoiser: nn.Module, calls: Sequence[Call]) -> list[Any]:
-    """What the denoiser returns on recorded inputs."""
-    return [denoiser(*call.args, **call.kwargs) for call in calls]
+def replay(calls: Sequence[Call]) -> list[Any]:
+    """What is returned on recorded inputs."""
+    return [call.module(*call.args, **call.kwargs) for call in calls if call.module is not None]
 
 
-def outcome_of(returned: Sequence[Any], prompts: int, images: torch.Tensor | None) -> Outcome:
-    """The outcome of replayed calls, samples first, with the call and the prompt that each belongs to.
+def outcome_of(returned: Sequence[Any], samples: int, outputs: torch.Tensor | None, kind: str) -> Outcome:
+    """The outcome of replayed calls, with the call and the sample that each row belongs to.
 
-    Guidance puts prompts behind each other in a batch, `prompts` of each kind.
+    Guidance puts samples behind each other in a batch, `samples` of each kind.
     """
-    outputs = [first_of(one) for one in returned]
-    groups = tuple(i for i, output in enumerate(outputs) for _ in range(len(output)))
-    owners = tuple(row % prompts for output in outputs for row in range(len(output)))
-    return Outcome(torch.cat(outputs), images, groups, owners)
+    denoised = tuple(first_of(one) for one in returned)
+    groups = tuple(i for i, output in enumerate(denoised) for _ in range(len(output)))
+    owners = tuple(row % samples for output in denoised for row in range(len(output)))
+    return Outcome(denoised, outputs, groups, owners, kind)

@@ -80,8 +80,7 @@ def _catch_up(plant: Plant) -> None:
     done, measured = probed(plant.store).prompts, plant.store.measured()
     if not done:
         return
-    within = plant.store.header()["model"]["components"][0] + "."  # the denoiser: probes reach no other
-    missed = [pair for pair in plant.pairs if pair not in measured and pair[0].startswith(within)]
+    missed = [pair for pair in plant.pairs if pair not in measured]
     jobs = [job for portion in _spread(plant, missed, PORTION) for job in rounds_of([portion], 0, done)]
     with _results(plant, jobs, "estimates") as found:
         write_missed(plant.store, _in_time(plant, jobs, found), plant.families)

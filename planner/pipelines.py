@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoTokenizer, CLIPModel
 
 from planner.arguments import FLOAT32
+from planner.calling import Generation, outputs_of
 from planner.errors import UserError
 from planner.graph import GraphError
 from planner.loading.marking import is_marked
@@ -29,17 +30,6 @@ from sensitivity.unroll import mapped
 SCENES = "scenes"
 HUB_CLIP = "openai/clip-vit-base-patch32"  # the alignment metric's model where the pipeline brings none
 DENOISERS = ("unet", "transformer")  # diffusers' own names of the component that runs at every step
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How images are made. guidance: None is the pipeline's default; seed: prompt i draws its noise from seed + i."""
-
-    steps: int
-    guidance: float | None = None
-    seed: int = 0
-
-
 REFUSALS = (UserError, PlanError, GraphError, KernelError, FormatError, ActivationError)  # of ours: one line each
 
 DEFAULTS = {SCENES: Generation(steps=8, guidance=2.5)}
@@ -120,49 +110,37 @@ def float_components(pipe: Any, names: Sequence[str] = ()) -> dict[str, nn.Modul
     return parts
 
 
-def generate(pipe: Any, prompts: Sequence[str], generation: Generation, batch: int = 16) -> torch.Tensor:
-    """(prompts, 3, H, W) float32 images in 0..1; prompt i starts from the noise of seed + i, whatever the batch."""
+def generate(pipe: Any, prompts: Sequence[Any], generation: Generation, batch: int = 16) -> torch.Tensor:
+    """What the pipeline puts out for prompts or other conditions, such as (prompts, 3, H, W) float32 images in 0..1;
+    prompt i starts from the noise of seed + i, whatever the batch."""
     with torch.no_grad():
         starts = range(0, len(prompts), batch)
-        return torch.cat([_paint(pipe, prompts[at : at + batch], generation, at).cpu() for at in starts])
-
-
-def generate_with_graph(pipe: Any, prompts: Sequence[str], generation: Generation, first: int) -> torch.Tensor:
-    """The same in one batch, for gradients to flow through; the prompts are those from the `first` on."""
-    return _paint(pipe, prompts, generation, first)
-
-
-def _paint(pipe: Any, prompts: Sequence[str], generation: Generation, first: int) -> torch.Tensor:
-    noise = [torch.Generator().manual_seed(generation.seed + first + i) for i in range(len(prompts))]
-    options = {} if generation.guidance is None else {"guidance_scale": generation.guidance}
-    call = type(pipe).__call__
-    call = getattr(call, "__wrapped__", call)  # beneath `torch.no_grad`: whether there are gradients the caller says
-    out = call(pipe, list(prompts), num_inference_steps=generation.steps, generator=noise, output_type="pt", **options)
-    return out.images.float()
+        seeded = [(prompts[at : at + batch], replace(generation, seed=generation.seed + at)) for at in starts]
+        return torch.cat([outputs_of(pipe, some, its).cpu() for some, its in seeded])
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One recorded call of a module."""
+    """One recorded call. module: what was called."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    module: nn.Module | None = None
 
 
 @contextlib.contextmanager
-def recorded_calls(module: nn.Module) -> Iterator[list[Call]]:
-    """Collects the inputs of every call of `module` made inside the block."""
+def recorded_calls(*modules: nn.Module) -> Iterator[list[Call]]:
+    """Collects the inputs of every call of the modules made inside the block."""
     calls: list[Call] = []
 
-    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # samplers may write into what they passed
-        calls.append(Call(*(mapped(part, lambda x: x.detach().clone()) for part in (args, kwargs))))
+        calls.append(Call(*(mapped(part, lambda x: x.detach().clone()) for part in (args, kwargs)), module))
 
-    handle = module.register_forward_pre_hook(keep, with_kwargs=True)
-    try:
+    with contextlib.ExitStack() as stack:
+        for module in dict.fromkeys(modules):
+            stack.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
         yield calls
-    finally:
-        handle.remove()
 
 
 @contextlib.contextmanager

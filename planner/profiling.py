@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from planner import graph as layer_graph
@@ -20,21 +20,21 @@ from planner.arguments import FLOAT32, check_dtype
 from planner.costs import cost_candidates
 from planner.engines import Site, engine_named
 from planner.errors import UserError
-from planner.graph import LayerGraph
+from planner.graph import LayerGraph, only
 from planner.graph_trace import fingerprint, trace
+from planner.judging import judge_of
 from planner.measuring import Plant, by_probes, exhaustively
 from planner.methods import method_named
 from planner.methods.base import share_of
-from planner.pipelines import Generation, float_components, generate
+from planner.pipelines import float_components
 from planner.space import Candidate, candidates, parse_schemes
+from planner.stages import most_called, watched_stages
 from planner.station import Context, Settings, set_up
 from planner.store import Profile
+from planner.subject import Subject, conditions_in, output_of, run_subject
 from plans.scheme import KEEP
 from plans.swap import find_layer
 from sensitivity.calibration import ActivationRange, calibrate
-from sensitivity.metrics import METRICS, Encoder
-
-FAMILY_OF = {metric.name: metric.family for metric in METRICS.values()}
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,17 @@ class Way:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A loaded pipeline, its planned components, and their traced layer graph."""
+class Traced:
+    """A loaded subject that was run once. parts: the components to plan; output: the kind of what it puts out; stages:
+    addresses of what it calls as wholes, as far as it matters: it holds layers to plan, or is a denoiser."""
 
-    pipe: Any
+    subject: Subject
     parts: Mapping[str, nn.Module]
     graph: LayerGraph
     fingerprint: str
-
-    @property
-    def denoiser(self) -> nn.Module:
-        return next(iter(self.parts.values()))
+    output: str
+    stages: tuple[str, ...]
+    denoisers: tuple[str, ...]
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -72,61 +72,69 @@ class Subject:
         return {layer.address: find_layer(self.parts, layer.address) for layer in self.graph.layers}
 
 
-def examine(pipe: Any, prompts: Sequence[str], generation: Generation, names: Sequence[str] = ()) -> Subject:
-    """Trace the pipeline on its first prompt. The counts of the graph are those of one image."""
-    parts = float_components(pipe, names)
-    graph = trace(parts, lambda: generate(pipe, prompts[:1], generation))
-    return Subject(pipe, parts, graph, fingerprint(parts, graph))
+def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: Sequence[str] = ()) -> Traced:
+    """Trace the subject on its first condition; the counts of the graph are those of one sample. names: components to
+    plan, by default what runs at every step."""
+    float_components(subject, names or tuple(subject.modules))
+    outputs: list[Tensor] = []
+    with watched_stages(subject.modules) as calls:
+        whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions[:1], seed)))
+    denoisers = most_called(calls)
+    chosen = tuple(names) or tuple(dict.fromkeys(address.partition(".")[0] for address in denoisers))
+    parts = float_components(subject, chosen)
+    graph = only(whole, chosen)
+    stages = tuple(a for a in calls if a in denoisers or any(f"{a}." in f"{x.address}." for x in graph.layers))
+    kind = output_of(subject, outputs[0])
+    return Traced(subject, parts, graph, fingerprint(parts, graph), kind, stages, denoisers)
 
 
-def check_settings(settings: Settings, out: Path, way: Way) -> None:
+def check_way(schemes: Sequence[str], dtype: str, out: Path, way: Way) -> None:
     """Refuse before anything slow is loaded: schemes that are none, a folder that is not there, an engine that cannot
     run. Raises UserError."""
-    parse_schemes(settings.schemes)
+    parse_schemes(schemes)
     method_named(way.method)
-    check_dtype(settings.dtype, way.method == "exhaustive" or way.checks > 0 or math.isfinite(way.seconds))
+    check_dtype(dtype, way.method == "exhaustive" or way.checks > 0 or math.isfinite(way.seconds))
     engine_named(way.engine, way.site)
     if not out.absolute().parent.is_dir():
         raise UserError(f"the folder of {out} does not exist; make it, or choose another --out")
 
 
-def header_of(subject: Subject, settings: Settings) -> dict[str, Any]:
+def header_of(traced: Traced, settings: Settings) -> dict[str, Any]:
     """What must be the same for a profile to be continued."""
-    settings_dict = dataclasses.asdict(settings)
+    told = settings.told()
     return {
         "model": {
-            "name": settings_dict.pop("pipeline"),
-            "pipeline": type(subject.pipe).__name__,
-            "components": list(subject.parts),
-            "fingerprint": subject.fingerprint,
-            "architecture": layer_graph.architecture_fingerprint(subject.graph),
-            "dtype": settings_dict.pop("dtype"),
+            "name": told.pop("pipeline"),
+            "pipeline": traced.subject.kind,
+            "components": list(traced.parts),
+            "fingerprint": traced.fingerprint,
+            "architecture": layer_graph.architecture_fingerprint(traced.graph),
+            "dtype": told.pop("dtype"),
         },
-        "settings": settings_dict,
+        "settings": told,
         "machine": {"processor": platform.machine(), "threads": torch.get_num_threads(), "device": "cpu"},
         "versions": {"torch": torch.__version__.split("+")[0]},
     }
 
 
-def run_profile(subject: Subject, settings: Settings, encoder: Encoder, out: Path, way: Way) -> None:
+def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None:
     """Fill the profile at `out`. One transaction a measurement; raises ProfileError, GraphError, CalibrationError,
     MeasurementError, and UserError where an engine fails."""
     deadline = time.monotonic() + way.seconds
     schemes = parse_schemes(settings.schemes)
-    with Profile.create(out, header_of(subject, settings)) as store:
-        store.write_graph(layer_graph.to_json(subject.graph), [str(scheme) for scheme in schemes])
-        ranges = _ranges(store, subject, settings)
-        offered = candidates(subject.graph, subject.modules, schemes, ranges)
+    judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
+    with Profile.create(out, header_of(traced, settings)) as store:
+        store.write_graph(layer_graph.to_json(traced.graph), [str(scheme) for scheme in schemes])
+        context = context_of(traced, settings, _ranges(store, traced, settings))
+        offered = candidates(traced.graph, traced.modules, schemes, context.ranges)
         if way.part[0] == 1:
-            _measure_costs(store, subject, offered)
+            _measure_costs(store, traced, offered)
         pairs = [(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP]
-        size, threads = _weight_bytes(subject.pipe), torch.get_num_threads()
-        context = Context(settings, subject.graph, subject.fingerprint, ranges, size, threads)
-        engine, station = engine_named(way.engine, way.site), set_up(context, subject.pipe, encoder)
+        engine, station = engine_named(way.engine, way.site), set_up(context, traced.subject, judge)
         plant = Plant(
             store, lambda jobs: engine.run(context, jobs, lambda: station, way.site), share_of(pairs, way.part),
-            len(settings.prompts), FAMILY_OF, engine.share(way.site, threads), deadline,
-            settings.dtype == FLOAT32,
+            len(settings.prompts), {metric.name: metric.family for metric in judge.metrics},
+            engine.share(way.site, context.threads), deadline, settings.dtype == FLOAT32,
         )  # fmt: skip
         if way.method == "exhaustive":
             exhaustively(plant, plant.pairs)
@@ -134,21 +142,38 @@ def run_profile(subject: Subject, settings: Settings, encoder: Encoder, out: Pat
             by_probes(plant, way.checks, way.around)
 
 
-def _ranges(store: Profile, subject: Subject, settings: Settings) -> dict[str, ActivationRange]:
+def context_of(traced: Traced, settings: Settings, ranges: Mapping[str, ActivationRange]) -> Context:
+    """What workers are told."""
+    size, threads = _weight_bytes(traced.subject), torch.get_num_threads()
+    return Context(
+        settings,
+        traced.graph,
+        traced.fingerprint,
+        traced.output,
+        traced.stages,
+        traced.denoisers,
+        ranges,
+        size,
+        threads,
+    )
+
+
+def _ranges(store: Profile, traced: Traced, settings: Settings) -> dict[str, ActivationRange]:
     if not store.ranges():
-        found = calibrate(subject.modules, lambda: generate(subject.pipe, settings.prompts, settings.generation))
+        seed = settings.generation.seed
+        conditions = conditions_in(traced.subject, settings.prompts)
+        found = calibrate(traced.modules, lambda: run_subject(traced.subject, conditions, seed, batch=16))
         store.write_ranges({layer: dataclasses.asdict(seen) for layer, seen in found.items()})
     return {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
 
 
-def _measure_costs(store: Profile, subject: Subject, offered: Sequence[Candidate]) -> None:
+def _measure_costs(store: Profile, traced: Traced, offered: Sequence[Candidate]) -> None:
     done = {(cost.layer, cost.scheme) for cost in store.costs()}
     pending = [c for c in offered if (c.layer, str(c.scheme)) not in done]
-    costs = cost_candidates(pending, subject.graph.by_address, subject.modules)
+    costs = cost_candidates(pending, traced.graph.by_address, traced.modules)
     for cost in tqdm(costs, "costs", len(pending), unit="candidate", disable=not pending):
         store.write_costs([cost])
 
 
-def _weight_bytes(pipe: Any) -> int:
-    modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    return sum(weight.numel() * weight.element_size() for part in modules for weight in part.parameters())
+def _weight_bytes(subject: Subject) -> int:
+    return sum(weight.numel() * weight.element_size() for m in subject.modules.values() for weight in m.parameters())

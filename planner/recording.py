@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -49,14 +50,19 @@ def plan_of(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], 
         simulated=tuple(layer for layer, scheme in schemes.items() if (layer, scheme) in evidence.simulated),
         calibration={
             "prompts": len(settings["prompts"]),
-            "prompts_sha256": hashlib.sha256("\n".join(settings["prompts"]).encode()).hexdigest(),
-            **settings["generation"],
+            "prompts_sha256": hashlib.sha256("\n".join(map(_line, settings["prompts"])).encode()).hexdigest(),
+            **{key: value for key, value in settings["generation"].items() if key != "steps" or value is not None},
+            **({"metrics": list(settings["metrics"])} if settings.get("metrics") else {}),
             "ranges": _ranges(schemes, store.ranges()),
         },
         budgets={budget.column: plain(budget.limit) for budget in problem.budgets},
         predictions=predict(evidence, chosen.picks),
         solver=_solver(problem, told),
     )
+
+
+def _line(condition: Any) -> str:
+    return condition if isinstance(condition, str) else json.dumps(condition, sort_keys=True)
 
 
 def predict(evidence: Evidence, picks: Picks) -> dict[str, Any]:

@@ -71,7 +71,9 @@ def summary(report: Mapping[str, Any]) -> str:
         row["denoiser time"] = f"{r['denoiser_ms']['ratio']:.2f}×"
         for name, loss in r["losses"].items():
             spread = f" ± {loss['stderr']:.1g}" if loss["stderr"] else ""
-            row[f"{METRICS[name].family}: {name}"] = f"{loss['measured']:.4f}{spread}" if loss["measured"] else "0"
+            row[f"{_family(report['about'], name)}: {name}"] = (
+                f"{loss['measured']:.4f}{spread}" if loss["measured"] else "0"
+            )
         if r["scene_accuracy"] is not None:
             row["scene accuracy"] = f"{r['scene_accuracy']:.1%}"
         rows.append(row)
@@ -79,11 +81,20 @@ def summary(report: Mapping[str, Any]) -> str:
 
 
 def write_report(evaluation: Evaluation, out: Path) -> None:
-    """`report.md`, `report.json` and `images.png` in the folder `out`, made where it is missing. Raises OSError."""
+    """`report.md`, `report.json` and, of images, `images.png` in the folder `out`, made where it is missing.
+
+    Raises OSError.
+    """
     make_folder(out)
     (out / "report.md").write_text(to_markdown(evaluation), "utf-8")
     (out / "report.json").write_text(json.dumps(to_json(evaluation), indent=1) + "\n", "utf-8")
-    save_grid({r.name: r.images[:GRID_COLUMNS] for r in evaluation.results}, out / "images.png")
+    if is_drawn(evaluation):
+        save_grid({r.name: r.outputs[:GRID_COLUMNS] for r in evaluation.results}, out / "images.png")
+
+
+def is_drawn(evaluation: Evaluation) -> bool:
+    """Whether there is a picture of pictures."""
+    return evaluation.results[0].kind == "images"
 
 
 def check_comparable(plans: Mapping[str, Plan], count: int) -> None:
@@ -104,6 +115,10 @@ def make_folder(out: Path) -> None:
         raise UserError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
 
 
+def _family(about: Mapping[str, Any], metric: str) -> str:
+    return str(about.get("families", {}).get(metric) or METRICS[metric].family)
+
+
 def _predicted(evaluation: Evaluation, result: Result) -> Mapping[str, Any]:
     plan = evaluation.plans.get(result.name)
     return plan.predictions.get("total", {}) if plan else {}
@@ -121,7 +136,7 @@ def _variants(evaluation: Evaluation) -> str:
         row: dict[str, str] = {"variant": r.name, "bytes, predicted / held": _bytes(predicted, r)}
         row["denoiser ms (× full precision)"] = f"{r.ms:.0f} ({r.ms / r.full_ms:.2f}×)" if r.ms != r.full_ms else "1×"
         for name, (mean, stderr) in r.losses.items():
-            label = f"{METRICS[name].family}: {name}, predicted / measured"
+            label = f"{_family(evaluation.about, name)}: {name}, predicted / measured"
             row[label] = "0" if r.name not in evaluation.plans else _pair(predicted.get(name), mean, stderr)
         if r.accuracy is not None:
             row["scene accuracy"] = f"{r.accuracy:.1%}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from planner.measure import Rig, outcome_of
+from planner.measure import Rig, outcome_of, replay
 from sensitivity.outcome import Outcome
 from sensitivity.prefix import LIMIT, Prefix, record, resumed
 from sensitivity.unroll import first_of
@@ -29,27 +30,28 @@ class Recorded:
     painting: Prefix
 
 
-def recorded(pipe: Any, rig: Rig, limit: int = LIMIT) -> Recorded:
+def recorded(parts: Iterable[nn.Module], rig: Rig, limit: int = LIMIT) -> Recorded:
     """Record the rig's run, in the time of one measurement.
 
-    limit: bytes of outputs to hold over all replayed calls; beyond it more is computed again. Of the images' run only
-    outputs of outermost modules are held: such as the text encoder's and the denoiser's, which are small.
+    parts: all modules that take part; limit: bytes of outputs to hold over all replayed calls; beyond it more is
+    computed again. Of the outputs' run only those of outermost modules are held: such as the text encoder's and the
+    denoiser's, which are small.
     """
-    share = limit // len(rig.calls)
+    share = limit // max(len(rig.calls), 1)
     with torch.no_grad():
-        calls = tuple(record([rig.denoiser], lambda c=c: rig.denoiser(*c.args, **c.kwargs), share) for c in rig.calls)
-        parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+        calls = tuple(record([call.module], partial(replay, [call]), share) for call in rig.calls if call.module)
         return Recorded(rig, calls, record(parts, rig.paint, limit, deepest=0))
 
 
 def run_from(recorded: Recorded, layer: nn.Module, images: bool = True) -> Outcome:
-    """What `rig.run` gives with `layer` changed and all else as it was recorded. images: False leaves them out.
+    """What `rig.run` gives with `layer` changed and all else as it was recorded. images: False leaves outputs out.
 
-    The first denoiser call of the images is the first that is replayed, so it is not computed again either.
+    The first denoiser call of a run is the first that is replayed, so it is not computed again either.
     """
     rig = recorded.rig
     returned = [_call(recorded, place, layer) for place in range(len(rig.calls))]
-    return outcome_of(returned, rig.prompts, _paint(recorded, layer, returned[0]) if images else None)
+    outputs = _paint(recorded, layer, returned) if images else None
+    return outcome_of(returned, rig.samples, outputs, rig.reference.kind)
 
 
 def proven(recorded: Recorded, layers: Iterable[nn.Module]) -> frozenset[nn.Module]:
@@ -59,10 +61,10 @@ def proven(recorded: Recorded, layers: Iterable[nn.Module]) -> frozenset[nn.Modu
     reference, found = recorded.rig.reference, []
     for layer in layers:
         try:
-            first = _call(recorded, 0, layer)
-            same = _same(first_of(first), reference.denoised)
+            first = [_call(recorded, place, layer) for place in range(len(recorded.calls))[:1]]
+            same = all(map(_same, map(first_of, first), reference.denoised or ()))
             if same and not found:
-                same = _same(_paint(recorded, layer, first), reference.images)
+                same = _same(_paint(recorded, layer, first), reference.outputs)
         except Exception:  # whatever a module that misses its state throws: the whole run will do
             same = False
         found += [layer] * same
@@ -73,15 +75,15 @@ def proven(recorded: Recorded, layers: Iterable[nn.Module]) -> frozenset[nn.Modu
 def _call(recorded: Recorded, place: int, layer: nn.Module) -> Any:
     call = recorded.rig.calls[place]
     with resumed(recorded.calls[place], layer):
-        return recorded.rig.denoiser(*call.args, **call.kwargs)
+        return replay([call])[0]
 
 
-def _paint(recorded: Recorded, layer: nn.Module, first: object) -> torch.Tensor:
-    with resumed(recorded.painting, layer, known=(recorded.rig.denoiser, first)):
+def _paint(recorded: Recorded, layer: nn.Module, returned: Sequence[object]) -> torch.Tensor:
+    known = [(call.module, first) for call, first in zip(recorded.rig.calls, returned, strict=False) if call.module]
+    with resumed(recorded.painting, layer, known=known[0] if known else None):
         return recorded.rig.paint()
 
 
 def _same(again: torch.Tensor, reference: torch.Tensor | None) -> bool:
     assert reference is not None
-    reference = reference[: len(again)]
     return bool((again - reference).float().norm() <= TOLERANCE * reference.float().norm())

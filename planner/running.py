@@ -5,7 +5,7 @@ Part of the story in `planner.workflow`, which has their names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,32 +78,34 @@ def paint(
 
 def evaluate(
     plans: Sequence[PathLike], pipeline: str, out: PathLike, *,
-    prompts: PathLike | Sequence[str] | None = None, count: int = 64, kernels: str = "int", blocks: bool = True,
+    prompts: PathLike | Sequence[Any] | None = None, count: int = 64, kernels: str = "int", blocks: bool = True,
     allow_mismatch: bool = False, clip: str | None = None, steps: int | None = None, guidance: float | None = None,
-    seed: int = 1000,
+    seed: int = 1000, call: Mapping[str, Any] | None = None, metrics: Sequence[str] = (),
 ) -> Evaluation:  # fmt: skip
     """Predicted beside measured for each plan, on held-out prompts, into `report.md`, `.json` and `images.png` of the
-    folder `out`. blocks: also each block's layers alone."""
+    folder `out`. blocks: also each block's layers alone; the rest as in `profile`."""
     from tqdm import tqdm
 
     from planner import evaluating, report
     from planner.applying import check_model
-    from planner.pipelines import float_components, load_encoder, load_pipeline
+    from planner.pipelines import float_components
+    from planner.subject import conditions_of, load_subject
 
     arguments.check_kernels(kernels)
     loaded = arguments.plans_in(plans)
     report.make_folder(Path(out))
-    generation = arguments.generation_of(pipeline, steps, guidance, seed)
-    chosen = arguments.prompts_of(prompts, lambda: arguments.held_out(pipeline, count))
-    pipe, encoder = load_pipeline(pipeline, arguments.dtype_of(loaded.values())), load_encoder(pipeline, clip)
-    parts = float_components(pipe, next(iter(loaded.values())).model["components"])
+    generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
+    given = arguments.conditions_in(prompts)
+    subject = load_subject(pipeline, generation, arguments.dtype_of(loaded.values()))
     for plan in loaded.values():
-        check_model(plan, parts, allow_mismatch)
-    bench = evaluating.build_bench(pipe, parts, list(plan.schemes), encoder, chosen, generation)
+        check_model(plan, float_components(subject, plan.model["components"]), allow_mismatch)
+    chosen = conditions_of(subject, given, count, held_out=True)
+    bench = evaluating.build_bench(subject, list(plan.schemes), chosen, seed, metrics, clip)
     results = [evaluating.evaluate_full(bench)]
     results += [evaluating.evaluate_plan(bench, plan, kernels, name) for name, plan in tqdm(loaded.items(), "plans")]
     rows = {name: evaluating.block_rows(bench, plan, kernels) for name, plan in loaded.items()} if blocks else {}
-    found = report.Evaluation(results, loaded, rows, evaluating.conditions(pipeline, chosen, generation, kernels))
+    about = evaluating.conditions(pipeline, generation, kernels, bench)
+    found = report.Evaluation(results, loaded, rows, about)
     report.write_report(found, Path(out))
     return found
 
@@ -121,15 +123,16 @@ def bench(
     """
     from planner import benching
     from planner.applying import check_model
-    from planner.pipelines import float_components, load_pipeline
+    from planner.pipelines import float_components
+    from planner.subject import conditions_of, load_subject
 
     loaded, generation = arguments.plan_in(plan), arguments.generation_of(pipeline, 1, guidance, 0)
     arguments.check_bench(against, pairs, out)
-    pipe = load_pipeline(pipeline, arguments.dtype_of([loaded]))
-    parts = float_components(pipe, loaded.model["components"])
+    subject = load_subject(pipeline, generation, arguments.dtype_of([loaded]))
+    parts = float_components(subject, loaded.model["components"])
     check_model(loaded, parts, allow_mismatch)
     name, denoiser = next(iter(parts.items()))
-    call = benching.record_call(pipe, denoiser, arguments.held_out(pipeline, batch), generation)
+    call = benching.record_call(subject, denoiser, conditions_of(subject, None, batch, held_out=True))
     variants = benching.variants_of((name, denoiser), loaded, call, against, compiled)
     found = benching.Timings(
         benching.time_variants(variants, pairs), benching.conditions(pipeline, batch, pairs, generation)

@@ -1,39 +1,43 @@
-"""A measuring station: one process with the pipeline loaded once, that works off jobs."""
+"""A measuring station: one process with the subject loaded once, that works off jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from torch import nn
 
 from planner.arguments import FLOAT32
+from planner.calling import Generation
 from planner.errors import UserError
-from planner.graph import LayerGraph
+from planner.graph import LayerGraph, components_of
 from planner.graph_trace import fingerprint
+from planner.judging import Judge, judge_of
 from planner.measure import Rig, build_rig
 from planner.methods import method_named
 from planner.methods.base import Found, Job
-from planner.pipelines import Generation, components, load_encoder, load_pipeline
+from planner.pipelines import components
 from planner.resuming import Recorded, recorded
 from planner.space import scales_of
+from planner.stages import stage_modules
+from planner.subject import Subject, conditions_in, load_subject
 from plans.formats import Grid
 from plans.scheme import WeightFormat, parse_scheme
 from plans.swap import find_layer, variant
 from sensitivity.calibration import ActivationRange
-from sensitivity.metrics import Encoder
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a profile is measured. pipeline: its name; timesteps: denoiser calls that are judged by their own output;
-    probes: of each metric of the image; dtype: the pipeline's float type."""
+    """How a profile is measured. pipeline: its name; prompts: or other conditions; timesteps: calls of each denoiser
+    that are judged by their own output; probes: of each metric of the output; dtype: the pipeline's float type;
+    metrics: more than there are for this kind of output."""
 
     pipeline: str
-    prompts: tuple[str, ...]
+    prompts: tuple[Any, ...]
     schemes: tuple[str, ...]
     generation: Generation
     timesteps: int
@@ -41,48 +45,74 @@ class Settings:
     components: tuple[str, ...]
     clip: str | None
     dtype: str = FLOAT32
+    metrics: tuple[str, ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """For files: what was asked for."""
+        found = asdict(self) | {"generation": self.generation.told()}
+        return found if self.metrics else {key: value for key, value in found.items() if key != "metrics"}
 
 
 @dataclass(frozen=True)
 class Context:
     """All that a worker needs to build a station like the driver's; it can be pickled.
 
-    graph, fingerprint: of the pipeline that was traced; ranges: calibrated, by layer address; size: bytes of all of the
-    pipeline's weights; threads: of torch, on which the rounding of every loss depends.
+    graph, fingerprint: of the subject that was traced; output: the kind of what it puts out; stages: what it calls as
+    wholes, of which the denoisers; ranges: calibrated, by layer address; size: bytes of all of the subject's weights;
+    threads: of torch, on which the rounding of every loss depends.
     """
 
     settings: Settings
     graph: LayerGraph
     fingerprint: str
+    output: str
+    stages: tuple[str, ...]
+    denoisers: tuple[str, ...]
     ranges: Mapping[str, ActivationRange]
     size: int
     threads: int
 
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Those with layers to plan."""
+        return components_of(self.graph)
+
 
 @dataclass(frozen=True, eq=False)
 class Station:
-    """A pipeline set up for measuring."""
+    """A subject set up for measuring."""
 
     context: Context
-    pipe: Any
+    subject: Subject
     parts: Mapping[str, nn.Module]
-    encoder: Encoder
+    judge: Judge
 
     @cached_property
-    def denoiser(self) -> nn.Module:
+    def stages(self) -> tuple[nn.Module, ...]:
+        """What the subject calls as wholes and that matters here: it holds layers to plan, or is a denoiser."""
+        return tuple(stage_modules(self.subject.modules, self.context.stages).values())
+
+    @cached_property
+    def denoisers(self) -> tuple[nn.Module, ...]:
         """What runs at every step."""
-        return next(iter(self.parts.values()))
+        return tuple(stage_modules(self.subject.modules, self.context.denoisers).values())
+
+    @property
+    def conditions(self) -> tuple[Any, ...]:
+        """What is run on."""
+        return conditions_in(self.subject, self.context.settings.prompts)
 
     @cached_property
     def rig(self) -> Rig:
-        """Full precision on all prompts, recorded when first asked for."""
+        """Full precision on all conditions, recorded when first asked for."""
         settings = self.context.settings
-        return build_rig(self.pipe, self.denoiser, settings.prompts, settings.generation, settings.timesteps)
+        seed = settings.generation.seed
+        return build_rig(self.subject, self.denoisers, self.conditions, seed, settings.timesteps)
 
     @cached_property
     def recorded(self) -> Recorded:
         """The rig with what it computes before each layer."""
-        return recorded(self.pipe, self.rig)
+        return recorded(self.subject.modules.values(), self.rig)
 
     def module(self, layer: str) -> nn.Module:
         """The float layer of that address."""
@@ -108,21 +138,23 @@ class Station:
 
 
 def open_station(context: Context) -> Station:
-    """Load pipeline and encoder as the settings name them, and set up.
+    """Load subject and encoder as the settings name them, and set up.
 
     Raises UserError when they cannot be loaded here or the weights are not those that the context is about.
     """
     settings = context.settings
-    pipe = load_pipeline(settings.pipeline, settings.dtype)
-    found = fingerprint(components(pipe, settings.components), context.graph)
+    subject = load_subject(settings.pipeline, settings.generation, settings.dtype)
+    found = fingerprint(components(subject, context.components), context.graph)
     if found != context.fingerprint:
         raise UserError(
             f"{settings.pipeline} has fingerprint {found[:12]} at a worker and {context.fingerprint[:12]} at the "
             "driver; put the same files on every machine"
         )
-    return set_up(context, pipe, load_encoder(settings.pipeline, settings.clip))
+    return set_up(context, subject)
 
 
-def set_up(context: Context, pipe: Any, encoder: Encoder) -> Station:
-    """A station of what is loaded already."""
-    return Station(context, pipe, components(pipe, context.settings.components), encoder)
+def set_up(context: Context, subject: Subject, judge: Judge | None = None) -> Station:
+    """A station of what is loaded already. Raises UserError where the encoder cannot be loaded."""
+    settings = context.settings
+    judge = judge or judge_of(subject, context.output, settings.prompts, settings.metrics, settings.clip)
+    return Station(context, subject, components(subject, context.components), judge)

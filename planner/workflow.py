@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from planner import arguments
 from planner.arguments import KERNELS as KERNELS
@@ -28,6 +28,7 @@ from planner.running import restore as restore
 if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs no torch
     from planner.explaining import Why
     from planner.predicting import Prediction
+    from planner.subject import Subject
     from planner.sweeping import Frontier
     from planner.targets.base import Export
     from planner.verifying import Verdict
@@ -37,17 +38,20 @@ DEFAULT_SCHEMES = ("w8a8", "w6a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8", "w4g64ma8
 
 
 def profile(
-    pipeline: str, out: PathLike, *,
-    prompts: PathLike | Sequence[str] | None = None, count: int = 8, schemes: Sequence[str] = DEFAULT_SCHEMES,
+    pipeline: str | Subject, out: PathLike, *,
+    prompts: PathLike | Sequence[Any] | None = None, count: int = 8, schemes: Sequence[str] = DEFAULT_SCHEMES,
     components: Sequence[str] = (), clip: str | None = None, timesteps: int = 4, steps: int | None = None,
     guidance: float | None = None, seed: int = 0, method: str = "probes", probes: int = 4, checks: int | None = None,
     time: str | None = None, around: str = "25%", engine: str = "local", address: str | None = None,
     workers: int | None = None, part: str | None = None, dtype: str = arguments.FLOAT32,
+    call: Mapping[str, Any] | None = None, metrics: Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Measure what each scheme does to each layer of `pipeline`, into the file `out`; goes on where one stopped.
 
-    pipeline: `scenes`, a folder or a hub id; prompts: a file with one a line, or the prompts, else `count` built-in
-    ones; timesteps: denoiser calls judged by their own output; clip: the CLIPModel that measures alignment.
+    pipeline: `scenes`, a folder, a hub id, `package.module:name` of a `Subject`, or a Subject; prompts: a file with one
+    a line or a YAML list of what the pipeline's call takes, or such a list, else `count` built-in ones; timesteps:
+    calls of each denoiser judged by their own output; clip: the CLIPModel that measures alignment; call: what else the
+    pipeline's call is given, such as its height; metrics: more of them, built-in ones or `package.module:name`.
     method: a name of `planner.methods.METHODS`; probes: of each metric of the image; checks: how many estimates are
     measured exhaustively, too; time: `10m`, spent where a plan of the memory `around` is undecided, and what is there
     then is a usable profile.
@@ -55,20 +59,23 @@ def profile(
     alone, for `merge`; dtype: of the pipeline, `float32` or `bfloat16`, which takes half the memory.
     """
     from planner import profiling
-    from planner import prompts as prompt_lists
-    from planner.pipelines import SCENES, load_encoder, load_pipeline
+    from planner.conditions import labels_of
+    from planner.subject import conditions_of, load_subject, subject_of
 
-    generation = arguments.generation_of(pipeline, steps, guidance, seed)
-    chosen = arguments.prompts_of(prompts, lambda: prompt_lists.built_in_prompts(pipeline == SCENES, count))
-    settings = profiling.Settings(
-        pipeline, tuple(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip, dtype
-    )
+    name = pipeline if isinstance(pipeline, str) else pipeline.name
+    generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
+    given = arguments.conditions_in(prompts)
     site, share, seconds = profiling.Site(address, workers), arguments.part_of(part), arguments.seconds_of(time)
     way = profiling.Way(method, engine, site, share, arguments.checks_of(checks, dtype), seconds, around)
-    profiling.check_settings(settings, Path(out), way)
-    pipe, encoder = load_pipeline(pipeline, dtype), load_encoder(pipeline, clip)
-    subject = profiling.examine(pipe, settings.prompts, generation, components)
-    profiling.run_profile(subject, settings, encoder, Path(out), way)
+    profiling.check_way(schemes, dtype, Path(out), way)
+    loaded = load_subject(name, generation, dtype) if isinstance(pipeline, str) else subject_of(pipeline, generation)
+    chosen = conditions_of(loaded, given, count)
+    settings = profiling.Settings(
+        name, labels_of(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip, dtype,
+        tuple(metrics),
+    )  # fmt: skip
+    traced = profiling.examine(loaded, chosen, seed, components)
+    profiling.run_profile(traced, settings, Path(out), way)
     return Path(out)
 
 

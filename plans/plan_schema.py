@@ -36,6 +36,8 @@ _CALIBRATION = {
         "steps": {"type": "integer", "minimum": 1},
         "guidance": {"type": ["number", "null"]},
         "seed": {"type": "integer"},
+        "options": {"type": "object"},
+        "metrics": {"type": "array", "items": {"type": "string"}},
         "ranges": {"type": "object", "additionalProperties": _RANGE},
     },
 }

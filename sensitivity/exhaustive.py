@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from sensitivity.metrics import METRICS, Encoder, Metric
-from sensitivity.outcome import Outcome, check_reference, clean, read
+from sensitivity.outcome import Outcome, check_reference, clean, losses, read
 from sensitivity.table import Measurement, MeasurementError, describe, summarise
 
 Variants = Mapping[tuple[str, str], Callable[[], AbstractContextManager[object]]]
@@ -58,18 +58,22 @@ def measure_layers(
             _check_shapes(reference, outcome, f"{layer} at {scheme}")
             outcome, finite = clean(outcome)
             changed = read(outcome, reads, encoder, texts)
-            losses = {metric.name: metric.function(full[metric.reads], changed[metric.reads]) for metric in metrics}
-        yield [_measurement(layer, scheme, metric, losses[metric.name], reference, finite) for metric in metrics]
+            found = {metric.name: losses(metric, full[metric.reads], changed[metric.reads]) for metric in metrics}
+        yield [_measurement(layer, scheme, metric, found[metric.name], reference, finite) for metric in metrics]
 
 
 def _check_shapes(reference: Outcome, outcome: Outcome, what: str) -> None:
-    for name in ("denoised", "images"):
-        full, changed = getattr(reference, name), getattr(outcome, name)
-        if full is not None and changed is not None and full.shape != changed.shape:
+    for name, tensors in reference.tensors.items():
+        full, changed = ([tuple(x.shape) for x in some] for some in (tensors, outcome.tensors.get(name, tensors)))
+        if full != changed:
             raise MeasurementError(
-                f"{what}: {name} have shape {tuple(changed.shape)}, full precision has {tuple(full.shape)}; "
+                f"{what}: {name} have shape {_shown(changed)}, full precision has {_shown(full)}; "
                 "run both on the same inputs"
             )
+
+
+def _shown(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, dict.fromkeys(shapes)))
 
 
 def _measurement(

@@ -5,49 +5,70 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from sensitivity.metrics.base import Metric
 from sensitivity.metrics.learned import Encoder, similarity
 from sensitivity.table import MeasurementError
 
 READINGS = {  # reading -> the field of Outcome that it comes from
     "denoised": "denoised",
-    "images": "images",
-    "embeds": "images",
-    "similarity": "images",
+    "output": "outputs",
+    "images": "outputs",
+    "embeds": "outputs",
+    "similarity": "outputs",
 }
+PICTURES = ("images", "video")  # kinds of output that are pixels in 0..1
 _ROUNDING = 1e-3  # how far pixels may leave 0..1
+Readings = torch.Tensor | tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """One run on fixed inputs. What no chosen metric reads may be left None.
 
-    denoised: (S, ...) outputs of the denoiser on S cached inputs; groups: the timestep of each, owners: the index of
-    its prompt (both of S numbers, or empty: all alike, all different).
-    images: (P, 3, H, W) final images in 0..1, one a prompt.
+    denoised: what the denoisers returned on cached inputs, (B, ...) one a call; groups: the call of each of their S
+    rows, owners: the index of its sample (both of S numbers, or empty: all alike, all different).
+    outputs: (P, ...) final outputs, one a sample; kind: `images` or `video`, which are pixels in 0..1, or another.
     """
 
-    denoised: torch.Tensor | None = None
-    images: torch.Tensor | None = None
+    denoised: tuple[torch.Tensor, ...] | None = None
+    outputs: torch.Tensor | None = None
     groups: tuple[int, ...] = ()
     owners: tuple[int, ...] = ()
+    kind: str = "images"
+
+    @property
+    def tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
+        """What is there, by name."""
+        parts = {"denoised": self.denoised, "outputs": None if self.outputs is None else (self.outputs,)}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def losses(metric: Metric, full: Readings, variant: Readings) -> torch.Tensor:
+    """What the metric says of each sample, of all calls one after the other."""
+    if isinstance(full, torch.Tensor) or isinstance(variant, torch.Tensor):
+        return metric.function(full, variant)  # type: ignore[arg-type]
+    return torch.cat([metric.function(*both) for both in zip(full, variant, strict=True)])
 
 
 def check_reference(outcome: Outcome) -> None:
     """Raises MeasurementError when the full-precision run is unfit to compare with."""
-    for name, tensor in (("denoised", outcome.denoised), ("images", outcome.images)):
-        bad = 0 if tensor is None else int((~torch.isfinite(tensor)).sum())
-        if tensor is not None and bad:
+    for name, tensors in outcome.tensors.items():
+        bad = sum(int((~torch.isfinite(tensor)).sum()) for tensor in tensors)
+        if bad:
             raise MeasurementError(
-                f"{bad} of {tensor.numel()} full-precision numbers ({name}) are not finite; "
+                f"{bad} of {sum(x.numel() for x in tensors)} full-precision numbers ({name}) are not finite; "
                 "check the pipeline's weights and dtype before profiling"
             )
-    if outcome.images is not None and outcome.images.numel():
-        low, high = (float(x) for x in outcome.images.detach().aminmax())
+    if outcome.kind in PICTURES and outcome.outputs is not None and outcome.outputs.numel():
+        low, high = (float(x) for x in outcome.outputs.detach().aminmax())
         if low < -_ROUNDING or high > 1 + _ROUNDING:
-            raise MeasurementError(f"the full-precision images span {low:.3g}..{high:.3g}; hand in pixels in 0..1")
+            raise MeasurementError(
+                f"the full-precision {outcome.kind} span {low:.3g}..{high:.3g}; hand in pixels in 0..1"
+            )
 
 
 def clean(outcome: Outcome) -> tuple[Outcome, bool]:
@@ -55,31 +76,33 @@ def clean(outcome: Outcome) -> tuple[Outcome, bool]:
 
     A broken variant so gets the loss of a denoiser that says nothing and of black pixels, instead of none at all.
     """
-    tensors = {name: getattr(outcome, name) for name in ("denoised", "images")}
-    present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    finite = all(bool(torch.isfinite(tensor).all()) for tensor in present.values())
+    present = outcome.tensors
+    finite = all(bool(torch.isfinite(tensor).all()) for tensors in present.values() for tensor in tensors)
     if not finite:
-        present = {name: torch.nan_to_num(tensor, 0.0, 0.0, 0.0) for name, tensor in present.items()}
-    if "images" in present:
-        present["images"] = present["images"].clamp(0, 1)
-    return dataclasses.replace(outcome, **present), finite
+        present = {
+            name: tuple(torch.nan_to_num(x, 0.0, 0.0, 0.0) for x in tensors) for name, tensors in present.items()
+        }
+    outputs = present["outputs"][0] if "outputs" in present else None
+    if outputs is not None and outcome.kind in PICTURES:
+        outputs = outputs.clamp(0, 1)
+    return dataclasses.replace(outcome, denoised=present.get("denoised"), outputs=outputs), finite
 
 
 def read(
     outcome: Outcome, reads: Collection[str], encoder: Encoder | None = None, texts: torch.Tensor | None = None
-) -> dict[str, torch.Tensor]:
-    """The readings named in `reads`, samples first; the images are embedded once.
+) -> dict[str, Any]:
+    """The readings named in `reads`, samples first, of denoised outputs a tuple; the images are embedded once.
 
     texts: (P, D) unit embeddings of the prompts, for `similarity`. Raises MeasurementError for what is not there.
     """
-    readings: dict[str, torch.Tensor] = {}
+    readings: dict[str, Any] = {}
     for name in reads:
         tensor = getattr(outcome, READINGS[name])
         if tensor is None:
             raise MeasurementError(f"the run returned no {READINGS[name]}, which the reading {name!r} needs")
         readings[name] = tensor
     if {"embeds", "similarity"} & readings.keys():
-        embeds = _embed(outcome.images, encoder)
+        embeds = _embed(outcome.outputs, encoder)
         if "embeds" in readings:
             readings["embeds"] = embeds
         if "similarity" in readings:
@@ -90,7 +113,10 @@ def read(
 def _embed(images: torch.Tensor | None, encoder: Encoder | None) -> torch.Tensor:
     if encoder is None or images is None:
         raise MeasurementError("alignment metrics need an encoder of images and texts; hand one in or leave them out")
-    return encoder.image(images)
+    if images.dim() == 4:
+        return encoder.image(images)
+    frames = encoder.image(images.flatten(0, 1))  # of video
+    return frames.unflatten(0, images.shape[:2])
 
 
 def _matching(texts: torch.Tensor | None, images: int) -> torch.Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sensitivity.metrics import Encoder, Metric
 from sensitivity.outcome import Outcome, read
-from sensitivity.unroll import Step, first_of, pull, repeated, tensors_of
+from sensitivity.unroll import Step, outputs_of, pull, repeated, tensors_of
 
 STACKED = 1 << 26  # numbers of changed outputs that are multiplied at once
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -31,29 +31,36 @@ Responses = dict[tuple[str, str], dict[str, Tensor]]  # (layer, scheme) -> metri
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """A full-precision run, unrolled. steps: the denoiser's calls; images: (P, 3, H, W), whose graph ends in the
-    outputs of the steps; kept: the places of the steps whose own output is a reading; visited: of those that are
-    differentiated, in order. What a step that is not visited makes of its input is left out of the gradients, so that
-    they pass it through the scheduler alone. batched: which of a call's tensors hold the batch (`unroll.batched`)."""
+    """A full-precision run, unrolled. steps: the calls of its parts; result: (P, ...), one a sample, whose graph ends
+    in the outputs of the steps; kept: the places of the steps whose own output is a reading; visited: of those that are
+    differentiated, with how many steps each stands for. What a step that is not visited makes of its input is left out
+    of the gradients, so that they pass it through the scheduler alone. batched: of each step, which of its tensors hold
+    the batch (`unroll.batched`); guided: the modules whose batch may be several times that of the samples, one behind
+    the other, as guidance has it."""
 
-    denoiser: nn.Module
     steps: Sequence[Step]
-    images: Tensor
+    result: Tensor
     kept: tuple[int, ...]
-    visited: tuple[int, ...]
-    batched: tuple[bool, ...]
+    visited: Mapping[int, float]
+    batched: Sequence[tuple[bool, ...]]
+    guided: frozenset[nn.Module]
+
+    def told(self, place: int) -> bool:
+        """Whether it is known of which sample each row of a step is."""
+        rows, samples = self.steps[place].rows, len(self.result)
+        return rows == samples or (self.steps[place].module in self.guided and rows % samples == 0)
 
 
 @dataclass(frozen=True, eq=False)
 class Probes:
-    """K weightings of one reading. at: step -> (K, B, ...), their gradients on the outputs of that step.
+    """K weightings of one reading. at: step -> for each of its outputs (K, B, ...), their gradients.
 
-    follows: whether gradients go on to earlier steps (images), instead of being about one step alone (denoised).
+    follows: whether gradients go on to earlier steps, instead of being about one step alone (denoised).
     """
 
     metric: str
     count: int
-    at: Mapping[int, Tensor]
+    at: Mapping[int, Sequence[Tensor]]
     follows: bool
 
 
@@ -63,17 +70,29 @@ def draw(
 ) -> Probes:  # fmt: skip
     """`count` probes of a metric, one for a signed metric: it has a gradient of its own."""
     if metric.reads == "denoised":
-        outputs = {place: chain.steps[place].output.detach() for place in chain.kept}
-        drawn = {place: [metric.probe(full, generator) for _ in range(count)] for place, full in outputs.items()}
-        return Probes(metric.name, count, {place: torch.stack(some) for place, some in drawn.items()}, False)
+        return Probes(metric.name, count, {place: _on_output(chain.steps[place], metric, count, generator)
+                                           for place in chain.kept}, False)  # fmt: skip
     count = 1 if metric.signed else count
     with torch.enable_grad():
-        reading = read(Outcome(images=chain.images), [metric.reads], encoder, texts)[metric.reads]
-    leaves = [step.output for step in chain.steps]
+        reading = read(Outcome(outputs=chain.result), [metric.reads], encoder, texts)[metric.reads]
     weights = [metric.probe(reading.detach(), generator).to(reading.dtype) for _ in range(count)]
     ask = partial(torch.autograd.grad, retain_graph=True, allow_unused=True, materialize_grads=True)
-    grads = [ask(reading, leaves, one) for one in weights]
-    return Probes(metric.name, count, {i: torch.stack(some) for i, some in enumerate(zip(*grads, strict=True))}, True)
+    leaves = outputs_of(chain.steps)
+    whole = [torch.stack(some) for some in zip(*(ask(reading, leaves, one) for one in weights), strict=True)]
+    return Probes(metric.name, count, _by_step(chain.steps, whole), True)
+
+
+def _on_output(step: Step, metric: Metric, count: int, generator: torch.Generator) -> list[Tensor]:
+    """Weightings of a step's first output; nothing is asked of the others."""
+    full = step.output.detach()
+    first = torch.stack([metric.probe(full, generator) for _ in range(count)])
+    return [first, *(other.new_zeros(count, *other.shape) for other in step.outputs[1:])]
+
+
+def _by_step(steps: Sequence[Step], tensors: Sequence[Tensor]) -> dict[int, list[Tensor]]:
+    """What comes in the order of `outputs_of`, by the place of the step."""
+    some = iter(tensors)
+    return {place: [next(some) for _ in step.outputs] for place, step in enumerate(steps)}
 
 
 def probe(
@@ -82,12 +101,12 @@ def probe(
 ) -> Iterator[tuple[int, Responses]]:  # fmt: skip
     """Follow the chain backwards once; yields each visited step's place and what the layers' schemes do in it.
 
-    layers, changes: by layer; rows: the most that one call of the denoiser gets; product: of (R, K, N) gradients and
+    layers, changes: by layer; rows: the most that one call gets; product: of (R, K, N) gradients and
     (R, N, S) changes to (R, K, S), their sum over N, unless other scores are to be compared with it. The responses on
     images of all steps are to be added up; those on denoised outputs are of that step's samples. Layers whose input
     does not grow with the batch are left out: nothing tells the probes apart there.
     """
-    for place in reversed(chain.visited):
+    for place in sorted(chain.visited, reverse=True):
         found: Responses = {}
         left_out: set[str] = set()
         for portion in _portions(probes, place, max(1, rows // chain.steps[place].rows)):
@@ -96,15 +115,17 @@ def probe(
 
 
 def joined(chain: Chain, found: Mapping[int, Responses], probes: Sequence[Probes]) -> Responses:
-    """The responses of all visited steps: those on images added up, each visited step standing for as many as there
-    are to one, and those on denoised outputs side by side."""
-    share = len(chain.steps) / len(chain.visited)
+    """The responses of all visited steps: those on the result added up, each as often as its step stands for others,
+    and those on denoised outputs side by side, which are 0 for a layer that acts elsewhere."""
     metrics: Responses = {pair: {} for some in found.values() for pair in some}
     for pair in metrics:
         for mine in probes:
-            steps = [found[at][pair][mine.metric] for at in sorted(found) if mine.metric in found[at].get(pair, {})]
-            if steps:
-                metrics[pair][mine.metric] = torch.stack(steps).sum(0) * share if mine.follows else torch.cat(steps, 1)
+            sums = {at: found[at][pair][mine.metric] for at in sorted(found) if mine.metric in found[at].get(pair, {})}
+            if mine.follows and sums:
+                metrics[pair][mine.metric] = torch.stack([one * chain.visited[at] for at, one in sums.items()]).sum(0)
+            elif not mine.follows:
+                whole = [sums.get(at, torch.zeros(mine.count, chain.steps[at].rows)) for at in chain.kept]
+                metrics[pair][mine.metric] = torch.cat(whole, 1)
     return metrics
 
 
@@ -143,22 +164,30 @@ def _visit(
     reached: set[str] = set()
     step, (layers, changes, product) = chain.steps[place], watched
     copies = sum(part.stop - part.start for part in portion)
-    cotangent = torch.cat([part.probes.at[place][part.start : part.stop].flatten(0, 1) for part in portion])
+    cotangents = [
+        torch.cat([part.probes.at[place][i][part.start : part.stop].flatten(0, 1) for part in portion])
+        for i in range(len(step.outputs))
+    ]
 
     def take(layer: str, x: Tensor, g: Tensor) -> None:
+        if not chain.told(place):
+            return
         reached.add(layer)
         g_rkn = g.reshape(copies, len(x), -1).transpose(0, 1)
         for scheme, sums in _products(partial(product, g_rkn), iter(changes[layer](x)), step.rows):
-            _add(found.setdefault((layer, scheme), {}), sums, portion, len(chain.images))
+            _add(found.setdefault((layer, scheme), {}), sums, portion, len(chain.result))
 
-    args, kwargs = repeated((step.args, step.kwargs), chain.batched, copies)
-    inputs = [tensor for tensor in tensors_of((args, kwargs)) if tensor.requires_grad]
-    tensors_of((args, kwargs))[0].requires_grad_()  # a checkpointed block needs one input with a gradient
+    args, kwargs = repeated((step.args, step.kwargs), chain.batched[place], copies)
+    given = tensors_of((args, kwargs))
+    inputs = [tensor for tensor in given if tensor.requires_grad]
+    for tensor in [tensor for tensor in given if tensor.is_floating_point()][:1]:
+        tensor.requires_grad_()  # a checkpointed block needs one input with a gradient
     with torch.enable_grad(), _watching(layers, (copies, step.rows), take):
-        output = first_of(chain.denoiser(*args, **kwargs))
-        if not output.requires_grad:  # the first call, and it runs none of the layers
+        outputs = [tensor for tensor in tensors_of(step.module(*args, **kwargs)) if tensor.is_floating_point()]
+        ends = [(x, v.to(x.dtype)) for x, v in zip(outputs, cotangents, strict=True) if x.requires_grad]
+        if not ends:  # the first call, and it runs none of the layers
             return reached
-        output.backward(cotangent.to(output.dtype))
+        torch.autograd.backward(*map(list, zip(*ends, strict=True)))
     grads = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in inputs]
     for part in portion if inputs else ():
         if part.probes.follows:
@@ -171,8 +200,9 @@ def _follow(chain: Chain, place: int, part: _Part, grads: Sequence[Tensor]) -> N
     rows = chain.steps[place].rows
     for copy, k in enumerate(range(part.start, part.stop), part.offset):
         mine = [grad[copy * rows : (copy + 1) * rows] for grad in grads]
-        for earlier, more in enumerate(pull(chain.steps, place, mine)):
-            part.probes.at[earlier][k] += more
+        for earlier, some in _by_step(chain.steps[:place], pull(chain.steps, place, mine)).items():
+            for whole, more in zip(part.probes.at[earlier], some, strict=True):
+                whole[k] += more
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""A sampler's run as a chain of calls of one module, to be differentiated backwards one call at a time.
+"""A sampler's run as a chain of calls of its parts, to be differentiated backwards one call at a time.
 
-The module runs without a graph and hands out each output as a new leaf, while everything between the calls (guidance,
+They run without a graph and hand out each output as a new leaf, while everything between the calls (guidance,
 scheduler, decoder) keeps its graph. Gradients of anything at the end then flow back call by call, so that the graph of
 one call is all that is ever held, whatever the number of steps.
 """
@@ -8,8 +8,9 @@ one call is all that is ever held, whatever the number of steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, is_dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -22,12 +23,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One call of the module. output: its first tensor, (B, ...), a leaf of the graph after it; args and kwargs hold
-    tensors whose graph ends in the outputs of earlier steps."""
+    """One call of a module. args and kwargs hold tensors whose graph ends in what earlier steps returned; returned:
+    its tensors, (B, ...) each, are leaves of the graph after it."""
 
+    module: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    output: Tensor
+    returned: Any
+
+    @cached_property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The tensors that were returned and may have gradients."""
+        return tuple(tensor for tensor in tensors_of(self.returned) if tensor.requires_grad)
+
+    @property
+    def output(self) -> Tensor:
+        """The first of them, which is what the sampler is about."""
+        return self.outputs[0]
 
     @property
     def rows(self) -> int:
@@ -40,68 +52,89 @@ class Step:
         return [tensor for tensor in tensors_of((self.args, self.kwargs)) if tensor.requires_grad]
 
 
-def unroll(module: nn.Module, run: Callable[[], T]) -> tuple[list[Step], T]:
-    """Call `run` with gradients on, and return the steps in their order and what it returned."""
+def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Step], T]:
+    """Call `run` with gradients on, and return the modules' calls in their order and what it returned."""
     steps: list[Step] = []
-    forward = module.forward
 
-    def stub(*args: Any, **kwargs: Any) -> Any:
-        before = mapped(args, Tensor.clone), mapped(kwargs, Tensor.clone)  # samplers may write into both
-        with torch.no_grad():
-            output = forward(*mapped(args, Tensor.detach), **mapped(kwargs, Tensor.detach))
-        leaf = first_of(output).detach().clone().requires_grad_()
-        steps.append(Step(*before, leaf))
-        return _with_first(output, leaf.clone())
+    def stub_of(module: nn.Module) -> Callable[..., Any]:
+        forward = module.forward
 
-    with _replaced(module, stub), torch.enable_grad():
+        def stub(*args: Any, **kwargs: Any) -> Any:
+            before = mapped(args, Tensor.clone), mapped(kwargs, Tensor.clone)  # samplers may write into both
+            with torch.no_grad():
+                output = forward(*mapped(args, Tensor.detach), **mapped(kwargs, Tensor.detach))
+            first_of(output)  # there must be one
+            made = mapped(output, lambda x: x.detach().clone().requires_grad_(x.is_floating_point()))
+            steps.append(Step(module, *before, made))
+            return mapped(made, Tensor.clone)
+
+        return stub
+
+    with ExitStack() as stack, torch.enable_grad():
+        for module in dict.fromkeys(modules):
+            stack.enter_context(_replaced(module, stub_of(module)))
         return steps, run()
 
 
-class _CalledError(BaseException):
-    """No `Exception`, which a pipeline might catch."""
+def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> list[list[torch.Size]]:
+    """The shapes of the tensors that each call gets in a run of one sample more, as `tensors_of` meets them.
 
+    No module computes: each call is given back what it returned for `samples` samples, with rows repeated to be as many
+    as it takes; steps, samples: of the run that was unrolled. Raises MeasurementError where the run calls otherwise.
+    """
+    found: list[list[torch.Size]] = []
 
-def first_shapes(module: nn.Module, run: Callable[[], object]) -> list[torch.Size]:
-    """The shapes of the tensors that `run` first calls the module with, as `tensors_of` meets them; no more is run."""
-    found: list[torch.Size] = []
+    def more(tensor: Tensor) -> Tensor:
+        rows = torch.arange(len(tensor) * (samples + 1) // samples) % max(len(tensor), 1)
+        return tensor.detach()[rows.to(tensor.device)]
 
-    def stub(*args: Any, **kwargs: Any) -> None:
-        found.extend(tensor.shape for tensor in tensors_of((args, kwargs)))
-        raise _CalledError
+    def stub_of(module: nn.Module) -> Callable[..., Any]:
+        def stub(*args: Any, **kwargs: Any) -> Any:
+            if len(found) == len(steps) or steps[len(found)].module is not module:
+                raise _untold("with one sample more it is called in another order")
+            found.append([tensor.shape for tensor in tensors_of((args, kwargs))])
+            return mapped(steps[len(found) - 1].returned, more)
 
-    with _replaced(module, stub), torch.no_grad(), suppress(_CalledError):
+        return stub
+
+    with ExitStack() as stack, torch.no_grad():
+        for module in dict.fromkeys(step.module for step in steps):
+            stack.enter_context(_replaced(module, stub_of(module)))
         run()
+    if len(found) < len(steps):
+        raise _untold(f"with one sample more it is called {len(found)} times, not {len(steps)}")
     return found
 
 
-def batched(steps: Sequence[Step], larger: Sequence[torch.Size]) -> tuple[bool, ...]:
-    """Which of a call's tensors, as `tensors_of` meets them, hold the batch along their first dimension: those that
-    grow with it. Others may have as many rows by chance: tokens, or numbers of steps.
+def batched(step: Step, larger: Sequence[torch.Size]) -> tuple[bool, ...]:
+    """Which of the tensors of a call, as `tensors_of` meets them, hold the batch along their first dimension: those
+    that grow with it. Others may have as many rows by chance: tokens, or numbers of steps.
 
-    larger: `first_shapes` of the same run with more samples. Raises MeasurementError where copies of a batch could not
-    be put into one call: something grows otherwise, nothing does, or what is of the whole batch depends on a sample.
+    larger: of the same call with one sample more (see `rehearse`). Raises MeasurementError where copies of a batch
+    could not be put into one call: something grows otherwise, nothing does, or what is of the whole batch depends on a
+    sample.
     """
-    given = [tensors_of((step.args, step.kwargs)) for step in steps]
-    if any(len(tensors) != len(larger) for tensors in given):
-        counts = ", ".join(map(str, sorted({len(larger), *map(len, given)})))
-        raise _untold(f"it gets {counts} tensors, by call and batch")
-    grows = tuple(tensor.shape != after for tensor, after in zip(given[0], larger, strict=True))
+    given = tensors_of((step.args, step.kwargs))
+    if len(given) != len(larger):
+        raise _untold(f"it gets {len(given)} tensors, and {len(larger)} with one sample more")
+    grows = tuple(tensor.shape != after for tensor, after in zip(given, larger, strict=True))
     rows = {len(after) and after[0] for after, grown in zip(larger, grows, strict=True) if grown}
     if len(rows) != 1:
         raise _untold(f"{len(rows)} sizes of its batch show in its arguments")
-    for step, tensors in zip(steps, given, strict=True):
-        for tensor, after, grown in zip(tensors, larger, grows, strict=True):
-            if grown and (not tensor.dim() or len(tensor) != step.rows or tensor.shape[1:] != after[1:]):
-                shapes = f"{tuple(tensor.shape)} for {step.rows} rows and {tuple(after)} for more"
-                raise _untold(f"an argument has the shape {shapes}")
-            if tensor.requires_grad and not grown:
-                raise _untold(f"an argument for all samples, {tuple(tensor.shape)}, depends on earlier calls")
+    for tensor, after, grown in zip(given, larger, grows, strict=True):
+        if grown and (not tensor.dim() or len(tensor) != step.rows or tensor.shape[1:] != after[1:]):
+            shapes = f"{tuple(tensor.shape)} for {step.rows} rows and {tuple(after)} for more"
+            raise _untold(f"an argument has the shape {shapes}")
+        if tensor.requires_grad and not grown:
+            raise _untold(f"an argument for all samples, {tuple(tensor.shape)}, depends on earlier calls")
+    if any(len(output) != step.rows for output in step.outputs):
+        raise _untold(f"it returns {', '.join(str(tuple(x.shape)) for x in step.outputs)} for {step.rows} rows")
     return grows
 
 
 def _untold(why: str) -> MeasurementError:
     return MeasurementError(
-        f"the denoiser cannot be called with several copies of a batch: {why}; measure with --method exhaustive"
+        f"a module cannot be called with several copies of a batch: {why}; measure with --method exhaustive"
     )
 
 
@@ -160,12 +193,17 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def outputs_of(steps: Iterable[Step]) -> list[Tensor]:
+    """All tensors that the steps returned, step after step."""
+    return [output for step in steps for output in step.outputs]
+
+
 def pull(steps: Sequence[Step], at: int, cotangents: Sequence[Tensor]) -> list[Tensor]:
-    """What gradients on the inputs of step `at` mean for the outputs of the steps before it: one tensor each.
+    """What gradients on the inputs of step `at` mean for the `outputs_of` the steps before it: one tensor each.
 
     cotangents: like `steps[at].inputs`.
     """
-    before = [step.output for step in steps[:at]]
+    before = outputs_of(steps[:at])
     found = torch.autograd.grad(
         steps[at].inputs, before, list(cotangents), retain_graph=True, allow_unused=True, materialize_grads=True
     )
@@ -177,18 +215,8 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: mapped(part, change) for key, part in value.items()}
+        parts = {key: mapped(part, change) for key, part in value.items()}
+        return type(value)(**parts) if is_dataclass(value) else parts  # the outputs of diffusers are both
     if isinstance(value, (tuple, list)):
         return type(value)(mapped(part, change) for part in value)
     return value
-
-
-def _with_first(output: Any, leaf: Tensor) -> Any:
-    if isinstance(output, Tensor):
-        return leaf
-    if isinstance(output, Mapping):  # a diffusers output: an ordered mapping that is a dataclass, too
-        first = next(iter(output))
-        return type(output)(**{**output, first: leaf})
-    if isinstance(output[0], Tensor):
-        return type(output)((leaf, *output[1:]))
-    return type(output)((_with_first(output[0], leaf), *output[1:]))

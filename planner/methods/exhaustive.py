@@ -20,8 +20,8 @@ def measure(station: Station, job: Job) -> Iterator[Found]:
     packed: dict[Any, Any] = {}  # weights that schemes of one layer share
     variants = {pair: partial(station.variant, *pair, packed) for pair in job.pairs}
     measured = measure_layers(
-        variants, _runner(station, job), station.rig.reference, encoder=station.encoder,
-        prompts=station.context.settings.prompts,
+        variants, _runner(station, job), station.rig.reference, station.judge.metrics, station.judge.encoder,
+        station.judge.texts,
     )  # fmt: skip
     for rows in measured:
         yield Found((rows[0].layer, rows[0].scheme), tuple(rows))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import prod
@@ -16,15 +17,16 @@ from tqdm import tqdm
 from planner.errors import UserError
 from planner.measure import kept_places
 from planner.methods.base import Found, Job
-from planner.pipelines import generate_with_graph
 from planner.space import scales_of
 from planner.station import Station
+from planner.subject import checked
 from plans.changes import output_changes
 from plans.scheme import parse_scheme
-from sensitivity.metrics import METRICS, Metric
+from sensitivity.metrics import Metric
 from sensitivity.probes import Chain, Changes, Probes, draw, joined, probe
 from sensitivity.responses import Reading
-from sensitivity.unroll import batched, first_shapes, frozen, unroll
+from sensitivity.table import MeasurementError
+from sensitivity.unroll import Step, batched, frozen, rehearse, unroll
 
 MEMORY = 4 * 2**30  # bytes of layer outputs that one call of the denoiser may hold for its backward pass
 VISITS = 16  # steps that are differentiated, evenly spaced: all of a sampler of few steps
@@ -32,19 +34,20 @@ DENOISED_SHARE = 2  # the denoiser's output has several samples a prompt: so man
 
 
 def measure(station: Station, job: Job) -> Iterator[Found]:
-    """The responses of the job's prompts to every pair of it; none for a layer that the denoiser does not run, or runs
-    on one input for the whole batch. Raises UserError, MeasurementError."""
+    """The responses of the job's conditions to every pair of it; none for a layer that nothing of the subject runs as a
+    part of a whole batch, or runs on one input for all. Raises UserError, MeasurementError."""
     first, last = job.prompts
-    prompts = station.context.settings.prompts[first:last]
-    with chain_of(station, prompts, first) as chain:
-        texts = station.encoder.text(prompts)
-        probes = [drawn(station, chain, metric, first, texts) for metric in METRICS.values() if metric.probe]
+    conditions = station.conditions[first:last]
+    with chain_of(station, conditions, first) as chain:
+        judge = station.judge
+        texts = judge.encoder.text(judge.texts[first:last]) if judge.encoder and judge.texts else None
+        probes = [drawn(station, chain, metric, first, texts) for metric in judge.metrics if metric.probe]
         layers = {layer: station.module(layer) for layer in job.layers}
         rows = _rows(station, chain)
-        with checkpointed(station.denoiser, rows < chain.steps[0].rows):
+        with checkpointed(station.stages, rows < max(step.rows for step in chain.steps)):
             steps = probe(chain, layers, changes_by_layer(station, job), probes, rows)
             found = dict(tqdm(steps, "probes", len(chain.visited), unit="step", leave=False))
-        readings = {mine.metric: _reading(chain, mine, first) for mine in probes}
+        readings = {mine.metric: _reading(station, chain, mine, first) for mine in probes}
     sums = joined(chain, found, probes)
     for pair in job.pairs:
         responses = {metric: whole.numpy() for metric, whole in sums.get(pair, {}).items()}
@@ -52,44 +55,75 @@ def measure(station: Station, job: Job) -> Iterator[Found]:
 
 
 @contextmanager
-def chain_of(station: Station, prompts: tuple[str, ...], first: int, visits: int = VISITS) -> Iterator[Chain]:
-    """The full-precision run of the prompts, which are those from the `first` on, unrolled; while in the `with` no
-    weight asks for gradients. visits: steps that are differentiated. Raises UserError where no gradients flow,
-    MeasurementError where calls cannot be told apart."""
-    settings, pipe = station.context.settings, station.pipe
-    with frozen(part for part in pipe.components.values() if isinstance(part, nn.Module)):
-        run = partial(generate_with_graph, pipe, generation=settings.generation, first=first)
-        larger = first_shapes(station.denoiser, lambda: run((*prompts, prompts[0])))
-        steps, images = unroll(station.denoiser, lambda: run(prompts))
-        if not images.requires_grad:
-            kind = type(pipe).__name__
-            raise UserError(f"no gradients flow through {kind} to its images; measure with --method exhaustive")
-        kept = kept_places(len(steps), settings.timesteps)
-        visited = tuple(sorted({*kept, *kept_places(len(steps), visits)}))
-        yield Chain(station.denoiser, steps, images, kept, visited, batched(steps, larger))
+def chain_of(station: Station, conditions: Sequence[Any], first: int, visits: int = VISITS) -> Iterator[Chain]:
+    """The full-precision run of the conditions, which are those from the `first` on, unrolled; while in the `with` no
+    weight asks for gradients. visits: steps of a denoiser that are differentiated. Raises UserError where no gradients
+    flow, MeasurementError where calls cannot be told apart."""
+    settings, subject = station.context.settings, station.subject
+    with frozen(subject.modules.values()):
+        run, seed = partial(checked, subject), settings.generation.seed + first
+        steps, result = unroll(station.stages, lambda: run(conditions, seed))
+        if not result.requires_grad:
+            raise UserError(
+                f"no gradients flow through {subject.kind} to its outputs; measure with --method exhaustive"
+            )
+        larger = rehearse(steps, len(conditions), lambda: run((*conditions, conditions[0]), seed))
+        denoisers = frozenset(station.denoisers)
+        calls = {place: step.module for place, step in enumerate(steps) if step.module in denoisers}
+        kept, visited = _among(calls, settings.timesteps), _among(calls, visits)
+        grows = {place: _batched(step, larger[place], place in calls) for place, step in enumerate(steps)}
+        stand_for = {place: share for place, share in _shares(steps, {*kept, *visited}, calls).items() if grows[place]}
+        yield Chain(steps, result, kept, stand_for, [grows[place] or () for place in grows], denoisers)
+
+
+def _among(calls: Mapping[int, nn.Module], count: int) -> tuple[int, ...]:
+    """Of each module's calls so many, evenly spaced. calls: place -> module."""
+    places = list(calls)
+    return tuple(places[i] for i in kept_places(list(calls.values()), count))
+
+
+def _shares(steps: Sequence[Step], chosen: Collection[int], calls: Mapping[int, nn.Module]) -> dict[int, float]:
+    """Each step that is differentiated, with how many it stands for: of a denoiser's those chosen, else all."""
+    of_module = Counter(calls.values())
+    visited = Counter(calls[place] for place in chosen)
+    return {
+        place: of_module[step.module] / visited[step.module] if place in calls else 1.0
+        for place, step in enumerate(steps)
+        if place in chosen or place not in calls
+    }
+
+
+def _batched(step: Step, larger: Sequence[torch.Size], needed: bool) -> tuple[bool, ...] | None:
+    """See `unroll.batched`; None for a call that has no batch and that no gradients need to pass."""
+    try:
+        return batched(step, larger)
+    except MeasurementError:
+        if needed or step.inputs:
+            raise
+        return None
 
 
 @contextmanager
-def checkpointed(denoiser: Any, wanted: bool) -> Iterator[None]:
-    """While in the `with`, if wanted and where the model can, only the inputs of its blocks are held for the backward
-    pass, and each block is run again when its turn comes, which is when its layers are seen."""
-    if not (wanted and getattr(denoiser, "_supports_gradient_checkpointing", False)):
-        yield
-        return
-    denoiser.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=True))
+def checkpointed(modules: Iterable[Any], wanted: bool) -> Iterator[None]:
+    """While in the `with`, if wanted and where the models can, only the inputs of their blocks are held for the
+    backward pass, and each block is run again when its turn comes, which is when its layers are seen."""
+    able = [m for m in modules if getattr(m, "_supports_gradient_checkpointing", False)] if wanted else []
+    for module in able:
+        module.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=True))
     try:
         yield
     finally:
-        denoiser.disable_gradient_checkpointing()
+        for module in able:
+            module.disable_gradient_checkpointing()
 
 
-def drawn(station: Station, chain: Chain, metric: Metric, first: int, texts: Tensor) -> Probes:
+def drawn(station: Station, chain: Chain, metric: Metric, first: int, texts: Tensor | None) -> Probes:
     """Of its own generator, so that neither the chunk of layers nor the other metrics matter."""
     settings = station.context.settings
-    place = list(METRICS).index(metric.name)
+    place = [its.name for its in station.judge.metrics].index(metric.name)
     generator = torch.Generator().manual_seed((settings.generation.seed * 1009 + first) * 1009 + place)
     count = settings.probes if metric.reads != "denoised" else -(-settings.probes // DENOISED_SHARE)
-    return draw(chain, metric, count, generator, station.encoder, texts)
+    return draw(chain, metric, count, generator, station.judge.encoder, texts)
 
 
 def changes_by_layer(station: Station, job: Job) -> dict[str, Changes]:
@@ -113,17 +147,19 @@ def changes_by_layer(station: Station, job: Job) -> dict[str, Changes]:
 
 
 def _rows(station: Station, chain: Chain) -> int:
-    """How many rows of the batch one call may have, by the size of what the traced layers put out for one image."""
+    """How many rows of the batch one call may have, by the size of what the traced layers put out for one sample."""
     outputs = sum(prod(call.output) for layer in station.context.graph.layers for call in layer.calls)
-    traced = len(chain.steps[0].output) / len(chain.images)  # rows of the traced run: one image, guidance and all
-    bytes_a_row = outputs / traced * chain.steps[0].output.element_size()
+    output = chain.steps[chain.kept[0]].output
+    traced = len(output) / len(chain.result)  # rows of the traced run: one sample, guidance and all
+    bytes_a_row = outputs / traced * output.element_size()
     return int(MEMORY / max(bytes_a_row, 1))
 
 
-def _reading(chain: Chain, mine: Probes, first: int) -> Reading:
-    prompts = range(first, first + len(chain.images))
+def _reading(station: Station, chain: Chain, mine: Probes, first: int) -> Reading:
+    samples = range(first, first + len(chain.result))
     if mine.follows:
-        return Reading((0,) * len(prompts), tuple(prompts), METRICS[mine.metric].signed)
+        signed = next(metric.signed for metric in station.judge.metrics if metric.name == mine.metric)
+        return Reading((0,) * len(samples), tuple(samples), signed)
     rows = [(place, row) for place in chain.kept for row in range(chain.steps[place].rows)]
-    owners = tuple(prompts[row % len(prompts)] for _, row in rows)
+    owners = tuple(samples[row % len(samples)] for _, row in rows)
     return Reading(tuple(place for place, _ in rows), owners, False)

@@ -13,6 +13,7 @@ import planner
 from planner import benching
 from planner.benching import PLAN, Variant, baseline, time_variants
 from planner.pipelines import Call, Generation, load_pipeline
+from planner.subject import subject_of
 from plans.plan import load_plan
 
 
@@ -75,7 +76,7 @@ def test_the_story(plan_file: Path, tiny_folder: Path, tmp_path: Path) -> None:
 
 def test_the_plan_that_is_timed_is_the_plan(plan_file: Path, tiny_folder: Path) -> None:
     pipe, plan = load_pipeline(str(tiny_folder)), load_plan(plan_file)
-    call = benching.record_call(pipe, pipe.unet, ["a cat"], Generation(1))
+    call = benching.record_call(subject_of(pipe, Generation(1)), pipe.unet, ["a cat"])
     *_, mine = benching.variants_of(("unet", pipe.unet), plan, call, ("float32",), False)
     full = mine.call
     before = pipe.unet(*full.args, **full.kwargs)[0]

@@ -20,9 +20,10 @@ from planner.errors import UserError
 from planner.graph import from_json
 from planner.methods import METHODS
 from planner.methods.base import Job, Pair, jobs_of, pending_of, share_of
-from planner.pipelines import Generation, load_encoder, load_pipeline
+from planner.pipelines import Generation
 from planner.station import Context, Settings, Station, open_station, set_up
 from planner.store import Profile, content_digest, open_profile
+from planner.subject import load_subject
 from sensitivity.calibration import ActivationRange
 from sensitivity.exhaustive import measure
 from sensitivity.metrics import METRICS
@@ -40,7 +41,10 @@ def context_of(store: Profile) -> Context:
     ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
     model, threads = header["model"], header["machine"]["threads"]
     graph = from_json(store.graph())
-    return Context(Settings(model["name"], **settings), graph, model["fingerprint"], ranges, 1, threads)
+    place = (("unet",), ("unet",))
+    return Context(
+        Settings(model["name"], **settings), graph, model["fingerprint"], "images", *place, ranges, 1, threads
+    )
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +125,8 @@ def test_the_local_engine_is_plain_measuring(opened: Station, known: Any, contex
     pairs = [pair for pair in known if pair[0].endswith(("conv_in", "to_k", "conv_shortcut"))]
     variants = {pair: lambda pair=pair: opened.variant(*pair, {}) for pair in pairs}
     prompts = context.settings.prompts
-    plain = list(measure(variants, opened.rig.run, opened.rig.reference, encoder=opened.encoder, prompts=prompts))
+    encoder = opened.judge.encoder
+    plain = list(measure(variants, opened.rig.run, opened.rig.reference, encoder=encoder, prompts=prompts))
     for layers in (1, 3):
         jobs = jobs_of("exhaustive", pairs, layers)
         found = list(ENGINES["local"].run(context, jobs, lambda: opened, Site()))
@@ -132,7 +137,7 @@ def test_the_pipeline_is_loaded_once(
     tiny_folder: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a share is measured alone, then the rest: together the same as all at once."""
-    for name in ("load_pipeline", "load_encoder"):
+    for name in ("load_subject", "judge_of"):
         monkeypatch.setattr(stations, name, lambda *_: pytest.fail("loaded again"))
     options: Any = {"clip": str(clip_folder), "checks": 0, **tiny.SETTINGS, "schemes": ("w8a8",)}
     planner.profile(str(tiny_folder), tmp_path / "whole.profile", **options)
@@ -149,9 +154,9 @@ def test_the_pipeline_is_loaded_once(
 
 def test_a_loaded_pipeline_is_set_up_like_an_opened_one(context: Context, opened: Station) -> None:
     settings = context.settings
-    pipe, encoder = load_pipeline(settings.pipeline), load_encoder(settings.pipeline, settings.clip)
+    subject = load_subject(settings.pipeline, settings.generation)
     job = Job("exhaustive", PAIRS[:1])
-    ours, theirs = (list(station.measure(job)) for station in (set_up(context, pipe, encoder), opened))
+    ours, theirs = (list(station.measure(job)) for station in (set_up(context, subject), opened))
     assert [(row.pair, row.measurements) for row in ours] == [(row.pair, row.measurements) for row in theirs]
     assert ours[0].measurements
 

@@ -16,6 +16,7 @@ from planner.pipelines import SCENES, Generation, load_encoder, load_pipeline
 from planner.prompts import built_in_prompts
 from planner.resuming import Recorded, proven, recorded, run_from
 from planner.store import open_profile
+from planner.subject import subject_of
 from plans.scheme import parse_scheme
 from plans.swap import find_layer, variant
 from sensitivity.exhaustive import measure, measure_layers
@@ -44,7 +45,7 @@ def compare(pipe: Any, encoder: Encoder, paths: dict[str, tuple[str, ...]], rig:
     parts = {name: getattr(pipe, name) for name in paths}
     layers = [f"{name}.{path}" for name, some in paths.items() for path in some]
     modules = {layer: find_layer(parts, layer) for layer in layers}
-    start = recorded(pipe, rig)
+    start = recorded(modules_of(pipe), rig)
     assert proven(start, modules.values()) == set(modules.values())
     variants = {
         (layer, text): lambda layer=layer, text=text: variant(parts, layer, parse_scheme(text))
@@ -65,22 +66,30 @@ def compare(pipe: Any, encoder: Encoder, paths: dict[str, tuple[str, ...]], rig:
     assert changed > len(variants) / 2
 
 
+def modules_of(pipe: Any) -> list[nn.Module]:
+    return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+
+
+def rig_of(pipe: Any, prompts: tuple[str, ...], generation: Generation) -> Rig:
+    return build_rig(subject_of(pipe, generation), [pipe.unet], prompts, generation.seed, 2)
+
+
 @pytest.fixture
 def rig(pipe: Any) -> Rig:
-    return build_rig(pipe, pipe.unet, tiny.PROMPTS, Generation(3, 2.0), 2)
+    return rig_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
 
 
 def test_tiny_pipeline(pipe: Any, clip_folder: Path) -> None:
     """Early, middle and late layers of every component, and one module at two places."""
     first, second = pipe.unet.up_blocks[1].resnets
     first.time_emb_proj = second.time_emb_proj
-    made = build_rig(pipe, pipe.unet, tiny.PROMPTS, Generation(3, 2.0), 2)
+    made = rig_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
     compare(pipe, load_encoder("", str(clip_folder)), TINY, made, tiny.PROMPTS)
 
 
 def test_embedded_pipeline() -> None:
     pipe, prompts = load_pipeline(SCENES), tuple(built_in_prompts(True, 2))
-    compare(pipe, load_encoder(SCENES), EMBEDDED, build_rig(pipe, pipe.unet, prompts, Generation(2, 2.5), 2), prompts)
+    compare(pipe, load_encoder(SCENES), EMBEDDED, rig_of(pipe, prompts, Generation(2, 2.5)), prompts)
 
 
 def work(start: Recorded, layer: nn.Module, module: nn.Module, images: bool = True) -> int:
@@ -103,7 +112,7 @@ def work(start: Recorded, layer: nn.Module, module: nn.Module, images: bool = Tr
 def test_what_is_not_computed_again(pipe: Any, rig: Rig) -> None:
     """Of 3 steps, 2 of which are replayed, the images' first is the first replayed one."""
     unet = pipe.unet
-    start = recorded(pipe, rig)
+    start = recorded(modules_of(pipe), rig)
     assert work(start, unet.conv_in, unet.conv_out) == 2 + 2
     assert work(start, unet.conv_out, unet.conv_in) == 2
     assert work(start, unet.conv_in, unet.conv_out, images=False) == 2
@@ -114,9 +123,9 @@ def test_what_is_not_computed_again(pipe: Any, rig: Rig) -> None:
 
 def test_without_memory_the_answers_are_the_same(pipe: Any, rig: Rig) -> None:
     layer = pipe.unet.conv_out
-    start = recorded(pipe, rig, limit=0)
+    start = recorded(modules_of(pipe), rig, limit=0)
     with variant({"unet": pipe.unet}, "unet.conv_out", parse_scheme("w3ma8")):
-        assert torch.equal(run_from(start, layer).images, rig.run().images)
+        assert torch.equal(run_from(start, layer).outputs, rig.run().outputs)
     assert work(start, layer, pipe.unet.conv_in) == 2 + 3
 
 
@@ -135,23 +144,23 @@ def test_a_module_with_a_state_is_never_skipped(pipe: Any, how: str) -> None:
 
     head.forward = leave
     tail.register_forward_hook(take)
-    rig = build_rig(pipe, pipe.unet, tiny.PROMPTS, Generation(3, 2.0), 2)
-    start = recorded(pipe, rig)
+    rig = rig_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
+    start = recorded(modules_of(pipe), rig)
     assert proven(start, [head, tail]) == {head}
 
 
 def test_profiles_are_measured_this_way(pipe: Any, tmp_path: Path, clip_folder: Path, monkeypatch: Any) -> None:
     """And read as those of whole runs, to the last digit."""
     generation = Generation(2, 2.0)
-    settings = profiling.Settings("tiny", tiny.PROMPTS, ("w8a8", "w2ma8"), generation, 2, 1, (), None)
-    encoder, rows = load_encoder("", str(clip_folder)), []
-    subject = profiling.examine(pipe, tiny.PROMPTS, generation)
+    settings = profiling.Settings("tiny", tiny.PROMPTS, ("w8a8", "w2ma8"), generation, 2, 1, (), str(clip_folder))
+    rows = []
+    traced = profiling.examine(subject_of(pipe, generation), tiny.PROMPTS)
     used: list[nn.Module] = []
     monkeypatch.setattr(exhaustive, "run_from", lambda start, layer: (used.append(layer), run_from(start, layer))[1])
     for name in ("resumed", "whole"):
         if name == "whole":
             monkeypatch.setattr(exhaustive, "run_from", lambda start, layer: start.rig.run())
-        profiling.run_profile(subject, settings, encoder, tmp_path / name, profiling.Way("exhaustive"))
+        profiling.run_profile(traced, settings, tmp_path / name, profiling.Way("exhaustive"))
         with open_profile(tmp_path / name) as store:
             rows.append(store.measurements())
     assert len(used) == len(rows[0]) / 4 and rows[0] == rows[1]

@@ -302,11 +302,11 @@ def test_evaluate_puts_measured_beside_predicted(
 def test_the_predicted_noise_is_near_the_measured_one(solve: Solve, pipe: Any, clip_folder: Path) -> None:
     """On the prompts and noise of the profile, the sum over layers tells the order of magnitude of the whole."""
     from planner.evaluating import build_bench, evaluate_plan
-    from planner.pipelines import load_encoder
+    from planner.subject import subject_of
 
     plan = solve(memory="27%")
-    encoder = load_encoder("tiny", str(clip_folder))
-    bench = build_bench(pipe, components(pipe), list(plan.schemes), encoder, tiny.PROMPTS, Generation(2, 2.0, 0))
+    subject = subject_of(pipe, Generation(2, 2.0))
+    bench = build_bench(subject, list(plan.schemes), tiny.PROMPTS, seed=0, clip=str(clip_folder))
     measured = evaluate_plan(bench, plan, "int", "p", pairs=1).losses["nsr"][0]
     assert 1 / 3 < measured / plan.predictions["total"]["nsr"] < 3
 

@@ -34,7 +34,7 @@ class Toy:
         y = self.net(self.inputs)
         colours = y[:3, :3].sigmoid()
         ramp = torch.linspace(0.5, 1, 16).expand(3, 3, 16, 16)
-        return Outcome(y, ramp * colours[:, :, None, None], groups=(1, 1, 1, 2, 2, 2), owners=(0, 1, 2, 0, 1, 2))
+        return Outcome((y,), ramp * colours[:, :, None, None], groups=(1, 1, 1, 2, 2, 2), owners=(0, 1, 2, 0, 1, 2))
 
     def scaled(self, index: int, factor: float):
         @contextmanager
@@ -113,7 +113,7 @@ def test_similarity_pairs_each_image_with_its_prompt(toy):
         changed = toy.run()
     texts = encoder.text(PROMPTS)
     drops = [
-        float(texts[i] @ encoder.image(reference.images)[i] - texts[i] @ encoder.image(changed.images)[i])
+        float(texts[i] @ encoder.image(reference.outputs)[i] - texts[i] @ encoder.image(changed.outputs)[i])
         for i in range(3)
     ]
     assert m.mean == pytest.approx(sum(drops) / 3, rel=1e-4)
@@ -150,13 +150,13 @@ def test_a_broken_variant_is_measured_as_silence_and_marked(toy, factor):
 
 def test_a_broken_reference_is_refused(toy):
     reference = toy.run()
-    reference.denoised[2, 1] = math.nan
+    reference.denoised[0][2, 1] = math.nan
     with pytest.raises(MeasurementError, match=r"1 of 24 full-precision numbers \(denoised\) are not finite"):
         next(measure(toy.variants(), toy.run, reference, NSR))
 
 
 def test_pictures_in_another_range_are_refused(toy):
-    reference = Outcome(images=toy.run().images * 2 - 1)
+    reference = Outcome(outputs=toy.run().outputs * 2 - 1)
     with pytest.raises(MeasurementError, match="hand in pixels in 0..1"):
         next(measure(toy.variants(), toy.run, reference, [METRICS["dssim"]]))
 
@@ -164,7 +164,7 @@ def test_pictures_in_another_range_are_refused(toy):
 def test_only_what_the_metrics_read_is_needed(toy):
     reference = Outcome(denoised=toy.run().denoised)
     assert len(list(measure(toy.variants(), toy.run, reference, NSR))) == 6
-    with pytest.raises(MeasurementError, match="returned no images"):
+    with pytest.raises(MeasurementError, match="returned no outputs"):
         next(measure(toy.variants(), toy.run, reference, [METRICS["dssim"]]))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sensitivity.metrics import METRICS, Metric
 from sensitivity.probes import Chain, Changes, Probes, Responses, draw, probe
-from sensitivity.unroll import batched, first_shapes, frozen, unroll
+from sensitivity.unroll import batched, frozen, rehearse, unroll
 
 PROMPTS, WIDTH, STEPS, STEP = 2, 3, 3, 0.3
 LAYERS = ("time", "first", "twice", "last")
@@ -118,9 +118,11 @@ class Bench:
         return self.chain_with(KEPT)
 
     def chain_with(self, kept: tuple[int, ...]) -> Chain:
-        larger = first_shapes(self.toy, lambda: self.sampler(self.toy, torch.cat([self.start, self.start[:1]])))
-        steps, images = unroll(self.toy, self.run)
-        return Chain(self.toy, steps, images, kept, tuple(range(len(steps))), batched(steps, larger))
+        steps, images = unroll([self.toy], self.run)
+        more = torch.cat([self.start, self.start[:1]])
+        larger = rehearse(steps, self.prompts, lambda: self.sampler(self.toy, more))
+        grows = [batched(*both) for both in zip(steps, larger, strict=True)]
+        return Chain(steps, images, kept, dict.fromkeys(range(len(steps)), 1.0), grows, frozenset([self.toy]))
 
     def changes(self, layer: str) -> Changes:
         def of(x: Tensor) -> Iterable[tuple[str, Tensor]]:

@@ -12,9 +12,10 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from planner.pipelines import Generation, generate, generate_with_graph
+from planner.calling import outputs_of
+from planner.pipelines import Generation, generate
 from sensitivity.table import MeasurementError
-from sensitivity.unroll import Step, batched, first_of, first_shapes, frozen, pull, repeated, tensors_of, unroll
+from sensitivity.unroll import Step, batched, first_of, frozen, pull, rehearse, repeated, tensors_of, unroll
 from tests import tiny
 
 STEPS = 4
@@ -74,7 +75,7 @@ def chained(steps: list[Step], module: nn.Module, end: Tensor) -> list[Tensor]:
 def test_gradients_of_the_chain_are_those_of_the_whole_run(toy: Toy, start: Tensor) -> None:
     weights = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     with frozen([toy]):
-        steps, result = unroll(toy, lambda: sample(toy, start))
+        steps, result = unroll([toy], lambda: sample(toy, start))
         found = chained(steps, toy, (result * weights).sum())
     outputs: list[Tensor] = []
     whole = sample(toy, start, outputs)  # with the graph through all calls at once
@@ -102,7 +103,7 @@ def test_samplers_may_write_into_inputs_and_outputs(toy: Toy, start: Tensor) -> 
         return x
 
     with frozen([toy]):
-        ours, theirs = ([*unroll(toy, lambda s=s: s(toy, start))] for s in (in_place, kept_apart))
+        ours, theirs = ([*unroll([toy], lambda s=s: s(toy, start))] for s in (in_place, kept_apart))
         assert torch.equal(ours[1], theirs[1])
         for one, other in zip(ours[0], theirs[0], strict=True):
             assert torch.equal(one.args[0], other.args[0]) and torch.equal(one.output, other.output)
@@ -113,7 +114,7 @@ def test_samplers_may_write_into_inputs_and_outputs(toy: Toy, start: Tensor) -> 
 
 def test_steps_cut_the_graph_between_calls(toy: Toy, start: Tensor) -> None:
     """The first call depends on nothing; every other on the outputs before, by way of both of its inputs."""
-    steps, result = unroll(toy, lambda: sample(toy, start))
+    steps, result = unroll([toy], lambda: sample(toy, start))
     assert [step.rows for step in steps] == [2] * STEPS
     assert [len(step.inputs) for step in steps] == [0, 1, 2, 2]
     assert all(step.output.is_leaf and step.output.requires_grad for step in steps)
@@ -137,51 +138,62 @@ def shapes_of(*tensors: Tensor) -> list[torch.Size]:
 
 
 def step_of(*args: Tensor, rows: int = 2) -> Step:
-    return Step(args, {}, torch.zeros(rows, 3))
+    return Step(nn.Identity(), args, {}, torch.zeros(rows, 3, requires_grad=True))
 
 
 def test_what_holds_the_batch_is_what_grows_with_it() -> None:
-    """Tokens, steps and a batch may be as many. Guidance may end on the way, and so halve the batch."""
-    words, times = torch.zeros(2, 7), torch.zeros(())
-    x = torch.zeros(2, 3)
+    """Tokens, steps and a batch may be as many."""
+    words, times, x = torch.zeros(2, 7), torch.zeros(()), torch.zeros(2, 3)
     more = shapes_of(torch.zeros(3, 3), words, times, torch.zeros(3, 7))
-    assert batched([step_of(x, words, times, words)], more) == (True, False, False, True)
-    halved = step_of(torch.zeros(1, 3), words, times, torch.zeros(1, 7), rows=1)
-    assert batched([step_of(x, words, times, words), halved], more) == (True, False, False, True)
+    assert batched(step_of(x, words, times, words), more) == (True, False, False, True)
 
 
 X = torch.zeros(2, 3)
 LARGER = shapes_of(torch.zeros(3, 3), torch.zeros(3, 7))
-UNTOLD: dict[str, tuple[list[Step], list[torch.Size], str]] = {
-    "a list with a tensor for each sample": ([step_of(X, X[0], X[0])], shapes_of(X, *X, X[0]), "gets 3, 4 tensors"),
-    "another number of tensors later": ([step_of(X, X), step_of(X)], LARGER, "gets 1, 2 tensors"),
+UNTOLD: dict[str, tuple[Step, list[torch.Size], str]] = {
+    "a list with a tensor for each sample": (step_of(X, X[0], X[0]), shapes_of(X, *X, X[0]), "3 tensors, and 4 with"),
     "a batch along the second dimension":
-        ([step_of(X, torch.zeros(7, 2))], shapes_of(torch.zeros(3, 3), torch.zeros(7, 3)), "2 sizes"),
-    "several rows a sample": ([step_of(X, torch.zeros(4, 7))], shapes_of(X[:1], torch.zeros(6, 7)), "2 sizes"),
-    "several rows a sample in all": ([step_of(torch.zeros(4, 3))], shapes_of(torch.zeros(6, 3)), "shape (4, 3) for 2"),
-    "nothing that grows": ([step_of(X)], shapes_of(X), "0 sizes"),
+        (step_of(X, torch.zeros(7, 2)), shapes_of(torch.zeros(3, 3), torch.zeros(7, 3)), "2 sizes"),
+    "several rows a sample": (step_of(X, torch.zeros(4, 7)), shapes_of(X[:1], torch.zeros(6, 7)), "2 sizes"),
+    "several rows a sample in all": (step_of(torch.zeros(4, 3)), shapes_of(torch.zeros(6, 3)), "shape (4, 3) for 2"),
+    "nothing that grows": (step_of(X), shapes_of(X), "0 sizes"),
     "padding by the batch":
-        ([step_of(X, torch.zeros(2, 7))], shapes_of(torch.zeros(3, 3), torch.zeros(3, 8)), "shape (2, 7) for 2"),
-    "other rows later": ([step_of(X), step_of(X, rows=4)], shapes_of(torch.zeros(3, 3)), "shape (2, 3) for 4"),
+        (step_of(X, torch.zeros(2, 7)), shapes_of(torch.zeros(3, 3), torch.zeros(3, 8)), "shape (2, 7) for 2"),
     "one for all that depends on samples":
-        ([step_of(X, torch.zeros(1, requires_grad=True))], shapes_of(torch.zeros(3, 3), torch.zeros(1)), "depends on"),
+        (step_of(X, torch.zeros(1, requires_grad=True)), shapes_of(torch.zeros(3, 3), torch.zeros(1)), "depends on"),
+    "outputs of other batches": (
+        Step(nn.Identity(), (X,), {}, [torch.zeros(2, 3).requires_grad_(), torch.zeros(4).requires_grad_()]),
+        shapes_of(torch.zeros(3, 3)), "returns (2, 3), (4,) for 2 rows",
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", UNTOLD)
 def test_what_cannot_be_told_is_refused(case: str) -> None:
-    steps, larger, hint = UNTOLD[case]
+    step, larger, hint = UNTOLD[case]
     with pytest.raises(MeasurementError, match=f"{re.escape(hint)}.*--method exhaustive"):
-        batched(steps, larger)
+        batched(step, larger)
 
 
-def test_shapes_are_of_the_first_call_alone(toy: Toy, start: Tensor) -> None:
+def test_a_rehearsal_computes_nothing_and_sees_every_call(toy: Toy, start: Tensor) -> None:
+    steps, _ = unroll([toy], lambda: sample(toy, start))
     calls: list[object] = []
     toy.inner.register_forward_hook(lambda *_: calls.append(1))
-    found = first_shapes(toy, lambda: sample(toy, start))
-    assert found == shapes_of(start, torch.zeros(1), start) and not calls
-    assert "forward" not in vars(toy)
-    assert first_shapes(toy, lambda: None) == []
+    more = torch.cat([start, start[:1]])
+    found = rehearse(steps, len(start), lambda: sample(toy, more))
+    assert not calls and "forward" not in vars(toy)
+    assert [one[0] for one in found] == [more.shape] * len(steps)
+    for step, larger in zip(steps, found, strict=True):
+        assert sum(batched(step, larger)) == sum(len(x.shape) == 2 for x in tensors_of((step.args, step.kwargs)))
+
+
+def test_a_run_that_calls_otherwise_with_more_samples_is_refused(toy: Toy, start: Tensor) -> None:
+    steps, _ = unroll([toy], lambda: sample(toy, start))
+    with pytest.raises(MeasurementError, match=f"called 0 times, not {len(steps)}"):
+        rehearse(steps, len(start), lambda: None)
+    with pytest.raises(MeasurementError, match="in another order"):
+        more = torch.cat([start, start[:1]])
+        rehearse(steps, len(start), lambda: [sample(toy, more), sample(toy, more)])
 
 
 @dataclass
@@ -215,7 +227,7 @@ def test_outputs_keep_their_shape(kind: str, toy: Toy, start: Tensor) -> None:
 
     module, t = Wrapped(), torch.ones(1, dtype=torch.float64)
     plain = module(start, t)
-    (step,), found = unroll(module, lambda: module(start, t))
+    (step,), found = unroll([module], lambda: module(start, t))
     assert type(found) is type(plain)
     assert torch.autograd.grad(first_of(found).sum(), step.output)[0].eq(1).all()
     assert torch.equal(first_of(found), first_of(plain))
@@ -235,7 +247,7 @@ def test_an_output_without_a_tensor_is_refused() -> None:
 
     module = Empty()
     with pytest.raises(MeasurementError, match=r"returned a dict without a tensor"):
-        unroll(module, module)
+        unroll([module], module)
     assert "forward" not in vars(module)
 
 
@@ -247,7 +259,7 @@ def test_the_stub_is_gone_afterwards(toy: Toy, start: Tensor) -> None:
     t = torch.ones(1, dtype=torch.float64)
     plain = toy(start, t)
     with pytest.raises(RuntimeError, match="on the way"):
-        unroll(toy, broken)
+        unroll([toy], broken)
     again = toy(start, t)
     assert torch.equal(again, plain)
     assert not again.is_leaf  # a real call: its graph goes to the weights
@@ -258,7 +270,7 @@ def test_no_graph_is_built_within_a_call(toy: Toy, start: Tensor) -> None:
     seen = []
     toy.inner.register_forward_hook(lambda _, args, output: seen.append((args[0].requires_grad, output.requires_grad)))
     with torch.no_grad():
-        steps, result = unroll(toy, lambda: sample(toy, start))
+        steps, result = unroll([toy], lambda: sample(toy, start))
     assert seen == [(False, False)] * STEPS
     assert result.requires_grad
 
@@ -279,7 +291,7 @@ def test_an_unrolled_pipeline_paints_the_same_image(guidance: float) -> None:
     generation = Generation(3, guidance, 0)
     plain = generate(pipe, tiny.PROMPTS, generation, batch=len(tiny.PROMPTS))
     with frozen([pipe.unet, pipe.vae, pipe.text_encoder]):
-        steps, images = unroll(pipe.unet, lambda: generate_with_graph(pipe, tiny.PROMPTS, generation, 0))
+        steps, images = unroll([pipe.unet], lambda: outputs_of(pipe, tiny.PROMPTS, generation))
     assert [step.rows for step in steps] == [2 * len(tiny.PROMPTS) if guidance > 1 else len(tiny.PROMPTS)] * 3
     assert torch.equal(images.detach(), plain)
     assert images.requires_grad
