@@ -170,12 +170,13 @@ def export(plan: Path, to: str, out: Path, **rest: Any) -> None:
 
 @main.command()
 @click.argument("file", type=FILE)
+@click.option("--profile", type=FILE, help="A plan's profile: also tell what each role of layers gets.")
 @guarded
-def inspect(file: Path) -> None:
+def inspect(file: Path, profile: Path | None) -> None:
     """What a profile or a plan file holds."""
     from planner import workflow
 
-    click.echo(workflow.inspect(file))
+    click.echo(workflow.inspect(file, profile))
 
 
 @main.command()

@@ -94,6 +94,15 @@ def pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
     return found
 
 
+def pinned(pins: tuple[str, ...], keep: tuple[str, ...]) -> dict[str, str]:
+    """What --pin and --keep say together: layer or role -> scheme."""
+    found = pairs(pins, "--pin")
+    for name in keep:
+        if found.setdefault(name, "keep") != "keep":
+            raise ValueError(f"--keep {name} and --pin {name}={found[name]} differ; give one of them")
+    return found
+
+
 def set_threads(threads: int | None) -> None:
     """Of torch, which is loaded only where a number is given."""
     if threads:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from planner.cli_options import FILE, KERNELS, guarded, options, pairs
+from planner.cli_options import FILE, KERNELS, guarded, options, pairs, pinned
 from planner.errors import BAD_INPUT
 
 BUDGETS = options(
@@ -25,7 +25,9 @@ BUDGETS = options(
                  help="Share by which a lexicographic objective may worsen what came before."),
     click.option("--confidence", type=float, metavar="SHARE",
                  help="Plan with each loss at its upper bound of this confidence, such as 0.95 [mean losses]."),
-    click.option("--pin", "pins", multiple=True, metavar="LAYER=SCHEME", help="Fix a layer's scheme."),
+    click.option("--pin", "pins", multiple=True, metavar="LAYER=SCHEME",
+                 help="Fix the scheme of a layer, or of all layers of a role: role:in=w8a8."),
+    click.option("--keep", multiple=True, metavar="LAYER", help="The same with the scheme keep: role:in, role:out."),
     KERNELS,
 )  # fmt: skip
 
@@ -56,13 +58,15 @@ _BACKEND = click.option("--backend", help="highs or cbc [the first that is there
 @click.option("--prompts", type=FILE, help="For --rerank: a file with one prompt a line [8 held-out ones].")
 @click.option("--clip", help="For --rerank: folder or hub id of the CLIPModel that measures alignment.")
 @guarded
-def solve(profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], **rest: Any) -> None:
+def solve(
+    profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], keep: tuple[str, ...], **rest: Any
+) -> None:
     """Choose the best scheme of every layer of PROFILE within budgets."""
     from planner import workflow
     from planner.inspecting import plan_text
 
-    plan = workflow.solve(profile, out, caps=pairs(caps, "--cap"), pins=pairs(pins, "--pin"), **rest)
-    click.echo(plan_text(plan))
+    plan = workflow.solve(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
+    click.echo(plan_text(plan, profile))
     click.echo(f"wrote {out}; next: bitplan apply {out} {plan.model['name']} --prompt '...' --out img.png")
 
 
@@ -79,11 +83,13 @@ def solve(profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...]
 @_GAP
 @_BACKEND
 @guarded
-def frontier(profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], **rest: Any) -> None:
+def frontier(
+    profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], keep: tuple[str, ...], **rest: Any
+) -> None:
     """The best plan of PROFILE at every limit of one column, all other budgets held."""
     from planner import workflow
 
-    found = workflow.frontier(profile, out, caps=pairs(caps, "--cap"), pins=pairs(pins, "--pin"), **rest)
+    found = workflow.frontier(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
     click.echo(str(found))
     click.echo(f"wrote {out}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
@@ -25,7 +25,8 @@ class Evidence:
 
     offered: layer -> scheme texts; size, ms: (layer, scheme) -> cost; losses: the measurements; metrics: name ->
     family; shared: layers that read one input; tied: layers of one weight; simulated: (layer, scheme) without a kernel;
-    weights: how many there are; z: how many of its standard errors each loss counts above its mean (see `z_of`).
+    weights: how many there are; z: how many of its standard errors each loss counts above its mean (see `z_of`);
+    roles: layer -> role, empty where the profile tells none.
     """
 
     offered: Mapping[str, tuple[str, ...]]
@@ -38,6 +39,7 @@ class Evidence:
     simulated: frozenset[tuple[str, str]]
     weights: int
     z: float = 0.0
+    roles: Mapping[str, str] = field(default_factory=dict)
 
 
 def twins_of(tied: Sequence[Sequence[str]]) -> set[str]:

@@ -50,6 +50,7 @@ class Layer:
     address: `component.path`; aliases: other addresses of the very same module, to be replaced together with it.
     kind: `linear` or `conv2d`. weight: its shape, (out, in) or (out, in / groups, rows, columns).
     parameters: numbers in the weight and the bias. calls: what was run, in order of first appearance.
+    role: a name of `planner.roles.ROLES`, or empty where no run told it.
     """
 
     address: str
@@ -60,6 +61,7 @@ class Layer:
     parameters: int
     geometry: Geometry | None
     calls: tuple[Call, ...]
+    role: str = ""
 
     @property
     def call_count(self) -> int:
@@ -73,12 +75,25 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One component in the run. calls: of its forward, as a whole; iterates: whether it read back what it had put out,
+    as the model does that a sampler runs in a loop; inputs: (place among its arguments, `state`, `time` or
+    `condition`), places of inner constants that change, such as a time given as a number, beginning with `@`."""
+
+    name: str
+    calls: int
+    iterates: bool
+    inputs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class LayerGraph:
     """What one run showed.
 
     layers: in order of first execution. edges: (A, B) where B read what was computed from A's output with no other
     layer between; a run of several denoising steps closes cycles. shared_inputs: layers that read the very same
     tensor. tied: layers whose weights are the same memory. unused: addresses that the run never called, not planned.
+    parts: the components, in order of their first call; none where no run told.
     """
 
     layers: tuple[Layer, ...]
@@ -86,6 +101,7 @@ class LayerGraph:
     shared_inputs: tuple[tuple[str, ...], ...]
     tied: tuple[tuple[str, ...], ...]
     unused: tuple[str, ...]
+    parts: tuple[Part, ...] = ()
 
     @cached_property
     def flow(self) -> nx.DiGraph:
@@ -162,6 +178,10 @@ def from_json(data: Mapping[str, Any]) -> LayerGraph:
             shared_inputs=tuple(map(tuple, data["shared_inputs"])),
             tied=tuple(map(tuple, data["tied"])),
             unused=tuple(data["unused"]),
+            parts=tuple(
+                Part(p["name"], p["calls"], p["iterates"], tuple(map(tuple, p["inputs"])))
+                for p in data.get("parts", ())
+            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise GraphError(f"this is no layer graph ({type(error).__name__}: {error}); profile the model again") from None
@@ -171,6 +191,11 @@ def from_json(data: Mapping[str, Any]) -> LayerGraph:
         problem = f"{len(unknown)} unknown layers, such as {unknown[0]}" if unknown else "a layer twice"
         raise GraphError(f"the layer graph names {problem}; profile the model again")
     return graph
+
+
+def _part(entry: Mapping[str, Any]) -> Part:
+    inputs = tuple((place, kind) for place, kind in entry["inputs"])
+    return Part(entry["name"], entry["calls"], entry["iterates"], inputs)
 
 
 def _layer(entry: Mapping[str, Any]) -> Layer:

@@ -1,132 +1,26 @@
 """Find the layer graph by running the model once: never by names, never by reading its code.
 
-Every tensor operation of the run passes `_Flow`, which keeps, for each memory block (storage), the set of layers that
-last fed it. A layer reads the set of its input, which gives the edges, and leaves itself as the only feeder of its
-output. Marks belong to storages, not to tensors, so that views and writes into a slice (`out[:, :4] = x`) carry them.
+`planner.flow` keeps, for each memory block (storage), which layers last fed it and which inputs of a component it comes
+from. A layer reads the marks of its input, which gives the edges, and leaves itself as the only feeder of its output;
+a component that is entered puts the marks of its arguments there. Roles follow from both: see `planner.roles`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from itertools import count
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import networkx as nx
 import torch
 from torch import nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from planner.flow import Flow
 from planner.graph import Call, Geometry, GraphError, Layer, LayerGraph, architecture_fingerprint
-
-_aten = torch.ops.aten
-# what these return depends on the shape of their input, not on its values: no data flows
-_SHAPE_ONLY = frozenset({
-    _aten.empty_like, _aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.rand_like, _aten.randn_like,
-    _aten.randint_like, _aten.new_empty, _aten.new_zeros, _aten.new_ones, _aten.new_full, _aten.new_empty_strided,
-})  # fmt: skip
-_NOBODY: frozenset[str] = frozenset()
-
-
-@dataclass
-class _Mark:
-    """What is known of one storage: a number never given twice, who last fed it, and how often it was written."""
-
-    block: StorageWeakRef
-    serial: int
-    feeders: frozenset[str] = _NOBODY
-    writes: int = 0
-
-
-@dataclass
-class _Marks:
-    """The marks of all living storages. Memory is bounded by twice what lives: dead ones are swept as they double."""
-
-    table: dict[int, _Mark] = field(default_factory=dict)
-    serials: Iterator[int] = field(default_factory=count)
-    limit: int = 4096
-
-    def of(self, tensor: torch.Tensor) -> _Mark:
-        storage = tensor.untyped_storage()
-        mark = self.table.get(storage._cdata)  # a weak reference keeps this address from being given to another
-        if mark is None:
-            if len(self.table) >= self.limit:
-                self.table = {key: mark for key, mark in self.table.items() if not mark.block.expired()}
-                self.limit = max(4096, 2 * len(self.table))
-            mark = self.table[storage._cdata] = _Mark(StorageWeakRef(storage), next(self.serials))
-        return mark
-
-    def identity(self, tensor: torch.Tensor) -> tuple[Any, ...]:
-        """Equal for two tensors exactly when they show the same values of the same memory in the same way."""
-        mark = self.of(tensor)
-        return mark.serial, mark.writes, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
-
-
-class _Flow(TorchDispatchMode):
-    """Passes feeders from the inputs of every operation on to its outputs."""
-
-    def __init__(self, marks: _Marks) -> None:
-        super().__init__()
-        self.marks = marks
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        if func.overloadpacket in _SHAPE_ONLY:
-            return out
-        written = _written(func, args, kwargs) if func._schema.is_mutable else []
-        feeders = _NOBODY.union(*(self.marks.of(t).feeders for t in _tensors((args, kwargs))))
-        for tensor in _tensors((out, written)):
-            self.marks.of(tensor).feeders |= feeders
-        for tensor in written:
-            self.marks.of(tensor).writes += 1
-        return out
-
-
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.layout == torch.strided]
-
-
-def _written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-    """The arguments that the operation writes into."""
-    given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | dict(kwargs)
-    names = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    return _tensors([given[name] for name in names if name in given])
-
-
-@dataclass
-class _Record:
-    """What one layer did during the run."""
-
-    shapes: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = field(default_factory=dict)
-    inputs: set[tuple[Any, ...]] = field(default_factory=set)
-    sources: set[str] = field(default_factory=set)
-
-
-@dataclass
-class _Watch:
-    """The hooks of a run, and what they saw: records by address, in order of first execution."""
-
-    marks: _Marks = field(default_factory=_Marks)
-    records: dict[str, _Record] = field(default_factory=dict)
-
-    def before(self, address: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        given = args[0] if args else kwargs["input"]
-        record = self.records.setdefault(address, _Record())
-        record.inputs.add(self.marks.identity(given))
-        record.sources |= self.marks.of(given).feeders
-
-    def after(self, address: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: torch.Tensor) -> None:
-        given = args[0] if args else kwargs["input"]
-        shapes = self.records[address].shapes
-        key = tuple(given.shape), tuple(out.shape)
-        shapes[key] = shapes.get(key, 0) + 1
-        self.marks.of(out).feeders = frozenset({address})
+from planner.roles import Scene, roles_of
+from planner.watching import Record, Watch, hooked, parts_of
 
 
 def find_layers(components: Mapping[str, nn.Module]) -> dict[str, tuple[nn.Linear | nn.Conv2d, tuple[str, ...]]]:
@@ -149,21 +43,28 @@ def trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> Lay
     found = find_layers(components)
     if not found:
         raise GraphError(f"{', '.join(components) or 'nothing'}: no Linear or Conv2d inside; name what to plan")
-    watch = _Watch()
-    with _hooked(found, watch), _Flow(watch.marks):
+    watch = Watch()
+    weights = frozenset(w.untyped_storage()._cdata for root in components.values() for w in root.parameters())
+    flow = Flow(watch.marks, weights)
+    with hooked(components, found, watch), flow:
         run()
     if not watch.records:
         names = ", ".join(components)
         raise GraphError(f"the run called none of the {len(found)} layers of {names}; name components that it runs")
-    layers = {name: _describe(name, *found[name], record) for name, record in watch.records.items()}
+    parts = parts_of(components, watch)
+    kinds = {name: _kind(found[name][0]) for name in watch.records}
+    uses = {name: record.use for name, record in watch.records.items()}
+    roles = roles_of(Scene(uses, kinds, flow.attentions, {part.name: dict(part.inputs) for part in parts}))
+    layers = {n: replace(_describe(n, *found[n], record), role=roles[n]) for n, record in watch.records.items()}
     order = {name: place for place, name in enumerate(layers)}
-    edges = ((source, name) for name, record in watch.records.items() for source in record.sources)
+    edges = ((source, name) for name, record in watch.records.items() for source in record.feeders)
     return LayerGraph(
         layers=tuple(layers.values()),
         edges=tuple(sorted(edges, key=lambda edge: (order[edge[0]], order[edge[1]]))),
         shared_inputs=_groups(order, ((n, seen) for n, record in watch.records.items() for seen in record.inputs)),
         tied=_groups(order, ((name, _memory(found[name][0].weight)) for name in layers)),
         unused=tuple(name for name in found if name not in layers),
+        parts=parts,
     )
 
 
@@ -179,7 +80,7 @@ def survey(components: Mapping[str, nn.Module], addresses: Iterable[str]) -> Lay
         raise GraphError(f"{len(missing)} layers are not in {', '.join(components)}, such as {missing[0]}")
     order = {name: place for place, name in enumerate(names)}
     return LayerGraph(
-        layers=tuple(_describe(name, *found[name], _Record()) for name in names),
+        layers=tuple(_describe(name, *found[name], Record()) for name in names),
         edges=(),
         shared_inputs=(),
         tied=_groups(order, ((name, _memory(found[name][0].weight)) for name in names)),
@@ -187,28 +88,17 @@ def survey(components: Mapping[str, nn.Module], addresses: Iterable[str]) -> Lay
     )
 
 
-@contextmanager
-def _hooked(found: Mapping[str, tuple[nn.Module, tuple[str, ...]]], watch: _Watch) -> Iterator[None]:
-    with ExitStack() as stack:
-        for address, (module, _) in found.items():
-            before = module.register_forward_pre_hook(
-                lambda _, args, kwargs, address=address: watch.before(address, args, kwargs), with_kwargs=True
-            )
-            stack.callback(before.remove)
-            after = module.register_forward_hook(
-                lambda _, args, kwargs, out, address=address: watch.after(address, args, kwargs, out), with_kwargs=True
-            )
-            stack.callback(after.remove)
-        yield
+def _kind(module: nn.Module) -> str:
+    return "conv2d" if isinstance(module, nn.Conv2d) else "linear"
 
 
-def _describe(address: str, module: nn.Linear | nn.Conv2d, aliases: tuple[str, ...], record: _Record) -> Layer:
+def _describe(address: str, module: nn.Linear | nn.Conv2d, aliases: tuple[str, ...], record: Record) -> Layer:
     shape, biased = tuple(module.weight.shape), module.bias is not None
     per_output = prod(shape[1:])  # each output number is one dot product of this length
     return Layer(
         address=address,
         aliases=aliases,
-        kind="conv2d" if isinstance(module, nn.Conv2d) else "linear",
+        kind=_kind(module),
         weight=shape,
         bias=biased,
         parameters=prod(shape) + biased * shape[0],

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ from tabulate import tabulate
 
 from planner.checking import corrections_of
 from planner.errors import UserError
+from planner.graph import from_json
 from planner.refining import contests
+from planner.role_tables import model_roles, plan_roles
 from planner.store import Profile, open_profile
 from planner.units import show_bytes, show_milliseconds
 from plans.plan import Plan, load_plan
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 STEP_NAMES = {"bytes": "MiB", "ms": "millisecond"}  # the steps of `recording.STEPS`
 AROUND = "25%"  # memory of the plan by which undecided layers are told
-_SHOWN = 5  # of those
+_SHOWN = 5  # of those, and of pinned layers
 EXTRAS = {
     "ray": "measuring by many workers",
     "highspy": "the HiGHS solver",
@@ -32,18 +35,22 @@ EXTRAS = {
 }
 
 
-def inspect_file(path: Path) -> str:
-    """A summary of a profile (an SQLite file) or else of a plan. Raises ProfileError, PlanError, UserError."""
+def inspect_file(path: Path, profile: Path | None = None) -> str:
+    """A summary of a profile (an SQLite file) or else of a plan, with its profile by role, too. Raises ProfileError,
+    PlanError, UserError."""
     try:
         with path.open("rb") as file:
             is_profile = file.read(6) == b"SQLite"
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from None
-    return _profile_text(path) if is_profile else plan_text(load_plan(path))
+    if is_profile and profile is not None:
+        raise UserError(f"{path} is a profile itself; --profile goes with a plan")
+    return _profile_text(path) if is_profile else plan_text(load_plan(path), profile)
 
 
-def plan_text(plan: Plan) -> str:
-    """Model, how the solver ended, predicted sums, and how many layers took each scheme."""
+def plan_text(plan: Plan, profile: Path | None = None) -> str:
+    """Model, how the solver ended, predicted sums, and how many layers took each scheme; by its profile also each
+    role's share."""
     total = plan.predictions.get("total", {})
     counts = Counter(plan.schemes.values())
     lines = [
@@ -56,12 +63,22 @@ def plan_text(plan: Plan) -> str:
     ]
     lines += _worth(plan)
     if pins := plan.solver.get("pins"):
-        lines.append("pinned: " + ", ".join(f"{layer} = {scheme}" for layer, scheme in pins.items()))
+        lines.append("pinned: " + _pinned(pins))
     if "confidence" in plan.solver:
         lines.append(f"confidence: planned with each loss at its upper bound of {plan.solver['confidence']:.4g}")
     if plan.simulated:
         lines.append(f"simulated: {len(plan.simulated)} layers have no real kernel; apply with --kernels fake")
+    if profile is not None:
+        with open_profile(profile) as store:
+            lines += [table for table in [plan_roles(plan, store)] if table]
     return "\n".join(lines)
+
+
+def _pinned(pins: Mapping[str, str]) -> str:
+    """Layer by layer, or, where rules pinned many, how many to which scheme."""
+    if len(pins) <= _SHOWN:
+        return ", ".join(f"{layer} = {scheme}" for layer, scheme in pins.items())
+    return ", ".join(f"{count} layers = {scheme}" for scheme, count in Counter(pins.values()).most_common())
 
 
 def _proof(plan: Plan) -> str:
@@ -97,6 +114,7 @@ def _profile_text(path: Path) -> str:
         wanted = {(c.layer, c.scheme) for c in costs if c.scheme != "keep"}
         rows = [_scheme_row(store.measurements(), costs, scheme) for scheme in store.schemes()]
         settings, layers, known = header["settings"], len(store.layers()), certainty(store)
+        roles = model_roles(from_json(store.graph())) if layers else ""
     # costs name the candidates; a share of a profile may lack them
     counted = f"{len(wanted & measured)} of {len(wanted)}" if wanted else str(len(measured))
     lines = [
@@ -104,6 +122,7 @@ def _profile_text(path: Path) -> str:
         f"measured: {counted} (layer, scheme), on {len(settings['prompts'])} prompts, "
         f"{settings['generation']['steps']} steps",
         *known,
+        *([f"by role:\n{roles}"] * bool(roles)),
         "all layers at one scheme, sums:",
         str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)),
     ]

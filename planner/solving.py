@@ -8,9 +8,10 @@ from fractions import Fraction
 from math import prod
 
 from planner.errors import InfeasibleError, UserError
-from planner.formulate import KEEP, Evidence, formulate, order_of, twins_of, weights_of, z_of
+from planner.formulate import KEEP, Evidence, formulate, groups_of, order_of, twins_of, weights_of, z_of
 from planner.graph import from_json
 from planner.recording import STEPS, Told, plain, plan_of
+from planner.rules import resolve
 from planner.store import Profile
 from planner.units import bits_to_bytes, parse_bytes, parse_milliseconds, show_bytes, show_milliseconds
 from plans.plan import Plan
@@ -32,7 +33,7 @@ SHOW = {"bytes": show_bytes, "ms": show_milliseconds}
 @dataclass(frozen=True)
 class Request:
     """What is asked of `solve`; the words are those of `planner.workflow.solve`. objective: column -> weight; order: of
-    a lexicographic objective, else empty; real: only what a kernel runs."""
+    a lexicographic objective, else empty; pins: layer or `role:NAME` -> scheme; real: only what a kernel runs."""
 
     objective: Mapping[str, float]
     order: tuple[str, ...] = ()
@@ -90,6 +91,7 @@ def read_evidence(store: Profile, confidence: float | None = None) -> Evidence:
         simulated=frozenset((c.layer, c.scheme) for c in costs if c.simulated),
         weights=sum(prod(layer.weight) for layer in graph.layers if layer.address not in twins_of(graph.tied)),
         z=z_of(confidence),
+        roles={layer.address: layer.role for layer in graph.layers},
     )
 
 
@@ -108,6 +110,7 @@ def make_plans(store: Profile, request: Request, search: Search, uniform: str | 
     if uniform:
         return [make_uniform(store, request, uniform)]
     evidence = read_evidence(store, request.confidence)
+    request = settled(evidence, request)
     problem = pose(evidence, request, search.effort)
     solutions = _solutions(problem, search)
     first = solutions[0]
@@ -129,11 +132,17 @@ def make_uniform(store: Profile, request: Request, scheme: str) -> Plan:
     """The plan that takes one scheme wherever it is offered, pins apart. Raises InfeasibleError where the request's
     budgets are broken, UserError."""
     evidence = read_evidence(store, request.confidence)
+    request = settled(evidence, request)
     problem = pose(evidence, request, Effort())
     chosen = _uniform(problem, scheme, request.pins)
     if broken := violations(problem, chosen.picks):
         raise InfeasibleError(f"the uniform plan {scheme} is outside: {broken[0].sentence}")
     return plan_of(store, evidence, (problem, chosen), Told(None, request.pins, request.confidence))
+
+
+def settled(evidence: Evidence, request: Request) -> Request:
+    """The request with each pin on a layer: those on a role are on all its layers. Raises UserError."""
+    return replace(request, pins=resolve(request.pins, evidence.roles, groups_of(evidence)))
 
 
 def pose(evidence: Evidence, request: Request, effort: Effort) -> Problem:

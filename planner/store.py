@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from planner.store_file import ProfileError, advice, check_same, decoding, dump, lock, open_reader, open_writer
+from planner.store_file import ProfileError, advice, agrees, check_same, decoding, dump, lock, open_reader, open_writer
 from sensitivity.table import Measurement
 
 __all__ = ["Cost", "Profile", "ProfileError", "Response", "content_digest", "open_profile"]
@@ -90,7 +90,7 @@ class Profile:
         """
         parts = json.loads(dump(self.path, "graph", dict(graph)))
         if self.layers():
-            if (self.graph(), self.schemes()) != (parts, tuple(schemes)):
+            if not agrees(self.graph(), parts) or self.schemes() != tuple(schemes):
                 raise ProfileError(f"{self.path}: it is for other layers or schemes; choose another file with --out")
             return
         with self._transaction() as db:

@@ -95,6 +95,15 @@ def dump(path: Path, what: str, value: Any) -> str:
         raise ProfileError(f"{path}: {what} cannot be kept ({error}); use finite numbers, texts and lists") from None
 
 
+def agrees(old: Any, new: Any) -> bool:
+    """Whether JSON values are the same in all that the old one tells: older profiles tell less of a layer."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return all(key in new and agrees(value, new[key]) for key, value in old.items())
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(agrees, old, new))
+    return bool(old == new)
+
+
 def open_writer(path: Path, header: Mapping[str, Any] | None) -> sqlite3.Connection:
     """A connection that holds the writer's lock; with a header, a file that is not there or empty gets its tables."""
     db = _connect(path, "rw" if header is None else "rwc", 0)

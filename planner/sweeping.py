@@ -13,7 +13,7 @@ from tabulate import tabulate
 from planner.errors import UserError
 from planner.formulate import Evidence
 from planner.recording import Told, plain, plan_of
-from planner.solving import SHOW, Request, amount_of, pose, read_evidence
+from planner.solving import SHOW, Request, amount_of, pose, read_evidence, settled
 from planner.store import Profile
 from plans.plan import save_plan
 from solvers.frontier import frontier
@@ -77,6 +77,7 @@ def sweep(store: Profile, request: Request, asked: Sweep, effort: Effort, plans:
     Raises UserError, ProblemError, InfeasibleError.
     """
     evidence = read_evidence(store, request.confidence)
+    request = settled(evidence, request)
     problem = pose(evidence, request, effort)
     problem.column(asked.column)
     if any(budget.column == asked.column for budget in problem.budgets):

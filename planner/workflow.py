@@ -93,10 +93,11 @@ def solve(
     memory, latency: `35%` of full precision, or an amount with its unit; bits: mean bits a weight; caps: column -> the
     most it may sum to, or a scheme whose uniform plan sets the bound; objective: quality, alignment, both, weights, or
     `lexicographic:alignment,quality`, where what comes first may then be worse by the share `slack`; uniform: take this
-    scheme everywhere instead of solving; pins: layer -> scheme; confidence: plan with upper bounds of the losses; gap:
-    share of the objective that may stay unproven; worth: also what more of each budget would save; candidates: so many
-    plans, any two of which differ in `distance` layers, as P.1.plan.yaml and so on; rerank: the pipeline on which they
-    are measured, or `joint` for estimates with interactions; the best becomes `out`. Raises InfeasibleError.
+    scheme everywhere instead of solving; pins: layer or `role:NAME` -> scheme; confidence: plan with upper bounds of
+    the losses; gap: share of the objective that may stay unproven; worth: also what more of each budget would save;
+    candidates: so many plans, any two of which differ in `distance` layers, as P.1.plan.yaml and so on; rerank: the
+    pipeline on which they are measured, or `joint` for estimates with interactions; the best becomes `out`. Raises
+    InfeasibleError.
     """
     from planner import candidates as several
     from planner import solving
@@ -221,11 +222,11 @@ def export(
     )
 
 
-def inspect(file: PathLike) -> str:
-    """What a profile or a plan file holds."""
+def inspect(file: PathLike, profile: PathLike | None = None) -> str:
+    """What a profile or a plan file holds; with the plan's profile also what the plan gives to each role of layers."""
     from planner import inspecting
 
-    return inspecting.inspect_file(Path(file))
+    return inspecting.inspect_file(Path(file), None if profile is None else Path(profile))
 
 
 def doctor() -> str:

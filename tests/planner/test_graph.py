@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from planner.graph import GraphError, architecture_fingerprint, from_json, to_json, total_macs, total_parameters
-from planner.graph_trace import _Marks, find_layers, fingerprint, module_at, trace
+from planner.flow import Marks
+from planner.graph_trace import find_layers, fingerprint, module_at, trace
 
 torch.set_num_threads(1)
 
@@ -192,7 +193,7 @@ def test_nothing_stays_behind_when_the_run_fails(toy):
 
 
 def test_memory_of_marks_is_bounded():
-    marks = _Marks(limit=16)
+    marks = Marks(limit=16)
     keep = [torch.ones(1) for _ in range(10)]
     serials = {marks.of(t).serial for t in keep}
     for _ in range(20_000):
