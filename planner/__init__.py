@@ -13,23 +13,23 @@ are those of `planner.workflow`; they are imported when first used, so that impo
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from planner.loading import register
 
+NOUNS = {"Subject": "planner.subject", "Metric": "sensitivity.metrics"}
 __all__ = [
-    "Subject", "apply", "bench", "config", "doctor", "evaluate", "export", "frontier", "import_profile", "inspect",
-    "merge", "paint", "predict", "profile", "restore", "solve", "verify", "why",
+    "Metric", "Subject", "apply", "bench", "config", "doctor", "evaluate", "export", "frontier", "import_profile",
+    "inspect", "merge", "paint", "predict", "profile", "restore", "solve", "verify", "why",
 ]  # fmt: skip
 __version__ = "0.1.0"
 register()
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Subject":
-        from planner.subject import Subject
-
-        return Subject
+    if name in NOUNS:
+        return getattr(import_module(NOUNS[name]), name)
     if name in __all__:
         from planner import workflow
 

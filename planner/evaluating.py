@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -20,11 +20,11 @@ from planner.graph import blocks_of
 from planner.graph_trace import module_at
 from planner.judging import Judge, judge_of
 from planner.measure import Rig, build_rig
-from planner.pipelines import float_components
 from planner.scenes.grammar import scene_of
 from planner.scenes.reader import shows
-from planner.stages import most_called, stage_modules, watched_stages
-from planner.subject import Subject, run_subject
+from planner.stages import stage_modules
+from planner.subject import Subject
+from planner.tracing import examine
 from plans.modules import weight_bytes
 from plans.plan import Plan
 from plans.scheme import Scheme
@@ -75,16 +75,11 @@ def build_bench(
     clip: str | None = None,
 ) -> Bench:  # fmt: skip
     """Record the full-precision trajectory of the evaluation prompts. own, clip: see `judging.judge_of`."""
-    parts = float_components(subject, tuple(dict.fromkeys(layer.partition(".")[0] for layer in layers)))
-    rig = build_rig(subject, _denoisers_of(subject, conditions, seed), conditions, seed, timesteps=4)
+    traced = examine(subject, conditions, seed, tuple(dict.fromkeys(layer.partition(".")[0] for layer in layers)))
+    denoisers = stage_modules(subject.modules, traced.denoisers).values()
+    rig = build_rig(subject, denoisers, conditions, seed, timesteps=4)
     judge = judge_of(subject, rig.reference.kind, conditions, own, clip)
-    return Bench(parts, rig, judge, tuple(conditions), tuple(layers))
-
-
-def _denoisers_of(subject: Subject, conditions: Sequence[Any], seed: int) -> Iterable[nn.Module]:
-    with watched_stages(subject.modules) as calls:
-        run_subject(subject, conditions[:1], seed)
-    return stage_modules(subject.modules, most_called(calls)).values()
+    return Bench(traced.parts, rig, judge, tuple(conditions), tuple(layers))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
@@ -120,24 +120,6 @@ class LayerGraph:
 def components_of(graph: LayerGraph) -> tuple[str, ...]:
     """The components that hold the layers, in order of first execution."""
     return tuple(dict.fromkeys(layer.address.partition(".")[0] for layer in graph.layers))
-
-
-def only(graph: LayerGraph, components: Sequence[str]) -> LayerGraph:
-    """The graph of some components' layers; what flows through layers of others is no edge."""
-    inside = tuple(f"{name}." for name in components)
-    kept = {layer.address for layer in graph.layers if layer.address.startswith(inside)}
-    return LayerGraph(
-        layers=tuple(layer for layer in graph.layers if layer.address in kept),
-        edges=tuple(edge for edge in graph.edges if kept.issuperset(edge)),
-        shared_inputs=_within(kept, graph.shared_inputs),
-        tied=_within(kept, graph.tied),
-        unused=tuple(address for address in graph.unused if address.startswith(inside)),
-    )
-
-
-def _within(kept: Collection[str], families: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-    rest = (tuple(name for name in family if name in kept) for family in families)
-    return tuple(family for family in rest if len(family) > 1)
 
 
 def total_parameters(graph: LayerGraph) -> int:

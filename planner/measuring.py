@@ -77,11 +77,11 @@ def by_probes(plant: Plant, checks: int, around: str) -> None:
 
 def _catch_up(plant: Plant) -> None:
     """Probe what the rounds that are done were not about, a portion of layers after the other: all rounds of each."""
-    done, measured = probed(plant.store).prompts, plant.store.measured()
-    if not done:
+    done, measured = probed(plant.store), plant.store.measured()
+    if not done.prompts:
         return
-    missed = [pair for pair in plant.pairs if pair not in measured]
-    jobs = [job for portion in _spread(plant, missed, PORTION) for job in rounds_of([portion], 0, done)]
+    missed = [pair for pair in plant.pairs if pair not in measured and pair[0] not in done.unreached]
+    jobs = [job for portion in _spread(plant, missed, PORTION) for job in rounds_of([portion], 0, done.prompts)]
     with _results(plant, jobs, "estimates") as found:
         write_missed(plant.store, _in_time(plant, jobs, found), plant.families)
 

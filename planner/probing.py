@@ -21,10 +21,12 @@ PROBED = "probed"  # name in the baseline
 
 @dataclass(frozen=True)
 class Probed:
-    """What the responses in a profile are of. prompts: so many of the first; readings: by metric."""
+    """What the responses in a profile are of. prompts: so many of the first; readings: by metric; unreached: layers
+    that were probed in vain."""
 
     prompts: int
     readings: Mapping[str, Reading]
+    unreached: tuple[str, ...] = ()
 
 
 def probed(store: Profile) -> Probed:
@@ -34,7 +36,7 @@ def probed(store: Profile) -> Probed:
         name: Reading(tuple(its["strata"]), tuple(its["clusters"]), its["signed"])
         for name, its in found["readings"].items()
     }
-    return Probed(found["prompts"], readings)
+    return Probed(found["prompts"], readings, tuple(found.get("unreached", ())))
 
 
 def rounds_of(jobs: Sequence[Job], start: int, stop: int) -> list[Job]:
@@ -50,15 +52,16 @@ def write_rounds(store: Profile, found: Iterable[Found], families: Mapping[str, 
     for one in found:
         waiting.setdefault(one.prompts[0], []).append(one)
         while len(waiting.get(done, ())) == pairs:
-            _write_round(store, [one for one in waiting.pop(done) if one.responses], families)
+            _write_round(store, waiting.pop(done), families)
             done = probed(store).prompts
 
 
-def _write_round(store: Profile, found: Sequence[Found], families: Mapping[str, str]) -> None:
+def _write_round(store: Profile, all_found: Sequence[Found], families: Mapping[str, str]) -> None:
     """Put what a round found behind what earlier ones did, and estimate anew."""
+    found = [one for one in all_found if one.responses]
     if not found:
         raise MeasurementError(
-            "no layer can be probed: the denoiser runs none of them; measure with --method exhaustive"
+            "no layer can be probed: none is run on one input a prompt; measure with --method exhaustive"
         )
     before, held = probed(store), responses_of(store)
     readings, first = _longer(before.readings, found[0].readings), not before.prompts
@@ -72,6 +75,9 @@ def _write_round(store: Profile, found: Sequence[Found], families: Mapping[str, 
         if one.pair not in exact:
             measurements += [measurement_of(*one.pair, metric, readings[metric], all_) for metric, all_ in sums.items()]
     value = {"prompts": found[0].prompts[1], "readings": {name: asdict(its) for name, its in readings.items()}}
+    in_vain = dict.fromkeys((*before.unreached, *(one.pair[0] for one in all_found if not one.responses)))
+    if in_vain:
+        value["unreached"] = list(in_vain)
     store.write_measurements(measurements, families, responses, {PROBED: value})
 
 

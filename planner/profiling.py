@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from planner import graph as layer_graph
@@ -20,20 +19,16 @@ from planner.arguments import FLOAT32, check_dtype
 from planner.costs import cost_candidates
 from planner.engines import Site, engine_named
 from planner.errors import UserError
-from planner.graph import LayerGraph, only
-from planner.graph_trace import fingerprint, trace
 from planner.judging import judge_of
 from planner.measuring import Plant, by_probes, exhaustively
 from planner.methods import method_named
 from planner.methods.base import share_of
-from planner.pipelines import float_components
 from planner.space import Candidate, candidates, parse_schemes
-from planner.stages import most_called, watched_stages
 from planner.station import Context, Settings, set_up
 from planner.store import Profile
-from planner.subject import Subject, conditions_in, output_of, run_subject
+from planner.subject import Subject, conditions_in, run_subject
+from planner.tracing import Traced
 from plans.scheme import KEEP
-from plans.swap import find_layer
 from sensitivity.calibration import ActivationRange, calibrate
 
 
@@ -51,41 +46,6 @@ class Way:
     checks: int = 16
     seconds: float = math.inf
     around: str = "25%"
-
-
-@dataclass(frozen=True, eq=False)
-class Traced:
-    """A loaded subject that was run once. parts: the components to plan; output: the kind of what it puts out; stages:
-    addresses of what it calls as wholes, as far as it matters: it holds layers to plan, or is a denoiser."""
-
-    subject: Subject
-    parts: Mapping[str, nn.Module]
-    graph: LayerGraph
-    fingerprint: str
-    output: str
-    stages: tuple[str, ...]
-    denoisers: tuple[str, ...]
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """Layer address -> its module."""
-        return {layer.address: find_layer(self.parts, layer.address) for layer in self.graph.layers}
-
-
-def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: Sequence[str] = ()) -> Traced:
-    """Trace the subject on its first condition; the counts of the graph are those of one sample. names: components to
-    plan, by default what runs at every step."""
-    float_components(subject, names or tuple(subject.modules))
-    outputs: list[Tensor] = []
-    with watched_stages(subject.modules) as calls:
-        whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions[:1], seed)))
-    denoisers = most_called(calls)
-    chosen = tuple(names) or tuple(dict.fromkeys(address.partition(".")[0] for address in denoisers))
-    parts = float_components(subject, chosen)
-    graph = only(whole, chosen)
-    stages = tuple(a for a in calls if a in denoisers or any(f"{a}." in f"{x.address}." for x in graph.layers))
-    kind = output_of(subject, outputs[0])
-    return Traced(subject, parts, graph, fingerprint(parts, graph), kind, stages, denoisers)
 
 
 def check_way(schemes: Sequence[str], dtype: str, out: Path, way: Way) -> None:

@@ -42,11 +42,6 @@ def stage_modules(components: Mapping[str, nn.Module], addresses: Iterable[str])
     return found
 
 
-def most_called(calls: Mapping[str, int]) -> tuple[str, ...]:
-    """Those that are called most often: what runs at every step."""
-    return tuple(address for address, count in calls.items() if count == max(calls.values()))
-
-
 def _addresses(components: Mapping[str, nn.Module]) -> dict[nn.Module, str]:
     """Every module below the components by its first address; one that two components share is the first one's."""
     found: dict[nn.Module, str] = {}

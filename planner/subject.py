@@ -90,9 +90,11 @@ def _run_pipeline(pipe: Any, generation: Generation, conditions: Sequence[Any], 
     return outputs_of(pipe, conditions, replace(generation, seed=seed))
 
 
-def load_subject(name: str, generation: Generation, dtype: str = FLOAT32) -> Subject:
+def load_subject(name: str | Subject, generation: Generation, dtype: str = FLOAT32) -> Subject:
     """`scenes`, a folder or a hub id of a diffusers pipeline, or `package.module:name` of a Subject, of a pipeline, or
-    of a function without arguments that makes one. Raises UserError."""
+    of a function without arguments that makes one. A Subject is given back as it is. Raises UserError."""
+    if isinstance(name, Subject):
+        return subject_of(name, generation)
     if not is_reference(name):
         return subject_of(load_pipeline(name, dtype), generation, name)
     if dtype != FLOAT32:
@@ -110,7 +112,7 @@ def load_subject(name: str, generation: Generation, dtype: str = FLOAT32) -> Sub
             ) from error
     if not isinstance(made, (Subject, DiffusionPipeline)):
         raise UserError(f"{name} is a {type(made).__name__}; give a planner.Subject or a diffusers pipeline")
-    return subject_of(made, generation)
+    return replace(subject_of(made, generation), name=name)
 
 
 def conditions_of(subject: Subject, given: Sequence[Any] | None, count: int, held_out: bool = False) -> list[Any]:

@@ -60,22 +60,21 @@ def profile(
     """
     from planner import profiling
     from planner.conditions import labels_of
-    from planner.subject import conditions_of, load_subject, subject_of
+    from planner.subject import conditions_of, load_subject
+    from planner.tracing import examine
 
-    name = pipeline if isinstance(pipeline, str) else pipeline.name
     generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
-    given = arguments.conditions_in(prompts)
     site, share, seconds = profiling.Site(address, workers), arguments.part_of(part), arguments.seconds_of(time)
     way = profiling.Way(method, engine, site, share, arguments.checks_of(checks, dtype), seconds, around)
     profiling.check_way(schemes, dtype, Path(out), way)
-    loaded = load_subject(name, generation, dtype) if isinstance(pipeline, str) else subject_of(pipeline, generation)
-    chosen = conditions_of(loaded, given, count)
+    given = arguments.conditions_in(prompts)
+    subject = load_subject(pipeline, generation, dtype)
+    chosen = conditions_of(subject, given, count)
     settings = profiling.Settings(
-        name, labels_of(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip, dtype,
+        subject.name, labels_of(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip, dtype,
         tuple(metrics),
     )  # fmt: skip
-    traced = profiling.examine(loaded, chosen, seed, components)
-    profiling.run_profile(traced, settings, Path(out), way)
+    profiling.run_profile(examine(subject, chosen, seed, components), settings, Path(out), way)
     return Path(out)
 
 

@@ -111,9 +111,10 @@ def test_verbs_are_commands() -> None:
     import planner
 
     assert {PYTHON_NAMES.get(name, name) for name in cli.main.commands} | {
-        "apply", "config", "restore",
+        "apply", "config", "restore", *planner.NOUNS,
     } == set(planner.__all__)  # fmt: skip
-    for name in planner.__all__:
+    assert planner.Subject.__name__ == "Subject" and planner.Metric.__name__ == "Metric"
+    for name in set(planner.__all__) - planner.NOUNS.keys():
         assert getattr(planner, name) is getattr(workflow, name)
     with pytest.raises(AttributeError, match="nothing_like_it"):
         planner.nothing_like_it  # noqa: B018

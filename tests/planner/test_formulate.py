@@ -89,18 +89,21 @@ def test_families_do_not_depend_on_the_scale_of_a_metric(evidence: Evidence, met
 
 @given(evidences())
 def test_a_family_is_the_mean_of_its_metrics_in_their_own_units(evidence: Evidence) -> None:
-    """Without those that help somewhere, unless there are no others."""
+    """Without those that help somewhere, unless there are no others, and those that do not see a layer at all."""
     problem = formulate(evidence, {}, (), real=True)
     measured = evidence.losses.measurements.values()
     for family in FAMILIES:
-        parts = []
+        parts, seen = [], []
         members = [m for m, its in METRICS.items() if its == family]
         plain = [m for m in members if all(one.mean >= 0 for one in measured if one.metric == m)]
         for metric in plain or members:
             losses = [max(m.mean, 0) for m in measured if m.metric == metric]
             unit = np.mean(losses) if losses else 0
             parts.append(problem.column(metric) / (unit or 1))
-        np.testing.assert_allclose(problem.column(family), np.mean(parts, axis=0))
+            groups = np.split(problem.column(metric), np.cumsum([len(names) for names in problem.candidates])[:-1])
+            seen.append(np.concatenate([np.full(len(group), max(group) > 0) for group in groups]))
+        expected = np.sum(parts, axis=0) / np.maximum(np.sum(seen, axis=0), 1)
+        np.testing.assert_allclose(problem.column(family), expected)
 
 
 @given(evidences(), st.integers(1, 10**9))

@@ -10,8 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from planner.graph import GraphError, architecture_fingerprint, from_json, to_json, total_macs, total_parameters
 from planner.flow import Marks
+from planner.graph import GraphError, architecture_fingerprint, from_json, to_json, total_macs, total_parameters
 from planner.graph_trace import find_layers, fingerprint, module_at, trace
 
 torch.set_num_threads(1)

@@ -19,7 +19,6 @@ from planner.checking import estimates_of
 from planner.errors import UserError
 from planner.predicting import Prediction
 from planner.probing import probed, responses_of
-from planner.profiling import FAMILY_OF
 from planner.store import open_profile
 from plans.plan import Plan, load_plan
 from sensitivity.metrics import METRICS
@@ -27,6 +26,7 @@ from sensitivity.table import Measurement
 from tests import tiny
 from tests.planner.test_foreign import GOOD
 
+FAMILIES_OF = {name: metric.family for name, metric in METRICS.items()}
 UNSIGNED = [name for name, metric in METRICS.items() if not metric.signed]
 SCHEME = "w2ma8"
 
@@ -110,7 +110,7 @@ def test_measured_and_corrected_losses_are_kept(finished: Path, tmp_path: Path) 
     with open_profile(path, "a") as store:
         moved = [m for m in store.measurements() if m.source == "probes"][::3]
         store.write_measurements(
-            [dataclasses.replace(m, mean=2 * m.mean, source="corrected") for m in moved], FAMILY_OF
+            [dataclasses.replace(m, mean=2 * m.mean, source="corrected") for m in moved], FAMILIES_OF
         )
     plan = planner.solve(path, tmp_path / "p.yaml", uniform="w4g64ma8", kernels="fake")
     held, measured = sums(path), losses(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from planner.probing import ROUND, Probed, probed, responses_of, write_missed, w
 from planner.store import Profile, ProfileError, content_digest, open_profile
 from sensitivity.metrics import METRICS
 from sensitivity.responses import Reading
-from sensitivity.table import Measurement, MeasurementError
+from sensitivity.table import Measurement
 from tests import tiny
 from tests.planner.killing import Run, finish, kill_at, progress
 
@@ -299,48 +298,3 @@ def test_probing_what_was_measured_keeps_the_measurements(
         ours, theirs = responses_of(store), responses_of(probed_at_once)
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
-
-
-BOTH: dict[str, Any] = {"components": ("unet", "text_encoder"), "prompts": EIGHT[:2], "checks": 0}
-
-
-@pytest.fixture(scope="module")
-def both(quick: Profiler, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A profile of two components, of which the second runs before the steps."""
-    return quick(tmp_path_factory.mktemp("both") / "t.profile", **BOTH)
-
-
-def test_layers_that_no_probe_reaches_are_measured(both: Path, tmp_path: Path) -> None:
-    sources = Counter((layer.split(".")[0], m.source) for (layer, _, _), m in losses(both).items())
-    assert set(sources) == {("unet", "probes"), ("text_encoder", "exhaustive")}
-    with open_profile(both) as store:
-        assert {layer.split(".")[0] for layer, _, _ in responses_of(store)} == {"unet"}
-        assert len({key[:2] for key in losses(both)}) == len(store.layers())
-    plan = planner.solve(both, tmp_path / "p.plan.yaml", uniform="w2ma8", kernels="fake")
-    found, exact = planner.predict(plan, both)["dssim"], losses(both)
-    rest = sum(exact[layer, "w2ma8", "dssim"].mean for layer in plan.schemes if layer.startswith("text_encoder"))
-    assert found.joint > rest > 0
-    assert found.joint == pytest.approx((found.added - rest) * found.interaction + rest)
-
-
-def test_layers_that_no_probe_reaches_are_not_probed_again(
-    quick: Profiler, both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else a run of little time would spend it on them, again and again."""
-    out = quick(tmp_path / "t.profile", time="0.001s", **BOTH)
-    assert losses(out).keys() < losses(both).keys()
-    monkeypatch.setattr("planner.methods.probes.measure", lambda *_: pytest.fail("probed again"))
-    assert digest(quick(out, **BOTH)) == digest(both)
-
-
-def test_a_share_that_no_probe_reaches_is_said(quick: Profiler, both: Path, tmp_path: Path) -> None:
-    """In one line, though the share's layers can be measured."""
-    with open_profile(both) as store:
-        layers = store.layers()
-    assert layers[1].startswith("text_encoder")
-    share = f"2/{len(layers)}"
-    with pytest.raises(MeasurementError, match="no layer can be probed.*--method exhaustive"):
-        quick(tmp_path / "t.profile", part=share, **BOTH)
-    done = losses(quick(tmp_path / "t.profile", part=share, method="exhaustive", **BOTH))
-    assert {layer for layer, _, _ in done} == {layers[1]}
-    assert all(losses(both)[key] == m for key, m in done.items())

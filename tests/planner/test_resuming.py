@@ -17,6 +17,7 @@ from planner.prompts import built_in_prompts
 from planner.resuming import Recorded, proven, recorded, run_from
 from planner.store import open_profile
 from planner.subject import subject_of
+from planner.tracing import examine
 from plans.scheme import parse_scheme
 from plans.swap import find_layer, variant
 from sensitivity.exhaustive import measure, measure_layers
@@ -154,7 +155,7 @@ def test_profiles_are_measured_this_way(pipe: Any, tmp_path: Path, clip_folder: 
     generation = Generation(2, 2.0)
     settings = profiling.Settings("tiny", tiny.PROMPTS, ("w8a8", "w2ma8"), generation, 2, 1, (), str(clip_folder))
     rows = []
-    traced = profiling.examine(subject_of(pipe, generation), tiny.PROMPTS)
+    traced = examine(subject_of(pipe, generation), tiny.PROMPTS)
     used: list[nn.Module] = []
     monkeypatch.setattr(exhaustive, "run_from", lambda start, layer: (used.append(layer), run_from(start, layer))[1])
     for name in ("resumed", "whole"):

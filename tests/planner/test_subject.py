@@ -14,10 +14,10 @@ import planner
 from planner.calling import Generation, arguments_of, outputs_of
 from planner.errors import UserError
 from planner.predicting import predict_plan
-from planner.profiling import examine
 from planner.stages import watched_stages
 from planner.store import open_profile
 from planner.subject import Subject, conditions_of, load_subject, output_of, run_subject, subject_of
+from planner.tracing import examine
 from tests import tiny
 
 torch.set_num_threads(1)
@@ -25,12 +25,16 @@ STEPS = 3
 
 
 class Denoiser(nn.Module):
-    def __init__(self) -> None:
+    """table: whether a layer sees one input for the whole batch."""
+
+    def __init__(self, table: bool) -> None:
         super().__init__()
         self.first, self.known, self.last = nn.Linear(6, 16), nn.Linear(4, 16), nn.Linear(16, 6)
+        self.table = nn.Linear(3, 16) if table else None
 
     def forward(self, x: Tensor, t: Tensor, known: Tensor) -> Tensor:
-        return self.last(torch.tanh(self.first(x) + self.known(known) + t))
+        shift = 0.0 if self.table is None else self.table(torch.ones(1, 3))
+        return self.last(torch.tanh(self.first(x) + self.known(known) + shift + t))
 
 
 class Codec(nn.Module):
@@ -44,10 +48,10 @@ class Codec(nn.Module):
         return self.out(self.grow(x))
 
 
-def made(seed: int = 0) -> Subject:
+def made(seed: int = 0, table: bool = False) -> Subject:
     """A sampler of three steps on a vector, between an encoder of what it is told and a decoder."""
     torch.manual_seed(seed)
-    reader, denoiser, codec = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4)), Denoiser(), Codec()
+    reader, denoiser, codec = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4)), Denoiser(table), Codec()
 
     def run(conditions: Sequence[Tensor], seed: int) -> Tensor:
         known = reader(torch.stack(list(conditions)))
@@ -107,7 +111,7 @@ def profiled(subject: Any, out: Path, **options: Any) -> Path:
 
 def test_probes_reach_encoders_and_decoders(tmp_path: Path) -> None:
     """Every layer before, in and after the sampler: estimates are near what is measured by itself."""
-    probed = profiled(made(), tmp_path / "p.profile", probes=400)
+    probed = profiled(made(), tmp_path / "p.profile", probes=400, checks=0)
     measured = profiled(made(), tmp_path / "m.profile", method="exhaustive")
     with open_profile(probed) as some, open_profile(measured) as all_:
         assert {m.source for m in some.measurements()} == {"probes"}

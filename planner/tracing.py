@@ -1,0 +1,53 @@
+"""A subject that was run once: what it runs, what of it is planned, what it calls at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from planner.graph import LayerGraph
+from planner.graph_trace import fingerprint, trace
+from planner.parts import iterating, only
+from planner.pipelines import float_components
+from planner.stages import watched_stages
+from planner.subject import Subject, output_of, run_subject
+from plans.swap import find_layer
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A loaded subject that was run once. parts: the components to plan; output: the kind of what it puts out; stages:
+    addresses of what it calls as wholes, as far as it matters: it holds layers to plan, or is a denoiser; denoisers:
+    what a sampler runs at every step."""
+
+    subject: Subject
+    parts: Mapping[str, nn.Module]
+    graph: LayerGraph
+    fingerprint: str
+    output: str
+    stages: tuple[str, ...]
+    denoisers: tuple[str, ...]
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Layer address -> its module."""
+        return {layer.address: find_layer(self.parts, layer.address) for layer in self.graph.layers}
+
+
+def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: Sequence[str] = ()) -> Traced:
+    """Trace the subject on its first condition; the counts of the graph are those of one sample. names: components to
+    plan, by default the denoisers. Raises UserError, GraphError."""
+    float_components(subject, names or tuple(subject.modules))
+    outputs: list[Tensor] = []
+    with watched_stages(subject.modules) as calls:
+        whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions[:1], seed)))
+    sampled = iterating(whole)
+    graph = only(whole, tuple(names) or sampled)
+    parts = float_components(subject, tuple(names) or sampled)
+    denoisers = tuple(address for address in calls if address.partition(".")[0] in sampled)
+    planned = tuple(f"{layer.address}." for layer in graph.layers)
+    stages = tuple(a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
+    return Traced(subject, parts, graph, fingerprint(parts, graph), output_of(subject, outputs[0]), stages, denoisers)
