@@ -30,11 +30,13 @@ from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
 from planner.measure import Rig, build_rig, replay
-from planner.pipelines import DEFAULTS, SCENES, load_encoder, load_pipeline
-from planner.profiling import Subject, examine
+from planner.pipelines import DEFAULTS, SCENES, load_encoder
 from planner.prompts import built_in_prompts
 from planner.resuming import Recorded, recorded, run_from
 from planner.space import Candidate, candidates, parse_schemes, scales_of
+from planner.stages import stage_modules
+from planner.subject import load_subject
+from planner.tracing import Traced, examine
 from planner.workflow import DEFAULT_SCHEMES
 from plans.scheme import KEEP
 from plans.swap import variant
@@ -66,20 +68,20 @@ def timed(start: Recorded, layer: torch.nn.Module, pairs: int) -> dict[str, list
     """The layer is changed now. The images' time is that of a whole run less that of its replay."""
     rig = start.rig
     found = pairs_of({
-        "replay": (lambda: replay(rig.denoiser, rig.calls), lambda: run_from(start, layer, images=False)),
+        "replay": (lambda: replay(rig.calls), lambda: run_from(start, layer, images=False)),
         "all": (rig.run, lambda: run_from(start, layer)),
     }, pairs)  # fmt: skip
     whole, resumed = (found["all"][i] - found["replay"][i] for i in (0, 1))
     return {"replay": found["replay"], "images": [whole, resumed, resumed / whole], "replay and images": found["all"]}
 
 
-def offered(subject: Subject, ranges: Ranges) -> list[Candidate]:
+def offered(subject: Traced, ranges: Ranges) -> list[Candidate]:
     found = candidates(subject.graph, subject.modules, parse_schemes(DEFAULT_SCHEMES), ranges)
     return [candidate for candidate in found if candidate.scheme != KEEP]
 
 
 def losses(
-    subject: Subject, ranges: Ranges, some: list[Candidate], run: Callable[[str], Outcome], context: dict[str, Any]
+    subject: Traced, ranges: Ranges, some: list[Candidate], run: Callable[[str], Outcome], context: dict[str, Any]
 ) -> Iterator[tuple[float, list[dict[str, Any]]]]:
     """Seconds and measurements of each candidate, all that profiling does for it included."""
     variants = {
@@ -103,7 +105,7 @@ def repeated(rig: Rig, times: int) -> float:
 
     args, kwargs = tree_map(grow, call.args), tree_map(grow, dict(call.kwargs))
     with torch.no_grad():
-        return seconds(lambda: rig.denoiser(*args, **kwargs)) / times
+        return seconds(lambda: call.module(*args, **kwargs)) / times
 
 
 def batching(rig: Rig, turns: int) -> dict[str, float]:
@@ -113,15 +115,16 @@ def batching(rig: Rig, turns: int) -> dict[str, float]:
 
 
 def bench(args: argparse.Namespace) -> dict[str, Any]:
-    prompts, pipe, encoder = built_in_prompts(True, PROMPTS), load_pipeline(SCENES), load_encoder(SCENES)
-    subject = examine(pipe, prompts, DEFAULTS[SCENES])
-    rig = build_rig(pipe, subject.denoiser, prompts, DEFAULTS[SCENES], TIMESTEPS)
+    prompts, encoder = built_in_prompts(True, PROMPTS), load_encoder(SCENES)
+    subject = examine(load_subject(SCENES, DEFAULTS[SCENES]), prompts)
+    denoisers = stage_modules(subject.parts, subject.denoisers).values()
+    rig = build_rig(subject.subject, denoisers, prompts, DEFAULTS[SCENES].seed, TIMESTEPS)
     ranges = calibrate(subject.modules, rig.paint)
     everything = offered(subject, ranges)
     picked = np.random.default_rng(args.seed).choice(len(everything), args.sample, replace=False)
     some = [everything[i] for i in sorted(picked)]
     made: list[Recorded] = []
-    recording = seconds(lambda: made.append(recorded(pipe, rig)))
+    recording = seconds(lambda: made.append(recorded(subject.subject.modules.values(), rig)))
     [start] = made
     context = {"reference": rig.reference, "encoder": encoder, "prompts": prompts}
     whole = losses(subject, ranges, some, lambda _: rig.run(), context)

@@ -26,7 +26,6 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from benchmarks.probes import station_of
-from planner.arguments import held_out
 from planner.formulate import Evidence, formulate
 from planner.measure import Rig, build_rig
 from planner.predicting import predict_plan
@@ -35,6 +34,7 @@ from planner.solving import read_evidence, whole
 from planner.space import scales_of
 from planner.station import Station
 from planner.store import Profile, open_profile
+from planner.subject import conditions_of
 from plans.plan import Plan
 from plans.scheme import parse_scheme
 from plans.swap import swap, undo
@@ -97,10 +97,10 @@ def measured(station: Station, rig: Rig, prompts: tuple[str, ...], plan: Plan) -
     """The plan's losses, simulated."""
     schemes = {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
     scales = {a: found for a, s in schemes.items() if (found := scales_of(station.context.ranges[a], s))}
-    swapped = swap(station.parts, schemes, scales, real=False)
+    swapped, judge = swap(station.parts, schemes, scales, real=False), station.judge
     try:
         rows = next(
-            measure({("plan", "plan"): nullcontext}, rig.run, rig.reference, encoder=station.encoder, prompts=prompts)
+            measure({("plan", "plan"): nullcontext}, rig.run, rig.reference, judge.metrics, judge.encoder, prompts)
         )
     finally:
         undo(swapped)
@@ -167,10 +167,8 @@ def main() -> None:
 def chosen(station: Station, oracle: Profile, by: Mapping[str, Evidence]) -> list[dict[str, Any]]:
     """The best plans at each share by each evidence, and their losses on held-out prompts."""
     settings = station.context.settings
-    prompts = tuple(held_out(settings.pipeline, HELD_OUT))
-    rig = build_rig(
-        station.pipe, station.denoiser, prompts, replace(settings.generation, seed=1000), settings.timesteps
-    )
+    prompts = tuple(conditions_of(station.subject, None, HELD_OUT, held_out=True))
+    rig = build_rig(station.subject, station.denoisers, prompts, 1000, settings.timesteps)
     rows = []
     for share in SHARES:
         plans = {name: best(oracle, evidence, problem_of(evidence, share)) for name, evidence in by.items()}

@@ -24,12 +24,14 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from planner.calling import Generation
 from planner.methods.base import Job, Pair
 from planner.methods.probes import VISITS, chain_of, changes_by_layer, drawn
-from planner.pipelines import Generation, load_encoder, load_pipeline
-from planner.profiling import examine
-from planner.station import Context, Settings, Station, set_up
+from planner.profiling import context_of
+from planner.station import Settings, Station, set_up
 from planner.store import Profile, open_profile
+from planner.subject import load_subject
+from planner.tracing import examine
 from sensitivity.calibration import ActivationRange
 from sensitivity.metrics import METRICS
 from sensitivity.probes import joined, probe
@@ -46,12 +48,10 @@ def station_of(store: Profile) -> tuple[Station, list[Pair]]:
     settings = Settings(store.header()["model"]["name"], generation=generation, **{
         name: tuple(value) if isinstance(value, list) else value for name, value in (kept | {"probes": 4}).items()
     })  # fmt: skip
-    pipe = load_pipeline(settings.pipeline)
-    subject = examine(pipe, settings.prompts, generation)
+    traced = examine(load_subject(settings.pipeline, generation), settings.prompts, generation.seed)
     ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
-    context = Context(settings, subject.graph, subject.fingerprint, ranges, 0, torch.get_num_threads())
     pairs = sorted({(cost.layer, cost.scheme) for cost in store.costs() if cost.scheme != "keep"})
-    return set_up(context, pipe, load_encoder(settings.pipeline, settings.clip)), pairs
+    return set_up(context_of(traced, settings, ranges), traced.subject), pairs
 
 
 def with_probes(station: Station, count: int) -> Station:
@@ -76,8 +76,8 @@ def estimate(
     for first in range(0, len(prompts), ROUND):
         some = prompts[first : first + ROUND]
         with chain_of(station, some, first, visits) as chain:
-            texts = station.encoder.text(some)
-            probes = [drawn(station, chain, metric, first, texts) for metric in METRICS.values()]
+            texts = station.judge.encoder.text(some)
+            probes = [drawn(station, chain, metric, first, texts) for metric in station.judge.metrics]
             if not follow:  # gradients on images stay what the scheduler alone makes of them
                 chain = replace(chain, steps=[detached(step) for step in chain.steps])
             by_step = dict(probe(chain, layers, changes_by_layer(station, job), probes, product=product))

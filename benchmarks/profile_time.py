@@ -29,12 +29,14 @@ from diffusers import UNet2DConditionModel
 from planner.methods.base import Job, Pair
 from planner.methods.exhaustive import measure as measure_exhaustively
 from planner.methods.probes import measure as measure_by_probes
-from planner.pipelines import DEFAULTS, SCENES, Generation, generate, load_encoder, load_pipeline
-from planner.profiling import examine
+from planner.pipelines import DEFAULTS, SCENES, Generation, load_pipeline
+from planner.profiling import context_of
 from planner.prompts import built_in_prompts
 from planner.resuming import run_from
 from planner.space import candidates, parse_schemes
-from planner.station import Context, Settings, Station, set_up
+from planner.station import Settings, Station, set_up
+from planner.subject import run_subject, subject_of
+from planner.tracing import examine
 from planner.workflow import DEFAULT_SCHEMES
 from plans.scheme import KEEP
 from sensitivity.calibration import ActivationRange, calibrate
@@ -74,22 +76,22 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def station_of(which: str) -> tuple[Station, list[Pair]]:
-    settings, pipe = settings_of(which), pipeline_of(which)
-    subject = examine(pipe, settings.prompts, settings.generation)
-    seen = calibrate(subject.modules, lambda: generate(pipe, settings.prompts, settings.generation))
+    settings = settings_of(which)
+    subject = subject_of(pipeline_of(which), settings.generation, SCENES)
+    traced = examine(subject, settings.prompts)
+    seen = calibrate(traced.modules, lambda: run_subject(subject, settings.prompts, settings.generation.seed))
     ranges: dict[str, ActivationRange] = dict(seen)
-    context = Context(settings, subject.graph, subject.fingerprint, ranges, 0, torch.get_num_threads())
-    offered = candidates(subject.graph, subject.modules, parse_schemes(settings.schemes), ranges)
+    offered = candidates(traced.graph, traced.modules, parse_schemes(settings.schemes), ranges)
     pairs = [(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP]
-    return set_up(context, pipe, load_encoder(SCENES)), pairs
+    return set_up(context_of(traced, settings, ranges), subject), pairs
 
 
 def resumed_run(station: Station, pair: Pair) -> Iterator[Any]:
     """One measurement from where the layer first acts."""
-    reference, prompts, module = station.rig.reference, station.context.settings.prompts, station.module(pair[0])
+    reference, judge, module = station.rig.reference, station.judge, station.module(pair[0])
     variants = {pair: lambda: station.variant(*pair, {})}
     run = lambda _: run_from(station.recorded, module)  # noqa: E731
-    return measure_layers(variants, run, reference, encoder=station.encoder, prompts=prompts)
+    return measure_layers(variants, run, reference, judge.metrics, judge.encoder, judge.texts)
 
 
 def exhaustive(station: Station, sample: list[Pair]) -> dict[str, Any]:

@@ -21,11 +21,11 @@ import torch
 
 from benchmarks.probe_plans import best, measured, problem_of
 from benchmarks.probes import station_of
-from planner.arguments import held_out
 from planner.formulate import scale_of
 from planner.measure import build_rig
 from planner.solving import read_evidence
 from planner.store import open_profile
+from planner.subject import conditions_of
 
 SHARES, HELD_OUT = (0.25, 0.20, 0.15, 0.12), 32
 SIGNED, PLAIN = "clip_drop", "embed_drift"
@@ -37,9 +37,8 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     with open_profile(path) as store:
         station, _ = station_of(store)
         settings, evidence = station.context.settings, read_evidence(store)
-        prompts = tuple(held_out(settings.pipeline, HELD_OUT))
-        generation = replace(settings.generation, seed=1000)
-        rig = build_rig(station.pipe, station.denoiser, prompts, generation, settings.timesteps)
+        prompts = tuple(conditions_of(station.subject, None, HELD_OUT, held_out=True))
+        rig = build_rig(station.subject, station.denoisers, prompts, 1000, settings.timesteps)
         weights = {
             "without": {"quality": 1.0, PLAIN: 1 / scale_of(evidence, PLAIN)},
             "with": {"quality": 1.0} | {name: 0.5 / scale_of(evidence, name) for name in (PLAIN, SIGNED)},
