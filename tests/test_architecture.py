@@ -29,7 +29,7 @@ WITHOUT_TORCH = (
     "planner.sweeping", "planner.candidates", "planner.merging", "planner.engines", "planner.predicting",
     "planner.probing", "planner.checking",
     "planner.methods", "planner.methods.base", "planner.arguments", "planner.cli_solve", "planner.store",
-    "planner.graph", "planner.ranges", "planner.inspecting", "planner.scenes", "planner.prompts",
+    "planner.graph", "planner.roles", "planner.parts", "planner.rules", "planner.role_tables", "planner.ranges", "planner.inspecting", "planner.scenes", "planner.prompts",
     "planner.foreign.mixdq", "planner.targets", "plans", "plans.scheme", "plans.plan", "plans.plan_schema",
     "sensitivity", "sensitivity.table", "sensitivity.responses", "sensitivity.correction",
     "solvers", "solvers.solve", "solvers.explain", "solvers.baselines", "solvers.split",

@@ -10,8 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from planner.graph import GraphError, architecture_fingerprint, from_json, to_json, total_macs, total_parameters
 from planner.flow import Marks
+from planner.graph import GraphError, architecture_fingerprint, from_json, to_json, total_macs, total_parameters
 from planner.graph_trace import find_layers, fingerprint, module_at, trace
 
 torch.set_num_threads(1)
@@ -112,6 +112,8 @@ def test_json_round_trip(toy):
         lambda d: d["layers"][0].pop("calls"),
         lambda d: d["layers"][0].update(kind="conv3d"),
         lambda d: d["layers"][0].update(colour="red"),
+        lambda d: d["layers"][0].update(role="inner"),
+        lambda d: d["parts"][0].pop("inputs"),
         lambda d: d["layers"].append(d["layers"][0]),
         lambda d: d["edges"].append(["toy.stem", "nowhere"]),
         lambda d: d["edges"].append(["toy.stem"]),
