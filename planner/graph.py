@@ -15,6 +15,8 @@ from typing import Any
 
 import networkx as nx
 
+from planner.roles import ROLES, UNKNOWN
+
 KINDS = ("linear", "conv2d")
 
 
@@ -61,7 +63,7 @@ class Layer:
     parameters: int
     geometry: Geometry | None
     calls: tuple[Call, ...]
-    role: str = ""
+    role: str = UNKNOWN
 
     @property
     def call_count(self) -> int:
@@ -184,6 +186,8 @@ def _layer(entry: Mapping[str, Any]) -> Layer:
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
     if fields["kind"] not in KINDS:
         raise ValueError(f"kind {fields['kind']!r} is not one of {', '.join(KINDS)}")
+    if fields.get("role", UNKNOWN) not in (UNKNOWN, *ROLES):
+        raise ValueError(f"role {fields['role']!r} is not one of {', '.join(ROLES)}")
     fields["calls"] = tuple(Call(tuple(c["input"]), tuple(c["output"]), c["macs"], c["count"]) for c in fields["calls"])
     if fields["geometry"] is not None:
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["geometry"].items()}

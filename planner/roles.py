@@ -18,10 +18,10 @@ STATE, TIME, CONDITION = "state", "time", "condition"  # the classes of a compon
 
 # role -> what it means; where several fit, the first is taken
 ROLES = {
-    "in": "reads the state, no layer before it",
+    "in": "reads the state, and nothing that a layer made of it",
     "out": "writes the component's result, no layer after it",
     "time": "reads the time, perhaps with the condition, and no state",
-    "condition": "reads the condition and no state, the time only where it attends over the condition",
+    "condition": "reads the condition and no state; the time, too, where its tokens attend to each other",
     "cross-attention": "projects q, k or v of an attention whose keys hold no state, or reads its result",
     "self-attention": "projects q, k or v of an attention whose keys hold the state, or reads its result",
     "feed-forward": "any other linear layer that reads the state",
@@ -34,12 +34,14 @@ UNKNOWN = ""  # the role in profiles made before there were any
 @dataclass
 class Use:
     """What one layer read in all its calls: inputs of its component, those of them without a layer between, layers
-    without an attention between, and attentions. writes: whether its output is in a result of its component."""
+    without an attention between, and attentions. positions: whether it read more than one vector an example; writes:
+    whether its output is in a result of its component."""
 
     sources: set[Source] = field(default_factory=set)
     raw: set[Source] = field(default_factory=set)
     direct: set[str] = field(default_factory=set)
     attended: set[int] = field(default_factory=set)
+    positions: bool = False
     writes: bool = False
 
 
@@ -76,7 +78,7 @@ def roles_of(scene: Scene) -> dict[str, str]:
 
 def _role(scene: Scene, address: str, attending: set[str], inner: set[str]) -> str:
     use, reads, kind = scene.uses[address], scene.reads(address), scene.kinds[address]
-    if STATE in scene.holds(component_of(address), use.raw):
+    if STATE in scene.holds(component_of(address), use.raw) and not _is_behind(scene, address):
         return "in"
     if use.writes and address not in inner:
         return "out"
@@ -85,12 +87,22 @@ def _role(scene: Scene, address: str, attending: set[str], inner: set[str]) -> s
     if STATE in reads:
         return "feed-forward" if kind == "linear" else "convolution" if kind.startswith("conv") else "other"
     if TIME in reads and not (CONDITION in reads and _has_attended(use)):
-        return "time"  # modulation; what attends over the condition, be it told the time, prepares the condition
+        return "time"
     return "condition" if CONDITION in reads else "other"
 
 
+def _is_behind(scene: Scene, address: str) -> bool:
+    """Whether the layer also reads what another layer made of the state: a branch's result, added further down."""
+    return any(
+        other in scene.uses and STATE in scene.reads(other)
+        for other in scene.uses[address].direct
+        if component_of(other) == component_of(address)
+    )
+
+
 def _has_attended(use: Use) -> bool:
-    return any(owner == "" for owner, _ in use.sources)
+    """Whether it reads tokens that an attention mixed; one vector an example is modulation, pooled from whatever."""
+    return use.positions and any(owner == "" for owner, _ in use.sources)
 
 
 def _read_directly(scene: Scene) -> set[str]:

@@ -39,19 +39,16 @@ class Watch:
 
     def before(self, address: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         given = args[0] if args else kwargs["input"]
-        record, mark, component = (
-            self.records.setdefault(address, Record()),
-            self.marks.of(given),
-            component_of(address),
-        )
+        record, mark = self.records.setdefault(address, Record()), self.marks.of(given)
         record.inputs.add(self.marks.identity(given))
         record.feeders |= mark.feeders
         record.use.attended |= mark.attended
         record.use.direct |= mark.direct
         record.use.sources |= mark.sources
         record.use.raw |= mark.raw
+        record.use.positions |= given.dim() > 2 and any(size > 1 for size in given.shape[1:-1])
+        component, place = component_of(address), f"@{address}"
         if all(owner != component for owner, _ in mark.sources):  # made inside, as from a Python number
-            place = f"@{address}"
             self.visits[component][-1].seen[place] = self._seen(given, mark, "")
             record.use.sources.add((component, place))
 
@@ -72,8 +69,8 @@ class Watch:
             return
         visit = Visit(address)
         self.visits.setdefault(component, []).append(visit)
-        given = [pair for name, value in ((*enumerate(args), *kwargs.items()))
-                 for pair in named_tensors(str(name), value)]  # fmt: skip
+        named = (*enumerate(args), *kwargs.items())
+        given = [pair for name, value in named for pair in named_tensors(str(name), value)]
         if address != component:  # a part: some of what it is given may come from other parts, with only it between
             given = [(place, tensor) for place, tensor in given if not self._is_inside(component, tensor)]
         marks = [self.marks.of(tensor) for _, tensor in given]

@@ -112,6 +112,8 @@ def test_json_round_trip(toy):
         lambda d: d["layers"][0].pop("calls"),
         lambda d: d["layers"][0].update(kind="conv3d"),
         lambda d: d["layers"][0].update(colour="red"),
+        lambda d: d["layers"][0].update(role="inner"),
+        lambda d: d["parts"][0].pop("inputs"),
         lambda d: d["layers"].append(d["layers"][0]),
         lambda d: d["edges"].append(["toy.stem", "nowhere"]),
         lambda d: d["edges"].append(["toy.stem"]),
