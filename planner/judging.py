@@ -8,7 +8,7 @@ from typing import Any
 
 from planner.pipelines import load_encoder
 from planner.subject import Subject
-from sensitivity.metrics import METRICS, Encoder, Metric
+from sensitivity.metrics import TEXT_TO_IMAGE, Encoder, Metric
 
 READ_BY_ENCODER = ("embeds", "similarity")
 
@@ -41,5 +41,5 @@ def judge_of(
 def metrics_of(subject: Subject, kind: str, conditions: Sequence[Any], own: Sequence[str] = ()) -> tuple[Metric, ...]:
     """What a subject is judged by: as it says, or what there is for outputs of this kind; own: more, by name."""
     texts = bool(texts_of(conditions))
-    told = [m for m in METRICS.values() if kind == "images" or m.reads == "denoised"]
+    told = [m for m in TEXT_TO_IMAGE.values() if kind == "images" or m.reads == "denoised"]
     return tuple(m for m in told if texts or m.reads != "similarity")

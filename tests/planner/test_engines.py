@@ -26,7 +26,7 @@ from planner.store import Profile, content_digest, open_profile
 from planner.subject import load_subject
 from sensitivity.calibration import ActivationRange
 from sensitivity.exhaustive import measure
-from sensitivity.metrics import METRICS
+from sensitivity.metrics import TEXT_TO_IMAGE
 from sensitivity.table import Measurement
 from tests import tiny
 
@@ -117,7 +117,7 @@ def test_every_method_finds_every_pair_once_and_in_order(opened: Station, known:
     assert [row.pair for row in found] == list(pairs)
     for row in found:
         assert {(m.layer, m.scheme) for m in row.measurements} == ({row.pair} if method == "exhaustive" else set())
-        assert row.responses.keys() == row.readings.keys() == (set() if method == "exhaustive" else set(METRICS))
+        assert row.responses.keys() == row.readings.keys() == (set() if method == "exhaustive" else set(TEXT_TO_IMAGE))
 
 
 def test_the_local_engine_is_plain_measuring(opened: Station, known: Any, context: Context) -> None:
