@@ -39,7 +39,7 @@ from plans.plan import Plan
 from plans.scheme import parse_scheme
 from plans.swap import swap, undo
 from sensitivity.exhaustive import measure
-from sensitivity.metrics import METRICS
+from sensitivity.metrics import TEXT_TO_IMAGE
 from sensitivity.table import LossTable, Measurement
 from solvers.problem import Budget, Problem
 from solvers.solution import choice_of
@@ -111,7 +111,7 @@ def ranks(store: Profile, plans: list[Plan], truth: list[dict[str, float]]) -> d
     """By metric: Spearman of sum and joint estimate with what was measured, and median of measured over estimate."""
     predictions = [predict_plan(plan, store) for plan in plans]
     rows = {}
-    for name in METRICS:
+    for name in TEXT_TO_IMAGE:
         real = np.array([losses[name] for losses in truth])
         ways = {
             "sum": np.array([p[name].added for p in predictions]),

@@ -33,7 +33,7 @@ from planner.store import Profile, open_profile
 from planner.subject import load_subject
 from planner.tracing import examine
 from sensitivity.calibration import ActivationRange
-from sensitivity.metrics import METRICS
+from sensitivity.metrics import TEXT_TO_IMAGE
 from sensitivity.probes import joined, probe
 
 Losses = dict[tuple[str, str, str], float]
@@ -84,7 +84,7 @@ def estimate(
             found = joined(chain, by_step, probes)
         for pair, by_metric in found.items():
             for name, sums in by_metric.items():
-                exact = METRICS[name].signed or product is fisher
+                exact = TEXT_TO_IMAGE[name].signed or product is fisher
                 samples.setdefault((*pair, name), []).append((sums if exact else sums.square()).mean(0).numpy())
     return {key: float(np.concatenate(values).mean()) for key, values in samples.items()}
 
@@ -118,7 +118,7 @@ def agreement(found: Losses, truth: Losses) -> dict[str, Any]:
     """By metric: Spearman's rank correlation, overall and the least of any scheme's; share of the most sensitive tenth
     that is among the estimated most sensitive tenth; median of estimate over truth."""
     rows = {}
-    for name in METRICS:
+    for name in TEXT_TO_IMAGE:
         keys = [key for key in truth if key[2] == name and key in found]
         a, b = (np.array([losses[key] for key in keys]) for losses in (found, truth))
         count = max(1, round(TOP * len(keys)))
@@ -157,7 +157,7 @@ def main() -> None:
         found, seconds = cached(args.cache, name, work)
         rows[name] = {"cpu_seconds": seconds, "metrics": agreement(found, truth)}
         print(name, json.dumps(rows[name]), flush=True)
-        about = {"measured": len(truth) // len(METRICS), "of": len(pairs), "threads": args.threads, "seed": 0,
+        about = {"measured": len(truth) // len(TEXT_TO_IMAGE), "of": len(pairs), "threads": args.threads, "seed": 0,
                  "machine": platform.machine(), "torch": torch.__version__}  # fmt: skip
         args.out.write_text(json.dumps({"variants": rows, "about": about}, indent=1) + "\n")
 

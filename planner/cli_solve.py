@@ -17,8 +17,8 @@ BUDGETS = options(
     click.option("--latency", help="Budget on the layers' time an image: 80% of full precision, 120ms."),
     click.option("--bits", type=float, help="Budget on mean bits a weight, scales included."),
     click.option("--cap", "caps", multiple=True, metavar="COLUMN=MOST",
-                 help="Bound a loss (nsr, dssim, clip_drop, embed_drift, quality, alignment) by a number or a scheme: "
-                      "alignment=w8a8."),
+                 help="Bound a loss (nsr, dssim, clip_drop, embed_drift, output_nsr, spectral, lpips, pixcorr, "
+                      "flicker, quality, alignment), or one of your own, by a number or a scheme: alignment=w8a8."),
     click.option("--objective", default="both", show_default=True,
                  help="quality, alignment, both, quality=1,nsr=0.5, or lexicographic:alignment,quality."),
     click.option("--slack", type=float, default=0.0, show_default=True,

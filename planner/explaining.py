@@ -8,24 +8,22 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from planner.errors import UserError
-from planner.formulate import groups_of
+from planner.formulate import groups_of, shown_columns
 from planner.recording import check_same_model, picks_of, problem_of
 from planner.solving import SHOW, read_evidence
 from planner.store import Profile
 from plans.plan import Plan
-from sensitivity.table import FAMILIES
 from solvers.problem import nearest
 from solvers.solution import choice_of
 from solvers.strategies import Effort
 from solvers.why import Alternative, alternatives
 
-COLUMNS = ("bytes", "ms", *FAMILIES)
-
 
 @dataclass(frozen=True)
 class Why:
     """layer: as asked; layers: those that must take its scheme, itself included; scheme: what the plan gives it;
-    objective: of the plan; pinned: whether it was given beforehand; alternatives: every scheme that it may take."""
+    objective: of the plan; pinned: whether it was given beforehand; alternatives: every scheme that it may take;
+    columns: of the table."""
 
     layer: str
     layers: tuple[str, ...]
@@ -33,6 +31,7 @@ class Why:
     objective: float
     pinned: bool
     alternatives: tuple[Alternative, ...]
+    columns: tuple[str, ...]
 
     def __str__(self) -> str:
         together = f" (with {', '.join(a for a in self.layers if a != self.layer)})" if len(self.layers) > 1 else ""
@@ -58,7 +57,7 @@ def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Why
     found = tuple(alternatives(problem, choice, group, time_limit=effort.time_limit, gap=effort.gap,
                                backend=effort.backend))  # fmt: skip
     pinned = group in plan.solver.get("pins", {})
-    return Why(layer, layers, plan.schemes[layer], choice.objective, pinned, found)
+    return Why(layer, layers, plan.schemes[layer], choice.objective, pinned, found, shown_columns(evidence))
 
 
 def _row(why: Why, each: Alternative) -> dict[str, str]:
@@ -71,5 +70,5 @@ def _row(why: Why, each: Alternative) -> dict[str, str]:
     share = each.cost / why.objective if why.objective else math.nan
     row["of the plan's"] = f"{share:+.2%}" if math.isfinite(share) else "-"
     row |= {name: SHOW.get(name, "{:.4g}".format)(each.solution.totals[name])
-            for name in COLUMNS if name in each.solution.totals}  # fmt: skip
+            for name in why.columns if name in each.solution.totals}  # fmt: skip
     return row | {"others that move": str(len(each.moved))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from planner.errors import UserError
 from plans.scheme import parse_scheme
-from sensitivity.table import FAMILIES, LossTable
+from sensitivity.table import FAMILIES, OWN, LossTable
 from solvers.problem import Budget, Problem, Tie
 
 COSTS = ("bytes", "ms")
@@ -26,7 +26,8 @@ class Evidence:
     offered: layer -> scheme texts; size, ms: (layer, scheme) -> cost; losses: the measurements; metrics: name ->
     family; shared: layers that read one input; tied: layers of one weight; simulated: (layer, scheme) without a kernel;
     weights: how many there are; z: how many of its standard errors each loss counts above its mean (see `z_of`);
-    roles: layer -> role, empty where the profile tells none.
+    roles: layer -> role, empty where the profile tells none; partly: metrics that are not measured everywhere, and so
+    make no column -> in how many places.
     """
 
     offered: Mapping[str, tuple[str, ...]]
@@ -40,6 +41,7 @@ class Evidence:
     weights: int
     z: float = 0.0
     roles: Mapping[str, str] = field(default_factory=dict)
+    partly: Mapping[str, int] = field(default_factory=dict)
 
 
 def twins_of(tied: Sequence[Sequence[str]]) -> set[str]:
@@ -175,6 +177,20 @@ def order_of(objective: str) -> tuple[str, ...]:
     if not objective.startswith(LEXICOGRAPHIC):
         return ()
     return tuple(name.strip() for name in objective.removeprefix(LEXICOGRAPHIC).split(","))
+
+
+def shown_columns(evidence: Evidence) -> tuple[str, ...]:
+    """What tables show of a plan: costs, families, and each metric of the user's own."""
+    return (*COSTS, *FAMILIES, *(metric for metric, family in evidence.metrics.items() if family == OWN))
+
+
+def check_known(evidence: Evidence, columns: Iterable[str]) -> None:
+    """Raises UserError for a metric that the profile holds for some of the candidates alone."""
+    for name in columns:
+        if name in evidence.partly:
+            pairs = sum(scheme != KEEP for _, scheme in evidence.size)
+            raise UserError(f"{name} was measured for {evidence.partly[name]} of {pairs} (layer, scheme): it has no "
+                            "probe; profile with --method exhaustive to plan by it")  # fmt: skip
 
 
 def weights_of(objective: str) -> dict[str, float]:

@@ -32,6 +32,7 @@ EXTRAS = {
     "highspy": "the HiGHS solver",
     "triton": "GPU kernels",
     "peft": "LoRA adapters",
+    "lpips": "the perceptual metric",
 }
 
 
@@ -187,7 +188,7 @@ def doctor_text() -> str:
     rows += [("kernel", name, _kernel_text(kernel)) for name, kernel in KERNELS.items()]
     rows += [("solver", s.name, s.about) for s in STRATEGIES]
     rows += [("backend", b.name, b.missing() or f"ready: {b.about}") for b in BACKENDS]
-    rows += [("metric", f"{metric.family}: {name}", metric.says) for name, metric in METRICS.items()]
+    rows += [("metric", f"{m.family}: {name}", m.missing() or m.says) for name, m in METRICS.items()]
     rows += [("method", name, method.says) for name, method in METHODS.items()]
     rows += [("engine", name, engine.missing() or f"ready: {engine.about}") for name, engine in ENGINES.items()]
     for name, what in EXTRAS.items():

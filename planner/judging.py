@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
+from planner.errors import UserError
+from planner.own_metrics import as_metric, check_metric, metrics_of
 from planner.pipelines import load_encoder
 from planner.subject import Subject
-from sensitivity.metrics import METRICS, Encoder, Metric
-
-READ_BY_ENCODER = ("embeds", "similarity")
+from sensitivity.metrics import METRICS, Encoder, Metric, default_metrics
+from sensitivity.metrics.curvature import probe_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +35,37 @@ def texts_of(conditions: Sequence[Any]) -> tuple[str, ...]:
 def judge_of(
     subject: Subject, kind: str, conditions: Sequence[Any], own: Sequence[str] = (), clip: str | None = None
 ) -> Judge:
-    """What judges the outputs of the subject. clip: see `load_encoder`. Raises UserError."""
-    metrics = metrics_of(subject, kind, conditions, own)
-    needed = any(metric.reads in READ_BY_ENCODER for metric in metrics)
-    return Judge(metrics, load_encoder(subject.name, clip) if needed else None, texts_of(conditions))
+    """What judges the outputs of the subject. own: more metrics, by name or reference; clip: see `load_encoder`.
+
+    Raises UserError.
+    """
+    texts = texts_of(conditions)
+    metrics = metrics_for(subject, kind, bool(texts), own)
+    needed = any(metric.embeds for metric in metrics)
+    return Judge(metrics, load_encoder(subject.name, clip) if needed else None, texts)
 
 
-def metrics_of(subject: Subject, kind: str, conditions: Sequence[Any], own: Sequence[str] = ()) -> tuple[Metric, ...]:
-    """What a subject is judged by: as it says, or what there is for outputs of this kind; own: more, by name."""
-    texts = bool(texts_of(conditions))
-    told = [m for m in METRICS.values() if kind == "images" or m.reads == "denoised"]
-    return tuple(m for m in told if texts or m.reads != "similarity")
+def metrics_for(subject: Subject, kind: str, texts: bool, own: Sequence[str] = ()) -> tuple[Metric, ...]:
+    """As the subject says, or what there is for outputs of this kind; then those of `own`, each once. Raises UserError
+    for one that does not fit."""
+    said = subject.metrics
+    found = default_metrics(kind, texts, encoder=True) if said is None else tuple(as_metric(one) for one in said)
+    metrics = {metric.name: metric for metric in (*found, *metrics_of(own))}
+    for metric in metrics.values():
+        if kind not in metric.outputs or (metric.texts and not texts):
+            lacks = f"is for {' and '.join(metric.outputs)}" if kind not in metric.outputs else "needs prompts"
+            raise UserError(f"the metric {metric.name} {lacks}; {subject.name} puts out {kind}; leave it out")
+    return tuple(metrics.values())
+
+
+def probed_by(judge: Judge, outputs: Tensor) -> Judge:
+    """The judge as it measures single layers: without metrics of the whole set, each metric of the output tried on
+    `outputs`, in full precision, and with a probe where there can be one. Raises UserError."""
+    return replace(judge, metrics=tuple(_tried(metric, outputs) for metric in judge.metrics if metric.additive))
+
+
+def _tried(metric: Metric, outputs: Tensor) -> Metric:
+    if metric.reads != "output" or METRICS.get(metric.name) == metric:
+        return metric
+    check_metric(metric, outputs)
+    return replace(metric, probe=probe_for(metric, outputs).probe)

@@ -19,7 +19,7 @@ from planner.arguments import FLOAT32, check_dtype
 from planner.costs import cost_candidates
 from planner.engines import Site, engine_named
 from planner.errors import UserError
-from planner.judging import judge_of
+from planner.judging import judge_of, probed_by
 from planner.measuring import Plant, by_probes, exhaustively
 from planner.methods import method_named
 from planner.methods.base import share_of
@@ -83,6 +83,7 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
     deadline = time.monotonic() + way.seconds
     schemes = parse_schemes(settings.schemes)
     judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
+    judge = probed_by(judge, traced.sample)
     with Profile.create(out, header_of(traced, settings)) as store:
         store.write_graph(layer_graph.to_json(traced.graph), [str(scheme) for scheme in schemes])
         context = context_of(traced, settings, _ranges(store, traced, settings))

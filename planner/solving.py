@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod
 
 from planner.errors import InfeasibleError, UserError
-from planner.formulate import KEEP, Evidence, formulate, groups_of, order_of, twins_of, weights_of, z_of
+from planner.formulate import KEEP, Evidence, check_known, formulate, groups_of, order_of, twins_of, weights_of, z_of
 from planner.graph import from_json
 from planner.recording import STEPS, Told, plain, plan_of
 from planner.rules import resolve
@@ -80,19 +81,28 @@ def read_evidence(store: Profile, confidence: float | None = None) -> Evidence:
     if missing or set(offered) != set(store.layers()):
         raise UserError(f"{store.path}: {missing or 'all'} of {len(wanted)} measurements are missing; "
                         "run the same `bitplan profile` command again to finish it")  # fmt: skip
+    table, families = LossTable.of(store.measurements()), store.families()
+    partly = _partly(table, families, wanted)
     return Evidence(
         offered=offered,
         size={(c.layer, c.scheme): c.bytes for c in costs},
         ms={(c.layer, c.scheme): c.ms or 0.0 for c in costs},
-        losses=LossTable.of(store.measurements()),
-        metrics=store.families(),
+        losses=table,
+        metrics={metric: family for metric, family in families.items() if metric not in partly},
         shared=graph.shared_inputs,
         tied=graph.tied,
         simulated=frozenset((c.layer, c.scheme) for c in costs if c.simulated),
         weights=sum(prod(layer.weight) for layer in graph.layers if layer.address not in twins_of(graph.tied)),
         z=z_of(confidence),
         roles={layer.address: layer.role for layer in graph.layers},
+        partly=partly,
     )
+
+
+def _partly(table: LossTable, families: Mapping[str, str], wanted: set[tuple[str, str]]) -> dict[str, int]:
+    """Metrics that were measured for some of the pairs alone: beside probes, one that has none."""
+    counts = Counter(key[2] for key in table.measurements if key[:2] in wanted)
+    return {metric: counts[metric] for metric in families if counts[metric] < len(wanted)}
 
 
 def whole(evidence: Evidence) -> dict[str, float]:
@@ -147,6 +157,7 @@ def settled(evidence: Evidence, request: Request) -> Request:
 
 def pose(evidence: Evidence, request: Request, effort: Effort) -> Problem:
     """The problem that the request asks, each column with one budget at most. Raises UserError, InfeasibleError."""
+    check_known(evidence, (*request.objective, *request.order, *request.caps))
     budgets = budgets_of(evidence, request)
     _check_pins(evidence, request)
     problem = pin(formulate(evidence, request.objective, budgets, request.real), request.pins)

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from planner.arguments import FLOAT32
 from planner.calling import Generation
 from planner.errors import UserError
 from planner.graph import LayerGraph, components_of
 from planner.graph_trace import fingerprint
-from planner.judging import Judge, judge_of
+from planner.judging import Judge, judge_of, probed_by
 from planner.measure import Rig, build_rig
 from planner.methods import method_named
 from planner.methods.base import Found, Job
@@ -58,7 +58,7 @@ class Context:
     """All that a worker needs to build a station like the driver's; it can be pickled.
 
     graph, fingerprint: of the subject that was traced; output: the kind of what it puts out; stages: what it calls as
-    wholes, of which the denoisers; ranges: calibrated, by layer address; size: bytes of all of the subject's weights;
+    wholes, of which the denoisers; sample: what it put out; ranges: calibrated, by layer address; size: bytes of all of the subject's weights;
     threads: of torch, on which the rounding of every loss depends.
     """
 
@@ -68,6 +68,7 @@ class Context:
     output: str
     stages: tuple[str, ...]
     denoisers: tuple[str, ...]
+    sample: Tensor
     ranges: Mapping[str, ActivationRange]
     size: int
     threads: int
@@ -156,5 +157,7 @@ def open_station(context: Context) -> Station:
 def set_up(context: Context, subject: Subject, judge: Judge | None = None) -> Station:
     """A station of what is loaded already. Raises UserError where the encoder cannot be loaded."""
     settings = context.settings
-    judge = judge or judge_of(subject, context.output, settings.prompts, settings.metrics, settings.clip)
+    if judge is None:
+        judge = judge_of(subject, context.output, settings.prompts, settings.metrics, settings.clip)
+        judge = probed_by(judge, context.sample)
     return Station(context, subject, components(subject, context.components), judge)

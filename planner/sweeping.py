@@ -11,7 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from planner.errors import UserError
-from planner.formulate import Evidence
+from planner.formulate import Evidence, check_known, shown_columns
 from planner.recording import Told, plain, plan_of
 from planner.solving import SHOW, Request, amount_of, pose, read_evidence, settled
 from planner.store import Profile
@@ -50,17 +50,19 @@ class Point:
 @dataclass(frozen=True)
 class Frontier:
     """points: from the loosest limit to the tightest; smallest: what the column can get to within all other budgets,
-    None where there is no choice at all or it is not known; weights: of the objective; budgets: the other ones."""
+    None where there is no choice at all or it is not known; weights: of the objective; budgets: the other ones; shown:
+    the columns of the table."""
 
     column: str
     weights: Mapping[str, float]
     budgets: Mapping[str, float]
     smallest: float | None
     points: tuple[Point, ...]
+    shown: tuple[str, ...]
 
     def __str__(self) -> str:
         show = SHOW.get(self.column, "{:.6g}".format)
-        rows = [_row(self.column, show(point.limit), point) for point in self.points]
+        rows = [_row((self.column, *self.shown), show(point.limit), point) for point in self.points]
         text = str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
         missed = sum(point.objective is None for point in self.points)
         if missed:
@@ -78,6 +80,7 @@ def sweep(store: Profile, request: Request, asked: Sweep, effort: Effort, plans:
     """
     evidence = read_evidence(store, request.confidence)
     request = settled(evidence, request)
+    check_known(evidence, [asked.column])
     problem = pose(evidence, request, effort)
     problem.column(asked.column)
     if any(budget.column == asked.column for budget in problem.budgets):
@@ -94,7 +97,7 @@ def sweep(store: Profile, request: Request, asked: Sweep, effort: Effort, plans:
         points.append(_point(plain(limit), solution, name))
     smallest = _smallest(problem, asked.column, effort) if missed else None
     others = {budget.column: plain(budget.limit) for budget in problem.budgets}
-    return Frontier(asked.column, dict(problem.objective), others, smallest, tuple(points))
+    return Frontier(asked.column, dict(problem.objective), others, smallest, tuple(points), shown_columns(evidence))
 
 
 def write_frontier(found: Frontier, out: Path) -> None:
@@ -150,7 +153,8 @@ def _make(folder: Path) -> None:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another --plans") from None
 
 
-def _row(column: str, limit: str, point: Point) -> dict[str, str]:
+def _row(columns: tuple[str, ...], limit: str, point: Point) -> dict[str, str]:
+    column, *shown = columns
     row = {f"{column} at most": limit, "status": point.status}
     if point.objective is None:
         return row
@@ -158,4 +162,4 @@ def _row(column: str, limit: str, point: Point) -> dict[str, str]:
     row["gap"] = "-" if point.gap is None else f"{point.gap:.2g}"
     totals = point.totals or {}
     return row | {name: SHOW.get(name, "{:.4g}".format)(totals[name])
-                  for name in ("bytes", "ms", "quality", "alignment") if name in totals}  # fmt: skip
+                  for name in shown if name in totals}  # fmt: skip

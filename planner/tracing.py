@@ -21,7 +21,7 @@ from plans.swap import find_layer
 class Traced:
     """A loaded subject that was run once. parts: the components to plan; output: the kind of what it puts out; stages:
     addresses of what it calls as wholes, as far as it matters: it holds layers to plan, or is a denoiser; denoisers:
-    what a sampler runs at every step."""
+    what a sampler runs at every step; sample: what it put out."""
 
     subject: Subject
     parts: Mapping[str, nn.Module]
@@ -30,6 +30,7 @@ class Traced:
     output: str
     stages: tuple[str, ...]
     denoisers: tuple[str, ...]
+    sample: Tensor
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -50,4 +51,5 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
     denoisers = tuple(address for address in calls if address.partition(".")[0] in sampled)
     planned = tuple(f"{layer.address}." for layer in graph.layers)
     stages = tuple(a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
-    return Traced(subject, parts, graph, fingerprint(parts, graph), output_of(subject, outputs[0]), stages, denoisers)
+    kind = output_of(subject, outputs[0])
+    return Traced(subject, parts, graph, fingerprint(parts, graph), kind, stages, denoisers, outputs[0])

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from sensitivity.metrics import METRICS, Encoder, Metric
+from sensitivity.metrics import TEXT_TO_IMAGE, Encoder, Metric
 from sensitivity.outcome import Outcome, check_reference, clean, losses, read
 from sensitivity.table import Measurement, MeasurementError, describe, summarise
 
@@ -18,7 +18,7 @@ def measure(
     variants: Variants,
     run: Callable[[], Outcome],
     reference: Outcome,
-    metrics: Sequence[Metric] = tuple(METRICS.values()),
+    metrics: Sequence[Metric] = tuple(TEXT_TO_IMAGE.values()),
     encoder: Encoder | None = None,
     prompts: Sequence[str] = (),
 ) -> Iterator[list[Measurement]]:
@@ -34,7 +34,7 @@ def measure_layers(
     variants: Variants,
     run: Callable[[str], Outcome],
     reference: Outcome,
-    metrics: Sequence[Metric] = tuple(METRICS.values()),
+    metrics: Sequence[Metric] = tuple(TEXT_TO_IMAGE.values()),
     encoder: Encoder | None = None,
     prompts: Sequence[str] = (),
 ) -> Iterator[list[Measurement]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sensitivity.metrics.base import Metric
-from sensitivity.metrics.learned import Encoder, similarity
+from sensitivity.metrics.learned import Encoder, embed, similarity
 from sensitivity.table import MeasurementError
 
 READINGS = {  # reading -> the field of Outcome that it comes from
@@ -113,10 +113,7 @@ def read(
 def _embed(images: torch.Tensor | None, encoder: Encoder | None) -> torch.Tensor:
     if encoder is None or images is None:
         raise MeasurementError("alignment metrics need an encoder of images and texts; hand one in or leave them out")
-    if images.dim() == 4:
-        return encoder.image(images)
-    frames = encoder.image(images.flatten(0, 1))  # of video
-    return frames.unflatten(0, images.shape[:2])
+    return embed(encoder, images)
 
 
 def _matching(texts: torch.Tensor | None, images: int) -> torch.Tensor:

@@ -2,19 +2,69 @@
 
 from __future__ import annotations
 
-from sensitivity.metrics.base import Metric
+import difflib
+
+from sensitivity.metrics.base import OUTPUTS, Metric
+from sensitivity.metrics.frechet import frechet
 from sensitivity.metrics.image import dssim, dssim_probe
 from sensitivity.metrics.learned import Encoder, clip_drop, clip_encoder, clip_gradient, drift_probe, embed_drift
-from sensitivity.metrics.signal import nsr, nsr_probe
+from sensitivity.metrics.perceptual import lpips, lpips_probe, missing
+from sensitivity.metrics.signal import change_residuals, nsr, nsr_probe, pattern_residuals, pixcorr
+from sensitivity.metrics.spectrum import spectral_residuals
+from sensitivity.metrics.squares import loss_of, probe_of
+from sensitivity.table import MeasurementError
 
-__all__ = ["METRICS", "Encoder", "Metric", "clip_encoder"]
+__all__ = ["METRICS", "OUTPUTS", "TEXT_TO_IMAGE", "Encoder", "Metric", "clip_encoder", "default_metrics",
+           "metric_named"]  # fmt: skip
 
+_SEEN, _HEARD = ("images", "video"), ("audio",)
 _TABLE = (
-    Metric("nsr", "quality", "denoised", "noise over signal power of the denoiser's output", nsr, probe=nsr_probe),
-    Metric("dssim", "quality", "images", "1 - SSIM of the final image", dssim, symmetric=True, probe=dssim_probe),
+    Metric("nsr", "quality", "denoised", "noise over signal power of the denoiser's output", nsr, probe=nsr_probe,
+           default=OUTPUTS),
+    Metric("dssim", "quality", "images", "1 - SSIM of the final image", dssim, symmetric=True, probe=dssim_probe,
+           outputs=_SEEN, default=_SEEN),
     Metric("clip_drop", "alignment", "similarity", "drop in CLIP similarity to the prompt", clip_drop, signed=True,
-           probe=clip_gradient),
+           probe=clip_gradient, outputs=_SEEN, default=_SEEN, texts=True),
     Metric("embed_drift", "alignment", "embeds", "1 - cosine of the image embeddings", embed_drift, symmetric=True,
-           probe=drift_probe),
+           probe=drift_probe, outputs=_SEEN, default=_SEEN),
+    Metric("output_nsr", "quality", "output", "noise over signal power of the final output", nsr, probe=nsr_probe,
+           default=("audio", "array")),
+    Metric("spectral", "quality", "output", "squared distance of log spectra, in nepers squared",
+           loss_of(spectral_residuals), probe=probe_of(spectral_residuals), outputs=_HEARD, default=_HEARD),
+    Metric("lpips", "quality", "output", "LPIPS distance of the final image (AlexNet, version 0.1)", lpips,
+           symmetric=True, probe=lpips_probe, outputs=_SEEN, missing=missing),
+    Metric("pixcorr", "quality", "output", "1 - correlation of all pixels or numbers of a sample", pixcorr,
+           symmetric=True, probe=probe_of(pattern_residuals), outputs=("images", "video", "array")),
+    Metric("flicker", "quality", "output", "mean square of what the changes from frame to frame differ by",
+           loss_of(change_residuals), symmetric=True, probe=probe_of(change_residuals), outputs=("video",)),
+    Metric("frechet", "quality", "embeds", "Frechet distance of the image embeddings of the whole set", frechet,
+           outputs=_SEEN, additive=False),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _TABLE}
+
+
+def default_metrics(output: str, texts: bool, encoder: bool) -> tuple[Metric, ...]:
+    """What is measured unasked, in the order of the table.
+
+    output: the kind, of `OUTPUTS`; texts: whether conditions are texts; encoder: whether images can be embedded.
+    Raises MeasurementError for an output of no known kind.
+    """
+    if output not in OUTPUTS:
+        raise MeasurementError(f"an output is of kind {', '.join(OUTPUTS)}, not {output!r}")
+    return tuple(
+        metric
+        for metric in METRICS.values()
+        if output in metric.default and (texts or not metric.texts) and (encoder or not metric.embeds)
+    )
+
+
+def metric_named(text: str) -> Metric:
+    """The built-in metric of that name. Raises MeasurementError naming the nearest."""
+    if text in METRICS:
+        return METRICS[text]
+    near = difflib.get_close_matches(text, METRICS, 1, 0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METRICS)}"
+    raise MeasurementError(f"no metric is named {text!r}; {hint}")
+
+
+TEXT_TO_IMAGE = {metric.name: metric for metric in default_metrics("images", texts=True, encoder=True)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from sensitivity.metrics.base import loss_by_frame, probe_by_frame
 from sensitivity.metrics.signal import random_signs
 from sensitivity.table import MeasurementError
 
@@ -42,11 +43,14 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (luminance * structure).flatten(1).mean(1)
 
 
+@loss_by_frame(4)
 def dssim(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
-    """1 - SSIM of each image, 0..2: (P, 3, H, W) in 0..1 twice to (P,) float64. Raises as `ssim`."""
+    """1 - SSIM of each image, 0..2, or the mean over its frames: (P, 3, H, W) or (P, F, 3, H, W) in 0..1 twice to (P,)
+    float64. Raises as `ssim`."""
     return (1 - ssim(full, variant)).clamp_min(0)  # rounding leaves -1e-16 for equal images
 
 
+@probe_by_frame(4)
 def dssim_probe(full: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Weights v, (P, C, H, W), with E[(v.d)^2] = dssim(full, full + d) to second order in d.
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from sensitivity.metrics.base import loss_by_frame, probe_by_frame
 from sensitivity.metrics.signal import random_signs
 
 
@@ -20,9 +21,19 @@ class Encoder:
     text: Callable[[Sequence[str]], torch.Tensor]
 
 
+def embed(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
+    """Unit embeddings of images, (P, 3, H, W) to (P, D), or of all frames, (P, F, 3, H, W) to (P, F, D)."""
+    if images.dim() == 4:
+        return encoder.image(images)
+    return encoder.image(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+
+
 def similarity(embeds: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-    """Cosine of each image with its own prompt: unit (P, D) twice to (P,) float64."""
-    return (embeds.double() * texts.to(embeds.device).double()).sum(-1)
+    """Cosine of each image, or the mean over its frames, with its own prompt: unit (P, D) or (P, F, D) and (P, D) to
+    (P,) float64."""
+    texts = texts.to(embeds.device).double()
+    cosines = (embeds.double() * (texts if embeds.dim() == 2 else texts[:, None])).sum(-1)
+    return cosines.view(len(texts), -1).mean(1)
 
 
 def clip_drop(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
@@ -38,13 +49,16 @@ def clip_gradient(full: torch.Tensor, generator: torch.Generator) -> torch.Tenso
     return -torch.ones_like(full)
 
 
+@loss_by_frame(2)
 def embed_drift(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
-    """1 - cos(full, variant) of the image embeddings, 0..2: unit (P, D) twice to (P,) float64."""
+    """1 - cos(full, variant) of the image embeddings, 0..2, or the mean over a sample's frames: unit (P, D) or
+    (P, F, D) twice to (P,) float64."""
     # half the squared distance of unit vectors is the same number without cancellation near 0
     full, variant = F.normalize(full.double(), dim=-1), F.normalize(variant.double(), dim=-1)
     return (full - variant).square().sum(-1) / 2
 
 
+@probe_by_frame(2)
 def drift_probe(full: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Random signs over root 2, less what is along the embedding, which a unit vector cannot move: (P, D)."""
     signs = random_signs(full, generator) / 2**0.5

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +27,7 @@ from planner.store import Profile, content_digest, open_profile
 from planner.subject import load_subject
 from sensitivity.calibration import ActivationRange
 from sensitivity.exhaustive import measure
-from sensitivity.metrics import METRICS
+from sensitivity.metrics import TEXT_TO_IMAGE
 from sensitivity.table import Measurement
 from tests import tiny
 
@@ -41,7 +42,7 @@ def context_of(store: Profile) -> Context:
     ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
     model, threads = header["model"], header["machine"]["threads"]
     graph = from_json(store.graph())
-    place = (("unet",), ("unet",))
+    place = (("unet",), ("unet",), torch.zeros(1, 3, 16, 16))
     return Context(
         Settings(model["name"], **settings), graph, model["fingerprint"], "images", *place, ranges, 1, threads
     )
@@ -117,7 +118,7 @@ def test_every_method_finds_every_pair_once_and_in_order(opened: Station, known:
     assert [row.pair for row in found] == list(pairs)
     for row in found:
         assert {(m.layer, m.scheme) for m in row.measurements} == ({row.pair} if method == "exhaustive" else set())
-        assert row.responses.keys() == row.readings.keys() == (set() if method == "exhaustive" else set(METRICS))
+        assert row.responses.keys() == row.readings.keys() == (set() if method == "exhaustive" else set(TEXT_TO_IMAGE))
 
 
 def test_the_local_engine_is_plain_measuring(opened: Station, known: Any, context: Context) -> None:

@@ -21,13 +21,13 @@ from planner.predicting import Prediction
 from planner.probing import probed, responses_of
 from planner.store import open_profile
 from plans.plan import Plan, load_plan
-from sensitivity.metrics import METRICS
+from sensitivity.metrics import TEXT_TO_IMAGE
 from sensitivity.table import Measurement
 from tests import tiny
 from tests.planner.test_foreign import GOOD
 
-FAMILIES_OF = {name: metric.family for name, metric in METRICS.items()}
-UNSIGNED = [name for name, metric in METRICS.items() if not metric.signed]
+FAMILIES_OF = {name: metric.family for name, metric in TEXT_TO_IMAGE.items()}
+UNSIGNED = [name for name, metric in TEXT_TO_IMAGE.items() if not metric.signed]
 SCHEME = "w2ma8"
 
 
@@ -63,7 +63,7 @@ def losses(path: Path) -> dict[tuple[str, str, str], Measurement]:
 
 def test_keeping_everything_changes_nothing(bare: Path, kept: Plan) -> None:
     found = planner.predict(kept, bare)
-    assert list(found) == list(METRICS)
+    assert list(found) == list(TEXT_TO_IMAGE)
     assert all((p.added, p.joint, p.stderr, p.interaction) == (0, 0, 0, 1) for p in found.values())
 
 
@@ -75,7 +75,7 @@ def test_one_layer_is_its_own_loss(bare: Path, kept: Plan) -> None:
             assert p.joint == pytest.approx(loss.mean, rel=1e-9)
             assert p.stderr == pytest.approx(loss.stderr, rel=1e-9)
             assert p.added == pytest.approx(max(loss.mean, 0), rel=1e-9)
-            assert math.isnan(p.interaction) if METRICS[name].signed else p.interaction == pytest.approx(1)
+            assert math.isnan(p.interaction) if TEXT_TO_IMAGE[name].signed else p.interaction == pytest.approx(1)
 
 
 def test_two_layers_by_brute_force(bare: Path, kept: Plan) -> None:
@@ -83,9 +83,9 @@ def test_two_layers_by_brute_force(bare: Path, kept: Plan) -> None:
     a, b = "unet.conv_in", "unet.conv_out"
     held, measured = sums(bare), losses(bare)
     found = planner.predict(changed(kept, a, b), bare)
-    for name in METRICS:
+    for name in TEXT_TO_IMAGE:
         one, other = held[a, SCHEME, name], held[b, SCHEME, name]
-        if METRICS[name].signed:
+        if TEXT_TO_IMAGE[name].signed:
             assert found[name].joint == pytest.approx(float((one + other)[0].mean()), rel=1e-6)
             continue
         joint = float(np.square(one + other).mean())

@@ -17,7 +17,7 @@ from planner.checking import choose_checks, corrections_of, estimates_of
 from planner.methods.base import Found
 from planner.probing import ROUND, Probed, probed, responses_of, write_missed, write_rounds
 from planner.store import Profile, ProfileError, content_digest, open_profile
-from sensitivity.metrics import METRICS
+from sensitivity.metrics import TEXT_TO_IMAGE
 from sensitivity.responses import Reading
 from sensitivity.table import Measurement
 from tests import tiny
@@ -91,7 +91,7 @@ def test_every_number_says_where_it_came_from(finished: Path, oracle: Path) -> N
             assert m.source == ("corrected" if moved else "probes")
             assert m.mean == pytest.approx(factor * estimates[key].mean, rel=1e-12)
             assert m.stderr == pytest.approx(factor * estimates[key].stderr, rel=1e-12)
-    assert {m.source for key, m in found.items() if METRICS[key[2]].signed} == {"exhaustive", "probes"}
+    assert {m.source for key, m in found.items() if TEXT_TO_IMAGE[key[2]].signed} == {"exhaustive", "probes"}
 
 
 def test_checks_are_of_all_sizes(finished: Path) -> None:
@@ -111,13 +111,13 @@ def test_rounds_make_one_profile(whole: Path) -> None:
         held, pairs = responses_of(store), store.measured()
     its = state(whole)
     assert its.prompts == len(EIGHT) == 2 * ROUND
-    assert {key[2] for key in held} == its.readings.keys() == METRICS.keys()
+    assert {key[2] for key in held} == its.readings.keys() == TEXT_TO_IMAGE.keys()
     assert {key[:2] for key in held} == pairs
     for (_, _, metric), sums in held.items():
         reading = its.readings[metric]
         assert sums.shape[1] == len(reading.clusters) == len(reading.strata)
         assert set(reading.clusters) == set(range(len(EIGHT)))
-        assert sums.shape[0] == (1 if METRICS[metric].signed or metric == "nsr" else QUICK["probes"])
+        assert sums.shape[0] == (1 if TEXT_TO_IMAGE[metric].signed or metric == "nsr" else QUICK["probes"])
         assert np.abs(sums).min(axis=0).max() > 0
 
 
@@ -192,7 +192,7 @@ def test_catching_up_stops_in_time_and_keeps_what_is_done(
         patched.setattr(measuring.Plant, "late", property(lambda plant: losses(plant.store.path).keys() != share))
         quick(out, time="1h")
     found = losses(out)
-    assert {metric for _, _, metric in found} == METRICS.keys()
+    assert {metric for _, _, metric in found} == TEXT_TO_IMAGE.keys()
     assert len({layer for layer, _, _ in found.keys() - share}) == 3
     assert found.keys() < losses(whole).keys()
     with open_profile(out) as store:

@@ -27,7 +27,7 @@ from planner.store import open_profile
 from plans.modules import QuantConv2d, QuantLinear, weight_bytes
 from plans.plan import Plan, PlanError, load_plan
 from plans.scheme import parse_scheme
-from sensitivity.metrics import METRICS
+from sensitivity.metrics import TEXT_TO_IMAGE
 from solvers.problem import ProblemError
 from tests import tiny
 
@@ -285,7 +285,7 @@ def test_evaluate_puts_measured_beside_predicted(
     assert [r.name for r in measured] == ["small", "w8"]
     for plan, result in zip(plans, measured, strict=True):
         assert result.bytes == plan.predictions["total"]["bytes"] < full.bytes
-        assert set(result.losses) == set(METRICS)
+        assert set(result.losses) == set(TEXT_TO_IMAGE)
     assert measured[0].losses["nsr"] > measured[1].losses["nsr"] > (0.0, 0.0)
     assert set(full.losses.values()) == {(0.0, 0.0)}
     written = json.loads((tmp_path / "report" / "report.json").read_text())

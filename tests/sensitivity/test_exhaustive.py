@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sensitivity.exhaustive import measure
-from sensitivity.metrics import METRICS, Encoder, Metric
+from sensitivity.metrics import METRICS, TEXT_TO_IMAGE, Encoder, Metric
 from sensitivity.outcome import Outcome
 from sensitivity.table import MeasurementError
 
@@ -98,7 +98,7 @@ def test_every_metric_is_measured_apart_in_order(toy):
     batches = list(measure(toy.variants(), toy.run, toy.run(), encoder=brightness(), prompts=PROMPTS))
     assert len(batches) == 6
     for batch in batches:
-        assert [m.metric for m in batch] == list(METRICS)
+        assert [m.metric for m in batch] == list(TEXT_TO_IMAGE)
         assert [m.count for m in batch] == [6, 3, 3, 3]
         if batch[0].scheme == "x1.0":
             assert [m.mean for m in batch] == [0] * 4

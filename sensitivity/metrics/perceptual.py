@@ -1,0 +1,92 @@
+"""LPIPS: the distance of images in the layers of a network that was trained to see as people do (Zhang et al. 2018).
+
+The network is an argument: anything that gives the layers' features will do. `package_network` is the one of the
+`lpips` package, whose weights it carries but for those of AlexNet, which torchvision fetches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from sensitivity.metrics.base import loss_by_frame, probe_by_frame
+from sensitivity.metrics.squares import Residuals, loss_of, probe_of
+from sensitivity.table import MeasurementError
+
+INSTALL = "pip install lpips torchvision"
+TINY = 1e-10  # of a feature's length
+# (N, 3, H, W) in 0..1 -> of each layer (N, C, h, w) features, and (C,) weights >= 0
+Network = Callable[[torch.Tensor], Sequence[tuple[torch.Tensor, torch.Tensor]]]
+
+
+def residuals_of(network: Callable[[], Network]) -> Residuals:
+    """The sum of whose squares is eq. 1 of the paper: over layers, mean over places, of what unit features differ by,
+    each channel at its weight."""
+
+    def residuals(full: torch.Tensor, variant: torch.Tensor) -> list[torch.Tensor]:
+        layers = zip(network()(full.float()), network()(variant.float()), strict=True)
+        return [_difference(a, b, weights) for (a, weights), (b, _) in layers]
+
+    return residuals
+
+
+def _difference(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    places = a[0, 0].numel()
+    return (_unit(b) - _unit(a)) * (weights.view(1, -1, 1, 1).double() / places).sqrt()
+
+
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    wide = features.double()
+    return wide / (wide.square().sum(1, keepdim=True) + TINY**2).sqrt()
+
+
+def missing() -> str | None:
+    """Why the package cannot be used, in one line."""
+    absent = [name for name in ("lpips", "torchvision") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(absent)} not installed; {INSTALL}" if absent else None
+
+
+@cache
+def package_network() -> Network:
+    """The package's network, version 0.1 on AlexNet. Raises MeasurementError where it or its weights cannot be had."""
+    if reason := missing():
+        raise MeasurementError(f"lpips: {reason}")
+    try:
+        import lpips as package
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            return network_of(package.LPIPS(net="alex", verbose=False))
+    except Exception as error:  # no network, a full disk, a version that does not fit torch's
+        reason = " ".join(str(error).split())[:150]
+        raise MeasurementError(
+            f"lpips: its weights cannot be had ({type(error).__name__}: {reason}); "
+            f"put AlexNet's into {torch.hub.get_dir()}/checkpoints, or leave lpips out"
+        ) from error
+
+
+def network_of(model: Any) -> Network:
+    """An `lpips.LPIPS`, or what has its parts: scaling_layer, net, lins with a last 1x1 convolution each."""
+    model.requires_grad_(False).eval()
+
+    def network(images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        model.to(images.device)
+        try:
+            found = model.net(model.scaling_layer(2 * images - 1))
+        except RuntimeError as error:
+            height, width = images.shape[-2:]
+            raise MeasurementError(f"lpips: its network cannot see images of {height}x{width} px: {error}") from error
+        weights = [lin.model[-1].weight.flatten().clamp_min(0) for lin in model.lins]
+        return list(zip(found, weights, strict=True))
+
+    return network
+
+
+_RESIDUALS = residuals_of(lambda: package_network())  # looked up when it is needed
+lpips = loss_by_frame(4)(loss_of(_RESIDUALS))
+lpips_probe = probe_by_frame(4)(probe_of(_RESIDUALS))
