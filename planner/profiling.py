@@ -105,18 +105,10 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
 
 def context_of(traced: Traced, settings: Settings, ranges: Mapping[str, ActivationRange]) -> Context:
     """What workers are told."""
-    size, threads = _weight_bytes(traced.subject), torch.get_num_threads()
     return Context(
-        settings,
-        traced.graph,
-        traced.fingerprint,
-        traced.output,
-        traced.stages,
-        traced.denoisers,
-        ranges,
-        size,
-        threads,
-    )
+        settings, traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
+        ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
+    )  # fmt: skip
 
 
 def _ranges(store: Profile, traced: Traced, settings: Settings) -> dict[str, ActivationRange]:

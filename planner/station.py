@@ -58,8 +58,8 @@ class Context:
     """All that a worker needs to build a station like the driver's; it can be pickled.
 
     graph, fingerprint: of the subject that was traced; output: the kind of what it puts out; stages: what it calls as
-    wholes, of which the denoisers; sample: what it put out; ranges: calibrated, by layer address; size: bytes of all of the subject's weights;
-    threads: of torch, on which the rounding of every loss depends.
+    wholes, of which the denoisers; sample: what it put out; ranges: calibrated, by layer address; size: bytes of all of
+    the subject's weights; threads: of torch, on which the rounding of every loss depends.
     """
 
     settings: Settings

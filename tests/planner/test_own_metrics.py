@@ -91,7 +91,7 @@ def test_names_and_references_keep_their_order(module: str) -> None:
         ("{}:both", "named both, which means something else"),
         ("{}:nsr", "named nsr, which is a metric of BitPlan's"),
         ("{}:Box.odd_family", "its family is 'beauty'; take one of quality, alignment, own"),
-        ("{}:Box.odd_reads", "its reads is 'thoughts'; take one of denoised, images"),
+        ("{}:Box.odd_reads", "its reads is 'thoughts'; take one of denoised, output, images"),
         ("{}:Box.odd_output", "'smells' is no kind of output"),
         ("{}:Box.odd_name", "named 'o=d'"),
         ("{}:three", "is int, no metric; name a function"),
