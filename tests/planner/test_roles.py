@@ -185,7 +185,7 @@ def sampled(net: nn.Module, shape: tuple[int, ...], cond: dict[str, Any], twice:
     """A sampler of its own. twice: guidance by two calls a step, the second on another condition."""
 
     def call(x: torch.Tensor, t: int, cond: dict[str, Any]) -> torch.Tensor:
-        time = torch.full((len(x),), t)
+        time = torch.full((len(x),), float(t))
         return net(hidden_states=x, timestep=time, return_dict=False, **cond)[0][:, : x.shape[1]]
 
     def run() -> None:
@@ -402,7 +402,7 @@ class Stage(nn.Module):
 
 def test_two_stages_iterate_and_a_language_model_does_not() -> None:
     """Each stage reads itself; the language model reads itself, too, and grows by it; the decoder reads others."""
-    parts = {"decoder": Stage(depth=9), "words": Stage(), "first": Stage(), "second": Stage()}
+    parts = {"decoder": Stage(depth=30), "words": Stage(), "first": Stage(), "second": Stage()}
 
     def run() -> None:
         text = torch.randn(1, 3, 4)
