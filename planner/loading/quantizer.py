@@ -22,6 +22,7 @@ from planner.loading.marking import check_device_map, mark
 from plans.activations import ActivationError
 from plans.formats import FormatError
 from plans.modules import stored_names, stored_tensors
+from plans.stored import Stored
 from plans.swap import lay_out
 
 
@@ -148,12 +149,12 @@ class BitPlanQuantizer(DiffusersQuantizer):
         if stored.dtype != getattr(layer, name).dtype:
             raise UserError(f"{param_name} is {stored.dtype} in the checkpoint and {getattr(layer, name).dtype} by its "
                             f"config.json; save the pipeline again")  # fmt: skip
-        layer._buffers[name] = stored.to(target_device)
+        layer._parameters[name] = Stored(stored.to(target_device))
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         self.checkpoint = self.files = None
         for path in self.quantization_config.layers:
-            model.get_submodule(path).read_ranges()
+            model.get_submodule(path).settle()
         mark(model, self)
 
     def _dequantize(self, model: Any) -> None:

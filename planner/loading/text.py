@@ -13,7 +13,7 @@ from transformers.quantizers.base import HfQuantizer
 from planner.errors import UserError
 from planner.loading.config import BitPlanConfig
 from planner.loading.marking import check_device_map, mark
-from plans.modules import WEIGHT_BUFFERS
+from plans.modules import STORED
 from plans.swap import lay_out
 
 
@@ -46,7 +46,7 @@ class TextQuantizer(HfQuantizer):
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
         """None, which is to say as stored, for what packed layers hold: scales are float32 whatever is asked."""
         names = {target.rpartition(".")[2] for target in converter.target_patterns}
-        return None if names & {*WEIGHT_BUFFERS, "input_range"} else super().get_new_dtype(converter, param, dtype)
+        return None if names & set(STORED) else super().get_new_dtype(converter, param, dtype)
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
         config, name = self.quantization_config, self.quantization_config.component
@@ -56,6 +56,6 @@ class TextQuantizer(HfQuantizer):
         """Raises UserError where a packed layer stayed empty: transformers only warns."""
         mark(model, self)
         for path in self.quantization_config.layers:
-            if any(tensor.is_meta for tensor in model.get_submodule(path).buffers()):
+            if any(tensor.is_meta for tensor in model.get_submodule(path).parameters()):
                 raise UserError(f"the checkpoint lacks tensors of {path}; save the pipeline again")
-            model.get_submodule(path).read_ranges()
+            model.get_submodule(path).settle()
