@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from planner.applying import scales_in, schemes_of
 from planner.calling import Generation
 from planner.errors import UserError
+from planner.machine import about_machine
 from planner.pipelines import Call, recorded_calls
 from planner.subject import Subject, run_subject
 from planner.units import show_bytes
@@ -123,11 +123,8 @@ def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]
 
 def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) -> dict[str, Any]:
     """How it was timed."""
-    return {
-        "pipeline": pipeline, "prompts": prompts, "pairs": pairs, **generation.told(),
-        "threads": torch.get_num_threads(), "processor": platform.processor() or platform.machine(),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
-    }  # fmt: skip
+    said = {"pipeline": pipeline, "prompts": prompts, "pairs": pairs}
+    return {**said, **generation.told(), **about_machine()}
 
 
 def write_timings(found: Timings, path: Path) -> None:
