@@ -7,7 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,13 @@ class Timings:
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A denoiser that is to be timed on one recorded call."""
+    """A denoiser that is to be timed on one recorded call. baseline: whether others are told against it."""
 
     name: str
     module: nn.Module
     call: Call
-    compiled: bool
+    compiled: bool = False
+    baseline: bool = False
 
     def runner(self) -> Callable[[], object]:
         """Calls it once. Compiled without a graph break, or not at all."""
@@ -78,8 +79,8 @@ def variants_of(
     planned = copy.deepcopy(denoiser)
     mine = {address: scheme for address, scheme in schemes_of(plan).items() if address.startswith(f"{name}.")}
     swap({name: planned}, mine, scales_in(plan), keep_originals=False)
-    found.append(Variant(PLAN, planned, call, False))
-    return found + [Variant(v.name, v.module, v.call, True) for v in found if compiled]
+    found.append(Variant(PLAN, planned, call))
+    return found + [replace(v, compiled=True, baseline=False) for v in found if compiled]
 
 
 def baseline(dtype: str, module: nn.Module, call: Call, channels_last: bool = True) -> Variant:
@@ -92,16 +93,16 @@ def baseline(dtype: str, module: nn.Module, call: Call, channels_last: bool = Tr
     made = copy.deepcopy(module).to(getattr(torch, dtype))
     if channels_last and any(isinstance(layer, nn.Conv2d) for layer in made.modules()):
         made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Variant(dtype, made, Call(mapped(call.args, cast), mapped(call.kwargs, cast)), False)
+    return Variant(dtype, made, Call(mapped(call.args, cast), mapped(call.kwargs, cast)), baseline=True)
 
 
 @torch.no_grad()
 def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]:
-    """Each in turn, `pairs` times after one to warm up; the baselines of ratios are the eager ones."""
+    """Each in turn, `pairs` times after one to warm up."""
     runs = [variant.runner() for variant in variants]
     seconds = [[_seconds(run) for run in runs] for _ in range(pairs + 1)][1:]
     columns = list(zip(*seconds, strict=True))
-    bases = {v.name: columns[i] for i, v in enumerate(variants) if not v.name.startswith(PLAN) and not v.compiled}
+    bases = {v.name: columns[i] for i, v in enumerate(variants) if v.baseline}
     return tuple(
         Timing(
             v.name, v.compiled, statistics.median(mine) * 1e3,

@@ -35,7 +35,7 @@ class Counting(nn.Module):
 
 
 def variant(log: list[str], name: str) -> Variant:
-    return Variant(name, Counting(log, name), Call((torch.ones(1),), {}), False)
+    return Variant(name, Counting(log, name), Call((torch.ones(1),), {}), baseline=name != PLAN)
 
 
 def test_variants_are_called_in_turn() -> None:
