@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from planner.applying import scales_in, schemes_of
 from planner.calling import Generation
 from planner.errors import UserError
+from planner.layer_time import LayerTime, layer_time, predicted_share, time_layers
 from planner.machine import about_machine
 from planner.pipelines import Call, recorded_calls
 from planner.subject import Subject, run_subject
@@ -45,10 +46,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Timings:
-    """What `time_plan` found. rows: baselines first; about: how."""
+    """What was found. rows: baselines first; about: how; layers: the plan's layers alone, where it predicts them."""
 
     rows: tuple[Timing, ...]
     about: Mapping[str, Any]
+    layers: LayerTime | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,24 @@ def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]
     )  # fmt: skip
 
 
+def time_planned_layers(
+    part: str, plan: Plan, variants: Sequence[Variant], pairs: int, generation: tuple[int, float | None]
+) -> LayerTime | None:
+    """The plan's layers in the component `part` alone, predicted and measured. generation: prompts a call, guidance.
+
+    None where the plan does not say how long they take, or says it of another generation or of a float type that is not
+    among the baselines.
+    """
+    share, said = predicted_share(plan, part), (1, plan.calibration.get("guidance"))
+    timed = {v.name: v for v in variants if not v.compiled}
+    full = timed.get(plan.model.get("dtype", "float32"))
+    if share is None or full is None or generation != said or plan.calibration.get("options"):
+        return None
+    paths = [address.removeprefix(f"{part}.") for address in plan.schemes if address.startswith(f"{part}.")]
+    runs = [(v.module, v.runner()) for v in (full, timed[PLAN])]
+    return layer_time(full.name, share, time_layers(paths, runs, pairs))
+
+
 def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]) -> Call:
     """What the denoiser gets at the first step for these conditions. Raises UserError where it is never called."""
     with recorded_calls(denoiser) as calls:
@@ -130,11 +150,13 @@ def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) 
 
 def write_timings(found: Timings, path: Path) -> None:
     """As JSON."""
-    path.write_text(json.dumps({"about": found.about, "rows": [asdict(row) for row in found.rows]}, indent=1) + "\n")
+    layers = {} if found.layers is None else {"planned_layers": asdict(found.layers)}
+    rows = [asdict(row) for row in found.rows]
+    path.write_text(json.dumps({"about": found.about, "rows": rows, **layers}, indent=1) + "\n")
 
 
 def to_text(found: Timings) -> str:
-    """A table."""
+    """A table, and a line on the planned layers alone."""
     bases = list(found.rows[0].times)
     head = ["denoiser call", "ms", *(f"times as fast as {base}" for base in bases), "bytes"]
     rows = [
@@ -142,7 +164,8 @@ def to_text(found: Timings) -> str:
          show_bytes(row.bytes)]
         for row in found.rows
     ]  # fmt: skip
-    return tabulate(rows, head, tablefmt="github", disable_numparse=True)
+    table = tabulate(rows, head, tablefmt="github", disable_numparse=True)
+    return table if found.layers is None else f"{table}\n\n{found.layers}"
 
 
 def _seconds(run: Callable[[], object]) -> float:
