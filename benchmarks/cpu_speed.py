@@ -16,6 +16,7 @@ import argparse
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -90,7 +91,7 @@ def costs_of(model: nn.Module, graph: LayerGraph) -> dict[str, dict[str, float]]
 def planned(which: str, schemes: Mapping[str, str], name: str) -> Variant:
     model, call = build(which)
     swap({NAME: model}, {layer: parse_scheme(text) for layer, text in schemes.items()}, keep_originals=False)
-    return Variant(name, model, call, False)
+    return Variant(name, model, call)
 
 
 def on_merit(costs: Mapping[str, Mapping[str, float]], scheme: str) -> dict[str, str]:
@@ -103,7 +104,7 @@ def whole(which: str, costs: Mapping[str, Mapping[str, float]], pairs: int, comp
     variants = [baseline(dtype, model, call) for dtype in ("float32", "bfloat16")]
     variants += [planned(which, on_merit(costs, scheme), f"{PLAN} {scheme}") for scheme in ("w8a8", "w4a8")]
     if compiled:
-        variants += [Variant(v.name, v.module, v.call, True) for v in variants[1:]]
+        variants += [replace(v, compiled=True, baseline=False) for v in variants[1:]]
     return list(time_variants(variants, pairs))
 
 

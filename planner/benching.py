@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from torch import Tensor, nn
 from planner.applying import scales_in, schemes_of
 from planner.calling import Generation
 from planner.errors import UserError
+from planner.layer_time import LayerTime, layer_time, predicted_share, time_layers
+from planner.machine import about_machine
 from planner.pipelines import Call, recorded_calls
 from planner.subject import Subject, run_subject
 from planner.units import show_bytes
@@ -45,20 +46,22 @@ class Timing:
 
 @dataclass(frozen=True)
 class Timings:
-    """What `time_plan` found. rows: baselines first; about: how."""
+    """What was found. rows: baselines first; about: how; layers: the plan's layers alone, where it predicts them."""
 
     rows: tuple[Timing, ...]
     about: Mapping[str, Any]
+    layers: LayerTime | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A denoiser that is to be timed on one recorded call."""
+    """A denoiser that is to be timed on one recorded call. baseline: whether others are told against it."""
 
     name: str
     module: nn.Module
     call: Call
-    compiled: bool
+    compiled: bool = False
+    baseline: bool = False
 
     def runner(self) -> Callable[[], object]:
         """Calls it once. Compiled without a graph break, or not at all."""
@@ -78,8 +81,8 @@ def variants_of(
     planned = copy.deepcopy(denoiser)
     mine = {address: scheme for address, scheme in schemes_of(plan).items() if address.startswith(f"{name}.")}
     swap({name: planned}, mine, scales_in(plan), keep_originals=False)
-    found.append(Variant(PLAN, planned, call, False))
-    return found + [Variant(v.name, v.module, v.call, True) for v in found if compiled]
+    found.append(Variant(PLAN, planned, call))
+    return found + [replace(v, compiled=True, baseline=False) for v in found if compiled]
 
 
 def baseline(dtype: str, module: nn.Module, call: Call, channels_last: bool = True) -> Variant:
@@ -92,16 +95,16 @@ def baseline(dtype: str, module: nn.Module, call: Call, channels_last: bool = Tr
     made = copy.deepcopy(module).to(getattr(torch, dtype))
     if channels_last and any(isinstance(layer, nn.Conv2d) for layer in made.modules()):
         made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Variant(dtype, made, Call(mapped(call.args, cast), mapped(call.kwargs, cast)), False)
+    return Variant(dtype, made, Call(mapped(call.args, cast), mapped(call.kwargs, cast)), baseline=True)
 
 
 @torch.no_grad()
 def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]:
-    """Each in turn, `pairs` times after one to warm up; the baselines of ratios are the eager ones."""
+    """Each in turn, `pairs` times after one to warm up."""
     runs = [variant.runner() for variant in variants]
     seconds = [[_seconds(run) for run in runs] for _ in range(pairs + 1)][1:]
     columns = list(zip(*seconds, strict=True))
-    bases = {v.name: columns[i] for i, v in enumerate(variants) if not v.name.startswith(PLAN) and not v.compiled}
+    bases = {v.name: columns[i] for i, v in enumerate(variants) if v.baseline}
     return tuple(
         Timing(
             v.name, v.compiled, statistics.median(mine) * 1e3,
@@ -110,6 +113,24 @@ def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]
         )
         for v, mine in zip(variants, columns, strict=True)
     )  # fmt: skip
+
+
+def time_planned_layers(
+    part: str, plan: Plan, variants: Sequence[Variant], pairs: int, generation: tuple[int, float | None]
+) -> LayerTime | None:
+    """The plan's layers in the component `part` alone, predicted and measured. generation: prompts a call, guidance.
+
+    None where the plan does not say how long they take, or says it of another generation or of a float type that is not
+    among the baselines.
+    """
+    share, said = predicted_share(plan, part), (1, plan.calibration.get("guidance"))
+    timed = {v.name: v for v in variants if not v.compiled}
+    full = timed.get(plan.model.get("dtype", "float32"))
+    if share is None or full is None or generation != said or plan.calibration.get("options"):
+        return None
+    paths = [address.removeprefix(f"{part}.") for address in plan.schemes if address.startswith(f"{part}.")]
+    runs = [(v.module, v.runner()) for v in (full, timed[PLAN])]
+    return layer_time(full.name, share, time_layers(paths, runs, pairs))
 
 
 def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]) -> Call:
@@ -123,20 +144,19 @@ def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]
 
 def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) -> dict[str, Any]:
     """How it was timed."""
-    return {
-        "pipeline": pipeline, "prompts": prompts, "pairs": pairs, **generation.told(),
-        "threads": torch.get_num_threads(), "processor": platform.processor() or platform.machine(),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
-    }  # fmt: skip
+    said = {"pipeline": pipeline, "prompts": prompts, "pairs": pairs}
+    return {**said, **generation.told(), **about_machine()}
 
 
 def write_timings(found: Timings, path: Path) -> None:
     """As JSON."""
-    path.write_text(json.dumps({"about": found.about, "rows": [asdict(row) for row in found.rows]}, indent=1) + "\n")
+    layers = {} if found.layers is None else {"planned_layers": asdict(found.layers)}
+    rows = [asdict(row) for row in found.rows]
+    path.write_text(json.dumps({"about": found.about, "rows": rows, **layers}, indent=1) + "\n")
 
 
 def to_text(found: Timings) -> str:
-    """A table."""
+    """A table, and a line on the planned layers alone."""
     bases = list(found.rows[0].times)
     head = ["denoiser call", "ms", *(f"times as fast as {base}" for base in bases), "bytes"]
     rows = [
@@ -144,7 +164,8 @@ def to_text(found: Timings) -> str:
          show_bytes(row.bytes)]
         for row in found.rows
     ]  # fmt: skip
-    return tabulate(rows, head, tablefmt="github", disable_numparse=True)
+    table = tabulate(rows, head, tablefmt="github", disable_numparse=True)
+    return table if found.layers is None else f"{table}\n\n{found.layers}"
 
 
 def _seconds(run: Callable[[], object]) -> float:

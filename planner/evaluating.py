@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from planner.calling import Generation
 from planner.graph import blocks_of
 from planner.graph_trace import module_at
 from planner.judging import Judge, judge_of
+from planner.machine import about_machine
 from planner.measure import Rig, build_rig
 from planner.scenes.grammar import scene_of
 from planner.scenes.reader import shows
@@ -178,7 +178,5 @@ def conditions(pipeline: str, generation: Generation, kernels: str, bench: Bench
     """How an evaluation was made, for its report."""
     return {
         "pipeline": pipeline, "kernels": kernels, "prompts": len(bench.conditions), **generation.told(),
-        "families": {metric.name: metric.family for metric in bench.judge.metrics},
-        "threads": torch.get_num_threads(), "processor": platform.processor() or platform.machine(),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "families": {metric.name: metric.family for metric in bench.judge.metrics}, **about_machine(),
     }  # fmt: skip

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 from planner.errors import UserError
-from planner.formulate import Evidence, formulate, groups_of
+from planner.formulate import COSTS, KEEP, Evidence, formulate, groups_of
 from planner.graph import blocks_of
 from planner.ranges import static_range
 from planner.store import Profile
@@ -66,15 +66,26 @@ def _line(condition: Any) -> str:
 
 
 def predict(evidence: Evidence, picks: Picks) -> dict[str, Any]:
-    """The sums of every column, losses at their means, in all and by block of layers. picks: one flat index a group."""
+    """The sums of every column, losses at their means, in all and by block of layers; those of the costs with every
+    layer kept, by block. picks: one flat index a group."""
     problem, groups = formulate(replace(evidence, z=0.0), {}, (), real=False), groups_of(evidence)
+    kept = [int(start) + names.index(KEEP) for start, names in zip(problem.offsets, problem.candidates, strict=False)]
+    return {
+        "total": dict(choice_of(problem, picks).totals),
+        "blocks": _by_block(problem, groups, picks, tuple(problem.columns)),
+        "full": _by_block(problem, groups, tuple(kept), COSTS),
+    }
+
+
+def _by_block(
+    problem: Problem, groups: Iterable[str], picks: Picks, columns: Sequence[str]
+) -> dict[str, dict[str, int | float]]:
     place = dict(zip(problem.groups, picks, strict=True))
-    blocks = {
-        block: {name: plain(sum(values[place[g]].item() for g in members if g in place))
-                for name, values in problem.columns.items()}
+    return {
+        block: {name: plain(sum(problem.columns[name][place[g]].item() for g in members if g in place))
+                for name in columns}
         for block, members in blocks_of(list(groups)).items()
     }  # fmt: skip
-    return {"total": dict(choice_of(problem, picks).totals), "blocks": blocks}
 
 
 def problem_of(evidence: Evidence, plan: Plan) -> Problem:

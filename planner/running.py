@@ -135,8 +135,9 @@ def bench(
     call = benching.record_call(subject, denoiser, conditions_of(subject, None, batch, held_out=True))
     variants = benching.variants_of((name, denoiser), loaded, call, against, compiled)
     found = benching.Timings(
-        benching.time_variants(variants, pairs), benching.conditions(pipeline, batch, pairs, generation)
-    )
+        benching.time_variants(variants, pairs), benching.conditions(pipeline, batch, pairs, generation),
+        benching.time_planned_layers(name, loaded, variants, pairs, (batch, generation.guidance)),
+    )  # fmt: skip
     if out is not None:
         benching.write_timings(found, Path(out))
     return found

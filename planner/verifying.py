@@ -101,11 +101,12 @@ def _weighed(problem: Problem) -> str:
 def _wrong_sums(said: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
     """Integers must agree exactly, other sums to what the order of adding leaves open."""
     yield from _differences("predictions.total", said.get("total", {}), found["total"])
-    blocks = said.get("blocks", {})
-    if odd := set(blocks) ^ set(found["blocks"]):
-        yield f"predictions.blocks: {min(odd)} is missing or no block of this model"
-    for block in blocks.keys() & found["blocks"].keys():
-        yield from _differences(f"predictions.blocks.{block}", blocks[block], found["blocks"][block])
+    for part in ("blocks", "full") if "full" in said else ("blocks",):  # older plans lack the last
+        blocks = said.get(part, {})
+        if odd := set(blocks) ^ set(found[part]):
+            yield f"predictions.{part}: {min(odd)} is missing or no block of this model"
+        for block in blocks.keys() & found[part].keys():
+            yield from _differences(f"predictions.{part}.{block}", blocks[block], found[part][block])
 
 
 def _differences(place: str, said: Mapping[str, float], found: Mapping[str, float]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Layers that hold packed weights, in place of nn.Linear and nn.Conv2d.
 
-They are subclasses of the float modules, so that code which looks for those finds them. Their tensors are buffers:
-`codes`, `scale`, `zero` (affine only) and `input_range` (static activations only); the bias stays a parameter.
+They are subclasses of the float modules, so that code which looks for those finds them. Beside the bias they hold
+`codes`, `scale`, `zero` (affine only) and `input_range` (static activations only), parameters without a gradient.
 A layer may lie on any device, also on one where nothing runs its scheme, and runs with the kernel of the device where
 its codes are just then: offloading moves tensors past `.to`, so that only then it is known.
 """
@@ -19,8 +19,9 @@ from plans.formats import Packed, dequantize, empty, quantize
 from plans.guards import guarded, refuse_backward
 from plans.kernels import REFERENCE, Kernel, KernelError, choose_kernel, geometry_of
 from plans.scheme import Scheme
+from plans.stored import Stored
 
-WEIGHT_BUFFERS = ("codes", "scale", "zero")
+STORED = ("codes", "scale", "zero", "input_range")
 _LINEAR_ATTRIBUTES = ("in_features", "out_features")
 _CONV_ATTRIBUTES = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
                     "padding_mode", "transposed", "output_padding")  # fmt: skip
@@ -29,10 +30,10 @@ _CONV_ATTRIBUTES = ("in_channels", "out_channels", "kernel_size", "stride", "pad
 class _Packed(nn.Module):
     """What both layers share; made by `quantize_module` and `empty_module` only."""
 
-    codes: Tensor
-    scale: Tensor | None
-    zero: Tensor | None
-    input_range: Tensor | None
+    codes: Stored
+    scale: Stored | None
+    zero: Stored | None
+    input_range: Stored | None
     compute: Tensor
     bias: nn.Parameter | None
     scales: ActivationScales | None  # of static activations, as numbers: a compiler cannot read them from a tensor
@@ -51,14 +52,13 @@ class _Packed(nn.Module):
             setattr(self, name, getattr(module, name))
         self.shape, self.scheme, self.geometry = packed.shape, scheme, geometry_of(module)
         self.real, self.chosen = real, {}
-        for name in WEIGHT_BUFFERS:
-            self.register_buffer(name, getattr(packed, name))
-        self.register_buffer("input_range", input_range)
-        self.read_ranges()
+        self.register_parameter("bias", module.bias)
+        for name, tensor in zip(STORED, (packed.codes, packed.scale, packed.zero, input_range), strict=True):
+            self.register_parameter(name, None if tensor is None else Stored(tensor))
+        self.settle()
         # empty; `.to(dtype)` reaches it as it does any float tensor, so it says in which type the layer computes
         device = "cpu" if packed.codes.is_meta else packed.codes.device
         self.register_buffer("compute", torch.empty(0, dtype=module.weight.dtype, device=device), persistent=False)
-        self.register_parameter("bias", module.bias)
         self.register_forward_hook(refuse_backward)
         self.train(module.training)
 
@@ -82,26 +82,28 @@ class _Packed(nn.Module):
         """The weight that the codes stand for, in the type of the layer; made anew at each read, and refuses writes."""
         return guarded(dequantize(self.packed).to(self.compute.dtype))
 
-    def read_ranges(self) -> None:
-        """Takes the numbers out of `input_range`: whoever writes into that calls this."""
+    def settle(self) -> None:
+        """Whoever puts tensors in calls this: it makes them such as the layer holds, and reads the numbers of
+        `input_range`."""
+        self._keep_stored()
         given = self.input_range is not None and not self.input_range.is_meta
         self.scales = ActivationScales(*self.input_range.tolist()) if given else None
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self.read_ranges()
+        self.settle()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        # casts of the model to another float type must reach neither fp8 codes nor float32 scales
-        stored = {name: self._buffers.pop(name) for name in (*WEIGHT_BUFFERS, "input_range")}
-        try:
-            super()._apply(fn, recurse)
-            moved = {name: None if tensor is None else _move(fn, tensor) for name, tensor in stored.items()}
-        except BaseException:
-            self._buffers.update(stored)
-            raise
-        self._buffers.update(moved)
+        super()._apply(fn, recurse)
+        self._keep_stored()
         return self
+
+    def _keep_stored(self) -> None:
+        """Torch puts plain parameters in their place on the way from or to the meta device."""
+        for name in STORED:
+            tensor = self._parameters[name]
+            if tensor is not None and not isinstance(tensor, Stored):
+                self._parameters[name] = Stored(tensor.data)
 
     def extra_repr(self) -> str:
         kernel = self.chosen.get(self.codes.device.type)
@@ -206,8 +208,3 @@ def _range_tensor(scheme: Scheme, scales: ActivationScales | None, device: torch
         raise ActivationError(f"{scheme} needs the calibrated range of this layer's input; calibrate it first")
     held = [scales.tensor, scales.first] if scheme.activation.first_token else [scales.tensor]
     return torch.tensor(held, dtype=torch.float32, device=device)
-
-
-def _move(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    moved = fn(tensor)
-    return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)

@@ -27,9 +27,9 @@ class Plan:
     """One scheme a layer, and its provenance.
 
     model: name, fingerprint, architecture and components; schemes: layer address -> scheme text, in the model's order;
-    simulated:
-    layers whose scheme no kernel ran where the plan was made; calibration: prompts, steps, and the activation ranges
-    of static formats; budgets: column -> limit; predictions: `total` and `blocks`, column -> sum; solver: how it ended.
+    simulated: layers whose scheme no kernel ran where the plan was made; calibration: prompts, steps, and the
+    activation ranges of static formats; budgets: column -> limit; predictions: `total`, column -> sum, and `blocks` and
+    `full`, block -> column -> sum, the latter with every layer kept; solver: how it ended.
     """
 
     model: Mapping[str, Any]

@@ -59,10 +59,11 @@ _SOLVER = {
         "confidence": {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1},
     },
 }
+_BLOCKS = {"type": "object", "additionalProperties": _NUMBERS}
 _PREDICTIONS = {
     "type": "object",
     "additionalProperties": False,
-    "properties": {"total": _NUMBERS, "blocks": {"type": "object", "additionalProperties": _NUMBERS}},
+    "properties": {"total": _NUMBERS, "blocks": _BLOCKS, "full": _BLOCKS},
 }
 _PARTS: dict[str, Any] = {
     "bitplan": {"type": "integer", "minimum": 1},

@@ -27,12 +27,6 @@ class Refusal:
         raise UserError(self.reason)
 
 
-def check_device_map(device_map: Any) -> None:
-    """Raises UserError for one with `disk`: what goes there is cast on the way."""
-    if isinstance(device_map, dict) and "disk" in map(str, device_map.values()):
-        raise UserError("packed layers cannot be offloaded to disk; give max_memory, or use group offloading")
-
-
 def mark(model: Any, quantizer: Any) -> None:
     """`quantizer` saves `model` from now on."""
     model.hf_quantizer, model.quantization_method = quantizer, quantizer.quantization_config.quant_method

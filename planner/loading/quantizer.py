@@ -18,18 +18,18 @@ from planner.arguments import dtype_of
 from planner.errors import UserError
 from planner.loading.config import BitPlanConfig
 from planner.loading.expected import Checkpoint, open_checkpoint
-from planner.loading.marking import check_device_map, mark
+from planner.loading.marking import mark
+from planner.loading.shared import Answers
 from plans.activations import ActivationError
 from plans.formats import FormatError
 from plans.modules import stored_names, stored_tensors
-from plans.swap import lay_out
+from plans.stored import Stored
 
 
-class BitPlanQuantizer(DiffusersQuantizer):
+class BitPlanQuantizer(Answers, DiffusersQuantizer):
     """What diffusers calls while it loads and saves a component; `quantization_config` is a BitPlanConfig."""
 
     use_keep_in_fp32_modules = True  # what a model's class wants in float32 stays so
-    quantization_config: BitPlanConfig
 
     def __init__(self, quantization_config: BitPlanConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
@@ -39,24 +39,12 @@ class BitPlanQuantizer(DiffusersQuantizer):
             raise UserError("this config belongs to weights that are packed already; planner.config makes one for a "
                             "float model")  # fmt: skip
 
-    def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
-        """Raises UserError for a device map with `disk`: what goes there is cast past us."""
-        check_device_map(device_map)
-
     @property
     def supports_parallel_loading(self) -> bool:
         return self.pre_quantized  # float files are read one at a time, so that they need not fit together
 
     @property
     def is_serializable(self) -> bool:
-        return True
-
-    @property
-    def is_trainable(self) -> bool:
-        return False
-
-    @property
-    def is_compileable(self) -> bool:
         return True
 
     def get_state_dict_and_metadata(
@@ -87,11 +75,10 @@ class BitPlanQuantizer(DiffusersQuantizer):
         if self.files is None:
             raise UserError("a plan cannot be used with from_single_file; load the float pipeline, save_pretrained it "
                             "and load that folder")  # fmt: skip
-        name = config.component
         if not self.pre_quantized and config.expected is not None:
             self.checkpoint = open_checkpoint(self.files, model, dtype_of([config.expected.plan]))
-            config.expected.meet(name, model, self.checkpoint)
-        lay_out({name: model}, {f"{name}.{path}": s for path, s in config.layers.items()}, config.kernels == "int")
+            config.expected.meet(config.component, model, self.checkpoint)
+        self.lay_out(model)
         for path in config.layers:
             if set(path.split(".")) & set(keep_in_fp32_modules or ()):
                 model.get_submodule(path).compute = torch.empty(0, dtype=torch.float32)
@@ -148,12 +135,12 @@ class BitPlanQuantizer(DiffusersQuantizer):
         if stored.dtype != getattr(layer, name).dtype:
             raise UserError(f"{param_name} is {stored.dtype} in the checkpoint and {getattr(layer, name).dtype} by its "
                             f"config.json; save the pipeline again")  # fmt: skip
-        layer._buffers[name] = stored.to(target_device)
+        layer._parameters[name] = Stored(stored.to(target_device))
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         self.checkpoint = self.files = None
         for path in self.quantization_config.layers:
-            model.get_submodule(path).read_ranges()
+            model.get_submodule(path).settle()
         mark(model, self)
 
     def _dequantize(self, model: Any) -> None:

@@ -12,15 +12,13 @@ from transformers.quantizers.base import HfQuantizer
 
 from planner.errors import UserError
 from planner.loading.config import BitPlanConfig
-from planner.loading.marking import check_device_map, mark
-from plans.modules import WEIGHT_BUFFERS
-from plans.swap import lay_out
+from planner.loading.marking import mark
+from planner.loading.shared import Answers
+from plans.modules import STORED
 
 
-class TextQuantizer(HfQuantizer):
+class TextQuantizer(Answers, HfQuantizer):
     """What transformers calls while it loads and saves a component; `quantization_config` is a BitPlanConfig."""
-
-    quantization_config: BitPlanConfig
 
     def __init__(self, quantization_config: BitPlanConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
@@ -31,31 +29,18 @@ class TextQuantizer(HfQuantizer):
     def is_serializable(self) -> bool:
         return True
 
-    @property
-    def is_trainable(self) -> bool:
-        return False
-
-    @property
-    def is_compileable(self) -> bool:
-        return True
-
-    def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
-        """Raises UserError for a device map with `disk`."""
-        check_device_map(device_map)
-
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
         """None, which is to say as stored, for what packed layers hold: scales are float32 whatever is asked."""
         names = {target.rpartition(".")[2] for target in converter.target_patterns}
-        return None if names & {*WEIGHT_BUFFERS, "input_range"} else super().get_new_dtype(converter, param, dtype)
+        return None if names & set(STORED) else super().get_new_dtype(converter, param, dtype)
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        config, name = self.quantization_config, self.quantization_config.component
-        lay_out({name: model}, {f"{name}.{path}": s for path, s in config.layers.items()}, config.kernels == "int")
+        self.lay_out(model)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Raises UserError where a packed layer stayed empty: transformers only warns."""
         mark(model, self)
         for path in self.quantization_config.layers:
-            if any(tensor.is_meta for tensor in model.get_submodule(path).buffers()):
+            if any(tensor.is_meta for tensor in model.get_submodule(path).parameters()):
                 raise UserError(f"the checkpoint lacks tensors of {path}; save the pipeline again")
-            model.get_submodule(path).read_ranges()
+            model.get_submodule(path).settle()

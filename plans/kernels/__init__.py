@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from plans.kernels.base import Geometry, Kernel, KernelError, geometry_of
@@ -40,9 +42,7 @@ def choose_kernel(
         if reason is None:
             return kernel
         reasons[kernel.name] = reason
-    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    advice = "take another scheme, or simulate with `--kernels fake`" if real_only else "take another scheme"
-    raise KernelError(f"no kernel runs {scheme} on a {kind} layer on {device} ({why}); {advice}")
+    raise _none_runs(f"{scheme} on a {kind} layer on {device}", reasons, real_only)
 
 
 def check_somewhere(scheme: Scheme, kind: str, geometry: Geometry | None = None) -> None:
@@ -50,9 +50,13 @@ def check_somewhere(scheme: Scheme, kind: str, geometry: Geometry | None = None)
     real = [kernel for kernel in KERNELS.values() if kernel.real]
     reasons = {kernel.name: kernel.declines(scheme, geometry if kind == "conv2d" else None) for kernel in real}
     if all(reasons.values()):
-        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise KernelError(f"no kernel runs {scheme} on a {kind} layer on any device ({why}); take another scheme, or "
-                          f"simulate with `--kernels fake`")  # fmt: skip
+        raise _none_runs(f"{scheme} on a {kind} layer on any device", reasons, True)
+
+
+def _none_runs(what: str, reasons: Mapping[str, str | None], real_only: bool) -> KernelError:
+    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    simulating = ", or simulate with `--kernels fake`" if real_only else ""
+    return KernelError(f"no kernel runs {what} ({why}); take another scheme{simulating}")
 
 
 def available_kernels(device: torch.device | str = "cpu") -> dict[str, str | None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,13 @@ import torch
 from torch import nn
 
 import planner
-from planner import benching
+from planner import benching, layer_time
 from planner.benching import PLAN, Variant, baseline, time_variants
+from planner.layer_time import predicted_share
 from planner.pipelines import Call, Generation, load_pipeline
 from planner.subject import subject_of
-from plans.plan import load_plan
+from plans.plan import Plan, load_plan
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ class Counting(nn.Module):
 
 
 def variant(log: list[str], name: str) -> Variant:
-    return Variant(name, Counting(log, name), Call((torch.ones(1),), {}), False)
+    return Variant(name, Counting(log, name), Call((torch.ones(1),), {}), baseline=name != PLAN)
 
 
 def test_variants_are_called_in_turn() -> None:
@@ -71,7 +75,54 @@ def test_the_story(plan_file: Path, tiny_folder: Path, tmp_path: Path) -> None:
     assert all(row.ms > 0 and set(row.times) == {"float32", "bfloat16"} for row in found.rows)
     assert found.rows[1].bytes * 2 == found.rows[0].bytes > found.rows[2].bytes
     assert json.loads((tmp_path / "b.json").read_text())["rows"][2]["name"] == PLAN
+    written = json.loads((tmp_path / "b.json").read_text())
+    assert ("planned_layers" in written) == (found.layers is not None)
     assert "| plan " in benching.to_text(found) and "times as fast as bfloat16" in benching.to_text(found)
+
+
+def test_planned_layers_are_timed_alone(plan_file: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    found = planner.bench(plan_file, str(tiny_folder), out=tmp_path / "b.json", pairs=1, against=("float32",),
+                          guidance=tiny.SETTINGS["guidance"])  # fmt: skip
+    layers, full = found.layers, found.rows[0]
+    assert layers is not None and layers.against == "float32" and layers.measured == layers.ms / layers.full_ms
+    assert layers.full_ms > 0 and full.ms > 0
+    said = load_plan(plan_file).predictions
+    kept = sum(sums["ms"] for sums in said["full"].values())
+    assert layers.predicted == pytest.approx(said["total"]["ms"] / kept)
+    assert json.loads((tmp_path / "b.json").read_text())["planned_layers"]["predicted"] == layers.predicted
+    assert f"over float32: {layers.predicted:.2f} predicted, {layers.measured:.2f} measured" in benching.to_text(found)
+
+
+def test_a_prediction_of_something_else_is_not_told(plan_file: Path) -> None:
+    plan, model = load_plan(plan_file), nn.Sequential(nn.Linear(2, 2))
+    variants = [Variant("bfloat16", model, Call((), {}), baseline=True), Variant(PLAN, model, Call((), {}))]
+    for other, generation in (
+        (plan, (1, 2.0)),  # float32 is not timed
+        (replace(plan, model={**plan.model, "dtype": "bfloat16"}), (2, 2.0)),
+        (replace(plan, model={**plan.model, "dtype": "bfloat16"}), (1, None)),
+        (replace(plan, predictions={}), (1, 2.0)),
+        (replace(plan, predictions={"blocks": plan.predictions["blocks"]}), (1, 2.0)),
+    ):
+        assert benching.time_planned_layers("unet", other, variants, 1, generation) is None
+
+
+def test_only_the_component_counts() -> None:
+    sums = {"blocks": {"unet.a": {"ms": 2.0}, "text_encoder.a": {"ms": 9.0}, "unet.b": {"ms": 1.0}},
+            "full": {"unet.a": {"ms": 4.0}, "text_encoder.a": {"ms": 9.0}, "unet.b": {"ms": 2.0}}}  # fmt: skip
+    plan = Plan({}, {"unet.a.x": "keep"}, predictions=sums)
+    assert predicted_share(plan, "unet") == 0.5 and predicted_share(plan, "vae") is None
+    sums["full"]["unet.b"] = {}
+    assert predicted_share(plan, "unet") is None
+
+
+def test_the_clock_runs_in_the_layers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count()  # each look at the clock takes a second
+    monkeypatch.setattr(layer_time.time, "perf_counter", lambda: float(next(now)))
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    runs = [(model, lambda: model(torch.ones(1, 2)))] * 2
+    assert layer_time.time_layers(["0", "2"], runs, 3) == [[2.0] * 3] * 2
+    assert layer_time.time_layers(["0"], runs, 1) == [[1.0]] * 2
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model)
 
 
 def test_the_plan_that_is_timed_is_the_plan(plan_file: Path, tiny_folder: Path) -> None:

@@ -9,7 +9,9 @@ import pickle
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import accelerate
@@ -22,7 +24,9 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from diffusers.hooks import group_offloading
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from diffusers.models.modeling_utils import get_parameter_dtype
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
@@ -30,7 +34,7 @@ import planner
 from planner.errors import UserError
 from planner.loading.quantizer import BitPlanQuantizer
 from plans.kernels import KernelError
-from plans.modules import QuantConv2d, QuantLinear
+from plans.modules import QuantConv2d, QuantLinear, module_bytes
 from plans.plan import Plan
 from tests import tiny
 from tests.packed import paint, plan_for, same, stored
@@ -243,8 +247,52 @@ def test_enable_model_cpu_offload(packed: Any, picture: torch.Tensor) -> None:
 def test_enable_sequential_cpu_offload(packed: Any, picture: torch.Tensor) -> None:
     # what it does to each component; itself it takes no plain "cpu" to compute on
     accelerate.cpu_offload(packed.unet, torch.device("cpu"), offload_buffers=len(packed.unet._parameters) > 0)
-    assert packed.unet.conv_in.bias.is_meta and not packed.unet.conv_in.codes.is_meta
-    assert torch.equal(paint(packed), picture) and torch.equal(paint(packed), picture)
+    for _ in range(2):  # between calls nothing is left on the accelerator
+        assert all(tensor.is_meta for tensor in packed.unet.parameters())
+        assert torch.equal(paint(packed), picture)
+
+
+class Streams:
+    """Group offloading with streams, to an accelerator that is memory of the CPU: what it moved there, and back."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.moved: list[torch.Tensor] = []
+        stream = SimpleNamespace(synchronize=lambda: None)
+        backend = SimpleNamespace(Stream=lambda: stream, stream=lambda _: nullcontext(), current_stream=lambda: stream)
+        patch.setattr(group_offloading, "TorchDeviceBackend", lambda device: backend)
+        patch.setattr(group_offloading, "send_to_device", lambda inputs, *_, **__: inputs)
+        group = group_offloading.ModuleGroup
+        patch.setattr(group, "_to_cpu", staticmethod(lambda tensor, low_cpu_mem_usage: tensor.data))
+        patch.setattr(group, "_pinned_memory_tensors", lambda group: nullcontext(group.cpu_param_dict))
+        patch.setattr(group, "_transfer_tensor_to_device", self._move)
+
+    def _move(self, tensor: torch.Tensor, source: torch.Tensor, stream: Any) -> None:
+        tensor.data = source.clone()
+        self.moved.append(tensor.data)
+
+    def there(self, tensor: torch.Tensor) -> bool:
+        return tensor.data_ptr() in {held.data_ptr() for held in self.moved}
+
+
+@pytest.mark.parametrize(
+    "options", [{"offload_type": "leaf_level"}, {"offload_type": "block_level", "num_blocks_per_group": 1}]
+)
+def test_enable_group_offload_with_streams(
+    packed: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = torch.randn(1, 4, 8, 8), 5, torch.randn(1, 7, tiny.WIDTH)
+    with torch.no_grad():
+        expected = packed.unet(*inputs).sample
+    streams, seen = Streams(monkeypatch), []
+    layers = [layer for layer in packed.unet.modules() if isinstance(layer, (QuantLinear, QuantConv2d))]
+    packed.unet.enable_group_offload(torch.device("cuda"), torch.device("cpu"), use_stream=True, **options)
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, *_: seen.append(all(map(streams.there, layer.parameters()))))
+    for _ in range(3):  # the first finds out in which order layers are fetched ahead
+        assert not any(map(streams.there, packed.unet.parameters()))
+        with torch.no_grad():
+            assert torch.equal(packed.unet(*inputs).sample, expected)
+    assert all(seen) and len(seen) == 3 * len(layers)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +322,8 @@ def test_to_dtype(packed: Any, picture: torch.Tensor) -> None:
     for cast in (packed.unet.half, packed.unet.float):
         assert same(stored(cast()), weights)
     assert packed.unet.conv_in(torch.zeros(1, 4, 8, 8)).dtype == torch.float32
+    bare = packed.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1.to_q.to(torch.bfloat16)
+    assert bare.bias is None and get_parameter_dtype(bare) == torch.bfloat16  # its scale does not pass for its type
 
 
 def test_deepcopy(packed: Any, picture: torch.Tensor) -> None:
@@ -360,6 +410,24 @@ def test_gradients(packed: Any, lora: Path) -> None:
         assert torch.equal(packed.unet(*inputs).sample, out)
     with pytest.raises(KernelError, match="a packed layer has no gradient"):
         out.sum().backward()
+
+
+def test_requires_grad(packed: Any, picture: torch.Tensor) -> None:
+    weights = stored(packed.unet)
+    packed.unet.train().requires_grad_(False)
+    assert not any(parameter.requires_grad for parameter in packed.unet.parameters())
+    packed.unet.requires_grad_(True)
+    asking = {name for name, parameter in packed.unet.named_parameters() if parameter.requires_grad}
+    assert asking == {name for name, _ in packed.unet.named_parameters()} - weights.keys()
+    torch.optim.AdamW(packed.unet.parameters()).step()
+    assert same(stored(packed.unet), weights)
+    assert torch.equal(paint(packed), picture)
+
+
+def test_num_parameters(packed: Any) -> None:
+    held = packed.unet.state_dict().values()
+    assert packed.unet.num_parameters() == sum(tensor.numel() for tensor in held)
+    assert packed.unet.get_memory_footprint() == sum(tensor.nbytes for tensor in held) == module_bytes(packed.unet)
 
 
 def test_writing_to_a_weight(packed: Any) -> None:

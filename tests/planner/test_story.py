@@ -89,6 +89,15 @@ def first_token_layers(pipe: Any) -> list[str]:
     return [f"unet.{name}" for name, _ in pipe.unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
 
 
+def test_what_full_precision_costs_is_what_a_plan_predicts_that_keeps_all(solve: Solve) -> None:
+    full, kept = solve(memory="20%").predictions["full"], solve(uniform="keep").predictions
+    assert (
+        kept["full"]
+        == full
+        == {block: {column: sums[column] for column in ("bytes", "ms")} for block, sums in kept["blocks"].items()}
+    )
+
+
 def test_what_the_blocks_predict_sums_to_the_total(solve: Solve) -> None:
     predicted = solve(memory="20%").predictions
     for column, total in predicted["total"].items():

@@ -109,6 +109,8 @@ SPOILT: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "a total too many": ("nil is no column", lambda p: p["predictions"]["total"].update(nil=0)),
     "a block's total": (r"predictions\.blocks\.[\w.]+\.ms is", lambda p: next(
         iter(p["predictions"]["blocks"].values())).update(ms=0.5)),
+    "full precision's bytes": (r"predictions\.full\.[\w.]+\.bytes is", lambda p: next(
+        iter(p["predictions"]["full"].values())).update(bytes=1)),
     "a block gone": ("predictions.blocks", lambda p: p["predictions"]["blocks"].popitem()),
     "a budget below the sum": (r"bytes is \d+, 1 above \d+", lambda p: p["budgets"].update(
         bytes=p["predictions"]["total"]["bytes"] - 1)),

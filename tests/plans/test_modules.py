@@ -22,6 +22,7 @@ from plans.modules import (
     weight_bytes,
 )
 from plans.scheme import EXAMPLES, parse_scheme
+from plans.stored import Stored
 
 torch.set_num_threads(1)
 RANGES = ActivationScales(2.1, 3.3)
@@ -61,15 +62,22 @@ def test_it_stands_in_for_the_float_layer(text, name):
     assert module_bytes(made) == held + (0 if made.input_range is None else made.input_range.nbytes)
 
 
+def kept(layer):
+    """Whether all that the layer stores is neither cast nor trained from here on."""
+    return all(isinstance(layer.get_parameter(name), Stored) for name in stored_names(layer.scheme))
+
+
 @pytest.mark.parametrize(("text", "name"), CASES)
 def test_copies_pickles_and_state_give_the_same_bits(text, name):
     layer, made, x = make(text, name)
     out = made(x)
-    assert torch.equal(copy.deepcopy(made)(x), out)
+    twin = copy.deepcopy(made)
+    assert torch.equal(twin(x), out) and kept(twin) and twin.codes is not made.codes
     file = io.BytesIO()
     torch.save(made, file)
     file.seek(0)
-    assert torch.equal(torch.load(file, weights_only=False)(x), out)
+    again = torch.load(file, weights_only=False)
+    assert torch.equal(again(x), out) and kept(again)
     with torch.no_grad():
         layer.weight.mul_(3).add_(1)
     other = quantize_module(layer, made.scheme, made.kernel, ActivationScales(9.0, 9.0))
@@ -78,7 +86,7 @@ def test_copies_pickles_and_state_give_the_same_bits(text, name):
     names = {"codes", "scale", "zero", "input_range", "bias"}
     assert {"codes", "scale"} <= set(state) <= names and "weight" not in state
     other.load_state_dict(state)
-    assert torch.equal(other(x), out)
+    assert torch.equal(other(x), out) and kept(other)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -95,10 +103,23 @@ def test_casts_leave_codes_and_scales_alone(text, name):
             assert held.dtype == value.dtype and torch.equal(held.view(torch.uint8), value.view(torch.uint8))
 
 
-def test_moves_reach_the_buffers():
+def test_moves_reach_what_is_stored():
     _, made, _ = make("w4g64za8t", "linear")
+    codes = made.codes
+    assert made.to("cpu").codes is codes  # offloading by streams tells tensors by their identity
     made.to("meta")
-    assert {tensor.device.type for tensor in (*made.parameters(), *made.buffers())} == {"meta"}
+    assert {tensor.device.type for tensor in (*made.parameters(), *made.buffers())} == {"meta"} and kept(made)
+    assert kept(made.to_empty(device="cpu"))
+
+
+@pytest.mark.parametrize("text", ["w8a8", "fp8a16", "w4g64za8t"])
+def test_what_is_stored_asks_for_no_gradient(text):
+    _, made, x = make(text, "linear")
+    out = made(x)
+    made.requires_grad_(True)
+    assert [name for name, parameter in made.named_parameters() if parameter.requires_grad] == ["bias"]
+    assert torch.equal(made(x), out)
+    assert not any(tensor.is_floating_point() for name, tensor in made.named_parameters() if name != "bias")
 
 
 def test_the_weight_is_read_only():
@@ -137,7 +158,7 @@ def test_an_empty_layer_takes_what_was_stored(text, name):
     }
     assert all(value.is_meta for value in hollow.state_dict().values())
     hollow.load_state_dict(state, assign=True)
-    assert torch.equal(hollow(x), made(x)) and hollow.kernel is made.kernel
+    assert torch.equal(hollow(x), made(x)) and kept(hollow) and hollow.kernel is made.kernel
 
 
 @pytest.mark.parametrize(("text", "name"), CASES)
@@ -177,7 +198,7 @@ def test_a_layer_runs_where_its_codes_are(monkeypatch):
     monkeypatch.setattr("plans.modules.choose_kernel", choose)
     made.to("meta")
     assert made.kernel is made.kernel is REFERENCE and asked == [("w8a8", "linear", "meta", True)]
-    made._buffers["codes"] = torch.zeros(9, 70, dtype=torch.uint8)  # as offloading does, past `.to`
+    made._parameters["codes"] = Stored(torch.zeros(9, 70, dtype=torch.uint8))  # as offloading does, past `.to`
     assert made.kernel.name == "cpu_int8" and len(asked) == 1
     assert out.shape == (2, 3, 9)
     _, simulated, _ = make("w4a4", "linear")
