@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from planner import cli_solve
+from planner import cli_meta, cli_solve
 from planner.arguments import BASELINES, DTYPES
 from planner.cli_options import FILE, KERNELS, MISMATCH, THREADS, called, generation, guarded, judged, set_threads
 from planner.engines import ENGINES
@@ -59,6 +59,8 @@ def profile(pipeline: str, out: Path, schemes: str | None, components: str, thre
 
 
 for _command in (cli_solve.solve, cli_solve.frontier, cli_solve.verify, cli_solve.why, cli_solve.predict):
+    main.add_command(_command)
+for _command in (cli_meta.inspect, cli_meta.cost):
     main.add_command(_command)
 
 
@@ -157,7 +159,8 @@ def import_profile(format: str, folder: Path, out: Path) -> None:
 @click.argument("plan", type=FILE)
 @click.option("--to", required=True, metavar="TARGET", help="torchao, sdnq, modelopt or gguf-recipe.")
 @click.option("--out", type=FILE, required=True, help="The file; of several components, one each: -COMPONENT is added.")
-@click.option("--model", metavar="PROFILE|PIPELINE", help="Where the layers' shapes are [the plan's own pipeline].")
+@click.option("--model", metavar="PROFILE|PIPELINE|JSON",
+              help="Where the layers' shapes are; JSON: a configuration [the plan's own pipeline].")  # fmt: skip
 @click.option("--approximate", is_flag=True, help="Take the nearest that TARGET can express, and list the changes.")
 @guarded
 def export(plan: Path, to: str, out: Path, **rest: Any) -> None:
@@ -166,17 +169,6 @@ def export(plan: Path, to: str, out: Path, **rest: Any) -> None:
 
     for written in workflow.export(plan, to, out, **rest):
         click.echo(str(written))
-
-
-@main.command()
-@click.argument("file", type=FILE)
-@click.option("--profile", type=FILE, help="A plan's profile: also tell what each role of layers gets.")
-@guarded
-def inspect(file: Path, profile: Path | None) -> None:
-    """What a profile or a plan file holds."""
-    from planner import workflow
-
-    click.echo(workflow.inspect(file, profile))
 
 
 @main.command()
