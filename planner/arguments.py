@@ -73,6 +73,16 @@ def check_bench(against: Sequence[str], pairs: int, out: PathLike | None) -> Non
         raise UserError(f"the folder of {out} does not exist; make it, or choose another --out")
 
 
+def check_sample(sample: int, tolerance: float, out: PathLike | None) -> None:
+    """Raises UserError for a sample or a tolerance that decides nothing, and for a folder that is not there."""
+    if sample < 1:
+        raise UserError(f"a sample of {sample} pairs tells nothing; ask for some, such as 24")
+    if not 0 < tolerance < math.inf:
+        raise UserError(f"--tolerance {tolerance} is no share; give a number above 0, such as 0.25")
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise UserError(f"the folder of {out} does not exist; make it, or choose another --out")
+
+
 def checks_of(asked: int | None, dtype: str) -> int:
     """How many estimates are measured exhaustively, too."""
     return asked if asked is not None else CHECKS if dtype == FLOAT32 else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from planner import cli_meta, cli_solve
 from planner.arguments import BASELINES, DTYPES
 from planner.cli_options import FILE, KERNELS, MISMATCH, THREADS, called, generation, guarded, judged, set_threads
 from planner.engines import ENGINES
+from planner.errors import NO
 from planner.methods import METHODS
 
 
@@ -127,6 +129,30 @@ def bench(plan: Path, pipeline: str, threads: int | None, **rest: Any) -> None:
 
     found = workflow.bench(plan, pipeline, **rest)
     click.echo(benching.to_text(found))
+
+
+@main.command()
+@click.argument("profile", type=FILE)
+@click.argument("pipeline")
+@click.option("--sample", type=click.IntRange(1), default=24, show_default=True, help="(layer, scheme) to measure.")
+@click.option("--tolerance", type=float, default=0.25, show_default=True,
+              help="Share of extra loss that old plans may have.")  # fmt: skip
+@click.option("--plan", type=FILE, help="Judge this plan of PROFILE alone.")
+@click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--out", type=FILE, help="A JSON file for all of it.")
+@THREADS
+@guarded
+def check(profile: Path, pipeline: str, threads: int | None, **rest: Any) -> None:
+    """Does PROFILE, of a base model, still hold for PIPELINE, a fine-tune of it? Exit code 0: it does; 1: it does
+    not, or the sample cannot tell."""
+    set_threads(threads)
+    from planner import workflow
+
+    found = workflow.check(profile, pipeline, **rest)
+    click.echo(str(found))
+    if not found.holds:
+        sys.exit(NO)
 
 
 @main.command()

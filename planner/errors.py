@@ -11,4 +11,4 @@ class InfeasibleError(UserError):
     """Budgets that no choice meets; the message says what could be reached."""
 
 
-BAD_INPUT, INFEASIBLE = 2, 3  # exit codes
+NO, BAD_INPUT, INFEASIBLE = 1, 2, 3  # exit codes; NO: of a question whose answer is not yes

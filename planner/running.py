@@ -5,6 +5,7 @@ Part of the story in `planner.workflow`, which has their names.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from planner.arguments import PathLike
 if TYPE_CHECKING:  # each verb imports what it needs when it runs
     from planner.benching import Timings
     from planner.report import Evaluation
+    from planner.subject import Subject
+    from planner.verdicts import Check
     from plans.plan import Plan
 
 
@@ -107,6 +110,29 @@ def evaluate(
     about = evaluating.conditions(pipeline, generation, kernels, bench)
     found = report.Evaluation(results, loaded, rows, about)
     report.write_report(found, Path(out))
+    return found
+
+
+def check(
+    profile: PathLike, pipeline: str | Subject, *, sample: int = 24, tolerance: float = 0.25,
+    plan: Plan | PathLike | None = None, clip: str | None = None, seed: int = 0, out: PathLike | None = None,
+) -> Check:  # fmt: skip
+    """Whether the profile of a base model is still good for a fine-tune of it: `sample` (layer, scheme) are measured on
+    `pipeline` as the profile was, and compared.
+
+    tolerance: by which share the old plans' losses may be above the best of the same bytes; plan: judge the choices of
+    this plan of the profile alone; clip: as in `profile`; seed: of the bootstrap; out: a JSON file for all of it.
+    Raises UserError for a pipeline of other layers, PlanError.
+    """
+    from planner import rechecking
+    from planner.store import open_profile
+
+    arguments.check_sample(sample, tolerance, out)
+    asked = rechecking.Asked(sample, tolerance, None if plan is None else arguments.plan_in(plan), clip, seed)
+    with open_profile(profile) as store:
+        found = rechecking.check_profile(store, pipeline, asked)
+    if out is not None:
+        Path(out).write_text(json.dumps(found.to_json(), indent=1) + "\n", "utf-8")
     return found
 
 

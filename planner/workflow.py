@@ -5,6 +5,7 @@ X.profile + budgets -> problem -> solution -> P.plan.yaml                       
 P.plan.yaml + X.profile -> does it hold, why is it so, what does it do as a whole     verify, why, predict
 P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore, config
 P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                evaluate
+X.profile + a fine-tune -> does the old ranking still hold                           check
 P.plan.yaml + pipeline -> milliseconds of a denoiser call                             bench
 P.plan.yaml + the model's shapes -> another tool's configuration                      export
 a configuration -> layers, multiply-adds, bytes; X.profile of elsewhere -> costs here inspect, cost
@@ -22,6 +23,7 @@ from planner.arguments import PathLike
 from planner.errors import UserError
 from planner.running import apply as apply
 from planner.running import bench as bench
+from planner.running import check as check
 from planner.running import config as config
 from planner.running import evaluate as evaluate
 from planner.running import paint as paint

@@ -27,7 +27,7 @@ WITHOUT_TORCH = (
     "planner.formulate",
     "planner.solving", "planner.recording", "planner.verifying", "planner.explaining",
     "planner.sweeping", "planner.candidates", "planner.merging", "planner.engines", "planner.predicting",
-    "planner.probing", "planner.checking",
+    "planner.probing", "planner.checking", "planner.transfer", "planner.comparing", "planner.verdicts",
     "planner.methods", "planner.methods.base", "planner.arguments", "planner.cli_solve",
     "planner.cli_meta", "planner.store",
     "planner.graph", "planner.roles", "planner.parts", "planner.rules", "planner.role_tables",

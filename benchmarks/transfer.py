@@ -1,0 +1,175 @@
+"""Does `bitplan check` tell which fine-tunes of `scenes` a profile of `scenes` still serves?
+
+    python -m benchmarks.transfer FOLDER [--threads 1] [--count 24]
+
+FOLDER keeps what each stage made, so that the same command goes on where one stopped: the variants of the UNet, made
+from a seed (`benchmarks.transfer_variants`); a profile of each and of `scenes`, by probes, and plans of both at three
+budgets, measured on the variant with held-out prompts: the truth; `check` of the profile of `scenes` against each, and,
+with the variant's own profile in place of new measurements, how often each verdict falls for other samples. Writes
+benchmarks/results/transfer.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+import planner
+from benchmarks.transfer_variants import MAKERS, make
+from planner.checking import corrections_of
+from planner.comparing import compare, ratios_of
+from planner.evaluating import build_bench, losses_of
+from planner.formulate import Evidence, formulate
+from planner.pipelines import DEFAULTS, SCENES
+from planner.prompts import built_in_prompts, held_out_prompts
+from planner.scenes import CLIP_FOLDER
+from planner.solving import read_evidence
+from planner.store import open_profile
+from planner.subject import load_subject
+from planner.transfer import choose, judge, ladder_of, plans_on
+from sensitivity.table import FAMILIES
+
+BUDGETS = ("10%", "14%", "20%")
+SAMPLES, STARTS = (12, 24, 48), 10
+TOLERANCE = 0.25
+FULL = DEFAULTS[SCENES]
+
+
+def kept(path: Path, work: Callable[[], Any]) -> Any:
+    """What the JSON file holds, made where it is missing."""
+    if not path.is_file():
+        found = work()
+        path.write_text(json.dumps(found) + "\n")
+    return json.loads(path.read_text())
+
+
+def profile_of(name: str, folder: Path) -> Path:
+    """The profile by probes of a variant, or of `scenes`, with the settings of `bitplan profile scenes`."""
+    pipeline = SCENES if name == SCENES else str(make(name, folder, 0))
+    return planner.profile(
+        pipeline, folder / f"{name}.profile", prompts=built_in_prompts(True, 8), steps=FULL.steps,
+        guidance=FULL.guidance, clip=None if name == SCENES else str(CLIP_FOLDER),
+    )  # fmt: skip
+
+
+def evidence_of(path: Path) -> Evidence:
+    with open_profile(path) as store:
+        return read_evidence(store)
+
+
+def plans_measured(name: str, folder: Path, count: int) -> dict[str, Any]:
+    """Budget -> metric -> losses of the old profile's plan and of the own one, on the variant."""
+    subject = load_subject(str(make(name, folder, 0)), FULL)
+    bench, rows = None, {}
+    for budget in BUDGETS:
+        plans = {
+            whose: planner.solve(folder / f"{profile}.profile", folder / "p.plan.yaml", memory=budget)
+            for whose, profile in (("old", SCENES), ("own", name))
+        }
+        if bench is None:
+            layers, prompts = list(plans["old"].schemes), held_out_prompts(count)
+            bench = build_bench(subject, layers, prompts, 1000, clip=str(CLIP_FOLDER))
+        rows[budget] = {whose: losses_of(bench, plan, "fake") for whose, plan in plans.items()}
+        rows[budget]["layers that differ"] = sum(
+            scheme != plans["own"].schemes[layer] for layer, scheme in plans["old"].schemes.items()
+        )
+        print(name, budget, rows[budget], flush=True)
+    return rows
+
+
+def checked(name: str, folder: Path, sample: int = 24) -> dict[str, Any]:
+    start = time.process_time()
+    found = planner.check(folder / f"{SCENES}.profile", str(folder / name), sample=sample, tolerance=TOLERANCE)
+    print(found, flush=True)
+    return found.to_json() | {"cpu_seconds": time.process_time() - start}
+
+
+def by_profiles(old: Evidence, new: Evidence) -> dict[str, Any]:
+    """The truth as two whole profiles tell it: by family, the old plans' loss over the best of their bytes, both by the
+    new losses, averaged over budgets; and Spearman over all pairs, and over those that plans decide about."""
+    found = {}
+    before, after = (formulate(evidence, {}, (), real=True) for evidence in (old, new))
+    for family in FAMILIES:
+        plans = plans_on(before, ladder_of(before, before.column(family)))
+        best = ladder_of(after, after.column(family))
+        sizes = best.bytes[plans.picks].sum(1)
+        start = best.bytes[best.start].sum()
+        saved = np.interp(
+            sizes - start, np.cumsum(np.insert(best.size, 0, 0.0)), np.cumsum(np.insert(best.gain, 0, 0.0))
+        )
+        regret = best.loss[plans.picks].sum(1) / (best.loss[best.start].sum() - saved) - 1
+        found[family] = {"regret": float(regret.mean()), "by_budget": regret.tolist(),
+                         "spearman": float(spearmanr(before.column(family), after.column(family))[0])}  # fmt: skip
+    return found
+
+
+def rates(folder: Path, name: str) -> dict[str, dict[str, int]]:
+    """Sample size -> how often each verdict falls over samples, when the variant's own profile is what is measured."""
+    with open_profile(folder / f"{SCENES}.profile") as store:
+        old, scatters = read_evidence(store), {m: its.scatter for m, its in corrections_of(store).items()}
+    new = evidence_of(folder / f"{name}.profile").losses.measurements
+    problem = formulate(old, {}, (), real=True)
+    ladder = ladder_of(problem, sum(problem.column(family) for family in FAMILIES))
+    plans = plans_on(problem, ladder)
+    own = {f: ladder_of(problem, problem.column(f)) for f in FAMILIES}
+    tally = {}
+    for size in SAMPLES:
+        counts: Counter[str] = Counter()
+        for turn in range(STARTS):
+            sample = choose(ladder, plans, size, (turn + 0.5) / STARTS)
+            groups = np.array([group for group, _ in sample])
+            pairs = [(problem.groups[g], problem.candidates[g][at - problem.offsets[g]]) for g, at in sample]
+            compared = compare(
+                old.losses.measurements, [new[*pair, m] for pair in pairs for m in old.metrics], scatters
+            )
+            verdicts = {
+                judge(f, (groups, *ratios_of(old, f, pairs, compared)), own[f], plans_on(problem, own[f]), TOLERANCE,
+                      turn).verdict for f in FAMILIES
+            }  # fmt: skip
+            counts[next(v for v in ("does not hold", "cannot tell", "holds") if v in verdicts)] += 1
+        tally[str(size)] = dict(counts)
+    return tally
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--count", type=int, default=24, help="held-out prompts")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "transfer.json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    old = evidence_of(profile_of(SCENES, args.folder))
+    rows = {}
+    for name in MAKERS:
+        new = evidence_of(profile_of(name, args.folder))
+        rows[name] = {
+            "by_profiles": by_profiles(old, new),
+            "plans": kept(
+                args.folder / f"{name}.plans.json", lambda n=name: plans_measured(n, args.folder, args.count)
+            ),
+            "check": kept(args.folder / f"{name}.check.json", lambda n=name: checked(n, args.folder)),
+            "rates": kept(args.folder / f"{name}.rates.json", lambda n=name: rates(args.folder, n)),
+        }
+        rows[name]["check"].pop("compared", None)
+        print(name, json.dumps(rows[name]["by_profiles"]), rows[name]["check"]["sentence"], flush=True)
+        about = {"machine": platform.machine(), "torch": torch.__version__, "threads": args.threads, "seed": 0,
+                 "held_out_prompts": args.count, "generation": asdict(FULL)}  # fmt: skip
+        args.out.write_text(json.dumps({"variants": rows, "about": about}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

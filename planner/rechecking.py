@@ -1,0 +1,190 @@
+"""A profile checked against a fine-tune of its model: a small sample measured anew, and a verdict on the old plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from planner.arguments import FLOAT32
+from planner.calling import Generation
+from planner.checking import corrections_of
+from planner.comparing import Compared, agreement_of, compare, ratios_of
+from planner.errors import UserError
+from planner.formulate import Evidence, formulate, members_of
+from planner.graph import architecture_fingerprint, from_json
+from planner.judging import judge_of
+from planner.methods.base import Job, Pair
+from planner.profiling import context_of
+from planner.recording import check_same_model, picks_of
+from planner.solving import read_evidence
+from planner.station import Settings, set_up
+from planner.store import Profile
+from planner.subject import Subject, conditions_in, load_subject, run_subject
+from planner.tracing import Traced, examine
+from planner.transfer import Judged, Ladder, Plans, choose, judge, ladder_of, plan_on, plans_on
+from planner.verdicts import Check, Told, conclude
+from plans.plan import Plan
+from plans.scheme import parse_scheme
+from sensitivity.calibration import ActivationRange, calibrate
+from sensitivity.table import FAMILIES, Measurement
+from solvers.problem import Problem
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How to check. sample: pairs to measure; tolerance: share of regret that is still called good; plan: whose choices
+    alone are judged; clip: the CLIPModel that measures alignment; seed: of the bootstrap."""
+
+    sample: int
+    tolerance: float
+    plan: Plan | None = None
+    clip: str | None = None
+    seed: int = 0
+
+
+def check_profile(store: Profile, pipeline: str | Subject, asked: Asked) -> Check:
+    """Measure a sample on `pipeline` as the profile was measured, and judge. Raises UserError for a pipeline of other
+    layers, for an unfinished profile, for one that was measured elsewhere; PlanError, MeasurementError."""
+    settings = settings_of(store)
+    evidence = read_evidence(store)
+    problem = _problem(evidence)
+    if asked.plan is not None:
+        check_same_model(asked.plan, store)
+    traced = _traced(store, settings, pipeline)
+    name = pipeline if isinstance(pipeline, str) else pipeline.name
+    _check_layers(store, traced, name)
+    told = Told(str(store.path), name, asked.tolerance, _static(store, asked.plan), asked.plan is not None)
+    if traced.fingerprint == store.header()["model"]["fingerprint"]:
+        return conclude(told, (), (), ())
+    ladder, plans = _decisions(problem, evidence, asked.plan)
+    sample = choose(ladder, plans, asked.sample)
+    pairs = [
+        (problem.groups[group], problem.candidates[group][flat - problem.offsets[group]]) for group, flat in sample
+    ]
+    new = list(_measured(store, traced, settings, (pairs, asked.clip)))
+    scatters = {name: its.scatter for name, its in corrections_of(store).items()}
+    compared = compare(evidence.losses.measurements, new, scatters)
+    metrics = [agreement_of(compared, m, family) for m, family in evidence.metrics.items() if _has(compared, m)]
+    groups = [group for group, _ in sample]
+    judged = [_judged(problem, evidence, family, (groups, pairs, compared), asked)
+              for family in _families(evidence, problem, asked.plan)]  # fmt: skip
+    return conclude(told, judged, metrics, compared)
+
+
+def settings_of(store: Profile) -> Settings:
+    """As the profile was measured. Raises UserError for one that BitPlan did not measure."""
+    header = store.header()
+    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in header["settings"].items()}
+    try:
+        generation = Generation(**kept.pop("generation"))
+        return Settings(header["model"]["name"], generation=generation, **kept)
+    except (KeyError, TypeError):
+        raise UserError(f"{store.path} was not measured by BitPlan, and does not say how to measure again; "
+                        "profile the model with `bitplan profile`") from None  # fmt: skip
+
+
+def _problem(evidence: Evidence) -> Problem:
+    """Of what a kernel runs, or of everything where none runs any."""
+    real = formulate(evidence, {}, (), real=True)
+    return real if len(ladder_of(real, _loss(real)).group) else formulate(evidence, {}, (), real=False)
+
+
+def _loss(problem: Problem) -> Any:
+    """(C,) both families together."""
+    return sum(problem.column(family) for family in FAMILIES if family in problem.columns)
+
+
+def _decisions(problem: Problem, evidence: Evidence, plan: Plan | None) -> tuple[Ladder, Plans]:
+    """The steps, by both families, and the plans whose choices among them are to be judged."""
+    ladder = ladder_of(problem, _loss(problem))
+    return ladder, _plans(problem, evidence, ladder, plan)
+
+
+def _plans(problem: Problem, evidence: Evidence, ladder: Ladder, plan: Plan | None) -> Plans:
+    if plan is None:
+        return plans_on(problem, ladder)
+    picks, wrong = picks_of(problem, evidence, plan)
+    if wrong:
+        raise UserError(f"{wrong[0]}; solve again, or check without --plan")
+    return plan_on(ladder, picks)
+
+
+def _judged(
+    problem: Problem, evidence: Evidence, family: str, sample: tuple[Sequence[int], Sequence[Pair], Sequence[Compared]],
+    asked: Asked,
+) -> Judged:  # fmt: skip
+    groups, pairs, compared = sample
+    ladder = ladder_of(problem, problem.column(family))
+    ratios, noise = ratios_of(evidence, family, pairs, compared)
+    plans = _plans(problem, evidence, ladder, asked.plan)
+    owners = np.array(groups, np.int64)
+    return judge(family, (owners, ratios, noise), ladder, plans, asked.tolerance, asked.seed)
+
+
+def _families(evidence: Evidence, problem: Problem, plan: Plan | None) -> list[str]:
+    """Those that the plan weighs, by name or by a metric of theirs; all where there is no plan or it weighs none."""
+    known = [family for family in FAMILIES if family in problem.columns]
+    weights = {} if plan is None else plan.solver.get("weights", {})
+    weighed = {name for name, weight in weights.items() if weight}
+    mine = [family for family in known if weighed & {family, *members_of(evidence, family)}]
+    return mine or known
+
+
+def _traced(store: Profile, settings: Settings, pipeline: str | Subject) -> Traced:
+    """The fine-tune, run once as the base was. It goes by the base's name, whose CLIP is to judge it, too."""
+    subject = replace(load_subject(pipeline, settings.generation, FLOAT32), name=settings.pipeline)
+    conditions, model = conditions_in(subject, settings.prompts), store.header()["model"]
+    return examine(subject, conditions, settings.generation.seed, model["components"])
+
+
+def _measured(
+    store: Profile, traced: Traced, settings: Settings, what: tuple[Sequence[Pair], str | None]
+) -> Iterator[Measurement]:
+    """By runs of the whole model, everything else in full precision. what: the pairs, and which CLIPModel judges."""
+    pairs, clip = what
+    judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, clip or settings.clip)
+    context = context_of(traced, settings, _ranges(store, traced, settings, pairs))
+    station = set_up(context, traced.subject, judge)
+    for found in tqdm(station.measure(Job("exhaustive", tuple(pairs))), "sample", len(pairs), unit="measurement"):
+        yield from found.measurements
+
+
+def _ranges(store: Profile, traced: Traced, settings: Settings, pairs: Sequence[Pair]) -> Mapping[str, ActivationRange]:
+    """The fine-tune's own where a scheme of the sample needs one; else nobody reads them."""
+    modules = {layer: traced.modules[layer] for layer, scheme in pairs if parse_scheme(scheme).activation.static}
+    ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
+    if modules:
+        conditions, seed = conditions_in(traced.subject, settings.prompts), settings.generation.seed
+        ranges |= calibrate(modules, lambda: run_subject(traced.subject, conditions, seed, batch=16))
+    return ranges
+
+
+def _check_layers(store: Profile, traced: Traced, pipeline: str) -> None:
+    """Raises UserError where the pipeline's layers are not those of the profile."""
+    model = store.header()["model"]
+    if architecture_fingerprint(traced.graph) == model["architecture"]:
+        return
+    old, new = (
+        {layer.address: (layer.kind, layer.weight) for layer in graph.layers}
+        for graph in (from_json(store.graph()), traced.graph)
+    )
+    odd = sorted(layer for layer in old.keys() | new.keys() if old.get(layer) != new.get(layer))
+    such = f", such as {odd[0]}" if odd else ", in their bias, geometry or ties"
+    raise UserError(
+        f"{pipeline} has other layers than {store.path}, of {model['name']}: {len(odd)} of {len(old)} differ{such}; "
+        "only a fine-tune of the same architecture can be checked, profile this one"
+    )
+
+
+def _static(store: Profile, plan: Plan | None) -> bool:
+    """Whether plans may hold calibrated ranges of the old model's activations."""
+    schemes = store.schemes() if plan is None else plan.schemes.values()
+    return any(parse_scheme(scheme).activation.static for scheme in schemes)
+
+
+def _has(compared: Sequence[Compared], metric: str) -> bool:
+    return any(one.new.metric == metric for one in compared)
