@@ -9,12 +9,15 @@ from typing import Any
 from torch import nn
 
 from planner.arguments import dtype_of
+from planner.calling import Generation
 from planner.errors import UserError
 from planner.graph import architecture_fingerprint
 from planner.graph_trace import find_layers, fingerprint, survey
 from planner.loading.by_plan import can_load_packed, check_packed, loading_config, mark_applied
 from planner.loading.marking import is_marked, unmark
 from planner.pipelines import float_components, load_pipeline, locate
+from planner.references import is_reference
+from planner.subject import Subject, load_subject, subject_of
 from plans.activations import ActivationScales
 from plans.plan import Plan, check_architecture, check_fingerprint, check_layers
 from plans.scheme import Scheme, parse_scheme
@@ -57,6 +60,19 @@ def load_applied(pipeline: str, plan: Plan, kernels: str, allow_mismatch: bool) 
     pipe = load_pipeline(pipeline, dtype_of([plan]))
     apply_plan(pipe, plan, kernels, allow_mismatch, keep_originals=False)
     return pipe
+
+
+def load_planned(
+    pipeline: str | Subject, plan: Plan | None, generation: Generation, kernels: str, allow_mismatch: bool
+) -> Subject:
+    """What `pipeline` names, as `load_subject` says, with the plan in it where there is one. Raises as `apply_plan`."""
+    if plan is None:
+        return load_subject(pipeline, generation)
+    if isinstance(pipeline, str) and not is_reference(pipeline):
+        return subject_of(load_applied(pipeline, plan, kernels, allow_mismatch), generation, pipeline)
+    subject = load_subject(pipeline, generation, dtype_of([plan]))
+    apply_plan(subject, plan, kernels, allow_mismatch)
+    return subject
 
 
 def restore_pipeline(pipe: Any) -> None:

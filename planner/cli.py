@@ -10,7 +10,19 @@ import click
 
 from planner import cli_meta, cli_solve
 from planner.arguments import BASELINES, DTYPES
-from planner.cli_options import FILE, KERNELS, MISMATCH, THREADS, called, generation, guarded, judged, set_threads
+from planner.cli_options import (
+    CALL,
+    FILE,
+    KERNELS,
+    MISMATCH,
+    PROMPTS,
+    THREADS,
+    called,
+    generation,
+    guarded,
+    judged,
+    set_threads,
+)  # fmt: skip
 from planner.engines import ENGINES
 from planner.errors import NO
 from planner.methods import METHODS
@@ -69,8 +81,11 @@ for _command in (cli_meta.inspect, cli_meta.cost):
 @main.command()
 @click.argument("plan", type=FILE)
 @click.argument("pipeline")
-@click.option("--prompt", multiple=True, required=True, help="What to paint; may be given again.")
-@click.option("--out", type=FILE, required=True, help="The picture.")
+@click.option("--prompt", multiple=True, help="What to paint; may be given again [a built-in prompt].")
+@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="How many built-in prompts.")
+@click.option("--out", type=FILE, required=True, help="The picture; .gif for video, .npy for numbers.")
+@PROMPTS
+@CALL
 @KERNELS
 @MISMATCH
 @generation(seed=0)
@@ -81,6 +96,7 @@ def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads
     set_threads(threads)
     from planner import workflow
 
+    rest["call"] = called(rest["call"])
     for path in workflow.paint(plan, pipeline, prompt, out, **rest):
         click.echo(f"wrote {path}")
 

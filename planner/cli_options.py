@@ -55,11 +55,15 @@ def generation(seed: int) -> Callable[..., Any]:
     )
 
 
+PROMPTS = click.option("--prompts", type=FILE, help="One prompt a line, or a YAML list of what calls are given.")
+CALL = click.option("--call", multiple=True, metavar="NAME=VALUE", help="Given to each call, such as height=512.")
+
+
 def judged(verb: Callable[..., Any]) -> Callable[..., Any]:
     """How a subject is called, and by which metrics it is judged."""
     return options(
-        click.option("--prompts", type=FILE, help="One prompt a line, or a YAML list of what is given to calls."),
-        click.option("--call", multiple=True, metavar="NAME=VALUE", help="Given to each call, such as height=512."),
+        PROMPTS,
+        CALL,
         click.option("--metric", "metrics", multiple=True, metavar="NAME",
                      help="One more: a built-in name, or package.module:name of your own."),
         click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment."),

@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from planner.errors import UserError
-
 _LABEL, _GAP = 150, 4
 
 
@@ -17,14 +15,6 @@ def to_picture(image: torch.Tensor) -> Image.Image:
     """(3, H, W) in 0..1 to an 8-bit picture."""
     pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(pixels)
-
-
-def check_picture(path: Path) -> None:
-    """Refuse before anything slow is done: a folder that is not there, a kind of picture unknown. Raises UserError."""
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"the folder of {path} does not exist; make it, or choose another --out")
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise UserError(f"{path} ends in no known kind of picture; end --out in .png")
 
 
 def save_grid(rows: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -58,25 +58,27 @@ def config(
 
 
 def paint(
-    plan: Plan | PathLike | None, pipeline: str, prompt: Sequence[str], out: PathLike, *, kernels: str = "int",
-    allow_mismatch: bool = False, steps: int | None = None, guidance: float | None = None, seed: int = 0,
+    plan: Plan | PathLike | None, pipeline: str | Subject, prompt: Sequence[Any], out: PathLike, *,
+    prompts: PathLike | None = None, count: int = 1, kernels: str = "int", allow_mismatch: bool = False,
+    steps: int | None = None, guidance: float | None = None, seed: int = 0, call: Mapping[str, Any] | None = None,
 ) -> list[Path]:  # fmt: skip
-    """Load the pipeline with the plan in it, and write one picture a prompt: `out`, or `out` with -1, -2, ..."""
-    from planner.applying import load_applied
-    from planner.grid import check_picture, to_picture
-    from planner.pipelines import generate, load_pipeline
+    """Load the pipeline with the plan in it, and write one picture a prompt: `out`, or `out` with -1, -2, ...
 
-    generation = arguments.generation_of(pipeline, steps, guidance, seed)
-    check_picture(Path(out))
+    prompt: prompts or other conditions, else those of the file `prompts`, else `count` of the pipeline's own; other
+    outputs than pictures are written as `.gif` and `.npy`; call: as in `profile`.
+    """
+    from planner.applying import load_planned
+    from planner.saving import check_place, save_outputs
+    from planner.subject import conditions_of, output_of, run_subject
+
+    generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
+    check_place(Path(out))
     arguments.check_kernels(kernels)
+    given = list(prompt) or arguments.conditions_in(prompts)
     loaded = None if plan is None else arguments.plan_in(plan)
-    pipe = load_applied(pipeline, loaded, kernels, allow_mismatch) if loaded else load_pipeline(pipeline)
-    images = generate(pipe, list(prompt), generation)
-    out = Path(out)
-    paths = [out if len(images) == 1 else out.with_stem(f"{out.stem}-{i + 1}") for i in range(len(images))]
-    for image, path in zip(images, paths, strict=True):
-        to_picture(image).save(path)
-    return paths
+    subject = load_planned(pipeline, loaded, generation, kernels, allow_mismatch)
+    outputs = run_subject(subject, conditions_of(subject, given, count, held_out=True), seed, batch=16)
+    return save_outputs(outputs, output_of(subject, outputs), Path(out))
 
 
 def evaluate(

@@ -1,0 +1,43 @@
+"""Outputs as files: pictures, moving pictures, and plain arrays for all else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from planner.errors import UserError
+from planner.grid import to_picture
+
+ARRAY, MOVING = ".npy", (".gif", ".webp", ".png")
+MILLISECONDS = 125  # a frame
+
+
+def check_place(path: Path) -> None:
+    """Refuse before anything slow is done: a folder that is not there, a kind of file unknown. Raises UserError."""
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"the folder of {path} does not exist; make it, or choose another --out")
+    if path.suffix.lower() not in {ARRAY, *Image.registered_extensions()}:
+        raise UserError(f"{path} ends in no known kind of picture; end --out in .png, in .gif or in {ARRAY}")
+
+
+def save_outputs(outputs: Tensor, kind: str, out: Path) -> list[Path]:
+    """Each output as `out`, or where there are several as `out` with -1, -2, ...; what the kind of file cannot hold
+    goes beside it as an array. Returns the files."""
+    paths = [out if len(outputs) == 1 else out.with_stem(f"{out.stem}-{i + 1}") for i in range(len(outputs))]
+    return [_save(output, kind, path) for output, path in zip(outputs, paths, strict=True)]
+
+
+def _save(output: Tensor, kind: str, path: Path) -> Path:
+    suffix = path.suffix.lower()
+    if kind == "images" and suffix != ARRAY:
+        to_picture(output).save(path)
+    elif kind == "video" and suffix in MOVING:
+        first, *rest = map(to_picture, output)
+        first.save(path, save_all=True, append_images=rest, duration=MILLISECONDS, loop=0)
+    else:
+        path = path.with_suffix(ARRAY)
+        np.save(path, output.cpu().numpy())
+    return path
