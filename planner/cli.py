@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from planner import cli_solve
+from planner import cli_meta, cli_solve
 from planner.arguments import BASELINES, DTYPES
 from planner.cli_options import FILE, KERNELS, MISMATCH, THREADS, called, generation, guarded, judged, set_threads
 from planner.engines import ENGINES
@@ -59,6 +59,8 @@ def profile(pipeline: str, out: Path, schemes: str | None, components: str, thre
 
 
 for _command in (cli_solve.solve, cli_solve.frontier, cli_solve.verify, cli_solve.why, cli_solve.predict):
+    main.add_command(_command)
+for _command in (cli_meta.inspect, cli_meta.cost):
     main.add_command(_command)
 
 
@@ -166,17 +168,6 @@ def export(plan: Path, to: str, out: Path, **rest: Any) -> None:
 
     for written in workflow.export(plan, to, out, **rest):
         click.echo(str(written))
-
-
-@main.command()
-@click.argument("file", type=FILE)
-@click.option("--profile", type=FILE, help="A plan's profile: also tell what each role of layers gets.")
-@guarded
-def inspect(file: Path, profile: Path | None) -> None:
-    """What a profile or a plan file holds."""
-    from planner import workflow
-
-    click.echo(workflow.inspect(file, profile))
 
 
 @main.command()

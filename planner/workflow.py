@@ -7,6 +7,7 @@ P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images        
 P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                evaluate
 P.plan.yaml + pipeline -> milliseconds of a denoiser call                             bench
 P.plan.yaml + the model's shapes -> another tool's configuration                      export
+a configuration -> layers, multiply-adds, bytes; X.profile of elsewhere -> costs here inspect, cost
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from planner import arguments
 from planner.arguments import KERNELS as KERNELS
 from planner.arguments import PathLike
+from planner.errors import UserError
 from planner.running import apply as apply
 from planner.running import bench as bench
 from planner.running import config as config
@@ -221,11 +223,46 @@ def export(
     )
 
 
-def inspect(file: PathLike, profile: PathLike | None = None) -> str:
-    """What a profile or a plan file holds; with the plan's profile also what the plan gives to each role of layers."""
+def inspect(
+    file: PathLike | None = None, profile: PathLike | None = None, *, config: PathLike | None = None,
+    schemes: Sequence[str] = DEFAULT_SCHEMES, components: Sequence[str] = (), width: int | None = None, height: int | None = None, frames: int | None = None,
+    tokens: int | None = None, batch: int = 1, json: bool = False,
+) -> str:  # fmt: skip
+    """What a profile or a plan file holds; or, of a configuration alone: layers, parameters, multiply-adds, bytes.
+
+    profile: of a plan, also tells what it gives to each role of layers.
+    config: a component's config.json, or a pipeline's folder, where no weights need be; schemes: whose bytes to tell;
+    components: of a pipeline; width, height (px), frames, tokens (of text), batch: of the one call whose multiply-adds
+    are counted; json: all of it as JSON, with every layer. `planner.meta.outline.examine` gives the same as objects.
+    """
     from planner import inspecting
 
-    return inspecting.inspect_file(Path(file), None if profile is None else Path(profile))
+    if (file is None) == (config is None) or (json and config is None):
+        raise UserError("inspect takes a profile or a plan, or else --config, which --json is for; give one of them")
+    if file is not None:
+        return inspecting.inspect_file(Path(file), None if profile is None else Path(profile))
+    from planner.meta import text
+    from planner.meta.outline import Size
+
+    size = Size(width, height, frames, tokens, batch)
+    return text.describe(str(config), components, size, schemes, json)
+
+
+def cost(
+    profile: PathLike, out: PathLike, *, config: PathLike | None = None, width: int | None = None,
+    height: int | None = None, frames: int | None = None, tokens: int | None = None, batch: int = 1,
+) -> Path:  # fmt: skip
+    """The profile `out`: `profile`, made elsewhere, with the costs of this machine, timed a layer at a time.
+
+    config: as in `inspect`, where the layers' shapes and calls come from, at the size that the rest says; else they are
+    the profile's own. The model is neither needed nor built. Raises UserError where they are of different models.
+    """
+    from planner.meta.outline import Size
+    from planner.meta.timing import retime
+
+    size = Size(width, height, frames, tokens, batch)
+    retime(Path(profile), Path(out), None if config is None else str(config), size)
+    return Path(out)
 
 
 def doctor() -> str:

@@ -1,0 +1,106 @@
+"""Claim: from a configuration alone, the published models' parameters, layers and bytes, in seconds, without weights.
+
+    python -m benchmarks.meta_models
+
+Builds each model of benchmarks/published/ on the meta device, runs it once at its usual size, and compares with what is
+published of it (benchmarks/published/counts.json, with where each number comes from): parameters, layers, the size of
+its checkpoint file to the byte where that is known (with the file's own header, which holds every name and shape), else
+the bytes of its tensors, or the rounded size that a page shows. Writes benchmarks/results/meta_models.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import resource
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from planner.graph import total_macs, total_parameters
+from planner.meta.models import read
+from planner.meta.outline import examine, stored
+from plans.scheme import parse_scheme
+
+FOLDER = Path(__file__).parent / "published"
+SCHEMES = ("w8a8", "w4a8", "w4g64ma8")
+_ITEMSIZE = {"F32": 4, "F16": 2, "BF16": 2}  # of the types as safetensors writes them
+
+
+def counts() -> dict[str, Any]:
+    """What is published of each model."""
+    found: dict[str, Any] = json.loads((FOLDER / "counts.json").read_text())
+    return found
+
+
+def file_bytes(module: nn.Module, dtype: str) -> int:
+    """Bytes of the one safetensors file that diffusers writes of the module: 8, the header of names, types, shapes and
+    places, padded to a multiple of 8, and the tensors, buffers that are kept among them."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in sorted(module.state_dict().items()):
+        start, end = end, end + tensor.numel() * _ITEMSIZE[dtype]
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    return 8 + math.ceil(len(json.dumps(header, separators=(",", ":"))) / 8) * 8 + end
+
+
+def compare(module: nn.Module, layers: int, published: Mapping[str, Any]) -> dict[str, bool]:
+    """By what is published: whether it is what the module has."""
+    parameters = sum(tensor.numel() for tensor in module.parameters())
+    same = {"parameters": parameters == published["parameters"][0]}
+    if "layers" in published:
+        same["layers"] = layers == published["layers"][0]
+    if "file" in published:
+        same["file"] = file_bytes(module, published["file"]["dtype"]) == published["file"]["bytes"]
+    if "tensors" in published:
+        same["tensors"] = parameters * _ITEMSIZE[published["tensors"]["dtype"]] == published["tensors"]["bytes"]
+    if "size" in published:
+        shown = published["size"]
+        size = file_bytes(module, shown["dtype"])
+        same["size"] = float(f"{size:.{shown['digits'] - 1}e}") == shown["bytes"]
+    return same
+
+
+def measure(name: str, published: Mapping[str, Any]) -> dict[str, Any]:
+    path = str(FOLDER / f"{name}.json")
+    start = time.perf_counter()
+    outline = examine(path)
+    seconds = time.perf_counter() - start
+    (part,) = outline.parts
+    (module,) = read(path).parts.values()
+    assert part.call is not None
+    return {
+        "class": part.kind, "parameters": part.parameters, "layers": len(outline.graph.layers),
+        "layer_parameters": total_parameters(outline.graph), "call": vars(part.call),
+        "macs": total_macs(outline.graph), "seconds": round(seconds, 2),
+        "bytes": {row.scheme: row.whole for row in stored(outline, [parse_scheme(text) for text in SCHEMES])},
+        "published": published, "same": compare(module, len(outline.graph.layers), published),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "meta_models.json")
+    args = parser.parse_args()
+    models = {}
+    for name, published in counts().items():
+        models[name] = row = measure(name, published)
+        print(f"{name}: {row['parameters']:,} parameters, {row['layers']} layers, {row['macs'] / 1e12:.3g} TMACs, "
+              f"{row['seconds']} s, {', '.join(f'{what} {same}' for what, same in row['same'].items())}")  # fmt: skip
+    about = {
+        "machine": platform.processor() or platform.machine(), "python": platform.python_version(),
+        "torch": torch.__version__, "threads": torch.get_num_threads(),
+        "peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }  # fmt: skip
+    args.out.write_text(json.dumps({"about": about, "models": models}, indent=1) + "\n")
+    print(f"all the same: {all(all(row['same'].values()) for row in models.values())}")
+
+
+if __name__ == "__main__":
+    main()
