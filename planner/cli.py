@@ -159,7 +159,8 @@ def import_profile(format: str, folder: Path, out: Path) -> None:
 @click.argument("plan", type=FILE)
 @click.option("--to", required=True, metavar="TARGET", help="torchao, sdnq, modelopt or gguf-recipe.")
 @click.option("--out", type=FILE, required=True, help="The file; of several components, one each: -COMPONENT is added.")
-@click.option("--model", metavar="PROFILE|PIPELINE", help="Where the layers' shapes are [the plan's own pipeline].")
+@click.option("--model", metavar="PROFILE|PIPELINE|JSON",
+              help="Where the layers' shapes are; JSON: a configuration [the plan's own pipeline].")  # fmt: skip
 @click.option("--approximate", is_flag=True, help="Take the nearest that TARGET can express, and list the changes.")
 @guarded
 def export(plan: Path, to: str, out: Path, **rest: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 Inputs = dict[str, Any]
+Choices = dict[str | None, Callable[[], Inputs]]  # by what a configuration says
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def _labels(batch: int) -> torch.Tensor:
 def unet_condition(config: Any, latents: Latents) -> Inputs | None:
     """UNet2DConditionModel: SD, SDXL with its pooled text and sizes, inpainting, Kandinsky's decoder, unCLIP."""
     images, batch = (config.encoder_hid_dim_type or "").startswith("image"), latents.batch
-    added = {
+    added: Choices = {
         None: lambda: {},
         "text": lambda: {},
         "image": lambda: {"image_embeds": blank(batch, config.encoder_hid_dim)},
@@ -66,7 +67,7 @@ def unet_condition(config: Any, latents: Latents) -> Inputs | None:
             "time_ids": blank(batch, 6),
         },
     }
-    classes = {
+    classes: Choices = {
         None: lambda: {"class_labels": _labels(batch)} if config.num_class_embeds else {},
         "timestep": lambda: {"class_labels": blank(batch)},
         "projection": lambda: {"class_labels": blank(batch, config.projection_class_embeddings_input_dim)},

@@ -120,7 +120,8 @@ def _build(place: Path, facts: Mapping[str, Any], kind: tuple[str, str]) -> nn.M
         raise UserError(
             f"cannot build {name} from {place}: {type(error).__name__}: {reason}; check the file"
         ) from error
-    return module.eval()
+    built: nn.Module = module.eval()
+    return built
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def _part(plan: Blueprint, name: str, module: nn.Module, size: Size) -> Componen
     parts = {name: module}
     maker = MAKERS.get(kind)
     config: Any = module.config
-    call = maker and _latents(config, maker, size, plan.scale)
+    call = _latents(config, maker, size, plan.scale) if maker else None
     given = maker.make(config, call) if maker and call else None
     if given is None:
         why = f"what a call of {kind} is given is not known{' for this configuration' if maker else ''}"

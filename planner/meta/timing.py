@@ -7,7 +7,7 @@ anew. Layers of one shape are one module and are timed once, so that memory is t
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from planner.costs import cost_candidates
 from planner.errors import UserError
-from planner.graph import Layer, LayerGraph, from_json
+from planner.graph import Geometry, Layer, LayerGraph, from_json
 from planner.meta.outline import Size, examine
 from planner.space import Candidate, candidates, parse_schemes, simulated
 from planner.store import Profile, open_profile
@@ -119,31 +119,38 @@ class Alone(Mapping[str, nn.Module]):
         return len(self.layers)
 
 
-def _shape(layer: Layer) -> tuple[Any, ...]:
+Shape = tuple[str, tuple[int, ...], bool, Geometry | None]
+
+
+def _shape(layer: Layer) -> Shape:
     """What two layers share that are timed as one module."""
     return layer.kind, layer.weight, layer.bias, layer.geometry
 
 
 def bare(layer: Layer, dtype: torch.dtype) -> nn.Module:
     """A module as the layer is, its memory asked for but not touched. Raises UserError for a kind that is not timed."""
-    return _bare(*_shape(layer), dtype)
+    return _bare(_shape(layer), dtype)
 
 
-def _bare(kind: str, weight: Sequence[int], bias: bool, geometry: Any, dtype: torch.dtype) -> nn.Module:
+def _bare(shape: Shape, dtype: torch.dtype) -> nn.Module:
+    kind, weight, bias, geometry = shape
     options: dict[str, Any] = {"bias": bias, "dtype": dtype}
+    made: nn.Module
     if kind == "linear":
-        return nn.utils.skip_init(nn.Linear, weight[1], weight[0], **options)
-    if kind != "conv2d" or geometry is None:
+        made = nn.utils.skip_init(nn.Linear, weight[1], weight[0], **options)  # type: ignore[no-untyped-call]
+    elif kind == "conv2d" and geometry is not None:
+        made = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            nn.Conv2d, weight[1] * geometry.groups, weight[0], tuple(weight[2:]), geometry.stride, geometry.padding,
+            geometry.dilation, geometry.groups, padding_mode=geometry.padding_mode, **options,
+        )  # fmt: skip
+    else:
         raise UserError(f"layers of kind {kind!r} are not timed alone; profile the model here")
-    return nn.utils.skip_init(
-        nn.Conv2d, weight[1] * geometry.groups, weight[0], tuple(weight[2:]), geometry.stride, geometry.padding,
-        geometry.dilation, geometry.groups, padding_mode=geometry.padding_mode, **options,
-    )  # fmt: skip
+    return made
 
 
 @lru_cache(maxsize=1)
-def _filled(shape: tuple[Any, ...], dtype: torch.dtype) -> nn.Module:
-    module = _bare(*shape, dtype)
+def _filled(shape: Shape, dtype: torch.dtype) -> nn.Module:
+    module = _bare(shape, dtype)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():

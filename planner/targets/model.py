@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.errors import UserError
 from planner.graph import architecture_fingerprint, from_json
@@ -10,10 +12,18 @@ from planner.store import open_profile
 from planner.targets.base import Model
 from plans.plan import Plan, check_layers
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 def read_model(plan: Plan, source: str | None = None) -> Model:
-    """The layers of the plan's model, in `source`: a profile, which needs no torch, or a pipeline as `load_pipeline`
-    takes it, else the pipeline that the plan names. Raises UserError, ProfileError, PlanError."""
+    """The layers of the plan's model, in `source`: a profile, which needs no torch, a configuration in JSON, which
+    needs no weights, or a pipeline as `load_pipeline` takes it, else the pipeline that the plan names. Raises
+    UserError, ProfileError, PlanError."""
+    if source is not None and source.endswith(".json"):
+        from planner.meta.models import read
+
+        return _surveyed(plan, read(source, plan.model["components"]).parts)
     if source is not None and Path(source).is_file():
         return _profiled(Path(source))
     return _loaded(plan, plan.model["name"] if source is None else source)
@@ -28,10 +38,14 @@ def _profiled(path: Path) -> Model:
 
 
 def _loaded(plan: Plan, name: str) -> Model:
-    from planner.graph_trace import find_layers, survey
     from planner.pipelines import components, load_pipeline
 
-    parts = components(load_pipeline(name), plan.model["components"])
+    return _surveyed(plan, components(load_pipeline(name), plan.model["components"]))
+
+
+def _surveyed(plan: Plan, parts: Mapping[str, nn.Module]) -> Model:
+    from planner.graph_trace import find_layers, survey
+
     found = find_layers(parts)
     check_layers(plan, found)
     graph = survey(parts, plan.schemes)

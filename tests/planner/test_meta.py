@@ -1,4 +1,4 @@
-"""Configurations alone: what the published models have, what a real run of the same classes has, and what is refused."""
+"""Configurations alone: what published models have, what a real run of the same classes has, what is refused."""
 
 from __future__ import annotations
 
@@ -280,3 +280,12 @@ def test_a_layer_alone_is_as_it_was_in_the_model() -> None:
         )
     with pytest.raises(UserError, match="not timed alone"):
         bare(Layer("a", (), "other", (1, 1), False, 1, None, ()), torch.float32)
+
+
+def test_a_configuration_is_enough_to_export(finished: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    plan = planner.solve(finished, tmp_path / "p.plan.yaml", uniform="w8a8")
+    texts = []
+    for model in (tiny_folder, tiny_folder / "model_index.json", tiny_folder / "unet" / "config.json"):
+        planner.export(plan, "sdnq", tmp_path / "sdnq.json", model=model)
+        texts.append((tmp_path / "sdnq.json").read_text())
+    assert len(set(texts)) == 1
