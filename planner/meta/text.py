@@ -9,7 +9,7 @@ from itertools import groupby
 from tabulate import tabulate
 
 from planner.graph import Layer, to_json, total_parameters
-from planner.meta.outline import Outline, Component, Size, Stored, examine, numbers, stored
+from planner.meta.outline import Component, Outline, Size, Stored, examine, numbers, stored
 from planner.units import show_bytes
 from plans.scheme import parse_scheme
 
