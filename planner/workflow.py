@@ -225,8 +225,8 @@ def export(
 
 def inspect(
     file: PathLike | None = None, profile: PathLike | None = None, *, config: PathLike | None = None,
-    schemes: Sequence[str] = DEFAULT_SCHEMES, components: Sequence[str] = (), width: int | None = None, height: int | None = None, frames: int | None = None,
-    tokens: int | None = None, batch: int = 1, json: bool = False,
+    schemes: Sequence[str] = DEFAULT_SCHEMES, components: Sequence[str] = (), width: int | None = None,
+    height: int | None = None, frames: int | None = None, tokens: int | None = None, batch: int = 1, json: bool = False,
 ) -> str:  # fmt: skip
     """What a profile or a plan file holds; or, of a configuration alone: layers, parameters, multiply-adds, bytes.
 
