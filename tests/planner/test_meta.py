@@ -116,8 +116,7 @@ def test_a_comparison_can_fail() -> None:
 
 
 def test_the_layers_of_sdxl_are_those_that_mixdq_counts() -> None:
-    shapes = json.loads((FOLDER.parent / "sdxl_shapes.json").read_text())
-    rows = next(value for value in shapes.values() if isinstance(value, list) and len(value) == 794)
+    rows = json.loads((FOLDER.parent / "sdxl_shapes.json").read_text())
     graph = examine(str(FOLDER / "sdxl-base-unet.json")).graph
     assert {layer.address.removeprefix("unet."): (list(layer.weight), layer.macs) for layer in graph.layers} == {
         path: (weight, macs) for path, weight, macs, *_ in rows
@@ -165,9 +164,14 @@ def test_a_profile_made_elsewhere_is_of_this_architecture(finished: Path, tiny_f
 
 def test_scenes_from_its_configuration() -> None:
     unet = load_pipeline("scenes").unet
-    given = torch.zeros(1, 4, 16, 16), torch.zeros(1), torch.zeros(1, 24, 128)
+    given = {
+        "sample": torch.zeros(1, 4, 16, 16), "timestep": torch.zeros(1),
+        "encoder_hidden_states": torch.zeros(1, 24, 128), "added_cond_kwargs": {},
+    }  # fmt: skip
     with torch.no_grad():
-        assert examine("scenes", ["unet"], Size(64, 64, tokens=24)).graph == trace({"unet": unet}, lambda: unet(*given))
+        assert examine("scenes", ["unet"], Size(64, 64, tokens=24)).graph == trace(
+            {"unet": unet}, lambda: unet(**given)
+        )
     assert examine(str(PIPELINE_FOLDER / "unet")).parts[0].component == "unet"
 
 
@@ -254,7 +258,7 @@ def test_a_profile_made_elsewhere_is_costed_here(elsewhere: Path, finished: Path
         assert all(c.ms and c.ms > 0 for c in here.costs())
         assert here.header()["machine"]["processor"] != "other"
         assert here.header()["model"] == there.header()["model"]
-    planner.solve(out, out.with_name("p.plan.yaml"), latency="120%", memory="40%")
+    planner.solve(out, out.with_name("p.plan.yaml"), latency="1000%")
     again = planner.cost(out, out.with_name("again.profile"), config=tiny_folder, width=16, tokens=8)
     with open_profile(again) as once, open_profile(out) as whole:
         assert [c.bytes for c in once.costs()] == [c.bytes for c in whole.costs()]
@@ -286,6 +290,6 @@ def test_a_configuration_is_enough_to_export(finished: Path, tiny_folder: Path, 
     plan = planner.solve(finished, tmp_path / "p.plan.yaml", uniform="w8a8")
     texts = []
     for model in (tiny_folder, tiny_folder / "model_index.json", tiny_folder / "unet" / "config.json"):
-        planner.export(plan, "sdnq", tmp_path / "sdnq.json", model=model)
+        planner.export(plan, "sdnq", tmp_path / "sdnq.json", model=model, approximate=True)
         texts.append((tmp_path / "sdnq.json").read_text())
     assert len(set(texts)) == 1
