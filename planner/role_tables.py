@@ -43,7 +43,7 @@ def model_roles(graph: LayerGraph) -> str:
 
 
 def plan_roles(plan: Plan, store: Profile) -> str:
-    """By role: layers, bits a weight (scales and biases included), bytes, and predicted losses. Empty where the profile
+    """By role: layers, bits a weight (scales included), bytes, and predicted losses. Empty where the profile
     tells no roles. Raises UserError for a profile of another model."""
     check_same_model(plan, store)
     graph, losses = from_json(store.graph()), LossTable.of(store.measurements())

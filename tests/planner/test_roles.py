@@ -181,6 +181,11 @@ def check(graph: LayerGraph, expected: dict[str, str]) -> None:
     assert not wrong
 
 
+def _another(value: torch.Tensor) -> torch.Tensor:
+    """Another condition, in the range of its kind: class 0, or ones."""
+    return torch.zeros_like(value) if value.dtype == torch.long else torch.ones_like(value)
+
+
 def sampled(net: nn.Module, shape: tuple[int, ...], cond: dict[str, Any], twice: bool = False, times: Any = TIMES):
     """A sampler of its own. twice: guidance by two calls a step, the second on another condition."""
 
@@ -189,7 +194,7 @@ def sampled(net: nn.Module, shape: tuple[int, ...], cond: dict[str, Any], twice:
         return net(hidden_states=x, timestep=time, return_dict=False, **cond)[0][:, : x.shape[1]]
 
     def run() -> None:
-        x, other = torch.randn(shape), {name: tree_map(torch.ones_like, value) for name, value in cond.items()}
+        x, other = torch.randn(shape), {name: tree_map(_another, value) for name, value in cond.items()}
         for t in times:
             v = call(x, t, cond)
             x = x - 0.1 * (v + (call(x, t, other) - v if twice else 0))
