@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from planner.checking import ESTIMATES
 from planner.formulate import Evidence, members_of, scale_of
@@ -74,7 +73,7 @@ def agreement_of(compared: Sequence[Compared], metric: str, family: str) -> Agre
     """Of one metric whose losses have no sign, or of one with, for which ratios say nothing: they are nan."""
     mine = [one for one in compared if one.new.metric == metric]
     old, new = (np.array([getattr(one, which).mean for one in mine]) for which in ("old", "new"))
-    rank = float(spearmanr(old, new)[0]) if len(mine) > 2 and np.ptp(old) > 0 and np.ptp(new) > 0 else math.nan
+    rank = spearman(old, new)
     low, high = _interval(rank, len(mine))
     if (np.minimum(old, new) <= 0).any() or len(mine) < 2:
         return Agreement(metric, family, len(mine), rank, low, high, math.nan, math.nan, math.nan, math.nan)
@@ -108,6 +107,19 @@ def ratios_of(
         # errors of metrics of one run go together: what they add up to is no more than this
         errors += np.sqrt([min(MOST, sum(one.errors)) for one in mine]) * before / scale
     return np.log(new / old), np.square(errors / old)
+
+
+def spearman(a: Floats, b: Floats) -> float:
+    """Rank correlation, ties by their mean rank; nan where one of the two is constant or there are fewer than 3."""
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+
+
+def _ranks(values: Floats) -> Floats:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks
 
 
 def _relative(one: Measurement) -> float:

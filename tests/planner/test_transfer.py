@@ -13,10 +13,11 @@ import torch
 from click.testing import CliRunner
 from diffusers import UNet2DConditionModel
 from scipy.optimize import linprog
+from scipy.stats import spearmanr
 
 import planner
 from planner.cli import main
-from planner.comparing import Compared, agreement_of, compare, ratios_of
+from planner.comparing import Compared, agreement_of, compare, ratios_of, spearman
 from planner.errors import BAD_INPUT, NO, UserError
 from planner.formulate import Evidence
 from planner.store import open_profile
@@ -260,6 +261,13 @@ def test_the_rank_correlation_and_its_interval_cover_the_truth() -> None:
         clean.append(found.clean)
     assert 80 <= inside <= 98
     assert np.median(clean) > 0.93
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rank_correlation_with_ties(seed: int) -> None:
+    a, b = np.random.default_rng(seed).integers(0, 6, (2, 15)).astype(float)
+    assert spearman(a, b) == pytest.approx(spearmanr(a, b)[0])
+    assert np.isnan(spearman(a, np.ones(15))) and np.isnan(spearman(a[:2], b[:2]))
 
 
 def test_a_signed_metric_has_ranks_alone() -> None:
