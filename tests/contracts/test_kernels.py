@@ -259,6 +259,7 @@ def test_the_memory_format_of_an_input_does_not_show(scheme):
                 for order in (torch.contiguous_format, torch.channels_last)
             ]
             assert torch.equal(*outs)
+            assert outs[0].is_contiguous() and outs[1].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_eight_bit_weights_are_not_copied():
