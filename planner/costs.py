@@ -16,6 +16,7 @@ from planner.store import Cost
 from plans.activations import ActivationScales
 from plans.formats import stored_bytes
 from plans.kernels import choose_kernel, geometry_of
+from plans.kinds import KINDS
 from plans.modules import quantize_module
 from plans.scheme import KEEP, Scheme
 
@@ -45,16 +46,23 @@ def cost_candidates(
 
 def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme) -> tuple[float, str]:
     """Milliseconds of all calls of the layer in one image, and the name of the kernel."""
-    name = "float"
+    name, dtype = "float", torch.long if KINDS[layer.kind].looks_up else module.weight.dtype
     if scheme != KEEP:
         kernel = choose_kernel(scheme, layer.kind, module.weight.device, True, geometry_of(module))
         module, name = quantize_module(module, scheme, kernel, _STAND_IN), kernel.name
     generator = torch.Generator().manual_seed(0)
     total = 0.0
     for call in layer.calls:
-        x = torch.randn(call.input, generator=generator).to(module.weight.dtype)
+        x = _stand_in(layer, call.input, generator).to(dtype)
         total += median_ms(lambda x=x: module(x)) * call.count  # type: ignore[misc]
     return total, name
+
+
+def _stand_in(layer: Layer, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """An input of that shape: row numbers of an embedding, else values."""
+    if KINDS[layer.kind].looks_up:
+        return torch.randint(layer.weight[0], shape, generator=generator)
+    return torch.randn(shape, generator=generator)
 
 
 @torch.no_grad()

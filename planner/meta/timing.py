@@ -24,6 +24,7 @@ from planner.graph import Geometry, Layer, LayerGraph, from_json
 from planner.meta.outline import Size, examine
 from planner.space import Candidate, candidates, parse_schemes, simulated
 from planner.store import Profile, open_profile
+from plans.kinds import KINDS
 from plans.scheme import parse_scheme
 from sensitivity.calibration import ActivationRange
 
@@ -138,10 +139,12 @@ def _bare(shape: Shape, dtype: torch.dtype) -> nn.Module:
     made: nn.Module
     if kind == "linear":
         made = nn.utils.skip_init(nn.Linear, weight[1], weight[0], **options)  # type: ignore[no-untyped-call]
-    elif kind == "conv2d" and geometry is not None:
+    elif KINDS[kind].looks_up:
+        made = nn.utils.skip_init(nn.Embedding, *weight, dtype=dtype)  # type: ignore[no-untyped-call]
+    elif geometry is not None:
         made = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-            nn.Conv2d, weight[1] * geometry.groups, weight[0], tuple(weight[2:]), geometry.stride, geometry.padding,
-            geometry.dilation, geometry.groups, padding_mode=geometry.padding_mode, **options,
+            getattr(nn, KINDS[kind].layer), weight[1] * geometry.groups, weight[0], tuple(weight[2:]), geometry.stride,
+            geometry.padding, geometry.dilation, geometry.groups, padding_mode=geometry.padding_mode, **options,
         )  # fmt: skip
     else:
         raise UserError(f"layers of kind {kind!r} are not timed alone; profile the model here")
