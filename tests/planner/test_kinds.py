@@ -37,7 +37,7 @@ class Film(nn.Module):
         self.label, self.again = nn.Embedding(5, 32), nn.Embedding(5, 32)
         self.again.weight = self.label.weight
         self.film = nn.Conv3d(1, 32, (1, 3, 3), stride=(1, 2, 1), padding="valid")
-        self.sound = nn.Conv1d(32, 32, 3, padding=1, padding_mode="circular")
+        self.sound = nn.Conv1d(32, 32, 3, padding=1)
         self.mix = nn.Linear(32, 32)
 
     def forward(self, film: Tensor, label: Tensor) -> Tensor:

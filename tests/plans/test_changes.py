@@ -45,7 +45,10 @@ def test_changes_are_those_of_the_swapped_layer(kind: str) -> None:
     before = {name: value.clone() for name, value in layer.state_dict().items()}
     parts = {"unet": nn.ModuleDict({"layer": layer})}
     packed: dict[Any, Any] = {}
-    schemes = [scheme for text in SCHEMES if not KINDS[kind_of(layer)].refuses(scheme := parse_scheme(text))]
+    refuses = KINDS[kind_of(layer)].refuses
+    schemes = [
+        s for s in map(parse_scheme, SCHEMES) if not refuses(s) and not (s.activation.first_token and x.dim() < 3)
+    ]
     assert schemes
     found = list(output_changes(layer, x, [(scheme, scales_for(scheme)) for scheme in schemes], packed))
     assert [scheme for scheme, _ in found] == schemes
