@@ -15,6 +15,7 @@ from planner.timing import Rest, kept_memory, median_ms
 from plans.activations import ActivationScales
 from plans.formats import stored_bytes
 from plans.kernels import choose_kernel, geometry_of
+from plans.kinds import KINDS
 from plans.modules import quantize_module
 from plans.scheme import KEEP, Scheme
 
@@ -31,7 +32,7 @@ def cost_candidates(
     precision, which is what would run in its stead.
     """
     timed: dict[tuple[object, ...], tuple[float, str]] = {}
-    rest = Rest(sum(module.weight.nbytes for module in modules.values()))
+    rest = Rest(sum(prod(layer.weight) for layer in graph.layers) * torch.float32.itemsize)
     rounded = {address for readers in graph.shared_inputs for address in readers[1:]}
     for candidate in pending:
         layer, module = graph.by_address[candidate.layer], modules[candidate.layer]
@@ -47,14 +48,14 @@ def cost_candidates(
 
 def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: Rest, rounded: bool) -> tuple[float, str]:
     """Milliseconds of all calls of the layer in one image, and the name of the kernel."""
-    name = "float"
+    name, dtype = "float", torch.long if KINDS[layer.kind].looks_up else module.weight.dtype
     if scheme != KEEP:
         kernel = choose_kernel(scheme, layer.kind, module.weight.device, True, geometry_of(module))
         module, name = quantize_module(module, scheme, kernel, _STAND_IN), kernel.name
     generator = torch.Generator().manual_seed(0)
     total = 0.0
     for call in layer.calls:
-        x = torch.randn(call.input, generator=generator).to(module.weight.dtype)
+        x = _stand_in(layer, call.input, generator).to(dtype)
 
         def before(x: torch.Tensor = x) -> None:
             rest.run()
@@ -63,6 +64,13 @@ def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: Rest, rou
         with kept_memory():
             total += median_ms(lambda x=x: module(x), before) * call.count  # type: ignore[misc]
     return total, name
+
+
+def _stand_in(layer: Layer, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """An input of that shape: row numbers of an embedding, else values."""
+    if KINDS[layer.kind].looks_up:
+        return torch.randint(layer.weight[0], shape, generator=generator)
+    return torch.randn(shape, generator=generator)
 
 
 def parameters_of(layers: Sequence[Layer]) -> int:
