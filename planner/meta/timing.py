@@ -56,7 +56,7 @@ def retime(path: Path, out: Path, config: str | None = None, size: Size | None =
 
 
 def _graph(old: Profile, config: str | None, size: Size | None) -> LayerGraph:
-    """Of the layers to time. Raises UserError where they are not the profile's, or where it does not know their shapes."""
+    """Of the layers to time. Raises UserError where they are not the profile's, or their shapes are not known."""
     graph, header = from_json(old.graph()), old.header()
     if config is None:
         if "source" in header:
