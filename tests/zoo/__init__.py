@@ -1,0 +1,12 @@
+"""The zoo: pipeline classes of diffusers, each built small from configs, on which the whole story is told.
+
+Unmodified classes of diffusers and transformers. `python -m tests.zoo` writes docs/pipelines.md from real runs.
+"""
+
+from __future__ import annotations
+
+from tests.zoo.animal import Animal
+from tests.zoo.dits import DITS
+from tests.zoo.unets import UNETS
+
+ZOO: dict[str, Animal] = {animal.name: animal for animal in (*UNETS, *DITS)}

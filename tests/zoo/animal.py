@@ -1,0 +1,48 @@
+"""One pipeline class of diffusers, small and with random weights, and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from planner.calling import Generation
+
+PROMPTS = ("a small red circle on the left", "a large blue square at the top")
+SPREAD = 0.05  # standard deviation of weights that a class begins with at zero
+
+
+@dataclass(frozen=True)
+class Animal:
+    """name: of the pipeline's class; make: builds it from configs; iterates: the components that a sampler runs in a
+    loop; probed: whether gradients flow to what it puts out, else its losses are measured."""
+
+    name: str
+    family: str
+    make: Callable[[], Any]
+    iterates: tuple[str, ...]
+    generation: Generation
+    conditions: tuple[Any, ...] = PROMPTS
+    probed: bool = True
+
+    def build(self) -> Any:
+        """The same pipeline each time."""
+        torch.manual_seed(0)
+        pipe = self.make()
+        torch.manual_seed(1)
+        for part in pipe.components.values():
+            if isinstance(part, nn.Module):
+                wake(part.eval())
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+
+@torch.no_grad()
+def wake(module: nn.Module) -> None:
+    """Fill the weights that a class begins with at zero, as control nets and gates do: they would do nothing."""
+    for weight in module.parameters():
+        if weight.dim() > 1 and not weight.abs().max() > 0:
+            weight.normal_(std=SPREAD)
