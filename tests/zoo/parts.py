@@ -85,8 +85,8 @@ def t5_config(cls: Any = T5Config, **options: Any) -> Any:
     )  # fmt: skip
 
 
-def t5() -> T5EncoderModel:
-    return T5EncoderModel(t5_config())
+def t5(**options: Any) -> T5EncoderModel:
+    return T5EncoderModel(t5_config(**options))
 
 
 def _language(**options: Any) -> dict[str, Any]:
