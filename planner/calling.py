@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from planner.errors import UserError
 
@@ -41,8 +42,31 @@ def outputs_of(pipe: Any, conditions: Sequence[Any], generation: Generation) -> 
     """
     call = type(pipe).__call__
     call = getattr(call, "__wrapped__", call)  # beneath `torch.no_grad`: whether there are gradients the caller says
-    out = call(pipe, **arguments_of(pipe, conditions, generation))
-    return _tensor_of(out)
+    given = arguments_of(pipe, conditions, generation)
+    if not torch.is_grad_enabled():
+        return _tensor_of(_first_of(call(pipe, **given)))
+    with _Arrays() as arrays:
+        first = _first_of(call(pipe, **given))
+    return _tensor_of(arrays.source_of(first))
+
+
+class _Arrays(TorchFunctionMode):
+    """Some pipelines give arrays whatever they are asked for, as which torch refuses what has gradients. While in the
+    `with` it does not, and it is known of which tensor an array was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[np.ndarray, Tensor]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not Tensor.numpy or not args[0].requires_grad:
+            return func(*args, **(kwargs or {}))
+        self.made.append((args[0].detach().numpy(), args[0]))
+        return self.made[-1][0]
+
+    def source_of(self, value: Any) -> Any:
+        """The tensor, with its gradients and channels first, of an array made here; all else as it is."""
+        return next((_channels_first(tensor) for array, tensor in self.made if array is value), value)
 
 
 def arguments_of(pipe: Any, conditions: Sequence[Any], generation: Generation) -> dict[str, Any]:
@@ -99,17 +123,24 @@ def _opened(value: Any) -> Any:
     return value
 
 
-def _tensor_of(out: Any) -> Tensor:
-    """What a pipeline returned, or the first part of it. Raises UserError for what is no numbers."""
-    first = next(iter(out.values())) if isinstance(out, Mapping) else out[0] if isinstance(out, tuple) else out
+def _first_of(out: Any) -> Any:
+    """What a pipeline returned, or the first part of it."""
+    return next(iter(out.values())) if isinstance(out, Mapping) else out[0] if isinstance(out, tuple) else out
+
+
+def _channels_first(pictures: Tensor) -> Tensor:
+    """Of pictures and films as numpy has them; all else as it is."""
+    return pictures.movedim(-1, -3) if pictures.dim() in (4, 5) and pictures.shape[-1] == 3 else pictures
+
+
+def _tensor_of(first: Any) -> Tensor:
+    """As floats, samples first. Raises UserError for what is no numbers."""
     if isinstance(first, (list, tuple)) and first and all(isinstance(one, Tensor) for one in first):
         first = torch.stack(list(first))
     if isinstance(first, (list, tuple)) and first and all(isinstance(one, np.ndarray) for one in first):
         first = np.stack(list(first))
     if isinstance(first, np.ndarray):
-        first = torch.from_numpy(first)
-        pictures = first.dim() in (4, 5) and first.shape[-1] == 3  # numpy has channels last
-        first = first.movedim(-1, -3) if pictures else first
+        first = _channels_first(torch.from_numpy(first))
     if not isinstance(first, Tensor):
         raise UserError(f"the pipeline returned {type(first).__name__}, not numbers; bring it as a planner.Subject")
     return first.float() if first.dim() > 2 else first.float().unsqueeze(1)

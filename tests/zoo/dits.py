@@ -8,6 +8,7 @@ import diffusers
 from diffusers import (
     AuraFlowTransformer2DModel,
     AutoencoderDC,
+    AutoencoderKLQwenImage,
     DDIMScheduler,
     DDPMScheduler,
     DiTTransformer2DModel,
@@ -17,6 +18,7 @@ from diffusers import (
     HunyuanDiT2DModel,
     Lumina2Transformer2DModel,
     PixArtTransformer2DModel,
+    QwenImageTransformer2DModel,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
     ZImageTransformer2DModel,
@@ -26,7 +28,7 @@ from transformers import BertConfig, BertModel, UMT5Config, UMT5EncoderModel
 from planner.calling import Generation
 from tests import tiny
 from tests.zoo import parts
-from tests.zoo.animal import Animal
+from tests.zoo.animal import PROMPTS, Animal
 
 WIDTH, SIDE = parts.WIDTH, tiny.SIDE
 LATENT = SIDE // 2
@@ -148,11 +150,26 @@ def z_image() -> Any:
     )  # fmt: skip
 
 
+def qwen() -> Any:
+    vae = AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[False], latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )  # fmt: skip
+    return diffusers.QwenImagePipeline(
+        FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae, parts.qwen_vl(), parts.words(),
+        QwenImageTransformer2DModel(
+            **HEADS, in_channels=16, out_channels=4, num_layers=2, joint_attention_dim=WIDTH, axes_dims_rope=(4, 6, 6)
+        ),
+    )  # fmt: skip
+
+
 SIZE = {"height": SIDE, "width": SIDE}
 READ = SIZE | {"max_sequence_length": WORDS}
 LARGER = {"height": 32, "width": 32, "max_sequence_length": WORDS}  # nothing smaller is taken
 LATENTS = {"height": 8 * LATENT, "width": 8 * LATENT}  # as of decoders with four resolutions, whatever there is
 PLAIN = {"clean_caption": False, "use_resolution_binning": False}
+
+GUIDED = tuple({"prompt": prompt, "negative_prompt": "a red square"} for prompt in PROMPTS)
 
 DITS: tuple[Animal, ...] = (
     Animal("DiTPipeline", "DiT", by_class, ("transformer",), Generation(2, 2.0),
@@ -168,4 +185,6 @@ DITS: tuple[Animal, ...] = (
            Generation(2, 2.0, options=SIZE | {"use_resolution_binning": False})),
     Animal("AuraFlowPipeline", "DiT", aura, ("transformer",), Generation(2, 2.0, options=READ)),
     Animal("ZImagePipeline", "DiT", z_image, ("transformer",), Generation(2, 2.0, options=READ)),
+    Animal("QwenImagePipeline", "DiT", qwen, ("transformer",),
+           Generation(2, options=SIZE | {"max_sequence_length": 16, "true_cfg_scale": 2.0}), GUIDED),
 )  # fmt: skip

@@ -16,6 +16,8 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3Model,
     T5Config,
@@ -43,7 +45,7 @@ def words(length: int = 16, begin: bool = False) -> PreTrainedTokenizerFast:
     special = ["<pad>", "</s>", "<unk>", "<s>", "<user>", "<model>"]
     vocabulary = {word: place for place, word in enumerate([*special, *known])}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
     raw.post_processor = processors.TemplateProcessing(
         single="<s> $A" if begin else "$A </s>", special_tokens=[("<s>", 3), ("</s>", 1)]
     )
@@ -103,6 +105,18 @@ def gemma() -> Gemma2Model:
 
 def qwen() -> Qwen3Model:
     return Qwen3Model(Qwen3Config(**_language()))
+
+
+def qwen_vl() -> Qwen2_5_VLForConditionalGeneration:
+    """Reads pictures, too, which its pipelines may never show it."""
+    vision = {
+        "depth": 1, "hidden_size": WIDTH, "out_hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_heads": 2,
+        "fullatt_block_indexes": [0],
+    }  # fmt: skip
+    ropes = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
+    text = _language(rope_parameters=ropes)
+    text.pop("head_dim")
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
 
 
 def vae(channels: int = 4, **options: Any) -> AutoencoderKL:
