@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -45,9 +47,24 @@ def outputs_of(pipe: Any, conditions: Sequence[Any], generation: Generation) -> 
     given = arguments_of(pipe, conditions, generation)
     if not torch.is_grad_enabled():
         return _tensor_of(_first_of(call(pipe, **given)))
-    with _Arrays() as arrays:
+    with _unguarded(pipe), _Arrays() as arrays:
         first = _first_of(call(pipe, **given))
     return _tensor_of(arrays.source_of(first))
+
+
+@contextmanager
+def _unguarded(pipe: Any) -> Iterator[None]:
+    """While in the `with`, the pipelines that this one is made of are not called with `torch.no_grad` either."""
+    kinds = {type(part) for part in vars(pipe).values() if isinstance(part, DiffusionPipeline)}
+    owners = {next(cls for cls in kind.__mro__ if "__call__" in vars(cls)) for kind in kinds}
+    calls = {cls: vars(cls)["__call__"] for cls in owners}
+    try:
+        for cls, call in calls.items():
+            cls.__call__ = getattr(call, "__wrapped__", call)
+        yield
+    finally:
+        for cls, call in calls.items():
+            cls.__call__ = call
 
 
 class _Arrays(TorchFunctionMode):

@@ -16,6 +16,7 @@ from planner.errors import UserError
 from planner.prompts import read_prompts
 
 LISTS = (".yaml", ".yml", ".json")
+DIGEST = "sha256"  # key of a label that is one
 
 
 def read_conditions(path: Path) -> list[Any]:
@@ -38,7 +39,7 @@ def read_conditions(path: Path) -> list[Any]:
 
 def labels_of(conditions: Sequence[Any]) -> tuple[Any, ...]:
     """How files name conditions: what is text or JSON stays as it is, of all else a digest tells it from others."""
-    return tuple(one if _is_plain(one) else {"sha256": _digest(one)} for one in conditions)
+    return tuple(one if _is_plain(one) else {DIGEST: _digest(one)} for one in conditions)
 
 
 def _is_plain(value: Any) -> bool:

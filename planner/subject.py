@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from planner import prompts
 from planner.arguments import FLOAT32
 from planner.calling import Generation, conditions_for, outputs_of, taken_by
+from planner.conditions import DIGEST
 from planner.errors import UserError
 from planner.pipelines import SCENES, load_pipeline
 from planner.references import is_reference, load_reference
@@ -130,10 +131,27 @@ def conditions_of(subject: Subject, given: Sequence[Any] | None, count: int, hel
     return list(given)
 
 
+def holding(subject: Subject, conditions: Sequence[Any]) -> Subject:
+    """The subject with these conditions as its own: not all of them can be told from their labels."""
+    return (
+        subject
+        if subject.conditions and not callable(subject.conditions)
+        else replace(subject, conditions=tuple(conditions))
+    )
+
+
 def conditions_in(subject: Subject, labels: Sequence[Any]) -> tuple[Any, ...]:
-    """The conditions that a profile has labels of: a subject's own, else the labels are they."""
+    """The conditions that a profile has labels of: a subject's own, else the labels are they. Raises UserError where
+    these are of what no file holds."""
     own = subject.conditions
-    return tuple(labels) if callable(own) or not own else tuple(own[: len(labels)])
+    if own and not callable(own):
+        return tuple(own[: len(labels)])
+    if digests := [label for label in labels if isinstance(label, dict) and label.keys() == {DIGEST}]:
+        raise UserError(
+            f"{len(digests)} conditions of {subject.name} are objects, of which a profile holds no more than a digest; "
+            "bring them as the conditions of a planner.Subject, or name pictures by their files"
+        )
+    return tuple(labels)
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ def profile(
     """
     from planner import profiling
     from planner.conditions import labels_of
-    from planner.subject import conditions_of, load_subject
+    from planner.subject import conditions_of, holding, load_subject
     from planner.tracing import examine
 
     generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
@@ -78,7 +78,7 @@ def profile(
         subject.name, labels_of(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip, dtype,
         tuple(metrics),
     )  # fmt: skip
-    profiling.run_profile(examine(subject, chosen, seed, components), settings, Path(out), way)
+    profiling.run_profile(examine(holding(subject, chosen), chosen, seed, components), settings, Path(out), way)
     return Path(out)
 
 

@@ -100,10 +100,22 @@ def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> 
     with ExitStack() as stack, torch.no_grad():
         for module in dict.fromkeys(step.module for step in steps):
             stack.enter_context(_replaced(module, stub_of(module)))
-        run()
+        _try(run)
     if len(found) < len(steps):
         raise _untold(f"with one sample more it is called {len(found)} times, not {len(steps)}")
     return found
+
+
+def _try(run: Callable[[], object]) -> None:
+    try:
+        run()
+    except MeasurementError:
+        raise
+    except Exception as error:  # whatever a sampler throws that is given what it does not expect
+        reason = " ".join(str(error).split())[:120]
+        raise _untold(
+            f"with one sample more it is no tensor's rows that grow ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def batched(step: Step, larger: Sequence[torch.Size]) -> tuple[bool, ...]:

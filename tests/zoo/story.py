@@ -59,7 +59,7 @@ def tell(animal: Animal, clip: Path, folder: Path) -> Story:
     present, ran = _called(subject, conditions[:1])
     whole = examine(subject, conditions, names=_with_layers(subject.modules)).graph
     options: dict[str, Any] = {"schemes": ("w8a8", "w4a8"), "checks": 0, "probes": 2}
-    if not animal.probed:
+    if animal.refused:
         options = {"schemes": ("w8a8",), "method": "exhaustive"}
     profile = folder / "a.profile"
     planner.profile(subject, profile, prompts=conditions, clip=str(clip), timesteps=1, **options)

@@ -156,5 +156,5 @@ UNETS: tuple[Animal, ...] = (
     Animal("KandinskyV22CombinedPipeline", "U-Net", kandinsky, ("prior_prior", "unet"),
            Generation(2, 2.0, options=PRIOR)),
     Animal("StableUnCLIPPipeline", "U-Net", unclip, ("prior", "unet"), Generation(2, 2.0, options=PRIOR)),
-    Animal("DDPMPipeline", "U-Net", unconditional, ("unet",), Generation(2), ({}, {}), probed=False),
+    Animal("DDPMPipeline", "U-Net", unconditional, ("unet",), Generation(2), ({}, {})),
 )  # fmt: skip
