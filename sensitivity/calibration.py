@@ -94,12 +94,14 @@ class _Stream:
 
 
 def _watch(
-    streams: dict[str, _Stream], name: str, observer: type[Observer], _: nn.Module, args: tuple[object, ...]
-) -> None:
-    """The hook: take in the first positional argument of the layer called `name`."""
-    if not args or not isinstance(args[0], torch.Tensor):
+    streams: dict[str, _Stream], name: str, observer: type[Observer], _: nn.Module, args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+) -> None:  # fmt: skip
+    """The hook: take in what the layer called `name` is given first, or as its `input`."""
+    given = args[0] if args else kwargs.get("input")
+    if not isinstance(given, torch.Tensor):
         raise CalibrationError(f"layer {name} was called without a tensor as its first argument; leave it out")
-    x = args[0].detach()
+    x = given.detach()
     if not x.numel():
         return
     bad = int((~torch.isfinite(x)).sum())
@@ -113,7 +115,7 @@ def _watch(
 def calibrate(
     layers: Mapping[str, nn.Module], run: Callable[[], object], observer: str = "minmax"
 ) -> dict[str, ActivationRange]:
-    """Call `run` once and return the range of each layer's input (its first positional argument), in their order.
+    """Call `run` once and return the range of each layer's input (its first argument), in their order.
 
     layers: name -> module. observer: a key of `OBSERVERS`. Layers that `run` never calls are absent from the answer.
     The hooks are gone afterwards whatever happens. Raises CalibrationError, naming the first layer in calling order
@@ -125,7 +127,8 @@ def calibrate(
     handles = []
     try:
         for name, layer in layers.items():
-            handles.append(layer.register_forward_pre_hook(partial(_watch, streams, name, OBSERVERS[observer])))
+            watch = partial(_watch, streams, name, OBSERVERS[observer])
+            handles.append(layer.register_forward_pre_hook(watch, with_kwargs=True))
         with torch.no_grad():
             run()
     finally:

@@ -216,12 +216,12 @@ def _watching(
     copies, rows = shape[0], shape[0] * shape[1]
 
     def watch(layer: str) -> Callable[..., Tensor | None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            if (
-                not torch.is_grad_enabled() or not args[0].ndim or len(args[0]) % rows
-            ):  # a checkpoint's first pass; one input for all
+        def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor], output: Tensor) -> Tensor | None:
+            given = args[0] if args else kwargs["input"]
+            if not torch.is_grad_enabled() or not given.ndim or len(given) % rows:
+                # a checkpoint's first pass; one input for all
                 return None
-            x = args[0].detach()[: len(args[0]) // copies].clone()
+            x = given.detach()[: len(given) // copies].clone()
             if output.requires_grad:
                 output.register_hook(lambda g: take(layer, x, g))
                 return None
@@ -233,7 +233,7 @@ def _watching(
 
     with ExitStack() as stack:
         for name, layer in layers.items():
-            stack.callback(layer.register_forward_hook(watch(name)).remove)
+            stack.callback(layer.register_forward_hook(watch(name), with_kwargs=True).remove)
         yield
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, is_dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from sensitivity.table import MeasurementError
 
 T = TypeVar("T")
+SAME = 1e-3  # of the largest number: so far apart may the sums of another batch be
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,18 +132,37 @@ def batched(step: Step, larger: Sequence[torch.Size]) -> tuple[bool, ...]:
     if len(given) != len(larger):
         raise _untold(f"it gets {len(given)} tensors, and {len(larger)} with one sample more")
     grows = tuple(tensor.shape != after for tensor, after in zip(given, larger, strict=True))
-    rows = {len(after) and after[0] for after, grown in zip(larger, grows, strict=True) if grown}
-    if len(rows) != 1:
-        raise _untold(f"{len(rows)} sizes of its batch show in its arguments")
+    if not any(grows):
+        raise _untold("its batch does not show in its arguments")
     for tensor, after, grown in zip(given, larger, grows, strict=True):
-        if grown and (not tensor.dim() or len(tensor) != step.rows or tensor.shape[1:] != after[1:]):
+        if grown and not _grown(tensor, after, step.rows):
             shapes = f"{tuple(tensor.shape)} for {step.rows} rows and {tuple(after)} for more"
             raise _untold(f"an argument has the shape {shapes}")
         if tensor.requires_grad and not grown:
             raise _untold(f"an argument for all samples, {tuple(tensor.shape)}, depends on earlier calls")
+    if len({Fraction(after[0], len(x)) for x, after, grown in zip(given, larger, grows, strict=True) if grown}) > 1:
+        raise _untold("its arguments do not grow alike with the batch")
     if any(len(output) != step.rows for output in step.outputs):
         raise _untold(f"it returns {', '.join(str(tuple(x.shape)) for x in step.outputs)} for {step.rows} rows")
+    if any(grown and len(tensor) > step.rows for tensor, grown in zip(given, grows, strict=True)):
+        _check_order(step, grows)
     return grows
+
+
+def _grown(tensor: Tensor, after: torch.Size, rows: int) -> bool:
+    """Whether an argument has the batch along its first dimension, once or several times: a text for each frame."""
+    return bool(tensor.dim()) and not len(tensor) % rows and len(tensor) > 0 and tensor.shape[1:] == after[1:]
+
+
+def _check_order(step: Step, grows: Sequence[bool]) -> None:
+    """Run two copies, one behind the other. Raises MeasurementError where they do not both come out as one does: where
+    an argument has several rows for a sample, these may not follow each other."""
+    args, kwargs = repeated((step.args, step.kwargs), grows, 2)
+    with torch.no_grad():
+        twice = [x for x in tensors_of(step.module(*args, **kwargs)) if x.is_floating_point()]
+    for one, two in zip(step.outputs, twice, strict=True):
+        if not torch.allclose(two, one.repeat(2, *(1,) * (one.dim() - 1)), rtol=SAME, atol=SAME * float(one.abs().max())):
+            raise _untold("an argument has several rows for each of the batch, in an order of its own")
 
 
 def _untold(why: str) -> MeasurementError:

@@ -6,7 +6,9 @@ Unmodified classes of diffusers and transformers. `python -m tests.zoo` writes d
 from __future__ import annotations
 
 from tests.zoo.animal import Animal
+from tests.zoo.audios import AUDIOS
 from tests.zoo.dits import DITS
 from tests.zoo.unets import UNETS
+from tests.zoo.videos import VIDEOS
 
-ZOO: dict[str, Animal] = {animal.name: animal for animal in (*UNETS, *DITS)}
+ZOO: dict[str, Animal] = {animal.name: animal for animal in (*UNETS, *DITS, *VIDEOS, *AUDIOS)}
