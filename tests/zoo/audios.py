@@ -121,7 +121,5 @@ def audioldm2() -> Any:
 
 AUDIOS: tuple[Animal, ...] = (
     Animal("StableAudioPipeline", "audio", stable_audio, ("transformer",), Generation(2, 3.0)),
-    Animal(
-        "AudioLDM2Pipeline", "audio", audioldm2, ("unet",), Generation(2, 3.0, options={"audio_length_in_s": 0.5})
-    ),
+    Animal("AudioLDM2Pipeline", "audio", audioldm2, ("unet",), Generation(2, 3.0, options={"audio_length_in_s": 0.5})),
 )

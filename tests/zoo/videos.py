@@ -17,8 +17,8 @@ from diffusers import (
     LTXPipeline,
     LTXVideoTransformer3DModel,
     MotionAdapter,
-    UniPCMultistepScheduler,
     UNet2DConditionModel,
+    UniPCMultistepScheduler,
     WanPipeline,
     WanTransformer3DModel,
 )
@@ -114,6 +114,8 @@ def animatediff() -> Any:
 VIDEOS: tuple[Animal, ...] = (
     Animal("WanPipeline", "video", wan, ("transformer", "transformer_2"), Generation(4, 3.0, options=SHORT)),
     Animal("CogVideoXPipeline", "video", cogvideox, ("transformer",), Generation(2, 3.0, options=SHORT)),
-    Animal("LTXPipeline", "video", ltx, ("transformer",), Generation(2, 3.0, options=SHORT | {"height": 32, "width": 32})),
+    Animal(
+        "LTXPipeline", "video", ltx, ("transformer",), Generation(2, 3.0, options=SHORT | {"height": 32, "width": 32})
+    ),
     Animal("AnimateDiffPipeline", "video", animatediff, ("unet",), Generation(2, 3.0, options={"num_frames": 4})),
 )
