@@ -104,7 +104,8 @@ def audioldm2() -> Any:
         text_encoder_2=T5EncoderModel(parts.t5_config(vocab_size=len(known))),
         projection_model=AudioLDM2ProjectionModel(WIDTH, WIDTH, 16),
         language_model=GPT2LMHeadModel(
-            GPT2Config(vocab_size=8, n_positions=64, n_embd=16, n_layer=1, n_head=2, max_new_tokens=4, bos_token_id=0, eos_token_id=1)
+            GPT2Config(vocab_size=8, n_positions=64, n_embd=16, n_layer=1, n_head=2, max_new_tokens=4,
+                       bos_token_id=0, eos_token_id=1)
         ),
         tokenizer=letters,
         tokenizer_2=known,
