@@ -19,7 +19,7 @@ from planner.tracing import examine
 from tests.zoo.animal import Animal
 
 MEMORY = "40%"
-KINDS = (nn.Linear, nn.Conv2d)  # what a layer is a module of
+KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)  # what a layer is a module of
 
 
 @dataclass(frozen=True, eq=False)
