@@ -13,32 +13,42 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 import planner
+from planner.errors import UserError
+from planner.graph import LayerGraph
 from planner.store import open_profile
-from planner.subject import run_subject, subject_of
+from planner.subject import Subject, run_subject, subject_of
 from planner.tracing import examine
+from sensitivity.table import MeasurementError
 from tests.zoo.animal import Animal
 
-MEMORY = "40%"
+MEMORY = 0.4  # of full precision, of the components that are planned
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)  # what a layer is a module of
+SCHEMES = ("w8a8", "w4a8", "w4a16")  # the last one is for embeddings, too
+ONE_BY_ONE = ("w8a8", "w4a16")  # where each is measured by itself
 
 
 @dataclass(frozen=True, eq=False)
 class Story:
-    """What came of it. iterating: components planned by default; ran: addresses of modules of `KINDS` that were called,
-    of all that there are; layers, unused: what the trace says of them; probed, alone: planned layers whose losses came
-    from probes, and by single measurements; missing: planned layers without a loss; bytes: of the planned layers, in
-    full precision and with the plan; outputs: what came out at each stage."""
+    """What came of it. present, ran: addresses of the modules of `KINDS`, and of those that were called; layers,
+    unplanned: what the trace says of them, the latter with why not; iterating: components planned by default; planned:
+    layers of these; sources: where their losses came from; refusal: of probes; bytes: of the planned layers in full
+    precision, and with the plan; outputs: what came out at each stage."""
 
-    iterating: tuple[str, ...]
     present: frozenset[str]
     ran: frozenset[str]
     layers: frozenset[str]
-    unused: frozenset[str]
-    probed: int
-    alone: int
-    missing: tuple[str, ...]
+    unplanned: Mapping[str, str]
+    iterating: tuple[str, ...]
+    planned: frozenset[str]
+    sources: Mapping[str, str]
+    refusal: str
     bytes: tuple[float, float]
     outputs: Mapping[str, Tensor]
+
+    @property
+    def alone(self) -> int:
+        """How many layers were measured by themselves."""
+        return sum(source == "exhaustive" for source in self.sources.values())
 
     def near(self, stage: str) -> float:
         """Root mean square of the difference from full precision, in units of full precision's own spread."""
@@ -55,26 +65,35 @@ def tell(animal: Animal, clip: Path, folder: Path) -> Story:
     """All of it. clip: a CLIPModel's folder; folder: an empty one for the files."""
     pipe = animal.build()
     subject = subject_of(pipe, animal.generation, animal.name)
-    conditions = list(animal.conditions)
-    present, ran = _called(subject, conditions[:1])
-    whole = examine(subject, conditions, names=_with_layers(subject.modules)).graph
-    options: dict[str, Any] = {"schemes": ("w8a8", "w4a8"), "checks": 0, "probes": 2}
-    if animal.refused:
-        options = {"schemes": ("w8a8",), "method": "exhaustive"}
-    profile = folder / "a.profile"
-    planner.profile(subject, profile, prompts=conditions, clip=str(clip), timesteps=1, **options)
+    present, ran = _called(subject, animal.conditions[:1])
+    with_layers = [name for name, root in subject.modules.items() if any(isinstance(m, KINDS) for m in root.modules())]
+    whole = examine(subject, animal.conditions, names=with_layers).graph
+    profile, refusal = _profiled(animal, subject, clip, folder)
     with open_profile(profile) as store:
         sources = {m.layer: m.source for m in store.measurements()}
-        iterating, planned = tuple(store.header()["model"]["components"]), store.layers()
-    plan = planner.solve(profile, folder / "p.plan.yaml", memory=MEMORY)
+        iterating, planned = tuple(store.header()["model"]["components"]), frozenset(store.layers())
+    found = planner.solve(profile, folder / "p.plan.yaml", memory=f"{MEMORY:.0%}")
+    sizes = _bytes(whole, planned), found.predictions["total"]["bytes"]
     outputs = _applied(animal, pipe, folder / "p.plan.yaml", folder / "pipeline")
-    weights = {address: layer for address, layer in whole.by_address.items() if address in plan.schemes}
     return Story(
-        iterating, present, ran, frozenset(whole.by_address), frozenset(whole.unused),
-        sum(source == "probes" for source in sources.values()), sum(source != "probes" for source in sources.values()),
-        tuple(layer for layer in planned if layer not in sources),
-        (4.0 * sum(layer.parameters for layer in weights.values()), plan.predictions["total"]["bytes"]), outputs,
+        present, ran, frozenset(whole.by_address), dict.fromkeys(whole.unused, "") | dict(whole.reasons), iterating,
+        planned, sources, refusal, sizes, outputs,
     )  # fmt: skip
+
+
+def _profiled(animal: Animal, subject: Subject, clip: Path, folder: Path) -> tuple[Path, str]:
+    """By probes, or where these refuse, with their line, one by one."""
+    options: dict[str, Any] = {"prompts": animal.conditions, "clip": str(clip), "timesteps": 1}
+    try:
+        probed = folder / "probes.profile"
+        return planner.profile(subject, probed, schemes=SCHEMES, checks=0, probes=2, **options), ""
+    except (MeasurementError, UserError) as error:
+        measured = folder / "exhaustive.profile"
+        return planner.profile(subject, measured, schemes=ONE_BY_ONE, method="exhaustive", **options), str(error)
+
+
+def _bytes(graph: LayerGraph, planned: frozenset[str]) -> float:
+    return 4.0 * sum(layer.parameters for address, layer in graph.by_address.items() if address in planned)
 
 
 def _applied(animal: Animal, pipe: Any, plan: Path, folder: Path) -> dict[str, Tensor]:
@@ -94,11 +113,7 @@ def _applied(animal: Animal, pipe: Any, plan: Path, folder: Path) -> dict[str, T
     return outputs
 
 
-def _with_layers(modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
-    return tuple(name for name, root in modules.items() if any(isinstance(m, KINDS) for m in root.modules()))
-
-
-def _called(subject: Any, conditions: list[Any]) -> tuple[frozenset[str], frozenset[str]]:
+def _called(subject: Subject, conditions: tuple[Any, ...]) -> tuple[frozenset[str], frozenset[str]]:
     """Addresses of the modules of `KINDS` that there are, each module once, and of those whose forward was run."""
     found: dict[nn.Module, str] = {}
     for name, root in subject.modules.items():

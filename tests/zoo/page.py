@@ -1,0 +1,80 @@
+"""The table of what was done with each pipeline class, for the docs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tabulate import tabulate
+
+from tests.zoo.animal import Animal
+from tests.zoo.story import MEMORY, Story
+
+NEAR = 0.5  # of an output's own spread: what a plan may move it by here
+
+HEAD = f"""# Pipelines
+
+What is done with a pipeline follows from its modules, from one traced run, and from the signature of its call, never
+from names. Here the whole story is told on pipeline classes of diffusers, each built small from configs with random
+weights, of unmodified classes of diffusers and transformers: traced, profiled by probes, solved to {MEMORY:.0%} of the
+memory, applied simulated and with real kernels, restored, saved and loaded. `python -m tests.zoo` writes this page from
+such runs, and `tests/zoo` repeats them.
+
+"""
+
+FOOT = f"""
+*planned*: the components that the trace found to be run in a loop, which is what is planned by default. *modules that
+ran*: Linear, Conv1d, Conv2d, Conv3d and Embedding modules of all components that the run called, of those there are.
+*found*: those of them that can be planned. *planned layers*: those of the planned components; *probed*: those whose
+losses came from probes, the others were measured one by one. *bytes*: of the planned layers, in full precision and with
+the plan. *fake*, *int*: the output with the plan is finite and within {NEAR} of the output's own spread, simulated and
+with real kernels. *restored*: the output after `planner.restore` is that of before, to the bit. *loaded*: so is that of
+the pipeline that `save_pretrained` wrote with its plan and `from_pretrained` read.
+"""
+
+
+def row_of(animal: Animal, story: Story) -> dict[str, str]:
+    """Column -> cell. What may differ from machine to machine is in `bytes` alone."""
+    before, after = story.bytes
+    return {
+        "pipeline": f"`{animal.name}`",
+        "family": animal.family,
+        "planned": ", ".join(f"`{name}`" for name in story.iterating),
+        "modules that ran": f"{len(story.ran)} of {len(story.present)}",
+        "found": str(len(story.layers)),
+        "planned layers": str(len(story.planned)),
+        "probed": str(len(story.sources) - story.alone),
+        "bytes": f"{before:,.0f} to {after / before:.0%}",
+        "fake": "near" if 0 < story.near("fake") < NEAR else "far",
+        "int": "near" if 0 < story.near("int") < NEAR else "far",
+        "restored": "same" if story.same("restored", "full") else "other",
+        "loaded": "same" if story.same("loaded", "int") else "other",
+    }
+
+
+def page_of(rows: Mapping[str, Mapping[str, str]], stories: Mapping[str, Story]) -> str:
+    """All of the page: rows and stories by name."""
+    table = tabulate([row.values() for row in rows.values()], list(next(iter(rows.values()))), "pipe")
+    kinds: dict[str, list[str]] = {}
+    for name, story in stories.items():
+        for address in story.ran - story.layers:
+            kinds.setdefault(_reason(story, address), []).append(f"`{name}`")
+    odd = [f"- {why}: {', '.join(dict.fromkeys(names))}." for why, names in sorted(kinds.items())]
+    refused = [f"- `{name}`: {story.refusal}" for name, story in stories.items() if story.refusal]
+    sections = [HEAD + table + "\n" + FOOT]
+    if odd:
+        sections.append("\n## What ran and is not planned\n\n" + "\n".join(odd) + "\n")
+    if refused:
+        sections.append(
+            "\n## Not by probes\n\nAll losses of these were measured one by one.\n\n" + "\n".join(refused) + "\n"
+        )
+    return "".join(sections)
+
+
+def rows_in(page: str) -> dict[str, dict[str, str]]:
+    """The rows of a page by their pipeline, as `row_of` gives them."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    return {cells[0].strip("`"): dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]}
+
+
+def _reason(story: Story, address: str) -> str:
+    return story.unplanned.get(address) or "no reason was found"
