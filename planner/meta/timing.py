@@ -136,19 +136,20 @@ def bare(layer: Layer, dtype: torch.dtype) -> nn.Module:
 
 def _bare(shape: Shape, dtype: torch.dtype) -> nn.Module:
     kind, weight, bias, geometry = shape
+    if kind not in KINDS:
+        raise UserError(f"layers of kind {kind!r} are not timed alone; profile the model here")
     options: dict[str, Any] = {"bias": bias, "dtype": dtype}
     made: nn.Module
     if kind == "linear":
         made = nn.utils.skip_init(nn.Linear, weight[1], weight[0], **options)  # type: ignore[no-untyped-call]
     elif KINDS[kind].looks_up:
         made = nn.utils.skip_init(nn.Embedding, *weight, dtype=dtype)  # type: ignore[no-untyped-call]
-    elif geometry is not None:
+    else:
+        assert geometry is not None
         made = nn.utils.skip_init(  # type: ignore[no-untyped-call]
             getattr(nn, KINDS[kind].layer), weight[1] * geometry.groups, weight[0], tuple(weight[2:]), geometry.stride,
             geometry.padding, geometry.dilation, geometry.groups, padding_mode=geometry.padding_mode, **options,
         )  # fmt: skip
-    else:
-        raise UserError(f"layers of kind {kind!r} are not timed alone; profile the model here")
     return made
 
 

@@ -201,7 +201,7 @@ def test_the_command_line(bitplan: Any) -> None:
     told = bitplan("inspect", "--config", "scenes", "--components", "unet", "--schemes", "w8a8", "--width", "128")
     assert told.exit_code == 0 and "133 layers" in told.output and "1 x 16 x 32" in told.output
     found = json.loads(bitplan("inspect", "--config", "scenes", "--schemes", "w8a8", "--json").output)
-    assert found["layers"] == len(found["graph"]["layers"]) == 197
+    assert found["layers"] == len(found["graph"]["layers"]) == 199
     assert [row["scheme"] for row in found["stored"]] == ["float32", "bfloat16", "w8a8"]
 
 

@@ -102,7 +102,8 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, An
         ),
         (2, 4, 8, 8),
         {"class_labels": torch.tensor([1, 2])},
-        {"net.pos_embed.proj": "in", "net.proj_out_2": "out", "net.proj_out_1": "time", "*.norm1.*": "time",
+        {"net.pos_embed.proj": "in", "net.proj_out_2": "out", "net.proj_out_1": "time",
+         "*.norm1.linear": "time", "*.norm1.emb.timestep_embedder.*": "time",
          "*.attn1.*": "self-attention", "*.ff.*": "feed-forward", "*.embedding_table": "condition"},
     ),
     "hunyuan": (  # the time is added to text that an attention pooled
