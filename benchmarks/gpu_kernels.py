@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from plans.kernels import KERNELS, REFERENCE, geometry_of
-from plans.modules import quantize_module
+from plans.modules import kind_of, quantize_module
 from plans.scheme import parse_scheme
 
 HERE = Path(__file__).parent
@@ -89,7 +89,7 @@ def row(shape: Shape, name: str, text: str, rounds: int) -> dict[str, Any]:
     """One line of the results."""
     kernel, scheme, layer, x = KERNELS[name], parse_scheme(text), shape.layer(), shape.input()
     about = {"weight": shape.weight, "positions": shape.positions, "kernel": name, "scheme": text}
-    reason = kernel.supports(scheme, "linear" if len(shape.weight) == 2 else "conv2d", "cuda", geometry_of(layer))
+    reason = kernel.supports(scheme, str(kind_of(layer)), "cuda", geometry_of(layer))
     if reason:
         return about | {"declined": reason}
     quantized = quantize_module(layer, scheme, kernel)

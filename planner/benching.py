@@ -23,6 +23,7 @@ from planner.layer_time import LayerTime, layer_time, predicted_share, time_laye
 from planner.machine import about_machine
 from planner.pipelines import Call, recorded_calls
 from planner.subject import Subject, run_subject
+from planner.timing import kept_memory
 from planner.units import show_bytes
 from plans.modules import module_bytes
 from plans.plan import Plan
@@ -99,11 +100,18 @@ def baseline(dtype: str, module: nn.Module, call: Call, channels_last: bool = Tr
 
 
 @torch.no_grad()
-def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]:
-    """Each in turn, `pairs` times after one to warm up."""
+def seconds_in_turn(variants: Sequence[Variant], pairs: int) -> list[tuple[float, ...]]:
+    """The seconds of each variant's calls, made in turn, `pairs` times after one to warm up. Memory that is freed stays
+    with the process, as for the cost table."""
     runs = [variant.runner() for variant in variants]
-    seconds = [[_seconds(run) for run in runs] for _ in range(pairs + 1)][1:]
-    columns = list(zip(*seconds, strict=True))
+    with kept_memory():
+        seconds = [[_seconds(run) for run in runs] for _ in range(pairs + 1)][1:]
+    return list(zip(*seconds, strict=True))
+
+
+def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]:
+    """Medians of `seconds_in_turn`."""
+    columns = seconds_in_turn(variants, pairs)
     bases = {v.name: columns[i] for i, v in enumerate(variants) if v.baseline}
     return tuple(
         Timing(
@@ -130,7 +138,8 @@ def time_planned_layers(
         return None
     paths = [address.removeprefix(f"{part}.") for address in plan.schemes if address.startswith(f"{part}.")]
     runs = [(v.module, v.runner()) for v in (full, timed[PLAN])]
-    return layer_time(full.name, share, time_layers(paths, runs, pairs))
+    with kept_memory():
+        return layer_time(full.name, share, time_layers(paths, runs, pairs))
 
 
 def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]) -> Call:

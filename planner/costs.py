@@ -1,72 +1,76 @@
-"""What choices cost: bytes exactly as stored, and milliseconds of the kernel that really runs, one at a time."""
+"""What choices cost: bytes exactly as stored, and milliseconds of the kernel that really runs."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
 import torch
 from torch import nn
 
-from planner.graph import Layer
+from planner.graph import Layer, LayerGraph
 from planner.space import Candidate
 from planner.store import Cost
+from planner.timing import Rest, kept_memory, median_ms
 from plans.activations import ActivationScales
 from plans.formats import stored_bytes
 from plans.kernels import choose_kernel, geometry_of
+from plans.kinds import KINDS
 from plans.modules import quantize_module
 from plans.scheme import KEEP, Scheme
 
-_REPEATS, _BUDGET = 25, 0.03  # at most so many calls, or as many as fit in so many seconds, but never under 3
 _STAND_IN = ActivationScales(4.0, 4.0)  # a range for timing only: it changes no shapes
 
 
 def cost_candidates(
-    pending: Sequence[Candidate], layers: Mapping[str, Layer], modules: Mapping[str, nn.Module]
+    pending: Sequence[Candidate], graph: LayerGraph, modules: Mapping[str, nn.Module]
 ) -> Iterator[Cost]:
     """The cost of each candidate, in order. Layers of one shape are timed once.
 
-    A simulated scheme is timed as full precision, which is what would run in its stead.
+    A layer is timed as it runs in the model: the caches are full of other layers' weights, its input has just been
+    written, and if an earlier layer has read that too, it is rounded already. A simulated scheme is timed as full
+    precision, which is what would run in its stead.
     """
     timed: dict[tuple[object, ...], tuple[float, str]] = {}
+    rest = Rest(sum(prod(layer.weight) for layer in graph.layers) * torch.float32.itemsize)
+    rounded = {address for readers in graph.shared_inputs for address in readers[1:]}
     for candidate in pending:
-        layer, module = layers[candidate.layer], modules[candidate.layer]
+        layer, module = graph.by_address[candidate.layer], modules[candidate.layer]
         scheme = KEEP if candidate.simulated else candidate.scheme
-        key = (layer.kind, layer.weight, layer.geometry, layer.calls, str(scheme))
+        key = (layer.kind, layer.weight, layer.geometry, layer.calls, str(scheme), layer.address in rounded)
         if key not in timed:
-            timed[key] = _time_layer(layer, module, scheme)
+            timed[key] = _time_layer(layer, module, scheme, rest, layer.address in rounded)
         ms, kernel = timed[key]
         size = stored_bytes(layer.weight, candidate.scheme.weight, module.weight.element_size())
         simulated = candidate.simulated is not None
         yield Cost(candidate.layer, str(candidate.scheme), size, ms, "none" if simulated else kernel, simulated)
 
 
-def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme) -> tuple[float, str]:
+def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: Rest, rounded: bool) -> tuple[float, str]:
     """Milliseconds of all calls of the layer in one image, and the name of the kernel."""
-    name = "float"
+    name, dtype = "float", torch.long if KINDS[layer.kind].looks_up else module.weight.dtype
     if scheme != KEEP:
         kernel = choose_kernel(scheme, layer.kind, module.weight.device, True, geometry_of(module))
         module, name = quantize_module(module, scheme, kernel, _STAND_IN), kernel.name
     generator = torch.Generator().manual_seed(0)
     total = 0.0
     for call in layer.calls:
-        x = torch.randn(call.input, generator=generator).to(module.weight.dtype)
-        total += median_ms(lambda x=x: module(x)) * call.count  # type: ignore[misc]
+        x = _stand_in(layer, call.input, generator).to(dtype)
+
+        def before(x: torch.Tensor = x) -> None:
+            rest.run()
+            x.sum() if rounded else x.mul_(1)  # into the caches; what is written is another input, to be rounded anew
+
+        with kept_memory():
+            total += median_ms(lambda x=x: module(x), before) * call.count  # type: ignore[misc]
     return total, name
 
 
-@torch.no_grad()
-def median_ms(run: Callable[[], object]) -> float:
-    """Median wall milliseconds of a call, after one to warm up."""
-    run()
-    seconds: list[float] = []
-    while len(seconds) < 3 or (len(seconds) < _REPEATS and sum(seconds) < _BUDGET):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds) * 1e3
+def _stand_in(layer: Layer, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """An input of that shape: row numbers of an embedding, else values."""
+    if KINDS[layer.kind].looks_up:
+        return torch.randint(layer.weight[0], shape, generator=generator)
+    return torch.randn(shape, generator=generator)
 
 
 def parameters_of(layers: Sequence[Layer]) -> int:

@@ -16,6 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from planner.past import PastUse
 from planner.roles import component_of
 
 _aten = torch.ops.aten
@@ -144,13 +145,14 @@ class Flow(TorchDispatchMode):
     """Passes marks from the inputs of every operation on to its outputs, and collects the attentions among them.
 
     weights: the storages of the modules' parameters. Where one is multiplied outside of a known layer, the result is
-    that of a layer all the same, only a nameless one.
+    that of a layer all the same, only a nameless one. past: is told of every operation.
     """
 
-    def __init__(self, marks: Marks, weights: frozenset[int] = frozenset()) -> None:
+    def __init__(self, marks: Marks, weights: frozenset[int] = frozenset(), past: PastUse | None = None) -> None:
         super().__init__()
         self.marks = marks
         self.weights = weights
+        self.past = past
         self.attentions: list[Attention] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -159,7 +161,10 @@ class Flow(TorchDispatchMode):
         if func.overloadpacket in _SHAPE_ONLY:
             return out
         written = _written(func, args, kwargs) if func._schema.is_mutable else []
-        read = {id(mark): mark for mark in map(self.marks.of, tensors((args, kwargs)))}
+        given = tensors((args, kwargs))
+        if self.past is not None:
+            self.past.see(func, given, out)
+        read = {id(mark): mark for mark in map(self.marks.of, given)}
         results = [self.marks.of(tensor) for tensor in tensors((out, written))]
         for mark in results:
             mark.take(read.values())

@@ -16,8 +16,7 @@ from typing import Any
 import networkx as nx
 
 from planner.roles import ROLES, UNKNOWN
-
-KINDS = ("linear", "conv2d")
+from plans.kinds import KINDS
 
 
 class GraphError(ValueError):
@@ -26,7 +25,8 @@ class GraphError(ValueError):
 
 @dataclass(frozen=True)
 class Call:
-    """One distinct shape at which a layer ran: input and output shapes, multiply-adds of one call, and how often."""
+    """One distinct shape at which a layer ran: input and output shapes, multiply-adds of one call (none where rows are
+    looked up), and how often."""
 
     input: tuple[int, ...]
     output: tuple[int, ...]
@@ -36,11 +36,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a convolution walks over its input; sizes are (rows, columns), padding may also be `same` or `valid`."""
+    """How a convolution walks over its input: one size for each of the one to three dimensions, the first one first;
+    padding may also be `same` or `valid`."""
 
-    stride: tuple[int, int]
-    padding: tuple[int, int] | str
-    dilation: tuple[int, int]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    dilation: tuple[int, ...]
     groups: int
     padding_mode: str
 
@@ -50,7 +51,8 @@ class Layer:
     """One weight-bearing call site.
 
     address: `component.path`; aliases: other addresses of the very same module, to be replaced together with it.
-    kind: `linear` or `conv2d`. weight: its shape, (out, in) or (out, in / groups, rows, columns).
+    kind: of `plans.kinds`. weight: its shape, (out, in) or (out, in / groups, sizes of the kernel...); of an embedding
+    (rows, features).
     parameters: numbers in the weight and the bias. calls: what was run, in order of first appearance.
     role: a name of `planner.roles.ROLES`, or empty where no run told it.
     """
@@ -94,7 +96,8 @@ class LayerGraph:
 
     layers: in order of first execution. edges: (A, B) where B read what was computed from A's output with no other
     layer between; a run of several denoising steps closes cycles. shared_inputs: layers that read the very same
-    tensor. tied: layers whose weights are the same memory. unused: addresses that the run never called, not planned.
+    tensor. tied: layers whose weights are the same memory. unused: addresses that the run never called, or that cannot
+    be planned, for which reasons holds (address, why).
     parts: the components, in order of their first call; none where no run told.
     """
 
@@ -104,6 +107,7 @@ class LayerGraph:
     tied: tuple[tuple[str, ...], ...]
     unused: tuple[str, ...]
     parts: tuple[Part, ...] = ()
+    reasons: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def flow(self) -> nx.DiGraph:
@@ -149,8 +153,8 @@ def architecture_fingerprint(graph: LayerGraph) -> str:
 
 
 def to_json(graph: LayerGraph) -> dict[str, Any]:
-    """The graph as what `json.dumps` takes."""
-    return asdict(graph)
+    """The graph as what `json.dumps` takes; without reasons where there are none, as older profiles have it."""
+    return {name: value for name, value in asdict(graph).items() if value or name != "reasons"}
 
 
 def from_json(data: Mapping[str, Any]) -> LayerGraph:
@@ -166,6 +170,7 @@ def from_json(data: Mapping[str, Any]) -> LayerGraph:
                 Part(p["name"], p["calls"], p["iterates"], tuple(map(tuple, p["inputs"])))
                 for p in data.get("parts", ())
             ),
+            reasons=tuple((address, why) for address, why in data.get("reasons", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise GraphError(f"this is no layer graph ({type(error).__name__}: {error}); profile the model again") from None

@@ -19,40 +19,58 @@ from torch import nn
 
 from planner.flow import Flow
 from planner.graph import Call, Geometry, GraphError, Layer, LayerGraph, architecture_fingerprint
+from planner.past import ATTENTION, REASON, PastUse
 from planner.roles import Scene, roles_of
 from planner.watching import Record, Watch, hooked, parts_of
+from plans.kinds import CLASSES, KINDS
+from plans.modules import bias_of, kind_of, refusal_of
+
+Found = dict[str, tuple[Any, tuple[str, ...]]]
 
 
-def find_layers(components: Mapping[str, nn.Module]) -> dict[str, tuple[nn.Linear | nn.Conv2d, tuple[str, ...]]]:
-    """Every Linear and Conv2d below the components, with its other addresses, by its first address."""
-    addresses: dict[nn.Linear | nn.Conv2d, list[str]] = {}
+def find_layers(components: Mapping[str, nn.Module]) -> Found:
+    """Every module below the components that can be planned, with its other addresses, by its first address."""
+    return {names[0]: (module, tuple(names[1:])) for module, names in _addresses(components).items() if kind_of(module)}
+
+
+def find_refused(components: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Modules of the layers' classes that cannot be planned, and attention with projections of its own, by their first
+    address: why."""
+    reasons = (
+        (names[0], ATTENTION if isinstance(module, nn.MultiheadAttention) else refusal_of(module))
+        for module, names in _addresses(components).items()
+    )
+    return {address: why for address, why in reasons if why}
+
+
+def _addresses(components: Mapping[str, nn.Module]) -> dict[nn.Module, list[str]]:
+    found: dict[nn.Module, list[str]] = {}
     for component, root in components.items():
         for path, module in root.named_modules(remove_duplicate=False):
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                addresses.setdefault(module, []).append(f"{component}.{path}" if path else component)
-    return {names[0]: (module, tuple(names[1:])) for module, names in addresses.items()}
+            found.setdefault(module, []).append(f"{component}.{path}" if path else component)
+    return found
 
 
 def trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> LayerGraph:
     """The layer graph of one call of `run`, which runs the components. Hooks are gone afterwards, come what may.
 
-    Linear and Conv2d modules (subclasses too) become layers when they are called; weights used past their module's
-    call, as nn.MultiheadAttention does, are listed as unused. Errors of `run` pass through.
+    Modules of the kinds of `plans.kinds` become layers when they are called. One whose weight is used past its call,
+    too, stays unplanned, since that use would see the plan and nothing would measure it; to tell what flows by it, the
+    run is then repeated. Errors of `run` pass through.
     Raises GraphError when the components hold no layers or the run calls none.
     """
     found = find_layers(components)
     if not found:
-        raise GraphError(f"{', '.join(components) or 'nothing'}: no Linear or Conv2d inside; name what to plan")
-    watch = Watch()
-    weights = frozenset(w.untyped_storage()._cdata for root in components.values() for w in root.parameters())
-    flow = Flow(watch.marks, weights)
-    with hooked(components, found, watch), flow:
-        run()
+        raise GraphError(f"{', '.join(components) or 'nothing'}: none of {CLASSES} inside; name what to plan")
+    watch, flow, past = _watched(components, found, run)
+    reasons = find_refused(components) | dict.fromkeys((name for name in found if name in past), REASON)
+    if past & watch.records.keys():
+        watch, flow, _ = _watched(components, {name: its for name, its in found.items() if name not in past}, run)
     if not watch.records:
         names = ", ".join(components)
         raise GraphError(f"the run called none of the {len(found)} layers of {names}; name components that it runs")
     parts = parts_of(components, watch)
-    kinds = {name: _kind(found[name][0]) for name in watch.records}
+    kinds = {name: str(kind_of(found[name][0])) for name in watch.records}
     uses = {name: record.use for name, record in watch.records.items()}
     roles = roles_of(Scene(uses, kinds, flow.attentions, {part.name: dict(part.inputs) for part in parts}))
     layers = {n: replace(_describe(n, *found[n], record), role=roles[n]) for n, record in watch.records.items()}
@@ -63,9 +81,23 @@ def trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> Lay
         edges=tuple(sorted(edges, key=lambda edge: (order[edge[0]], order[edge[1]]))),
         shared_inputs=_groups(order, ((n, seen) for n, record in watch.records.items() for seen in record.inputs)),
         tied=_groups(order, ((name, _memory(found[name][0].weight)) for name in layers)),
-        unused=tuple(name for name in found if name not in layers),
+        unused=tuple(name for name in dict.fromkeys((*found, *reasons)) if name not in layers),
         parts=parts,
+        reasons=tuple(reasons.items()),
     )
+
+
+def _watched(
+    components: Mapping[str, nn.Module], found: Found, run: Callable[[], object]
+) -> tuple[Watch, Flow, set[str]]:
+    """What one run shows of these layers, and those of them whose weight it used past their call."""
+    watch = Watch()
+    weights = frozenset(w.untyped_storage()._cdata for root in components.values() for w in root.parameters())
+    past = PastUse({address: module.weight for address, (module, _) in found.items()}, watch.calling)
+    flow = Flow(watch.marks, weights, past)
+    with hooked(components, found, watch), flow:
+        run()
+    return watch, flow, past.found
 
 
 def survey(components: Mapping[str, nn.Module], addresses: Iterable[str]) -> LayerGraph:
@@ -88,32 +120,25 @@ def survey(components: Mapping[str, nn.Module], addresses: Iterable[str]) -> Lay
     )
 
 
-def _kind(module: nn.Module) -> str:
-    return "conv2d" if isinstance(module, nn.Conv2d) else "linear"
-
-
-def _describe(address: str, module: nn.Linear | nn.Conv2d, aliases: tuple[str, ...], record: Record) -> Layer:
-    shape, biased = tuple(module.weight.shape), module.bias is not None
-    per_output = prod(shape[1:])  # each output number is one dot product of this length
+def _describe(address: str, module: Any, aliases: tuple[str, ...], record: Record) -> Layer:
+    shape, biased = tuple(module.weight.shape), bias_of(module) is not None
+    kind = KINDS[str(kind_of(module))]
     return Layer(
         address=address,
         aliases=aliases,
-        kind=_kind(module),
+        kind=kind.name,
         weight=shape,
         bias=biased,
         parameters=prod(shape) + biased * shape[0],
-        geometry=_geometry(module) if isinstance(module, nn.Conv2d) else None,
-        calls=tuple(Call(i, o, prod(o) * per_output, times) for (i, o), times in record.shapes.items()),
+        geometry=_geometry(module) if kind.dims else None,
+        calls=tuple(Call(i, o, kind.macs(shape, prod(o)), times) for (i, o), times in record.shapes.items()),
     )
 
 
-def _geometry(conv: nn.Conv2d) -> Geometry:
-    def pair(size: Any) -> tuple[int, int]:
-        rows, columns = size
-        return int(rows), int(columns)
-
-    padding = conv.padding if isinstance(conv.padding, str) else pair(conv.padding)
-    return Geometry(pair(conv.stride), padding, pair(conv.dilation), conv.groups, conv.padding_mode)
+def _geometry(conv: Any) -> Geometry:
+    padding = conv.padding if isinstance(conv.padding, str) else tuple(map(int, conv.padding))
+    stride, dilation = tuple(map(int, conv.stride)), tuple(map(int, conv.dilation))
+    return Geometry(stride, padding, dilation, conv.groups, conv.padding_mode)
 
 
 def _memory(weight: torch.Tensor) -> tuple[int, int]:
@@ -142,7 +167,7 @@ def module_at(components: Mapping[str, nn.Module], address: str) -> nn.Module:
 def fingerprint(components: Mapping[str, nn.Module], graph: LayerGraph) -> str:
     """The fingerprint of the components' layers as they are. Raises GraphError naming the layer that holds NaN or
     infinity."""
-    return fingerprint_of(graph, lambda address, name: getattr(module_at(components, address), name))
+    return fingerprint_of(graph, lambda address, name: getattr(module_at(components, address), name, None))
 
 
 def fingerprint_of(graph: LayerGraph, read: Callable[[str, str], torch.Tensor | None]) -> str:

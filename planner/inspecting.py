@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from planner.checking import corrections_of
 from planner.errors import UserError
-from planner.graph import from_json
+from planner.graph import LayerGraph, from_json
 from planner.refining import contests
 from planner.role_tables import model_roles, plan_roles
 from planner.store import Profile, open_profile
@@ -115,19 +115,36 @@ def _profile_text(path: Path) -> str:
         wanted = {(c.layer, c.scheme) for c in costs if c.scheme != "keep"}
         rows = [_scheme_row(store.measurements(), costs, scheme) for scheme in store.schemes()]
         settings, layers, known = header["settings"], len(store.layers()), certainty(store)
-        roles = model_roles(from_json(store.graph())) if layers else ""
+        graph = from_json(store.graph()) if layers else None
+        roles = model_roles(graph) if graph else ""
+        kinds = layers_text(graph) if graph and "source" not in header else []
     # costs name the candidates; a share of a profile may lack them
     counted = f"{len(wanted & measured)} of {len(wanted)}" if wanted else str(len(measured))
     lines = [
         f"profile of {header['model']['name']} ({layers} layers, fingerprint {header['model']['fingerprint'][:12]})",
         f"measured: {counted} (layer, scheme), on {len(settings['prompts'])} prompts, "
         f"{settings['generation']['steps']} steps",
+        *kinds,
         *known,
         *([f"by role:\n{roles}"] * bool(roles)),
         "all layers at one scheme, sums:",
         str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)),
     ]
     return "\n".join(lines)
+
+
+def layers_text(graph: LayerGraph) -> list[str]:
+    """How many layers there are of each kind, and which modules are no layers to plan, and why."""
+    kinds = Counter(layer.kind for layer in graph.layers)
+    lines = ["kinds: " + ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())]
+    reasons = dict(graph.reasons)
+    alike: dict[str, list[str]] = {}
+    for address in graph.unused:
+        alike.setdefault(reasons.get(address, "the run never called it"), []).append(address)
+    return lines + [
+        f"not planned: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "") + f": {why}"
+        for why, names in alike.items()
+    ]
 
 
 def certainty(store: Profile) -> list[str]:
@@ -178,6 +195,7 @@ def doctor_text() -> str:
     from planner.methods import METHODS
     from plans.formats import FORMATS
     from plans.kernels import KERNELS
+    from plans.kinds import KINDS
     from sensitivity.metrics import METRICS
     from solvers.backends import BACKENDS
     from solvers.strategies import STRATEGIES
@@ -185,6 +203,7 @@ def doctor_text() -> str:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = [("torch", str(torch.__version__), f"{torch.get_num_threads()} threads, device {device}")]
     rows += [("format", name, fmt.says) for name, fmt in FORMATS.items()]
+    rows += [("layer", name, f"nn.{kind.layer}: {kind.says}") for name, kind in KINDS.items()]
     rows += [("kernel", name, _kernel_text(kernel)) for name, kernel in KERNELS.items()]
     rows += [("solver", s.name, s.about) for s in STRATEGIES]
     rows += [("backend", b.name, b.missing() or f"ready: {b.about}") for b in BACKENDS]

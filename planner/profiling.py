@@ -123,7 +123,7 @@ def _ranges(store: Profile, traced: Traced, settings: Settings) -> dict[str, Act
 def _measure_costs(store: Profile, traced: Traced, offered: Sequence[Candidate]) -> None:
     done = {(cost.layer, cost.scheme) for cost in store.costs()}
     pending = [c for c in offered if (c.layer, str(c.scheme)) not in done]
-    costs = cost_candidates(pending, traced.graph.by_address, traced.modules)
+    costs = cost_candidates(pending, traced.graph, traced.modules)
     for cost in tqdm(costs, "costs", len(pending), unit="candidate", disable=not pending):
         store.write_costs([cost])
 

@@ -12,6 +12,7 @@ from planner.graph import Layer, LayerGraph
 from planner.ranges import static_range
 from plans.activations import ActivationScales
 from plans.kernels import KernelError, choose_kernel, geometry_of
+from plans.kinds import KINDS
 from plans.modules import kind_of
 from plans.scheme import KEEP, Scheme, parse_scheme
 from sensitivity.calibration import ActivationRange
@@ -45,11 +46,12 @@ def candidates(
 
 
 def fits(layer: Layer, scheme: Scheme, seen: ActivationRange | None) -> bool:
-    """Whether the scheme says something of its own about this layer."""
+    """Whether the scheme says something of its own about this layer; schemes that round the inputs of an embedding, or
+    look for a convolution's first token, say nothing (`Kind.refuses`)."""
     inputs = prod(layer.weight[1:])
     if scheme.weight.group and scheme.weight.group >= inputs:
         return False
-    if scheme.activation.first_token and layer.kind != "linear":
+    if KINDS[layer.kind].refuses(scheme):
         return False
     return not scheme.activation.first_token or (seen is not None and seen.first_constant)
 

@@ -36,11 +36,14 @@ class Watch:
     records: dict[str, Record] = field(default_factory=dict)
     visits: dict[str, list[Visit]] = field(default_factory=dict)
     depth: Counter[str] = field(default_factory=Counter)
+    calling: list[str] = field(default_factory=list)
 
     def before(self, address: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         given = args[0] if args else kwargs["input"]
         record, mark = self.records.setdefault(address, Record()), self.marks.of(given)
-        record.inputs.add(self.marks.identity(given))
+        self.calling.append(address)
+        if given.is_floating_point():  # row numbers are rounded by nobody, so that nobody must agree on them
+            record.inputs.add(self.marks.identity(given))
         record.feeders |= mark.feeders
         record.use.attended |= mark.attended
         record.use.direct |= mark.direct
@@ -54,6 +57,7 @@ class Watch:
 
     def after(self, address: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: torch.Tensor) -> None:
         given = args[0] if args else kwargs["input"]
+        self.calling.remove(address)
         record, mark = self.records[address], self.marks.of(out)
         key = tuple(given.shape), tuple(out.shape)
         record.shapes[key] = record.shapes.get(key, 0) + 1

@@ -12,6 +12,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from plans.kinds import KINDS
 from plans.scheme import ActivationFormat
 from plans.transforms import TRANSFORMS
 
@@ -47,8 +48,9 @@ def largest_code(fmt: ActivationFormat) -> int:
 
 
 def as_rows(x: Tensor, kind: str) -> Tensor:
-    """`x` with one last dimension for each row: as it is for `linear`, (samples, C*H*W) for `conv2d`."""
-    return x if kind == "linear" else x.reshape(x.shape[0] if x.dim() == 4 else 1, -1)
+    """`x` with one last dimension for each row, as the kind of layer has it (`plans.kinds`)."""
+    rows: Tensor = KINDS[kind].rows(x)
+    return rows
 
 
 @torch.no_grad()

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear
 
 from plans.activations import ActivationScales, as_rows, fake_quantize
 from plans.formats import Grid, grid_of, on_grid
+from plans.kinds import KINDS
 from plans.modules import kind_of
 from plans.scheme import ActivationFormat, Scheme, WeightFormat
 
@@ -24,7 +25,7 @@ def output_changes(
 ) -> Iterator[tuple[Scheme, Tensor]]:
     """Each scheme and what the layer then puts out less what it puts out now, shaped like its output.
 
-    module: a float nn.Linear or nn.Conv2d; schemes: with the ranges that static ones need; grids: the caller's, holds
+    module: a float layer; schemes: with the ranges that static ones need; grids: the caller's, holds
     the layer's grids from one visit to the next. Raises ActivationError, FormatError.
     """
     kind, weight = str(kind_of(module)), module.weight
@@ -35,7 +36,7 @@ def output_changes(
         if scheme.weight not in grids:
             grids[scheme.weight] = grid_of(weight, scheme.weight)
         inputs, through = rounded[scheme.activation]
-        change = _product(module, inputs, on_grid(weight, grids[scheme.weight]).sub_(weight).to(weight.dtype))
+        change = _product(module, kind, inputs, on_grid(weight, grids[scheme.weight]).sub_(weight).to(weight.dtype))
         yield scheme, change if through is None else change.add_(through)
 
 
@@ -51,11 +52,11 @@ def _rounded(
         return x, None
     exact = x.float()
     rounded = fake_quantize(as_rows(exact, kind), fmt, scales).view(x.shape)
-    return rounded.to(x.dtype), _product(module, (rounded - exact).to(x.dtype), module.weight)
+    return rounded.to(x.dtype), _product(module, kind, (rounded - exact).to(x.dtype), module.weight)
 
 
-def _product(module: Any, x: Tensor, weight: Tensor) -> Tensor:
+def _product(module: Any, kind: str, x: Tensor, weight: Tensor) -> Tensor:
     """Without the bias, which no scheme touches."""
-    if isinstance(module, nn.Linear):
-        return linear(x, weight)
-    return module._conv_forward(x, weight, None)  # padding modes and all
+    if KINDS[kind].dims:
+        return module._conv_forward(x, weight, None)  # padding modes and all
+    return embedding(x, weight) if KINDS[kind].looks_up else linear(x, weight)

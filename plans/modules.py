@@ -1,4 +1,4 @@
-"""Layers that hold packed weights, in place of nn.Linear and nn.Conv2d.
+"""Layers that hold packed weights, in place of those of `plans.kinds`.
 
 They are subclasses of the float modules, so that code which looks for those finds them. Beside the bias they hold
 `codes`, `scale`, `zero` (affine only) and `input_range` (static activations only), parameters without a gradient.
@@ -18,18 +18,18 @@ from plans.activations import ActivationError, ActivationScales
 from plans.formats import Packed, dequantize, empty, quantize
 from plans.guards import guarded, refuse_backward
 from plans.kernels import REFERENCE, Kernel, KernelError, choose_kernel, geometry_of
+from plans.kinds import CLASSES, KINDS
 from plans.scheme import Scheme
 from plans.stored import Stored
 
 STORED = ("codes", "scale", "zero", "input_range")
-_LINEAR_ATTRIBUTES = ("in_features", "out_features")
-_CONV_ATTRIBUTES = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
-                    "padding_mode", "transposed", "output_padding")  # fmt: skip
+FLOAT: dict[str, type[nn.Module]] = {kind.name: getattr(nn, kind.layer) for kind in KINDS.values()}
 
 
 class _Packed(nn.Module):
-    """What both layers share; made by `quantize_module` and `empty_module` only."""
+    """What all layers share; made by `quantize_module` and `empty_module` only."""
 
+    kind: str  # of `plans.kinds`
     codes: Stored
     scale: Stored | None
     zero: Stored | None
@@ -41,18 +41,17 @@ class _Packed(nn.Module):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         # what meets a layer may make others of its type, as LoRA does of a convolution: those are float ones
-        float_layer = nn.Linear if issubclass(cls, nn.Linear) else nn.Conv2d
-        return float_layer(*args, **kwargs) if args or kwargs else object.__new__(cls)
+        return FLOAT[cls.kind](*args, **kwargs) if args or kwargs else object.__new__(cls)
 
     def _fill(
-        self, module: nn.Linear | nn.Conv2d, packed: Packed, scheme: Scheme, input_range: Tensor | None, real: bool
-    ) -> None:
+        self, module: Any, packed: Packed, scheme: Scheme, input_range: Tensor | None, real: bool
+    ) -> None:  # fmt: skip
         nn.Module.__init__(self)
-        for name in _LINEAR_ATTRIBUTES if isinstance(self, nn.Linear) else _CONV_ATTRIBUTES:
+        for name in KINDS[self.kind].attributes:
             setattr(self, name, getattr(module, name))
         self.shape, self.scheme, self.geometry = packed.shape, scheme, geometry_of(module)
         self.real, self.chosen = real, {}
-        self.register_parameter("bias", module.bias)
+        self.register_parameter("bias", bias_of(module))
         for name, tensor in zip(STORED, (packed.codes, packed.scale, packed.zero, input_range), strict=True):
             self.register_parameter(name, None if tensor is None else Stored(tensor))
         self.settle()
@@ -67,8 +66,7 @@ class _Packed(nn.Module):
         """What runs this layer on the device where its codes are. Raises KernelError where nothing does."""
         device = self.codes.device
         if device.type not in self.chosen:
-            kind = "conv2d" if isinstance(self, nn.Conv2d) else "linear"
-            chosen = choose_kernel(self.scheme, kind, device, True, self.geometry) if self.real else REFERENCE
+            chosen = choose_kernel(self.scheme, self.kind, device, True, self.geometry) if self.real else REFERENCE
             self.chosen[device.type] = chosen
         return self.chosen[device.type]
 
@@ -113,33 +111,89 @@ class _Packed(nn.Module):
 class QuantLinear(_Packed, nn.Linear):
     """nn.Linear with packed weights: (..., in_features) of any float type to (..., out_features) of the same."""
 
+    kind = "linear"
+
     def forward(self, input: Tensor) -> Tensor:
         return self.kernel.run(input, self.packed, self.scheme, self.bias, self.scales, None)
 
 
-class QuantConv2d(_Packed, nn.Conv2d):
-    """nn.Conv2d with packed weights: (N, C, H, W) or (C, H, W) of any float type to the same type."""
+class _PackedConv(_Packed):
+    """(N, C, ...) or (C, ...) of any float type to the same type."""
 
     def forward(self, input: Tensor) -> Tensor:
-        batch = input if input.dim() == 4 else input.unsqueeze(0)
+        batched = input.dim() == KINDS[self.kind].dims + 2
+        batch = input if batched else input.unsqueeze(0)
         out = self.kernel.run(batch, self.packed, self.scheme, self.bias, self.scales, self.geometry)
-        return out if input.dim() == 4 else out.squeeze(0)
+        return out if batched else out.squeeze(0)
+
+
+class QuantConv1d(_PackedConv, nn.Conv1d):
+    """nn.Conv1d with packed weights."""
+
+    kind = "conv1d"
+
+
+class QuantConv2d(_PackedConv, nn.Conv2d):
+    """nn.Conv2d with packed weights."""
+
+    kind = "conv2d"
+
+
+class QuantConv3d(_PackedConv, nn.Conv3d):
+    """nn.Conv3d with packed weights."""
+
+    kind = "conv3d"
+
+
+class QuantEmbedding(_Packed, nn.Embedding):
+    """nn.Embedding with packed weights: row numbers (...) to (..., embedding_dim) of the layer's float type."""
+
+    kind = "embedding"
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.kernel.run(input, self.packed, self.scheme, None, None, None).to(self.compute.dtype)
+
+
+PACKED: dict[str, type[_Packed]] = {
+    made.kind: made for made in (QuantLinear, QuantConv1d, QuantConv2d, QuantConv3d, QuantEmbedding)
+}
 
 
 def kind_of(module: nn.Module) -> str | None:
-    """`linear` or `conv2d` for a layer that can be quantized; None for others, and for those with a forward of their
-    own, which could do anything."""
-    if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
-        return "linear"
-    if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
-        return "conv2d"
-    return None
+    """The name in `plans.kinds` of a layer that can be quantized; None for all other modules."""
+    kind = _class_of(module)
+    return None if kind is None or refusal_of(module) else kind
 
 
-def quantize_module(
-    module: nn.Module, scheme: Scheme, kernel: Kernel, scales: ActivationScales | None = None
-) -> QuantLinear | QuantConv2d:
-    """`module`, a float nn.Linear or nn.Conv2d, with its weight stored and run as `scheme` says; it shares the bias.
+def refusal_of(module: nn.Module) -> str | None:
+    """Why a module of a layer's class, or of a subclass, is none to plan; None for those that are, and for others."""
+    kind = _class_of(module)
+    if kind is None:
+        return None
+    if isinstance(module, _Packed):
+        return "it is packed already"
+    own = [name for name in ("forward", "_conv_forward") if hasattr(FLOAT[kind], name)
+           and getattr(type(module), name) is not getattr(FLOAT[kind], name)]  # fmt: skip
+    if own:
+        return f"{type(module).__name__} has a {own[0]} of its own, which may do anything with the weight"
+    if not isinstance(module._parameters.get("weight"), nn.Parameter):
+        return "its weight is computed anew at each call, or not there yet"
+    if getattr(module, "max_norm", None) is not None:
+        return "with max_norm, looking up rows rewrites them"
+    return "its sparse gradients have no packed weight to go to" if getattr(module, "sparse", False) else None
+
+
+def bias_of(module: nn.Module) -> nn.Parameter | None:
+    """An embedding has none."""
+    return getattr(module, "bias", None)
+
+
+def _class_of(module: nn.Module) -> str | None:
+    return next((name for name, layer in FLOAT.items() if isinstance(module, layer)), None)
+
+
+def quantize_module(module: nn.Module, scheme: Scheme, kernel: Kernel, scales: ActivationScales | None = None) -> Any:
+    """`module`, a float layer, with its weight stored and run as `scheme` says, of `PACKED`; it shares the bias.
 
     Raises KernelError where `kernel` does not run that layer, ActivationError where static activations lack a range,
     FormatError for weights that cannot be stored.
@@ -154,11 +208,11 @@ def quantize_module(
     return layer
 
 
-def empty_module(module: nn.Module, scheme: Scheme, real: bool = True) -> QuantLinear | QuantConv2d:
+def empty_module(module: nn.Module, scheme: Scheme, real: bool = True) -> Any:
     """What `quantize_module` gives, without data: its tensors are on the meta device, for stored ones to take their
     place. real: with the kernel that `choose_kernel` names when the layer first runs, else with the simulation.
 
-    Raises KernelError for a module that is neither nn.Linear nor nn.Conv2d, FormatError for `keep`.
+    Raises KernelError for a module that is no layer, FormatError for `keep`.
     """
     count = scheme.activation.static + scheme.activation.first_token
     ranges = torch.empty(count, dtype=torch.float32, device="meta") if count else None
@@ -191,12 +245,13 @@ def module_bytes(module: nn.Module) -> int:
 def _kind(module: nn.Module) -> str:
     kind = kind_of(module)
     if kind is None:
-        raise KernelError(f"a {type(module).__name__} cannot be quantized; only nn.Linear and nn.Conv2d can")
+        why = refusal_of(module) or f"only {CLASSES} can"
+        raise KernelError(f"a {type(module).__name__} cannot be quantized: {why}; leave it as it is")
     return kind
 
 
 def _made(module: nn.Module, packed: Packed, scheme: Scheme, input_range: Tensor | None, real: bool) -> Any:
-    made: Any = object.__new__(QuantLinear if _kind(module) == "linear" else QuantConv2d)
+    made: Any = object.__new__(PACKED[_kind(module)])
     made._fill(module, packed, scheme, input_range, real)
     return made
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from plans.activations import ActivationError, ActivationScales, as_rows, fake_quantize
 from plans.formats import FormatError, Packed, dequantize, quantize
 from plans.kernels import REFERENCE, Kernel, KernelError, check_somewhere, choose_kernel, geometry_of
-from plans.modules import empty_module, kind_of, quantize_module
+from plans.kinds import CLASSES
+from plans.modules import empty_module, kind_of, quantize_module, refusal_of
 from plans.scheme import KEEP, ActivationFormat, Scheme, WeightFormat
 
 
@@ -159,8 +160,9 @@ def find_layer(components: Mapping[str, nn.Module], address: str) -> Any:
     except (KeyError, AttributeError):
         raise SwapError(f"no layer {address!r}{_nearest(components, address)}") from None
     if not path or kind_of(module) is None:
-        what = f"{address} is a {type(module).__name__}"
-        raise SwapError(f"{what}, not a float nn.Linear or nn.Conv2d; name another layer, or undo the swap first")
+        what = f"{address} is a {type(module).__name__}, which is no layer to swap"
+        why = refusal_of(module) or f"none of {CLASSES}"
+        raise SwapError(f"{what} ({why}); name another layer, or undo the swap first")
     return module
 
 

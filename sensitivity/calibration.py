@@ -23,7 +23,8 @@ class CalibrationError(ValueError):
 class ActivationRange:
     """The magnitudes of one layer's input.
 
-    absmax: of everything. For inputs (batch, tokens, channels) with 2 tokens or more in every call also:
+    absmax: of everything; 0 for integers, which are row numbers and have no magnitude to round.
+    For inputs (batch, tokens, channels) with 2 tokens or more in every call also:
     first_absmax of token 0, rest_absmax of all the others, and first_constant: whether token 0 was the same vector
     in every call and batch row while the others were not. Else None, None and False.
     calls: of the layer; samples: batch rows over all calls.
@@ -74,9 +75,12 @@ class _Stream:
         self.calls = self.samples = 0
 
     def see(self, x: torch.Tensor) -> None:
+        self.calls, self.samples = self.calls + 1, self.samples + (len(x) if x.ndim else 1)
+        if not x.is_floating_point():
+            self.tokens = None
+            return
         magnitudes = x.abs()
         self.whole.see(magnitudes)
-        self.calls, self.samples = self.calls + 1, self.samples + len(x)
         if self.tokens and x.ndim == 3 and x.shape[1] >= 2:
             self.tokens.see(x, magnitudes)
         else:

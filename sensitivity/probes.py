@@ -217,7 +217,9 @@ def _watching(
 
     def watch(layer: str) -> Callable[..., Tensor | None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            if not torch.is_grad_enabled() or len(args[0]) % rows:  # a checkpoint's first pass; one input for all
+            if (
+                not torch.is_grad_enabled() or not args[0].ndim or len(args[0]) % rows
+            ):  # a checkpoint's first pass; one input for all
                 return None
             x = args[0].detach()[: len(args[0]) // copies].clone()
             if output.requires_grad:

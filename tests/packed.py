@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from planner.graph import architecture_fingerprint
 from planner.graph_trace import find_layers, fingerprint, survey
 from planner.pipelines import Generation, generate
+from plans.kinds import KINDS
 from plans.plan import Plan
+from plans.scheme import parse_scheme
 from tests import tiny
 
 SCHEMES = ("w8a8", "w4g64ma8", "w3a8", "keep", "w8a8t", "fp8a16", "w4g64za8", "w2ma16")
@@ -18,7 +21,7 @@ GENERATION = Generation(steps=2, guidance=2.0)
 
 
 def plan_for(pipe: Any, components: Sequence[str] = ("unet",), schemes: Sequence[str] = SCHEMES) -> Plan:
-    """The schemes in turn, over the layers of the components."""
+    """The schemes in turn, over the layers of the components; `w4a16` where one means nothing for a layer's kind."""
     parts = {name: getattr(pipe, name) for name in components}
     layers = list(find_layers(parts))
     graph = survey(parts, layers)
@@ -27,7 +30,10 @@ def plan_for(pipe: Any, components: Sequence[str] = ("unet",), schemes: Sequence
             "name": "tiny", "fingerprint": fingerprint(parts, graph), "components": list(components),
             "architecture": architecture_fingerprint(graph),
         },
-        schemes={layer: schemes[i % len(schemes)] for i, layer in enumerate(layers)},
+        schemes={
+            layer: "w4a16" if KINDS[graph.by_address[layer].kind].refuses(parse_scheme(text)) else text
+            for layer, text in zip(layers, itertools.cycle(schemes))
+        },
         calibration={"ranges": {layer: {"tensor": 3 + i / 7} for i, layer in enumerate(layers)}},
         solver={"status": "uniform"},
     )  # fmt: skip

@@ -32,7 +32,8 @@ WITHOUT_TORCH = (
     "planner.cli_meta", "planner.store",
     "planner.graph", "planner.roles", "planner.parts", "planner.rules", "planner.role_tables",
     "planner.ranges", "planner.inspecting", "planner.scenes", "planner.prompts",
-    "planner.foreign.mixdq", "planner.targets", "plans", "plans.scheme", "plans.plan", "plans.plan_schema",
+    "planner.foreign.mixdq", "planner.targets", "plans", "plans.kinds",
+    "plans.scheme", "plans.plan", "plans.plan_schema",
     "sensitivity", "sensitivity.table", "sensitivity.responses", "sensitivity.correction",
     "solvers", "solvers.solve", "solvers.explain", "solvers.baselines", "solvers.split",
     "solvers.strategies", "solvers.backends",
@@ -159,13 +160,14 @@ def test_the_doctor_names_every_member_of_every_family() -> None:
     from planner.methods import METHODS
     from plans.formats import FORMATS
     from plans.kernels import KERNELS
+    from plans.kinds import KINDS
     from sensitivity.metrics import METRICS
     from solvers.backends import BACKENDS
     from solvers.strategies import STRATEGIES
 
     text = workflow.doctor()
     solvers = (row.name for row in (*BACKENDS, *STRATEGIES))
-    for name in (*FORMATS, *KERNELS, *METRICS, *METHODS, *ENGINES, *solvers):
+    for name in (*FORMATS, *KINDS, *KERNELS, *METRICS, *METHODS, *ENGINES, *solvers):
         assert re.search(rf"\b{name}\b", text), name
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -24,6 +24,7 @@ from planner.graph import Geometry, Layer, LayerGraph, from_json
 from planner.meta.outline import Size, examine
 from planner.space import Candidate, candidates, parse_schemes, simulated
 from planner.store import Profile, open_profile
+from plans.kinds import KINDS
 from plans.scheme import parse_scheme
 from sensitivity.calibration import ActivationRange
 
@@ -40,33 +41,34 @@ def retime(path: Path, out: Path, config: str | None = None, size: Size | None =
     part.unlink(missing_ok=True)
     try:
         with open_profile(path) as old:
-            header, layers = old.header(), _layers(old, config, size)
+            header, graph = old.header(), _graph(old, config, size)
+            layers = graph.by_address
             dtype = getattr(torch, header["model"].get("dtype", "float32"))
             here = {"processor": platform.machine(), "threads": torch.get_num_threads(), "device": "cpu"}
             with Profile.create(part, header | {"machine": here}) as new:
                 _copy(old, new)
                 offered = sorted(_offered(old, layers, dtype), key=lambda c: str(_shape(layers[c.layer])))
-                costs = cost_candidates(offered, layers, Alone(layers, dtype))
+                costs = cost_candidates(offered, graph, Alone(layers, dtype))
                 new.write_costs(tqdm(costs, "costs", len(offered), unit="candidate"))
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _layers(old: Profile, config: str | None, size: Size | None) -> Mapping[str, Layer]:
-    """The layers to time. Raises UserError where they are not the profile's, or where it does not know their shapes."""
+def _graph(old: Profile, config: str | None, size: Size | None) -> LayerGraph:
+    """Of the layers to time. Raises UserError where they are not the profile's, or their shapes are not known."""
     graph, header = from_json(old.graph()), old.header()
     if config is None:
         if "source" in header:
             raise UserError(f"{old.path} was imported and does not know its layers' shapes; give --config")
-        return graph.by_address
+        return graph
     found = examine(config, header["model"].get("components", ()), size).graph
     _check_same(graph, found, old.path)
     if idle := [name for name in graph.by_address if not found.by_address[name].calls]:
         raise UserError(
             f"{config}: it is not known how {idle[0]} is called, nor {len(idle) - 1} more; leave --config out"
         )
-    return {name: found.by_address[name] for name in graph.by_address}
+    return replace(graph, layers=tuple(found.by_address[name] for name in graph.by_address))
 
 
 def _check_same(graph: LayerGraph, found: LayerGraph, path: Path) -> None:
@@ -138,10 +140,12 @@ def _bare(shape: Shape, dtype: torch.dtype) -> nn.Module:
     made: nn.Module
     if kind == "linear":
         made = nn.utils.skip_init(nn.Linear, weight[1], weight[0], **options)  # type: ignore[no-untyped-call]
-    elif kind == "conv2d" and geometry is not None:
+    elif KINDS[kind].looks_up:
+        made = nn.utils.skip_init(nn.Embedding, *weight, dtype=dtype)  # type: ignore[no-untyped-call]
+    elif geometry is not None:
         made = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-            nn.Conv2d, weight[1] * geometry.groups, weight[0], tuple(weight[2:]), geometry.stride, geometry.padding,
-            geometry.dilation, geometry.groups, padding_mode=geometry.padding_mode, **options,
+            getattr(nn, KINDS[kind].layer), weight[1] * geometry.groups, weight[0], tuple(weight[2:]), geometry.stride,
+            geometry.padding, geometry.dilation, geometry.groups, padding_mode=geometry.padding_mode, **options,
         )  # fmt: skip
     else:
         raise UserError(f"layers of kind {kind!r} are not timed alone; profile the model here")

@@ -43,7 +43,8 @@ class Part:
 @dataclass(frozen=True)
 class Target:
     """A tool to write for. refuses: why it cannot express a scheme of a layer, or None; text: the file of a component;
-    lost: what no file of it can carry; use: how a file of it is used, with {file} and {component}."""
+    lost: what no file of it can carry; use: how a file of it is used, with {file} and {component}; kinds: of layers
+    that files are written for."""
 
     name: str
     about: str
@@ -51,6 +52,7 @@ class Target:
     text: Callable[[Part], str]
     lost: str
     use: str
+    kinds: tuple[str, ...] = ("linear", "conv2d")
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ def why(target: Target, scheme: Scheme, layer: Layer) -> str | None:
         return "it is the whole component, so that it has no name inside it"
     if layer.aliases:
         return "one module has several names, and the tool goes by names"
+    if layer.kind not in target.kinds:
+        return f"its files are written for {' and '.join(target.kinds)} layers, not for {layer.kind}"
     return target.refuses(scheme, layer)
 
 

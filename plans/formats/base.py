@@ -19,8 +19,8 @@ class FormatError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A stored weight. With O output channels, K inputs each (height x width x channels, in that order, so that groups
-    are of neighbouring channels and kernels read them in a run) and G groups:
+    """A stored weight. With O output channels (rows of an embedding), K inputs each (positions x channels, in that
+    order, so that groups are of neighbouring channels and kernels read them in a run) and G groups:
 
     codes: what the format says: (O, bytes) uint8, (O, K) float8_e4m3fn, or (O, K) as it came for `keep`
     scale: (O, G) float32, None for `keep`; zero: (O, G) uint8, the code of 0 counted from the lowest one, or None
@@ -82,7 +82,7 @@ class Format:
 
 
 def flattened(weight: Tensor) -> Tensor:
-    """(O, C, kh, kw) or (O, K) to (O, K): one row for each output channel, its channels innermost."""
+    """(O, C, sizes of the kernel...) or (O, K) to (O, K): a row for each output channel, its channels innermost."""
     return weight.movedim(1, -1).reshape(len(weight), -1)
 
 

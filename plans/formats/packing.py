@@ -60,4 +60,4 @@ def _pack_plane(values: Tensor, plane: int) -> Tensor:
 def _unpack_plane(packed: Tensor, inputs: int, plane: int) -> Tensor:
     shifts = torch.arange(0, 8, plane, dtype=torch.uint8, device=packed.device).unsqueeze(1)
     runs = torch.bitwise_right_shift(packed.unsqueeze(1), shifts)
-    return runs.view(len(packed), -1)[:, :inputs].bitwise_and_((1 << plane) - 1)
+    return runs.flatten(1)[:, :inputs].bitwise_and_((1 << plane) - 1)

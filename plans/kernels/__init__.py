@@ -15,6 +15,7 @@ from plans.kernels.cpu_weight_only import CPU_WEIGHT_ONLY
 from plans.kernels.gpu_int8 import GPU_INT8
 from plans.kernels.gpu_int_mm import GPU_INT_MM
 from plans.kernels.gpu_weight_only import GPU_WEIGHT_ONLY
+from plans.kernels.lookup import LOOKUP
 from plans.kernels.reference import REFERENCE
 from plans.scheme import Scheme
 
@@ -22,7 +23,8 @@ __all__ = ["KERNELS", "REFERENCE", "Geometry", "Kernel", "KernelError", "availab
            "choose_kernel", "geometry_of"]  # fmt: skip
 
 KERNELS: dict[str, Kernel] = {
-    kernel.name: kernel for kernel in (CPU_INT8, CPU_WEIGHT_ONLY, GPU_INT8, GPU_INT_MM, GPU_WEIGHT_ONLY, REFERENCE)
+    kernel.name: kernel
+    for kernel in (CPU_INT8, CPU_WEIGHT_ONLY, GPU_INT8, GPU_INT_MM, GPU_WEIGHT_ONLY, LOOKUP, REFERENCE)
 }
 
 
@@ -33,7 +35,7 @@ def choose_kernel(
     real_only: bool = True,
     geometry: Geometry | None = None,
 ) -> Kernel:
-    """The first kernel that runs `scheme` on a layer of `kind` (`linear`, `conv2d`) on `device`. Raises KernelError
+    """The first kernel that runs `scheme` on a layer of `kind` (of `plans.kinds`) on `device`. Raises KernelError
     with every kernel's reason if none does."""
     reasons = {}
     for kernel in KERNELS.values():
@@ -48,7 +50,7 @@ def choose_kernel(
 def check_somewhere(scheme: Scheme, kind: str, geometry: Geometry | None = None) -> None:
     """Raises KernelError with every reason if no real kernel runs `scheme` on a layer of `kind`, on whatever device."""
     real = [kernel for kernel in KERNELS.values() if kernel.real]
-    reasons = {kernel.name: kernel.declines(scheme, geometry if kind == "conv2d" else None) for kernel in real}
+    reasons = {kernel.name: kernel.refuses(scheme, kind, geometry) for kernel in real}
     if all(reasons.values()):
         raise _none_runs(f"{scheme} on a {kind} layer on any device", reasons, True)
 

@@ -1,19 +1,22 @@
 """The kernel contract, and the geometry of a convolution.
 
-Shape letters: O output channels, K inputs (kh x kw x C), M rows of a linear input, N samples, L = Ho x Wo positions.
+Shape letters: O output channels, K inputs (positions of the kernel x C), M rows of a linear input, N samples, C
+channels; `...` after N, C or before C are the one to three sizes that a convolution walks over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv1d, conv2d, conv3d, pad
 
 from plans.activations import ActivationScales
 from plans.formats import Packed
+from plans.kinds import KINDS
 from plans.scheme import Scheme
 
 BLOCK = 1 << 21  # weights unpacked at once: about a level-2 cache of codes
@@ -25,24 +28,38 @@ class KernelError(ValueError):
 
 @dataclass(frozen=True)
 class Geometry:
-    """A two-dimensional convolution. pads: (left, right, top, bottom), in the order of torch.nn.functional.pad."""
+    """A convolution over one to three dimensions, one size for each. pads: two for each, the last dimension first, in
+    the order of torch.nn.functional.pad: (left, right, top, bottom)."""
 
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilation: tuple[int, int] = (1, 1)
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilation: tuple[int, ...]
     groups: int = 1
     padding_mode: str = "zeros"
 
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """(Ho, Wo) for an input of height x width, before padding."""
-        left, right, top, bottom = self.pads
-        padded = (height + top + bottom, width + left + right)
-        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-        rows, columns = ((p - r) // s + 1 for p, r, s in zip(padded, reach, self.stride, strict=True))
-        return rows, columns
+    @classmethod
+    def plain(cls, dims: int) -> Geometry:
+        """A kernel of size one."""
+        ones = (1,) * dims
+        return cls(ones, ones, (0, 0) * dims, ones)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int, int, int], ...]:
+        """(kernel, stride, dilation, both pads together) of each dimension."""
+        both = [before + after for before, after in zip(self.pads[::2], self.pads[1::2], strict=True)]
+        return tuple(zip(self.kernel_size, self.stride, self.dilation, both[::-1], strict=True))
+
+    def output_size(self, *sizes: int) -> tuple[int, ...]:
+        """For an input of these sizes, before padding."""
+        return tuple(
+            (size + pads - dilation * (kernel - 1) - 1) // stride + 1
+            for size, (kernel, stride, dilation, pads) in zip(sizes, self.sizes, strict=True)
+        )
 
 
+CONVOLUTIONS = tuple(getattr(nn, kind.layer) for kind in KINDS.values() if kind.dims)
+MULTIPLIED = tuple(kind.name for kind in KINDS.values() if not kind.looks_up)
 Run = Callable[[Tensor, Packed, Scheme, Tensor | None, ActivationScales | None, Geometry | None], Tensor]
 
 
@@ -52,9 +69,10 @@ class Kernel:
 
     real: the stored codes are what it computes with or unpacks per call; else it simulates
     available: device -> None, or why it does not run there
-    declines: (scheme, geometry, None for a linear layer) -> None, or why it does not run that
+    declines: (scheme, geometry, None but for a convolution) -> None, or why it does not run that
     run: (x, packed weight, scheme, bias, calibrated ranges, geometry) -> output in the type of x; x is (..., K) for a
-    linear layer, (N, C, H, W) for a convolution
+    linear layer, (N, C, ...) for a convolution, integers for an embedding, whose output is float32
+    kinds: of layers that it runs
     """
 
     name: str
@@ -63,15 +81,22 @@ class Kernel:
     available: Callable[[torch.device], str | None]
     declines: Callable[[Scheme, Geometry | None], str | None]
     run: Run
+    kinds: tuple[str, ...] = MULTIPLIED
 
     def supports(
         self, scheme: Scheme, kind: str, device: torch.device | str = "cpu", geometry: Geometry | None = None
     ) -> str | None:
-        """None if it runs `scheme` on a layer of `kind` (`linear`, `conv2d`) on `device`, else the reason in words."""
-        if kind == "conv2d" and scheme.activation.first_token:
-            return "a convolution's input has no first token"
-        geometry = (geometry or Geometry((1, 1))) if kind == "conv2d" else None
-        return self.available(torch.device(device)) or self.declines(scheme, geometry)
+        """None if it runs `scheme` on a layer of `kind` (of `plans.kinds`) on `device`, else the reason in words."""
+        return self.available(torch.device(device)) or self.refuses(scheme, kind, geometry)
+
+    def refuses(self, scheme: Scheme, kind: str, geometry: Geometry | None = None) -> str | None:
+        """The same on whatever device."""
+        if reason := KINDS[kind].refuses(scheme):
+            return reason
+        if kind not in self.kinds:
+            return f"runs {', '.join(self.kinds)}, not {kind}"
+        plain = Geometry.plain(KINDS[kind].dims) if KINDS[kind].dims else None
+        return self.declines(scheme, geometry or plain)
 
 
 def on_cpu(device: torch.device) -> str | None:
@@ -108,48 +133,48 @@ def declines_float(scheme: Scheme, geometry: Geometry | None) -> str | None:
 
 
 def geometry_of(module: nn.Module) -> Geometry | None:
-    """The geometry of a Conv2d, None for any other module."""
-    if not isinstance(module, nn.Conv2d):
+    """The geometry of a convolution, None for any other module."""
+    if not isinstance(module, CONVOLUTIONS):
         return None
-    height, width = _pads(module)
+    dims = len(module.kernel_size)
     return Geometry(
-        _pair(module.kernel_size), _pair(module.stride), (*width, *height), _pair(module.dilation), module.groups,
-        module.padding_mode,
+        module.kernel_size, _sizes(module.stride, dims), _pads(module, dims), _sizes(module.dilation, dims),
+        module.groups, module.padding_mode,
     )  # fmt: skip
 
 
 def rounded_samples(x: Tensor, quantize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """(N, H, W, C) int8 codes of (N, C, H, W), and a scale for each sample.
+    """(N, ..., C) int8 codes of (N, C, ...), and a scale for each sample.
 
     quantize: rows to codes and scales. Codes are moved, if they must be, for they are a quarter as long.
     """
-    last = x.is_contiguous(memory_format=torch.channels_last)
+    last = x.movedim(1, -1).is_contiguous()
     held = x.movedim(1, -1) if last else x
     codes, scale = quantize(held.reshape(len(x), -1))
     codes = codes.view(held.shape)
     return (codes if last else codes.movedim(1, -1).contiguous()), scale
 
 
-def float_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def float_conv(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """The convolution in floating point, any padding."""
-    left, right, top, bottom = geometry.pads
-    padding = (top, left)
-    if geometry.padding_mode != "zeros" or (left, top) != (right, bottom):
+    before, after = geometry.pads[::2], geometry.pads[1::2]
+    padding = before[::-1]
+    if geometry.padding_mode != "zeros" or before != after:
         mode = "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode
-        x, padding = pad(x, geometry.pads, mode=mode), (0, 0)
-    return conv2d(x, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
+        x, padding = pad(x, geometry.pads, mode=mode), (0,) * len(padding)
+    conv = (conv1d, conv2d, conv3d)[len(padding) - 1]
+    return conv(x, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
 
 
-def _pads(module: nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int]]:
+def _pads(module: Any, dims: int) -> tuple[int, ...]:
+    """As in `Geometry`."""
     if module.padding == "valid":
-        return (0, 0), (0, 0)
+        return (0, 0) * dims
     if module.padding == "same":
-        height, width = (d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True))
-        return (height // 2, height - height // 2), (width // 2, width - width // 2)
-    top, left = _pair(module.padding)
-    return (top, top), (left, left)
+        reach = (d * (k - 1) for d, k in zip(module.dilation[::-1], module.kernel_size[::-1], strict=True))
+        return tuple(size for both in reach for size in (both // 2, both - both // 2))
+    return tuple(size for one in _sizes(module.padding, dims)[::-1] for size in (one, one))
 
 
-def _pair(value: object) -> tuple[int, int]:
-    first, second = value if isinstance(value, tuple) else (value, value)
-    return first, second
+def _sizes(value: Any, dims: int) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,) * dims

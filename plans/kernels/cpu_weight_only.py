@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from plans.activations import ActivationScales
 from plans.formats import Packed, dequantize_rows, row_blocks, shaped, unpack_rows
-from plans.kernels.base import BLOCK, Geometry, Kernel, declines_float, float_conv2d, on_cpu
+from plans.kernels.base import BLOCK, Geometry, Kernel, declines_float, float_conv, on_cpu
 from plans.scheme import Scheme
 
 # Up to so many rows torch multiplies bfloat16 by int8 codes faster than by dequantized weights: 1.0 to 6.5 times at 320
@@ -52,7 +52,7 @@ def _dequantized(
     weight = dequantize_rows(packed, *rows).to(x.dtype)
     if geometry is None:
         return linear(x, weight, bias)
-    return float_conv2d(x, shaped(weight, packed.shape), bias, geometry)
+    return float_conv(x, shaped(weight, packed.shape), bias, geometry)
 
 
 def _are_few(x: Tensor, packed: Packed) -> bool:

@@ -19,6 +19,7 @@ from plans.kernels.base import Geometry
 from plans.scheme import ActivationFormat
 
 OLDEST = (3, 4)  # Triton with tuples as arguments and timings kept on disk
+KINDS = ("linear", "conv2d")  # of layers that the Triton kernels walk over
 CAPABILITY = (8, 0)  # the oldest devices that the kernels are compiled for
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from plans.activations import ActivationScales
 from plans.formats import Packed
 from plans.kernels.base import Geometry, Kernel, declines_int8, rounded_samples
-from plans.kernels.gpu import multiplied, rounded, with_triton
+from plans.kernels.gpu import KINDS, multiplied, rounded, with_triton
 from plans.scheme import Scheme
 
 
@@ -36,5 +36,5 @@ def run(
 
 GPU_INT8 = Kernel(
     "gpu_int8", "int8 products of rounded inputs and packed weights on CUDA; semantics tested, speed unmeasured", True,
-    with_triton, declines_int8, run,
+    with_triton, declines_int8, run, KINDS,
 )  # fmt: skip

@@ -29,7 +29,7 @@ def declines(scheme: Scheme, geometry: Geometry | None) -> str | None:
         return f"multiplies w8 with one scale a channel only, not {scheme.weight}"
     if scheme.activation.bits != 8:
         return f"takes a8 inputs only, not {scheme.activation}"
-    return None if geometry is None else "a convolution has no product in torch"
+    return None
 
 
 @torch.no_grad()
@@ -58,5 +58,5 @@ def int_product(left: Tensor, right: Tensor) -> Tensor:
 
 GPU_INT_MM = Kernel(
     "gpu_int_mm", "torch's int8 product for plain w8a8 linear layers on CUDA; semantics tested, speed unmeasured",
-    True, on_cuda, declines, run,
+    True, on_cuda, declines, run, ("linear",),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor
 from plans.activations import ActivationScales
 from plans.formats import Packed
 from plans.kernels.base import Geometry, Kernel, declines_float
-from plans.kernels.gpu import multiplied, with_triton
+from plans.kernels.gpu import KINDS, multiplied, with_triton
 from plans.scheme import Scheme
 
 
@@ -32,5 +32,5 @@ def run(
 
 GPU_WEIGHT_ONLY = Kernel(
     "gpu_weight_only", "packed weights, unpacked in registers, on CUDA; semantics tested, speed unmeasured",
-    True, with_triton, declines_float, run,
+    True, with_triton, declines_float, run, KINDS,
 )  # fmt: skip

@@ -52,10 +52,15 @@ def summed(codes: Tensor, weight: Tensor, segments: Sequence[tuple[int, int]], s
     that segment's scales, of (segments, N); each product is exact in int32."""
     total = None
     for (start, stop), scale in zip(segments, scales, strict=True):
-        part = torch._int_mm(codes[:, start:stop], weight[start:stop]).float()
+        part = _product(codes[:, start:stop], weight[start:stop])
         total = part.mul_(scale) if total is None else total.addcmul_(part, scale)
     assert total is not None
     return total
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Exact, float32. A column times a row is no business of torch's product, which misreads some of their strides."""
+    return torch._int_mm(left, right).float() if left.shape[1] > 1 else left.float() * right.float()
 
 
 def _segments(packed: Packed) -> Iterator[tuple[int, int, int]]:

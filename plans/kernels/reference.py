@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear
 
-from plans.activations import ActivationScales, as_rows, fake_quantize
+from plans.activations import ActivationScales, fake_quantize
 from plans.formats import Packed, dequantize
-from plans.kernels.base import Geometry, Kernel, float_conv2d
+from plans.kernels.base import Geometry, Kernel, float_conv
+from plans.kinds import KINDS
 from plans.scheme import Scheme
 
 
@@ -28,13 +29,17 @@ def run(
     geometry: Geometry | None,
 ) -> Tensor:  # fmt: skip
     """The output of the simulated layer, in the type of `x`."""
+    if not x.is_floating_point():
+        return embedding(x, dequantize(packed))
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
-    rows = as_rows(exact, "linear" if geometry is None else "conv2d")
+    rows = exact if geometry is None else exact.flatten(1)
     rounded = fake_quantize(rows, scheme.activation, scales).view(exact.shape)
     weight = dequantize(packed).to(exact.dtype)
     bias = None if bias is None else bias.to(exact.dtype)
-    out = linear(rounded, weight, bias) if geometry is None else float_conv2d(rounded, weight, bias, geometry)
+    out = linear(rounded, weight, bias) if geometry is None else float_conv(rounded, weight, bias, geometry)
     return out.to(x.dtype)
 
 
-REFERENCE = Kernel("reference", "plain torch on dequantized weights; the specification", False, anywhere, anything, run)
+REFERENCE = Kernel(
+    "reference", "plain torch on dequantized weights; the specification", False, anywhere, anything, run, tuple(KINDS)
+)

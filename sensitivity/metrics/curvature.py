@@ -22,7 +22,7 @@ from sensitivity.table import MeasurementError
 PRODUCTS = 40  # at most
 CLOSE = 1e-3  # relative change of v by one more product: enough
 BENT = 1e-3  # of the largest eigenvalue: what a negative one may be by rounding
-BASIS = 1 << 28  # numbers that the bases of some samples may hold at once
+BASIS = 1 << 27  # numbers that the bases of some samples may hold at once
 _SIZES = (1e-2, 1e-3, 1e-4)  # of the test changes, relative to the reading
 _STRAIGHT = 0.3  # by which the power of 2 that a loss grows with may be off
 

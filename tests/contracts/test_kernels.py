@@ -6,17 +6,20 @@ import importlib.util
 import itertools
 import shutil
 from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear
+from torch.nn.functional import conv1d, conv2d, conv3d, embedding, linear
 
 import plans.kernels.cpu_int8 as cpu_int8
 import plans.kernels.cpu_weight_only as cpu_weight_only
+import plans.kernels.lookup as lookup
 import plans.kernels.products as products
 from plans.activations import ActivationScales, as_rows, quantize_rows
 from plans.formats import Packed, dequantize, quantize, shaped, unpack_rows
+from plans.formats.base import flattened
 from plans.kernels import (
     KERNELS,
     REFERENCE,
@@ -24,10 +27,11 @@ from plans.kernels import (
     Kernel,
     KernelError,
     available_kernels,
+    check_somewhere,
     choose_kernel,
     geometry_of,
 )
-from plans.modules import quantize_module
+from plans.modules import kind_of, quantize_module
 from plans.scheme import EXAMPLES, KEEP, Scheme, WeightFormat, parse_scheme
 
 torch.set_num_threads(1)
@@ -48,15 +52,25 @@ SCHEMES = [
         "w2a16",
     )
 ]
-LINEARS = [((1, 7), 1), ((3, 64), 5), ((2, 5, 130), 9), ((2, 3, 33), 4)]
+LINEARS = [((1, 7), 1), ((3, 64), 5), ((7, 1), 3), ((2, 5, 130), 9), ((2, 3, 33), 4)]
 CONVS = [
     ((1, 3, 5, 6), nn.Conv2d(3, 4, 3, padding=1)),
     ((2, 8, 7, 7), nn.Conv2d(8, 5, 1)),
     ((2, 5, 9, 8), nn.Conv2d(5, 3, 3, stride=2, padding=1, bias=False)),
     ((1, 9, 8, 9), nn.Conv2d(9, 2, (3, 2), stride=(1, 2), padding=(2, 0), dilation=(2, 1))),
     ((1, 2, 6, 5), nn.Conv2d(2, 3, 4, padding="same")),
+    ((2, 3, 9), nn.Conv1d(3, 4, 3, padding=1)),
+    ((1, 5, 13), nn.Conv1d(5, 3, 4, stride=2, padding=3, dilation=2, bias=False)),
+    ((2, 4, 8), nn.Conv1d(4, 3, 4, padding="same")),
+    ((2, 3, 4, 5, 6), nn.Conv3d(3, 4, 3, padding=1)),
+    ((1, 4, 5, 4, 6), nn.Conv3d(4, 2, (1, 3, 2), stride=(2, 1, 2), padding=(0, 2, 1), dilation=(1, 1, 2), bias=False)),
+    ((2, 6, 2, 3, 4), nn.Conv3d(6, 3, 1)),
+    ((1, 5, 9), nn.Conv1d(5, 4, 3, padding="same")),  # windows that overlap in one run of memory
+    ((2, 1, 2, 3, 3), nn.Conv3d(1, 2, 1)),
+    ((1, 4, 6, 1), nn.Conv2d(4, 3, (3, 1))),
 ]
-REAL = [kernel for kernel in KERNELS.values() if kernel.real]
+REAL = [kernel for kernel in KERNELS.values() if kernel.real and "linear" in kernel.kinds]
+LOOKUP = KERNELS["lookup"]
 ON_GPU = [kernel for kernel in REAL if kernel.name.startswith("gpu_")]
 NEEDS_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 CASES = [
@@ -87,9 +101,17 @@ def magnitude(x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, ge
     bias = None if bias is None else bias.abs().double()
     if geometry is None:
         return linear(x, weight, bias)
-    left, right, top, bottom = geometry.pads
-    padded = nn.functional.pad(x, (left, right, top, bottom))
-    return conv2d(padded, weight, bias, geometry.stride, 0, geometry.dilation)
+    return convolved(x, weight, bias, geometry)
+
+
+def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """By torch, padded beforehand."""
+    conv = {3: conv1d, 4: conv2d, 5: conv3d}[x.dim()]
+    return conv(nn.functional.pad(x, geometry.pads), weight, bias, geometry.stride, 0, geometry.dilation)
+
+
+def kind(geometry: Geometry | None) -> str:
+    return "linear" if geometry is None else f"conv{len(geometry.kernel_size)}d"
 
 
 def compute(
@@ -113,8 +135,7 @@ def bound_factor(kernel: Kernel, packed: Packed) -> float:
 
 def skips(kernel: Kernel, scheme: Scheme, x: Tensor, geometry: Geometry | None) -> bool:
     """Whether a case has no such layer."""
-    first = scheme.activation.first_token and (geometry is not None or x.dim() < 3)
-    return first or kernel.declines(scheme, geometry) is not None
+    return scheme.activation.first_token and x.dim() < 3 or kernel.refuses(scheme, kind(geometry), geometry) is not None
 
 
 def inputs_and_layers() -> list[tuple[Tensor, Tensor, Tensor | None, Geometry | None]]:
@@ -159,8 +180,8 @@ def test_half_types_go_in_and_come_out(kernel, scheme, dtype):
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_the_reference_is_arithmetic_on_codes(scheme):
     for x, weight, bias, geometry in inputs_and_layers():
-        rows = as_rows(x, "linear" if geometry is None else "conv2d")
-        if scheme.activation.first_token and rows.dim() < 3:
+        rows = as_rows(x, kind(geometry))
+        if scheme.activation.first_token and (rows.dim() < 3 or geometry is not None):
             continue
         packed = quantize(weight, scheme.weight)
         rounded = x.double()
@@ -171,8 +192,7 @@ def test_the_reference_is_arithmetic_on_codes(scheme):
         if geometry is None:
             expected = linear(rounded, dequantize(packed).double(), wide)
         else:
-            padded = nn.functional.pad(rounded, geometry.pads)
-            expected = conv2d(padded, dequantize(packed).double(), wide, geometry.stride, 0, geometry.dilation)
+            expected = convolved(rounded, dequantize(packed).double(), wide, geometry)
         torch.testing.assert_close(exact(x, packed, scheme, bias, geometry), expected, rtol=1e-6, atol=1e-5)
         single = REFERENCE.run(x, packed, scheme, bias, RANGES, geometry)
         torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
@@ -204,6 +224,8 @@ def test_strided_views_multiply_exactly():
     for start, stop in ((0, 64), (64, 128), (192, 200), (3, 4)):
         out = products.summed(left, right.t(), [(start, stop)], torch.ones(1, 7))
         assert torch.equal(out.long(), left[:, start:stop].long() @ right[:, start:stop].long().t())
+    column, row = left[:, :1].contiguous(), right[:, :1].contiguous().t()
+    assert torch.equal(products.summed(column, row, [(0, 1)], torch.ones(1, 7)).long(), column.long() @ row.long())
 
 
 @pytest.mark.parametrize("scheme", [parse_scheme(t) for t in ("w8a8", "w3g32za8", "w4za8t")], ids=str)
@@ -233,19 +255,34 @@ def test_weight_only_blocks_do_not_show(monkeypatch):
 
 
 @pytest.mark.parametrize("geometry", [geometry_of(layer) for _, layer in CONVS], ids=str)
-def test_im2col_is_unfold(geometry):
-    codes = torch.randint(-128, 128, (2, 3, 9, 8)).to(torch.int8)
-    padded = nn.functional.pad(codes, geometry.pads)
-    height, width = geometry.output_size(9, 8)
-    expected = nn.functional.unfold(
-        padded.double(), geometry.kernel_size, dilation=geometry.dilation, stride=geometry.stride
-    )
-    last = codes.movedim(1, -1).contiguous()
-    whole = cpu_int8.columns_of(last, geometry, width, slice(0, height))
-    by_channel = whole.view(2, height * width, -1, 3).transpose(2, 3).flatten(2).transpose(1, 2)
-    assert torch.equal(by_channel.double(), expected)
-    halves = [cpu_int8.columns_of(last[:1], geometry, width, slice(*part)) for part in ((0, 1), (1, height))]
-    assert torch.equal(torch.cat(halves), whole[: height * width])
+def test_columns_times_the_weight_are_the_convolution(geometry):
+    """To the bit, in integers."""
+    dims = len(geometry.kernel_size)
+    codes = torch.randint(-128, 128, (2, 3, *(9, 8, 7)[:dims])).to(torch.int8)
+    weight = torch.randint(-128, 128, (5, 3, *geometry.kernel_size))
+    expected = convolved(codes.double(), weight.double(), None, geometry)
+    sizes = geometry.output_size(*codes.shape[2:])
+    assert sizes == tuple(expected.shape[2:])
+    last, box = codes.movedim(1, -1).contiguous(), [slice(0, size) for size in sizes]
+    whole = cpu_int8.columns_of(last, geometry, box)
+    assert whole.dtype == torch.int8
+    out = (whole.double() @ flattened(weight).double().t()).view(2, *sizes, 5)
+    assert torch.equal(out.movedim(-1, 1), expected)
+    for axis, size in enumerate(sizes):
+        middle = [*box[:axis], slice(size // 2, size), *box[axis + 1 :]]
+        some = cpu_int8.columns_of(last[1:], geometry, middle)
+        assert torch.equal(some, whole.view(2, *sizes, -1)[(slice(1, 2), *middle)].reshape(len(some), -1))
+
+
+@pytest.mark.parametrize("most", [1, 7, 50, 300, 5000])
+@pytest.mark.parametrize("sizes", [(3, 5), (2, 4, 3), (2, 3, 4, 5), (1, 1, 1, 7)])
+def test_portions_cover_the_output_in_runs(most, sizes, monkeypatch):
+    monkeypatch.setattr(cpu_int8, "COLUMNS", most)
+    positions = torch.arange(prod(sizes)).view(sizes)
+    boxes = list(cpu_int8._portions(sizes, 6))
+    runs = [positions[box].flatten() for box in boxes]
+    assert torch.equal(torch.cat(runs), positions.flatten())
+    assert all(len(run) == 1 or len(run) * 6 <= most for run in runs)
 
 
 @pytest.mark.parametrize("scheme", ["w8a8", "w3g32a8t"])
@@ -255,10 +292,11 @@ def test_the_memory_format_of_an_input_does_not_show(scheme):
         if geometry is not None:
             packed = quantize(weight, scheme.weight)
             outs = [
-                cpu_int8.run(x.contiguous(memory_format=order), packed, scheme, bias, RANGES, geometry)
-                for order in (torch.contiguous_format, torch.channels_last)
+                cpu_int8.run(ordered, packed, scheme, bias, RANGES, geometry)
+                for ordered in (x.contiguous(), x.movedim(1, -1).contiguous().movedim(-1, 1))
             ]
             assert torch.equal(*outs)
+            assert outs[0].is_contiguous() and outs[1].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_eight_bit_weights_are_not_copied():
@@ -272,12 +310,16 @@ def test_real_kernels_decline_what_they_cannot_run(kernel):
     anywhere = replace(kernel, available=lambda device: None)
     grouped, circular = nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
     if kernel.name == "gpu_int_mm":
-        assert "convolution" in anywhere.supports(runs, "conv2d")
+        assert anywhere.supports(runs, "conv2d") == "runs linear, not conv2d"
         assert all("w8" in anywhere.supports(parse_scheme(text), "linear") for text in ("w8za8", "w8g64a8", "w4a8"))
     else:
         assert anywhere.supports(runs, "conv2d", geometry=geometry_of(nn.Conv2d(4, 4, 3, dilation=2))) is None
         assert "groups" in anywhere.supports(runs, "conv2d", geometry=geometry_of(grouped))
         assert "circular" in anywhere.supports(runs, "conv2d", geometry=geometry_of(circular))
+        for kind in ("conv1d", "conv3d"):
+            reason = "runs linear, conv2d, not " + kind if kernel in ON_GPU else None
+            assert anywhere.supports(runs, kind) == reason
+    assert "not embedding" in anywhere.supports(parse_scheme("w4a16"), "embedding")
     elsewhere = "cpu" if kernel in ON_GPU else "cuda"
     assert f"not on {elsewhere}" in kernel.supports(runs, "linear", elsewhere)
     assert anywhere.supports(KEEP, "linear") and anywhere.supports(parse_scheme("w4a4"), "linear")
@@ -291,10 +333,59 @@ def test_the_reference_runs_groups_and_padding_modes():
         torch.testing.assert_close(out, layer(x), rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_the_reference_pads_in_every_number_of_dimensions(mode):
+    for dims, layer in enumerate((nn.Conv1d, nn.Conv2d, nn.Conv3d), 1):
+        conv = layer(4, 6, 3, padding=tuple(range(1, dims + 1)), padding_mode=mode, groups=2)
+        x = torch.randn(2, 4, *(7, 6, 5)[:dims])
+        packed = quantize(conv.weight, WeightFormat("int", 8))
+        with torch.no_grad():
+            conv.weight.copy_(dequantize(packed))
+            out = REFERENCE.run(x, packed, parse_scheme("w8a16"), conv.bias, None, geometry_of(conv))
+            torch.testing.assert_close(out, conv(x))
+
+
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s.activation.bits == 16 and s != KEEP], ids=str)
+@pytest.mark.parametrize("features", [1, 33, 64])
+def test_rows_that_are_looked_up_are_the_reference_to_the_bit(scheme, features):
+    packed = quantize(torch.randn(9, features), scheme.weight)
+    table = dequantize(packed)
+    for asked in (torch.tensor(3), torch.tensor([[0, 8, 8], [5, 1, 0]], dtype=torch.int32), torch.empty(2, 0).long()):
+        out = LOOKUP.run(asked, packed, scheme, None, None, None)
+        assert out.dtype == torch.float32
+        assert torch.equal(out, REFERENCE.run(asked, packed, scheme, None, None, None))
+        assert torch.equal(out, embedding(asked, table))
+    for beyond in (9, -1):
+        with pytest.raises(IndexError):
+            LOOKUP.run(torch.tensor([beyond]), packed, scheme, None, None, None)
+
+
+def test_only_the_rows_asked_for_are_dequantized(monkeypatch):
+    packed, seen = quantize(torch.randn(1000, 8), WeightFormat("int", 4)), []
+    whole = lookup.dequantize_rows
+    monkeypatch.setattr(lookup, "dequantize_rows", lambda *args: seen.append(args[2] - args[1]) or whole(*args))
+    LOOKUP.run(torch.tensor([[1, 999], [1, 0]]), packed, parse_scheme("w4a16"), None, None, None)
+    assert seen == [4]
+
+
+def test_an_embedding_has_nothing_to_round():
+    for kernel in KERNELS.values():
+        for text in ("w8a8", "w4a4", "w8a8t", "fp8a8"):
+            assert "row numbers" in kernel.refuses(parse_scheme(text), "embedding")
+    assert choose_kernel(parse_scheme("w4a16"), "embedding") is LOOKUP
+    with pytest.raises(KernelError, match="row numbers, which nothing rounds"):
+        choose_kernel(parse_scheme("w8a8"), "embedding", real_only=False)
+    with pytest.raises(KernelError, match="row numbers"):
+        check_somewhere(parse_scheme("w8a8"), "embedding")
+    check_somewhere(parse_scheme("w2a16"), "embedding")
+    assert LOOKUP.refuses(parse_scheme("w4a16"), "linear") == "runs embedding, not linear"
+    assert "cpu" in LOOKUP.supports(parse_scheme("w4a16"), "embedding", "meta")
+
+
 def test_the_choice_is_the_first_that_runs():
     for text, name in (("w8a8", "cpu_int8"), ("w3g64ma8t", "cpu_int8"), ("w4a16", "cpu_weight_only"),
                        ("fp8a16", "cpu_weight_only")):  # fmt: skip
-        for kind in ("linear", "conv2d"):
+        for kind in ("linear", "conv1d", "conv2d", "conv3d"):
             assert choose_kernel(parse_scheme(text), kind).name == name
     assert choose_kernel(parse_scheme("w4a4"), "linear", real_only=False) is REFERENCE
     assert torch.cuda.is_available() or choose_kernel(parse_scheme("w8a8"), "linear", "cuda", False) is REFERENCE
@@ -310,7 +401,7 @@ def test_doctor_hears_why_not():
     assert gpu == ["gpu_int8", "gpu_int_mm", "gpu_weight_only"]
     assert {name for name, reason in available_kernels().items() if reason} == set(gpu)
     on_cuda = {name for name, reason in available_kernels("cuda").items() if reason is None}
-    assert on_cuda <= {*gpu, "reference"} and (torch.cuda.is_available() or on_cuda == {"reference"})
+    assert on_cuda <= {*gpu, "lookup", "reference"} and (torch.cuda.is_available() or on_cuda == {"reference"})
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
@@ -326,4 +417,29 @@ def test_what_inductor_makes_of_a_layer_is_the_layer(text):
     torch._dynamo.reset()
     with torch.no_grad():
         expected, found = layer(x), torch.compile(layer, fullgraph=True)(x)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-2)
+
+
+class Clip(nn.Module):
+    """Words and a film to sound."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.film, self.sound = nn.Embedding(11, 6), nn.Conv3d(3, 6, 3, padding=1), nn.Conv1d(6, 5, 3)
+
+    def forward(self, words: Tensor, film: Tensor) -> Tensor:
+        return self.sound(nn.functional.gelu(self.film(film)).flatten(2) + self.words(words).mean(1, True).mT)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize("text", ["w8a8", "w4za16"])
+def test_inductor_takes_the_other_kinds_whole(text):
+    model, scheme = Clip().eval(), parse_scheme(text)
+    for name, layer in list(model.named_children()):
+        its = parse_scheme("w4a16") if name == "words" else scheme
+        setattr(model, name, quantize_module(layer, its, choose_kernel(its, kind_of(layer))))
+    inputs = torch.randint(11, (2, 4)), torch.randn(2, 3, 2, 4, 4)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        expected, found = model(*inputs), torch.compile(model, fullgraph=True)(*inputs)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-2)

@@ -237,8 +237,9 @@ def test_probes_tell_the_loss_of_a_small_change(metric, encoder, full):
         found = (metric.probe(before, generator) * change).reshape(len(before), -1).sum(1)
         assert torch.allclose(found, expected, rtol=1e-3, atol=1e-9)
         return
-    draws = [(metric.probe(before, generator) * change).flatten(1).sum(1).square() for _ in range(2000)]
-    assert torch.allclose(torch.stack(draws).mean(0), expected, rtol=0.13, atol=0)  # 4 deviations
+    count = 300 if metric.name in ("spectral", "lpips") else 2000  # slow ones
+    draws = [(metric.probe(before, generator) * change).flatten(1).sum(1).square() for _ in range(count)]
+    assert torch.allclose(torch.stack(draws).mean(0), expected, rtol=4 * (2 / count) ** 0.5, atol=0)  # 4 deviations
     assert float(expected.min()) > 0
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from planner.graph import Layer, architecture_fingerprint
 from planner.graph_trace import find_layers, survey
 from planner.targets.base import Model
+from plans.kinds import KINDS
 from plans.plan import Plan
+from plans.scheme import parse_scheme
 from tests import tiny
 
 MIXTURE = (
@@ -34,10 +37,11 @@ def plan_for(model: Model, schemes: Mapping[str, str], **more: Any) -> Plan:
 
 
 def mixed(layers: Mapping[str, Layer], mixture: tuple[str, ...] = MIXTURE) -> dict[str, str]:
-    """Linear layers and convolutions each take the mixture's schemes in turn."""
-    turns = {"linear": 0, "conv2d": 0}
+    """The layers of each kind take the mixture's schemes in turn, as far as they mean something for it."""
+    turns = Counter[str]()
     found = {}
     for address, layer in layers.items():
-        found[address] = mixture[turns[layer.kind] % len(mixture)]
+        some = [text for text in mixture if not KINDS[layer.kind].refuses(parse_scheme(text))] or ["keep"]
+        found[address] = some[turns[layer.kind] % len(some)]
         turns[layer.kind] += 1
     return found

@@ -91,5 +91,7 @@ def test_sixteen_bits_pass_and_rows_of_a_convolution_are_samples():
     x = torch.randn(2, 3, 4, 5)
     assert fake_quantize(x, ActivationFormat()) is x
     assert as_rows(x, "conv2d").shape == (2, 60) and as_rows(x[0], "conv2d").shape == (1, 60)
+    assert as_rows(x, "conv3d").shape == (1, 120) and as_rows(x[None], "conv3d").shape == (1, 120)
+    assert as_rows(x[0, 0], "conv1d").shape == (1, 20) and as_rows(x[0], "conv1d").shape == (3, 20)
     with pytest.raises(ActivationError):
         quantize_rows(x, ActivationFormat())

@@ -89,8 +89,8 @@ def test_no_sum_leaves_int32(monkeypatch):
 def test_convolutions_are_exact(scheme):
     """Against float64, which holds these integers, at strides, dilations and pads that differ by side."""
     for shape, weight, geometry in (
-        ((2, 3, 5, 6), (4, 3, 3, 3), Geometry((3, 3), (1, 1), (1, 1, 1, 1))),
-        ((1, 32, 5, 4), (17, 32, 1, 1), Geometry((1, 1))),
+        ((2, 3, 5, 6), (4, 3, 3, 3), Geometry((3, 3), (1, 1), (1, 1, 1, 1), (1, 1))),
+        ((1, 32, 5, 4), (17, 32, 1, 1), Geometry.plain(2)),
         ((2, 8, 9, 8), (3, 8, 3, 2), Geometry((3, 2), (2, 3), (0, 3, 2, 1), (2, 1))),
         ((1, 16, 7, 7), (2, 16, 2, 4), Geometry((2, 4), (1, 2), (5, 0, 0, 4), (1, 2))),
     ):

@@ -10,13 +10,15 @@ from torch import nn
 from plans.activations import ActivationError, ActivationScales
 from plans.formats import FormatError, stored_bytes
 from plans.kernels import REFERENCE, KernelError, choose_kernel, geometry_of
+from plans.kinds import KINDS
 from plans.modules import (
-    QuantConv2d,
-    QuantLinear,
+    PACKED,
+    bias_of,
     empty_module,
     kind_of,
     module_bytes,
     quantize_module,
+    refusal_of,
     stored_names,
     stored_tensors,
     weight_bytes,
@@ -30,13 +32,17 @@ LAYERS = {
     "linear": (lambda: nn.Linear(70, 9), torch.randn(2, 3, 70)),
     "nobias": (lambda: nn.Linear(8, 3, bias=False), torch.randn(1, 1, 8)),
     "conv2d": (lambda: nn.Conv2d(5, 4, 3, stride=2, padding=1), torch.randn(2, 5, 7, 6)),
+    "conv1d": (lambda: nn.Conv1d(5, 4, 3, padding="same"), torch.randn(2, 5, 9)),
+    "conv3d": (lambda: nn.Conv3d(5, 4, (1, 3, 2), stride=(1, 2, 1), bias=False), torch.randn(2, 5, 3, 5, 4)),
+    "embedding": (lambda: nn.Embedding(9, 70, padding_idx=2), torch.tensor([[0, 8, 2], [5, 5, 1]])),
 }
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 CASES = [
     (text, name)
     for text in EXAMPLES
     if text != "keep"
     for name in LAYERS
-    if not (name == "conv2d" and text.endswith("first"))
+    if not KINDS.get(name, KINDS["linear"]).refuses(parse_scheme(text))
 ]
 
 
@@ -50,15 +56,16 @@ def make(text: str, name: str):
 @pytest.mark.parametrize(("text", "name"), CASES)
 def test_it_stands_in_for_the_float_layer(text, name):
     layer, made, x = make(text, name)
-    assert isinstance(made, type(layer)) and isinstance(made, (QuantLinear, QuantConv2d))
-    assert made.bias is layer.bias and made.weight.shape == layer.weight.shape
+    assert isinstance(made, type(layer)) and type(made) is PACKED[kind_of(layer)]
+    bias = bias_of(layer)
+    assert made.bias is bias and made.weight.shape == layer.weight.shape
     assert text in repr(made) and made.kernel.name in repr(made)
     assert f"{layer.extra_repr()}, scheme=" in repr(made)
     assert weight_bytes(made) == stored_bytes(layer.weight.shape, made.scheme.weight)
     assert weight_bytes(layer) == layer.weight.numel() * 4
-    reference = REFERENCE.run(x, made.packed, made.scheme, layer.bias, RANGES, geometry_of(layer))
+    reference = REFERENCE.run(x, made.packed, made.scheme, bias, RANGES, geometry_of(layer))
     torch.testing.assert_close(made(x), reference, rtol=1e-4, atol=1e-4)
-    held = weight_bytes(made) + (0 if layer.bias is None else layer.bias.nbytes)
+    held = weight_bytes(made) + (0 if bias is None else bias.nbytes)
     assert module_bytes(made) == held + (0 if made.input_range is None else made.input_range.nbytes)
 
 
@@ -92,11 +99,14 @@ def test_copies_pickles_and_state_give_the_same_bits(text, name):
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("text", ["w4g64za8t", "fp8a16", "w3a8"])
 def test_casts_leave_codes_and_scales_alone(text, name):
+    if name == "embedding" and text != "fp8a16":
+        return
     _, made, x = make(text, name)
     before = {key: value.clone() for key, value in made.state_dict().items() if key != "bias"}
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         made.to(dtype)
-        assert made.weight.dtype == dtype and made(x.to(dtype)).dtype == dtype
+        given = x.to(dtype) if x.is_floating_point() else x
+        assert made.weight.dtype == dtype and made(given).dtype == dtype
         assert made.bias is None or made.bias.dtype == dtype
         for key, value in before.items():
             held = made.state_dict()[key]
@@ -128,8 +138,9 @@ def test_the_weight_is_read_only():
         made.weight = nn.Parameter(torch.zeros(9, 70))
 
 
-def test_an_unbatched_picture():
-    _, made, x = make("w8a8", "conv2d")
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_an_unbatched_picture(name):
+    _, made, x = make("w8a8", name)
     assert torch.equal(made(x[0]), made(x[:1])[0])
 
 
@@ -145,7 +156,63 @@ def test_refusals():
     with pytest.raises(ActivationError, match="w8a8t needs"):
         quantize_module(nn.Linear(4, 4), parse_scheme("w8a8t"), kernel)
     made = quantize_module(nn.Linear(4, 4), scheme, kernel)
-    assert kind_of(made) is None
+    assert kind_of(made) is None and refusal_of(made) == "it is packed already"
+
+
+class Shifted(nn.Conv3d):
+    """As causal convolutions of video autoencoders are made."""
+
+    def forward(self, input):
+        return super().forward(nn.functional.pad(input, (0, 0, 0, 0, 2, 0)))
+
+
+class Named(nn.Conv1d):
+    """Adds nothing to what is computed."""
+
+    label = "mine"
+
+
+def test_a_subclass_is_a_layer_where_it_runs_as_its_class_does():
+    assert kind_of(Named(2, 2, 1)) == "conv1d" and refusal_of(Named(2, 2, 1)) is None
+    assert kind_of(nn.modules.linear.NonDynamicallyQuantizableLinear(2, 2)) == "linear"
+    for module, why in (
+        (Shifted(2, 2, 3), "Shifted has a forward of its own"),
+        (nn.Embedding(4, 2, max_norm=1.0), "max_norm"),
+        (nn.Embedding(4, 2, sparse=True), "sparse"),
+        (nn.utils.parametrizations.weight_norm(nn.Conv1d(2, 2, 3)), "computed anew"),
+    ):
+        assert kind_of(module) is None and why in refusal_of(module)
+        with pytest.raises(KernelError, match=why):
+            quantize_module(module, parse_scheme("w8a16"), REFERENCE)
+    for other in (
+        nn.ConvTranspose1d(2, 2, 3),
+        nn.ConvTranspose3d(2, 2, 3),
+        nn.Bilinear(2, 2, 2),
+        nn.EmbeddingBag(4, 2),
+    ):
+        assert kind_of(other) is None and refusal_of(other) is None
+
+
+def test_what_transformers_calls_conv1d_is_none():
+    from transformers.pytorch_utils import Conv1D
+
+    assert kind_of(Conv1D(2, 3)) is None and refusal_of(Conv1D(2, 3)) is None
+
+
+def test_the_old_lora_layers_of_diffusers_have_a_forward_of_their_own():
+    from diffusers.models.lora import LoRACompatibleConv, LoRACompatibleLinear
+
+    for module in (LoRACompatibleConv(2, 2, 1), LoRACompatibleLinear(2, 2)):
+        assert kind_of(module) is None and "forward of its own" in refusal_of(module)
+
+
+def test_an_embedding_keeps_its_zero_row_and_refuses_what_rounds_inputs():
+    for text in ("w4a16", "w4za16", "w3g64zma16", "fp8a16"):
+        layer, made, x = make(text, "embedding")
+        assert float(made(torch.tensor(2)).detach().abs().max()) == 0
+        assert torch.equal(made(x), made.weight[x]) and made(x).dtype == torch.float32
+    with pytest.raises(KernelError, match="row numbers"):
+        quantize_module(nn.Embedding(4, 4), parse_scheme("w8a8"), REFERENCE)
 
 
 @pytest.mark.parametrize(("text", "name"), CASES)
@@ -174,16 +241,16 @@ def test_what_is_stored_of_a_weight_is_what_the_layer_holds(text, name):
 def test_keep_has_no_empty_layer():
     with pytest.raises(FormatError, match="leave this layer as it is"):
         empty_module(nn.Linear(4, 4), parse_scheme("keep"))
-    with pytest.raises(KernelError, match="only nn.Linear"):
+    with pytest.raises(KernelError, match="only nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding can"):
         empty_module(nn.LayerNorm(4), parse_scheme("w8a8"))
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_others_of_its_type_are_float(name):
     """LoRA makes the layers beside a convolution so."""
-    layer, made, x = make("w8a8", name)
-    arguments = (70, 9) if name == "linear" else (8, 3) if name == "nobias" else (5, 4, 3)
-    assert type(type(made)(*arguments, bias=False)) is type(layer)
+    layer, made, x = make("w8a16", name)
+    arguments = (5, 4, 3) if name in CONVOLUTIONS else (8, 3)
+    assert type(type(made)(*arguments)) is type(layer)
 
 
 def test_a_layer_runs_where_its_codes_are(monkeypatch):
