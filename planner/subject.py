@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from planner import prompts
 from planner.arguments import FLOAT32
 from planner.calling import Generation, conditions_for, outputs_of, taken_by
+from planner.conditions import is_digest, labels_of
 from planner.errors import UserError
 from planner.pipelines import SCENES, load_pipeline
 from planner.references import is_reference, load_reference
@@ -131,9 +132,18 @@ def conditions_of(subject: Subject, given: Sequence[Any] | None, count: int, hel
 
 
 def conditions_in(subject: Subject, labels: Sequence[Any]) -> tuple[Any, ...]:
-    """The conditions that a profile has labels of: a subject's own, else the labels are they."""
+    """The conditions that a profile has labels of: a subject's own, else the labels are they. Raises UserError for a
+    digest of what the subject does not give again."""
     own = subject.conditions
-    return tuple(labels) if callable(own) or not own else tuple(own[: len(labels)])
+    if own and not callable(own):
+        return tuple(own[: len(labels)])
+    if not any(is_digest(label) for label in labels):
+        return tuple(labels)
+    drawn = tuple(own(len(labels), False)) if callable(own) else ()
+    if labels_of(drawn) != tuple(labels):
+        raise UserError(f"the profile's conditions are none that {subject.name} gives, and neither text nor JSON, "
+                        "which alone can be kept; let the subject bring them")  # fmt: skip
+    return drawn
 
 
 @torch.no_grad()
