@@ -19,7 +19,7 @@ from sensitivity.metrics import METRICS
 
 HELD_OUT_SEED = 2
 ASKED = Asked(
-    "examples.audio.subject:sounds", ("reader", "denoiser"), ("26%", "18%", "14%", "10%"), count=NOTES, held_out=48
+    "examples.audio.subject:sounds", ("reader", "denoiser"), ("26%", "18%", "12%", "8%"), count=NOTES, held_out=48
 )
 
 
