@@ -52,7 +52,7 @@ def test_the_commands_run_as_written(written: Path) -> None:
     planner.restore(subject)
     assert torch.equal(run_subject(subject, subject.conditions, 0), before)
     report = (written / "report/report.md").read_text()
-    assert "output_nsr" in report and "own.plan" in report
+    assert "output_nsr" in report and "| own " in report
 
 
 def test_examples_are_as_short_as_they_say() -> None:
