@@ -44,7 +44,7 @@ def labels_of(conditions: Sequence[Any]) -> tuple[Any, ...]:
 
 def is_digest(label: Any) -> bool:
     """Whether the label only tells the condition from others."""
-    return isinstance(label, dict) and label.keys() == {"sha256"}
+    return isinstance(label, dict) and label.keys() == {DIGEST}
 
 
 def _is_plain(value: Any) -> bool:
