@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from torch import nn
 
+from sensitivity.unroll import Kept
+
 
 @contextmanager
-def watched_stages(components: Mapping[str, nn.Module]) -> Iterator[dict[str, int]]:
+def watched_stages(components: Mapping[str, nn.Module], keeping: set[str] | None = None) -> Iterator[dict[str, int]]:
     """Within the `with`, counts the calls that are not made inside another module's call: address -> calls, in order
     of the first one. A component called as a whole is one; of a decoder that is reached by a method of its own, these
-    are the modules that the method calls."""
+    are the modules that the method calls. keeping: takes those that leave something in their arguments for a later
+    call, such as a cache."""
     counts: dict[str, int] = {}
-    inside: list[nn.Module] = []
+    inside: list[Kept | None] = []
 
-    def enter(module: nn.Module, address: str) -> None:
+    def enter(address: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not inside:
             counts[address] = counts.get(address, 0) + 1
-        inside.append(module)
+        inside.append(None if inside or keeping is None else Kept((args, kwargs)))
 
-    def leave() -> None:
-        inside.pop()
+    def leave(address: str) -> None:
+        kept = inside.pop()
+        if keeping is not None and kept is not None and kept.changed():
+            keeping.add(address)
 
     with ExitStack() as stack:
         for module, address in _addresses(components).items():
-            before = module.register_forward_pre_hook(lambda m, _, address=address: enter(m, address))
-            after = module.register_forward_hook(lambda *_: leave(), always_call=True)
+            before = module.register_forward_pre_hook(
+                lambda _, args, kwargs, address=address: enter(address, args, kwargs), with_kwargs=True
+            )
+            after = module.register_forward_hook(lambda *_, address=address: leave(address), always_call=True)
             stack.callback(before.remove)
             stack.callback(after.remove)
         yield counts

@@ -20,8 +20,8 @@ from plans.swap import find_layer
 @dataclass(frozen=True, eq=False)
 class Traced:
     """A loaded subject that was run once. parts: the components to plan; output: the kind of what it puts out; stages:
-    addresses of what it calls as wholes, as far as it matters: it holds layers to plan, or is a denoiser; denoisers:
-    what a sampler runs at every step; sample: what it put out."""
+    addresses of what it calls as wholes, as far as it matters: it holds layers to plan and keeps nothing from call to
+    call, or is a denoiser; denoisers: what a sampler runs at every step; sample: what it put out."""
 
     subject: Subject
     parts: Mapping[str, nn.Module]
@@ -43,13 +43,15 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
     plan, by default the denoisers. Raises UserError, GraphError."""
     float_components(subject, names or tuple(subject.modules))
     outputs: list[Tensor] = []
-    with watched_stages(subject.modules) as calls:
+    keeping: set[str] = set()
+    with watched_stages(subject.modules, keeping) as calls:
         whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions[:1], seed)))
     sampled = iterating(whole)
     graph = only(whole, tuple(names) or sampled)
     parts = float_components(subject, tuple(names) or sampled)
     denoisers = tuple(address for address in calls if address.partition(".")[0] in sampled)
     planned = tuple(f"{layer.address}." for layer in graph.layers)
-    stages = tuple(a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
+    matter = (a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
+    stages = tuple(a for a in matter if a in denoisers or a not in keeping)
     kind = output_of(subject, outputs[0])
     return Traced(subject, parts, graph, fingerprint(parts, graph), kind, stages, denoisers, outputs[0])

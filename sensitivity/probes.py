@@ -197,9 +197,9 @@ def _visit(
 
 def _follow(chain: Chain, place: int, part: _Part, grads: Sequence[Tensor]) -> None:
     """Hand the gradients on the inputs of a step to the outputs of the steps before it."""
-    rows = chain.steps[place].rows
+    rows = [len(tensor) for tensor in chain.steps[place].inputs]
     for copy, k in enumerate(range(part.start, part.stop), part.offset):
-        mine = [grad[copy * rows : (copy + 1) * rows] for grad in grads]
+        mine = [grad[copy * n : (copy + 1) * n] for grad, n in zip(grads, rows, strict=True)]
         for earlier, some in _by_step(chain.steps[:place], pull(chain.steps, place, mine)).items():
             for whole, more in zip(part.probes.at[earlier], some, strict=True):
                 whole[k] += more

@@ -54,8 +54,38 @@ class Step:
         return [tensor for tensor in tensors_of((self.args, self.kwargs)) if tensor.requires_grad]
 
 
+class Kept:
+    """What the arguments of a call hold at one moment, in lists, mappings and other objects."""
+
+    def __init__(self, arguments: object) -> None:
+        self.arguments, self.held = arguments, list(_held(arguments))
+
+    def changed(self) -> bool:
+        """Whether something else is held by now: a later call would find it there."""
+        now = list(_held(self.arguments))
+        return len(now) != len(self.held) or any(
+            one is not two or before != after for (one, before), (two, after) in zip(self.held, now, strict=True)
+        )
+
+
+def _held(value: object, inside: bool = False, depth: int = 8) -> Iterator[tuple[object, int]]:
+    """All that a value holds, and how often it was written. inside: whether in an object, whose tensors alone count:
+    it may learn other things when first used."""
+    if isinstance(value, (Tensor, nn.Module)) or not depth:
+        written = inside and isinstance(value, Tensor) and not value.is_inference()
+        yield value, value._version if written else 0
+    elif isinstance(value, (Mapping, tuple, list)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _held(part, inside, depth - 1)
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        yield from _held(vars(value), True, depth - 1)
+    elif not inside:
+        yield value, 0
+
+
 def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Step], T]:
-    """Call `run` with gradients on, and return the modules' calls in their order and what it returned."""
+    """Call `run` with gradients on, and return the modules' calls in their order and what it returned.
+    Raises MeasurementError where a call finds in its arguments what an earlier one left there."""
     steps: list[Step] = []
 
     def stub_of(module: nn.Module) -> Callable[..., Any]:
@@ -63,8 +93,12 @@ def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Ste
 
         def stub(*args: Any, **kwargs: Any) -> Any:
             before = mapped(args, Tensor.clone), mapped(kwargs, Tensor.clone)  # samplers may write into both
+            given = mapped(args, Tensor.detach), mapped(kwargs, Tensor.detach)
+            kept = Kept(given)
             with torch.no_grad():
-                output = forward(*mapped(args, Tensor.detach), **mapped(kwargs, Tensor.detach))
+                output = forward(*given[0], **given[1])
+            if kept.changed():
+                raise _untold("it keeps something in its arguments from call to call, such as a cache")
             first_of(output)  # there must be one
             made = mapped(output, lambda x: x.detach().clone().requires_grad_(x.is_floating_point()))
             steps.append(Step(module, *before, made))
@@ -161,9 +195,8 @@ def _check_order(step: Step, grows: Sequence[bool]) -> None:
     with torch.no_grad():
         twice = [x for x in tensors_of(step.module(*args, **kwargs)) if x.is_floating_point()]
     for one, two in zip(step.outputs, twice, strict=True):
-        if not torch.allclose(
-            two, one.repeat(2, *(1,) * (one.dim() - 1)), rtol=SAME, atol=SAME * float(one.abs().max())
-        ):
+        near = max(SAME, 8 * torch.finfo(one.dtype).eps) * float(one.detach().abs().max())
+        if two.shape[0] != 2 * one.shape[0] or not torch.allclose(two, torch.cat([one, one]), rtol=0, atol=near):
             raise _untold("an argument has several rows for each of the batch, in an order of its own")
 
 

@@ -25,16 +25,18 @@ STEPS = 3
 
 
 class Denoiser(nn.Module):
-    """table: whether a layer sees one input for the whole batch."""
+    """table: whether a layer sees one input for the whole batch; frames: rows of `known` for each sample."""
 
-    def __init__(self, table: bool) -> None:
+    def __init__(self, table: bool, frames: int = 1) -> None:
         super().__init__()
+        self.frames = frames
         self.first, self.known, self.last = nn.Linear(6, 16), nn.Linear(4, 16), nn.Linear(16, 6)
         self.table = nn.Linear(3, 16) if table else None
 
     def forward(self, x: Tensor, t: Tensor, known: Tensor) -> Tensor:
         shift = 0.0 if self.table is None else self.table(torch.ones(1, 3))
-        return self.last(torch.tanh(self.first(x) + self.known(known) + shift + t))
+        each = self.known(input=known).view(len(x), self.frames, -1) * torch.linspace(1, 2, self.frames)[:, None]
+        return self.last(torch.tanh(self.first(x) + each.mean(1) + shift + t))
 
 
 class Codec(nn.Module):
@@ -48,13 +50,14 @@ class Codec(nn.Module):
         return self.out(self.grow(x))
 
 
-def made(seed: int = 0, table: bool = False) -> Subject:
+def made(seed: int = 0, table: bool = False, frames: int = 1) -> Subject:
     """A sampler of three steps on a vector, between an encoder of what it is told and a decoder."""
     torch.manual_seed(seed)
-    reader, denoiser, codec = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4)), Denoiser(table), Codec()
+    reader, codec = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4)), Codec()
+    denoiser = Denoiser(table, frames)
 
     def run(conditions: Sequence[Tensor], seed: int) -> Tensor:
-        known = reader(torch.stack(list(conditions)))
+        known = reader(torch.stack(list(conditions))).repeat_interleave(frames, 0)
         noise = [torch.randn(6, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(conditions))]
         x = torch.stack(noise)
         for i in range(STEPS):
@@ -109,10 +112,11 @@ def profiled(subject: Any, out: Path, **options: Any) -> Path:
     return planner.profile(subject, out, **settings | {"components": ("reader", "denoiser", "codec")} | options)
 
 
-def test_probes_reach_encoders_and_decoders(tmp_path: Path) -> None:
+@pytest.mark.parametrize("frames", [1, 3])
+def test_probes_reach_encoders_and_decoders(frames: int, tmp_path: Path) -> None:
     """Every layer before, in and after the sampler: estimates are near what is measured by itself."""
-    probed = profiled(made(), tmp_path / "p.profile", probes=400, checks=0)
-    measured = profiled(made(), tmp_path / "m.profile", method="exhaustive")
+    probed = profiled(made(frames=frames), tmp_path / "p.profile", probes=400, checks=0)
+    measured = profiled(made(frames=frames), tmp_path / "m.profile", method="exhaustive")
     with open_profile(probed) as some, open_profile(measured) as all_:
         assert {m.source for m in some.measurements()} == {"probes"}
         estimates = {(m.layer, m.scheme, m.metric): m.mean for m in some.measurements()}
@@ -126,6 +130,38 @@ def test_probes_reach_encoders_and_decoders(tmp_path: Path) -> None:
         if metric == "nsr" and not layer.startswith("denoiser."):
             assert estimates[layer, scheme, metric] == loss == 0.0
     assert compared == 7
+
+
+class Recurrent(nn.Module):
+    """Adds what it saw before, which the caller keeps for it, as decoders of videos do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, seen: list[Tensor | None]) -> Tensor:
+        x = self.layer(x) if seen[0] is None else self.layer(x) + seen[0]
+        seen[0] = x
+        return x
+
+
+def test_what_keeps_something_between_its_calls_is_measured_by_itself(tmp_path: Path) -> None:
+    """Gradients pass it, so that all before it is probed."""
+    whole = made()
+    recurrent = Recurrent()
+
+    def run(conditions: Sequence[Tensor], seed: int) -> Tensor:
+        seen: list[Tensor | None] = [None]
+        halves = whole.run(conditions, seed).split(4, 1)
+        return torch.cat([recurrent(half[:, [0, 1, 2, 3, 0, 1]], seen) for half in halves], 1)
+
+    modules = {**whole.modules, "recurrent": recurrent}
+    subject = Subject(modules, run, whole.conditions, "array", name="toy")
+    assert "recurrent" not in examine(subject, subject.conditions, names=("denoiser", "recurrent")).stages
+    out = profiled(subject, tmp_path / "p.profile", components=("reader", "denoiser", "codec", "recurrent"))
+    with open_profile(out) as store:
+        sources = {m.layer: m.source for m in store.measurements()}
+    assert sources.pop("recurrent.layer") == "exhaustive" and set(sources.values()) == {"probes"} and len(sources) == 7
 
 
 def test_the_story_of_a_subject(tmp_path: Path, named: str) -> None:

@@ -128,8 +128,15 @@ def test_no_activation_is_kept_nor_any_output_changed(toy):
 def test_unknown_observer_and_a_call_without_a_tensor(toy):
     with pytest.raises(CalibrationError, match="no observer is called 'median'; choose one of minmax"):
         calibrate(layers(toy), lambda: None, observer="median")
-    with pytest.raises(CalibrationError, match="layer text was called without a tensor"):
-        calibrate({"text": toy.text}, lambda: toy.text(input=texts(1, 0)))
+    same = nn.Identity()
+    with pytest.raises(CalibrationError, match="layer same was called without a tensor"):
+        calibrate({"same": same}, lambda: same(None))
+
+
+def test_a_layer_may_be_called_by_keyword(toy):
+    words = texts(1, 0)
+    found = [calibrate({"text": toy.text}, run) for run in (lambda: toy.text(words), lambda: toy.text(input=words))]
+    assert found[0] == found[1] and found[0].keys() == {"text"}
 
 
 @pytest.mark.parametrize("name", OBSERVERS)

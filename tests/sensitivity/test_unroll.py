@@ -153,10 +153,12 @@ LARGER = shapes_of(torch.zeros(3, 3), torch.zeros(3, 7))
 UNTOLD: dict[str, tuple[Step, list[torch.Size], str]] = {
     "a list with a tensor for each sample": (step_of(X, X[0], X[0]), shapes_of(X, *X, X[0]), "3 tensors, and 4 with"),
     "a batch along the second dimension":
-        (step_of(X, torch.zeros(7, 2)), shapes_of(torch.zeros(3, 3), torch.zeros(7, 3)), "2 sizes"),
-    "several rows a sample": (step_of(X, torch.zeros(4, 7)), shapes_of(X[:1], torch.zeros(6, 7)), "2 sizes"),
-    "several rows a sample in all": (step_of(torch.zeros(4, 3)), shapes_of(torch.zeros(6, 3)), "shape (4, 3) for 2"),
-    "nothing that grows": (step_of(X), shapes_of(X), "0 sizes"),
+        (step_of(X, torch.zeros(7, 2)), shapes_of(torch.zeros(3, 3), torch.zeros(7, 3)), "shape (7, 2) for 2"),
+    "a part of a row a sample":
+        (step_of(X, torch.zeros(3, 7)), shapes_of(torch.zeros(3, 3), torch.zeros(4, 7)), "shape (3, 7) for 2"),
+    "several rows for some": (step_of(X, torch.zeros(4, 7)), shapes_of(torch.zeros(3, 3), torch.zeros(5, 7)), "alike"),
+    "several rows a sample in all": (step_of(torch.zeros(4, 3)), shapes_of(torch.zeros(6, 3)), "order of its own"),
+    "nothing that grows": (step_of(X), shapes_of(X), "does not show"),
     "padding by the batch":
         (step_of(X, torch.zeros(2, 7)), shapes_of(torch.zeros(3, 3), torch.zeros(3, 8)), "shape (2, 7) for 2"),
     "one for all that depends on samples":
@@ -173,6 +175,60 @@ def test_what_cannot_be_told_is_refused(case: str) -> None:
     step, larger, hint = UNTOLD[case]
     with pytest.raises(MeasurementError, match=f"{re.escape(hint)}.*--method exhaustive"):
         batched(step, larger)
+
+
+class Frames(nn.Module):
+    """Has a text for each of three frames of a sample, after each other, or frame after frame."""
+
+    def __init__(self, follow: bool) -> None:
+        super().__init__()
+        self.follow = follow
+
+    def forward(self, x: Tensor, texts: Tensor) -> Tensor:
+        by_frame = texts.view(len(x), 3, -1).transpose(0, 1) if self.follow else texts.view(3, len(x), -1)
+        return x + (torch.tensor([1.0, 2.0, 3.0])[:, None, None] * by_frame).sum(0)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_several_rows_a_sample_must_follow_each_other(follow: bool) -> None:
+    frames, x, texts = Frames(follow), torch.randn(2, 3), torch.randn(6, 3)
+    step = Step(frames, (x, texts), {}, frames(x, texts).requires_grad_())
+    larger = shapes_of(torch.zeros(3, 3), torch.zeros(9, 3))
+    if follow:
+        assert batched(step, larger) == (True, True)
+    else:
+        with pytest.raises(MeasurementError, match="in an order of its own; measure with --method exhaustive"):
+            batched(step, larger)
+
+
+class Cache:
+    def __init__(self) -> None:
+        self.seen: dict[str, Tensor] = {}
+
+
+class Keeper(nn.Module):
+    """Sees the sum of all that it was called with, which the caller holds."""
+
+    def forward(self, x: Tensor, held: Any) -> Tensor:
+        if isinstance(held, Cache):
+            x = held.seen["x"] = held.seen.get("x", 0) + x
+        elif isinstance(held, Tensor):
+            held += x.sum()
+        else:
+            x = held[0] = x if held[0] is None else held[0] + x
+        return 2 * x
+
+
+@pytest.mark.parametrize("held", [[None], Cache()])
+def test_a_call_that_keeps_something_is_refused(held: Any) -> None:
+    keeper = Keeper()
+    with pytest.raises(MeasurementError, match="keeps something in its arguments .* measure with --method exhaustive"):
+        unroll([keeper], lambda: keeper(torch.ones(2, 3), held))
+
+
+def test_what_a_call_writes_into_a_tensor_is_no_cache() -> None:
+    keeper = Keeper()
+    assert len(unroll([keeper], lambda: keeper(torch.ones(2, 3), torch.zeros(())))[0]) == 1
 
 
 def test_a_rehearsal_computes_nothing_and_sees_every_call(toy: Toy, start: Tensor) -> None:

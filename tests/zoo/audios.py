@@ -104,15 +104,17 @@ def audioldm2() -> Any:
         text_encoder_2=T5EncoderModel(parts.t5_config(vocab_size=len(known))),
         projection_model=AudioLDM2ProjectionModel(WIDTH, WIDTH, 16),
         language_model=GPT2LMHeadModel(
-            GPT2Config(vocab_size=8, n_positions=64, n_embd=16, n_layer=1, n_head=2, max_new_tokens=4,
-                       bos_token_id=0, eos_token_id=1)
+            GPT2Config(
+                vocab_size=8, n_positions=64, n_embd=16, n_layer=1, n_head=2, max_new_tokens=4, bos_token_id=0,
+                eos_token_id=1,
+            )
         ),
         tokenizer=letters,
         tokenizer_2=known,
         feature_extractor=ClapFeatureExtractor(feature_size=8, sampling_rate=256, hop_length=16, fft_window_size=64),
         unet=AudioLDM2UNet2DConditionModel(
             sample_size=8, block_out_channels=(16,), layers_per_block=1, norm_num_groups=8,
-            down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
+            down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
             cross_attention_dim=((None, 16, WIDTH),), attention_head_dim=2,
         ),
         scheduler=DDIMScheduler(clip_sample=False),

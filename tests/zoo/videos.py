@@ -30,6 +30,7 @@ from tests.zoo.animal import Animal
 
 LATENT = 4  # channels
 SHORT = {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": 16}
+LARGER = SHORT | {"height": 32, "width": 32}
 
 
 def wan() -> Any:
@@ -100,7 +101,7 @@ def animatediff() -> Any:
         tokenizer=parts.clip_words(),
         unet=UNet2DConditionModel(
             sample_size=8, block_out_channels=wide, layers_per_block=1, norm_num_groups=8,
-            down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
+            down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
             cross_attention_dim=parts.WIDTH, attention_head_dim=2,
         ),
         motion_adapter=MotionAdapter(
@@ -114,8 +115,6 @@ def animatediff() -> Any:
 VIDEOS: tuple[Animal, ...] = (
     Animal("WanPipeline", "video", wan, ("transformer", "transformer_2"), Generation(4, 3.0, options=SHORT)),
     Animal("CogVideoXPipeline", "video", cogvideox, ("transformer",), Generation(2, 3.0, options=SHORT)),
-    Animal(
-        "LTXPipeline", "video", ltx, ("transformer",), Generation(2, 3.0, options=SHORT | {"height": 32, "width": 32})
-    ),
+    Animal("LTXPipeline", "video", ltx, ("transformer",), Generation(2, 3.0, options=LARGER)),
     Animal("AnimateDiffPipeline", "video", animatediff, ("unet",), Generation(2, 3.0, options={"num_frames": 4})),
 )
