@@ -68,7 +68,7 @@ def _unguarded(pipe: Any) -> Iterator[None]:
 
 
 class _Arrays(TorchFunctionMode):
-    """Some pipelines give arrays whatever they are asked for, as which torch refuses what has gradients. While in the
+    """Some pipelines give an array whatever they are asked for, as which torch refuses what has gradients. While in the
     `with` it does not, and it is known of which tensor an array was made."""
 
     def __init__(self) -> None:
@@ -82,8 +82,11 @@ class _Arrays(TorchFunctionMode):
         return self.made[-1][0]
 
     def source_of(self, value: Any) -> Any:
-        """The tensor, with its gradients and channels first, of an array made here; all else as it is."""
-        return next((_channels_first(tensor) for array, tensor in self.made if array is value), value)
+        """The tensor, with its gradients and channels first, of an array made here; all else as it is, without its
+        gradients where some of them were lost in other arrays."""
+        if len(self.made) == 1 and self.made[0][0] is value:
+            return _channels_first(self.made[0][1])
+        return value.detach() if self.made and isinstance(value, Tensor) else value
 
 
 def arguments_of(pipe: Any, conditions: Sequence[Any], generation: Generation) -> dict[str, Any]:
