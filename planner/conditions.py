@@ -42,6 +42,11 @@ def labels_of(conditions: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(one if _is_plain(one) else {DIGEST: _digest(one)} for one in conditions)
 
 
+def is_digest(label: Any) -> bool:
+    """Whether the label only tells the condition from others."""
+    return isinstance(label, dict) and label.keys() == {"sha256"}
+
+
 def _is_plain(value: Any) -> bool:
     try:
         return bool(json.loads(json.dumps(value)) == value)

@@ -82,7 +82,7 @@ def paint(
 
 
 def evaluate(
-    plans: Sequence[PathLike], pipeline: str, out: PathLike, *,
+    plans: Sequence[PathLike], pipeline: str | Subject, out: PathLike, *,
     prompts: PathLike | Sequence[Any] | None = None, count: int = 64, kernels: str = "int", blocks: bool = True,
     allow_mismatch: bool = False, clip: str | None = None, steps: int | None = None, guidance: float | None = None,
     seed: int = 1000, call: Mapping[str, Any] | None = None, metrics: Sequence[str] = (),
@@ -109,7 +109,7 @@ def evaluate(
     results = [evaluating.evaluate_full(bench)]
     results += [evaluating.evaluate_plan(bench, plan, kernels, name) for name, plan in tqdm(loaded.items(), "plans")]
     rows = {name: evaluating.block_rows(bench, plan, kernels) for name, plan in loaded.items()} if blocks else {}
-    about = evaluating.conditions(pipeline, generation, kernels, bench)
+    about = evaluating.conditions(subject.name, generation, kernels, bench)
     found = report.Evaluation(results, loaded, rows, about)
     report.write_report(found, Path(out))
     return found

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from planner import prompts
 from planner.arguments import FLOAT32
 from planner.calling import Generation, conditions_for, outputs_of, taken_by
-from planner.conditions import DIGEST
+from planner.conditions import is_digest, labels_of
 from planner.errors import UserError
 from planner.pipelines import SCENES, load_pipeline
 from planner.references import is_reference, load_reference
@@ -141,17 +141,18 @@ def holding(subject: Subject, conditions: Sequence[Any]) -> Subject:
 
 
 def conditions_in(subject: Subject, labels: Sequence[Any]) -> tuple[Any, ...]:
-    """The conditions that a profile has labels of: a subject's own, else the labels are they. Raises UserError where
-    these are of what no file holds."""
+    """The conditions that a profile has labels of: a subject's own, else the labels are they. Raises UserError for a
+    digest of what the subject does not give again."""
     own = subject.conditions
     if own and not callable(own):
         return tuple(own[: len(labels)])
-    if digests := [label for label in labels if isinstance(label, dict) and label.keys() == {DIGEST}]:
-        raise UserError(
-            f"{len(digests)} conditions of {subject.name} are objects, of which a profile holds no more than a digest; "
-            "bring them as the conditions of a planner.Subject, or name pictures by their files"
-        )
-    return tuple(labels)
+    if not any(is_digest(label) for label in labels):
+        return tuple(labels)
+    drawn = tuple(own(len(labels), False)) if callable(own) else ()
+    if labels_of(drawn) != tuple(labels):
+        raise UserError(f"the profile's conditions are none that {subject.name} gives, and neither text nor JSON, "
+                        "which alone can be kept; let the subject bring them")  # fmt: skip
+    return drawn
 
 
 @torch.no_grad()

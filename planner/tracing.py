@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from planner.errors import UserError
 from planner.graph import LayerGraph
 from planner.graph_trace import fingerprint, trace
 from planner.parts import iterating, only
@@ -48,6 +49,10 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
         whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions[:1], seed)))
     sampled = iterating(whole)
     graph = only(whole, tuple(names) or sampled)
+    if bare := [layer.address for layer in graph.layers if "." not in layer.address]:
+        raise UserError(
+            f"{bare[0]} is a layer itself, which nothing holds; put it into an nn.Sequential, or leave it out"
+        )
     parts = float_components(subject, tuple(names) or sampled)
     denoisers = tuple(address for address in calls if address.partition(".")[0] in sampled)
     planned = tuple(f"{layer.address}." for layer in graph.layers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from torch import Tensor, nn
 
 import planner
 from planner.calling import Generation, arguments_of, outputs_of
+from planner.conditions import labels_of
 from planner.errors import UserError
 from planner.predicting import predict_plan
 from planner.stages import watched_stages
 from planner.store import open_profile
-from planner.subject import Subject, conditions_of, load_subject, output_of, run_subject, subject_of
+from planner.subject import Subject, conditions_in, conditions_of, load_subject, output_of, run_subject, subject_of
 from planner.tracing import examine
 from tests import tiny
 
@@ -298,3 +301,26 @@ def test_conditions_from_a_file(tiny_folder: Path, clip_folder: Path, tmp_path: 
         path.write_text(text, "utf-8")
         refused = bitplan("profile", tiny_folder, "--out", tmp_path / "u.profile", "--prompts", path)
         assert refused.exit_code == 2 and reason in refused.stderr
+
+
+def test_drawn_conditions_come_back_from_their_digests() -> None:
+    """A subject that draws tensors: a profile holds digests of them, and asks for the tensors again."""
+    drawn = torch.randn(4, 5, generator=torch.Generator().manual_seed(3))
+    subject = replace(made(), conditions=lambda count, held_out: list(drawn[:count]))
+    labels = labels_of(subject.conditions(3, False))
+    assert all(torch.equal(a, b) for a, b in zip(conditions_in(subject, labels), drawn[:3], strict=True))
+    assert conditions_in(subject, ("a", {"prompt": "b"})) == ("a", {"prompt": "b"})
+    for other in (replace(subject, conditions=lambda count, held_out: list(drawn[:count] + 1)), run_with(None)):
+        other = replace(other, conditions=()) if not callable(other.conditions) else other
+        with pytest.raises(UserError, match="none that .* gives, and neither text nor JSON"):
+            conditions_in(other, labels)
+
+
+def test_a_subject_that_draws_its_conditions_is_profiled_and_evaluated(tmp_path: Path) -> None:
+    """Given as an object: held-out conditions are others."""
+    subject = replace(made(), conditions=lambda count, held_out: list(torch.full((count, 5), 1.0 + held_out)))
+    profile = profiled(subject, tmp_path / "t.profile", schemes=("w8a8",), count=2)
+    planner.solve(profile, tmp_path / "p.plan.yaml", uniform="w8a8")
+    found = planner.evaluate([tmp_path / "p.plan.yaml"], subject, tmp_path / "report", count=3, blocks=False)
+    assert json.loads((tmp_path / "report/report.json").read_text())["about"]["pipeline"] == "toy"
+    assert torch.equal(found.results[0].outputs, run_subject(subject, [torch.full((5,), 2.0)] * 3, 1000))
