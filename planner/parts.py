@@ -52,6 +52,7 @@ def only(graph: LayerGraph, components: Collection[str]) -> LayerGraph:
         unused=tuple(name for name in graph.unused if component_of(name) in components),
         reasons=tuple((name, why) for name, why in graph.reasons if component_of(name) in components),
         parts=tuple(part for part in graph.parts if part.name in components),
+        reasons=tuple((name, why) for name, why in graph.reasons if component_of(name) in components),
     )
 
 

@@ -386,6 +386,11 @@ def test_components_that_are_not_there(whole: LayerGraph) -> None:
         iterating(replace(whole, parts=()))
 
 
+def test_some_components_keep_their_reasons(whole: LayerGraph) -> None:
+    told = replace(whole, reasons=(("unet.odd", "it is odd"), ("vae.odd", "it is odder")))
+    assert only(told, ("unet",)).reasons == (("unet.odd", "it is odd"),)
+
+
 def test_scenes() -> None:
     pipe = load_pipeline("scenes")
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from tabulate import tabulate
@@ -54,15 +55,14 @@ def row_of(animal: Animal, story: Story) -> dict[str, str]:
 def page_of(rows: Mapping[str, Mapping[str, str]], stories: Mapping[str, Story]) -> str:
     """All of the page: rows and stories by name."""
     table = tabulate([row.values() for row in rows.values()], list(next(iter(rows.values()))), "pipe")
-    kinds: dict[str, list[str]] = {}
-    for name, story in stories.items():
-        for address in story.ran - story.layers:
-            kinds.setdefault(_reason(story, address), []).append(f"`{name}`")
-    odd = [f"- {why}: {', '.join(dict.fromkeys(names))}." for why, names in sorted(kinds.items())]
+    odd = Counter(
+        (story.unplanned[layer], name) for name, story in stories.items() for layer in story.ran - story.layers
+    )
+    lines = [f"- {count} of `{name}`: {why}" for (why, name), count in odd.items()]
     refused = [f"- `{name}`: {story.refusal}" for name, story in stories.items() if story.refusal]
     sections = [HEAD + table + "\n" + FOOT]
-    if odd:
-        sections.append("\n## What ran and is not planned\n\n" + "\n".join(odd) + "\n")
+    if lines:
+        sections.append("\n## Modules that ran and cannot be planned\n\n" + "\n".join(lines) + "\n")
     if refused:
         sections.append(
             "\n## Not by probes\n\nAll losses of these were measured one by one.\n\n" + "\n".join(refused) + "\n"
@@ -74,7 +74,3 @@ def rows_in(page: str) -> dict[str, dict[str, str]]:
     """The rows of a page by their pipeline, as `row_of` gives them."""
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
     return {cells[0].strip("`"): dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]}
-
-
-def _reason(story: Story, address: str) -> str:
-    return story.unplanned.get(address) or "no reason was found"
