@@ -50,7 +50,6 @@ def only(graph: LayerGraph, components: Collection[str]) -> LayerGraph:
         shared_inputs=_among(graph.shared_inputs, name_of),
         tied=_among(graph.tied, name_of),
         unused=tuple(name for name in graph.unused if component_of(name) in components),
-        reasons=tuple((name, why) for name, why in graph.reasons if component_of(name) in components),
         parts=tuple(part for part in graph.parts if part.name in components),
         reasons=tuple((name, why) for name, why in graph.reasons if component_of(name) in components),
     )
