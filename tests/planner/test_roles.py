@@ -355,6 +355,21 @@ def test_a_whole_pipeline(whole: LayerGraph) -> None:
     assert iterating(whole) == ("unet",)
 
 
+class Doubled(nn.Linear):
+    """Runs otherwise than its class."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+def test_why_modules_stay_unplanned_is_told_of_some_components() -> None:
+    parts = {name: nn.Sequential(nn.Linear(3, 3), Doubled(3, 3)) for name in ("first", "second")}
+    traced = trace(parts, lambda: parts["second"](parts["first"](torch.ones(1, 3))))
+    cut = only(traced, ("second",))
+    assert cut.unused == ("second.1",) and [name for name, _ in cut.reasons] == ["second.1"]
+    assert cut.reasons[0] in traced.reasons and "forward" in cut.reasons[0][1]
+
+
 @pytest.mark.parametrize("names", [("unet",), ("unet", "vae"), ("text_encoder", "vae"), ("vae",)])
 def test_some_components_are_as_if_traced_alone(whole: LayerGraph, names: tuple[str, ...]) -> None:
     pipe = tiny.build_pipeline()

@@ -7,22 +7,28 @@ from typing import Any
 from diffusers import (
     AnimateDiffPipeline,
     AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
     AutoencoderKLLTXVideo,
+    AutoencoderKLMochi,
     AutoencoderKLWan,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
     LTXPipeline,
     LTXVideoTransformer3DModel,
+    MochiPipeline,
+    MochiTransformer3DModel,
     MotionAdapter,
     UNet2DConditionModel,
     UniPCMultistepScheduler,
     WanPipeline,
     WanTransformer3DModel,
 )
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import LlamaConfig, LlamaModel, UMT5Config, UMT5EncoderModel
 
 from planner.calling import Generation
 from tests.zoo import parts
@@ -112,9 +118,56 @@ def animatediff() -> Any:
     )  # fmt: skip
 
 
+def mochi() -> Any:
+    mean, std = [0.0] * 12, [1.0] * 12  # the pipeline takes no other number of channels
+    return MochiPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=AutoencoderKLMochi(
+            encoder_block_out_channels=(32,) * 4, decoder_block_out_channels=(32,) * 4, layers_per_block=(1,) * 5,
+            add_attention_block=(False,) * 5, latents_mean=mean, latents_std=std,
+        ),
+        text_encoder=parts.t5(),
+        tokenizer=parts.words(),
+        transformer=MochiTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=16, num_layers=2, pooled_projection_dim=16,
+            text_embed_dim=parts.WIDTH, time_embed_dim=16, max_sequence_length=16,
+        ),
+    )  # fmt: skip
+
+
+def hunyuan_video() -> Any:
+    """Distilled: what guidance did is an input of the transformer."""
+    words = parts.words()
+    return HunyuanVideoPipeline(
+        text_encoder=LlamaModel(
+            LlamaConfig(
+                vocab_size=len(words), hidden_size=parts.WIDTH, intermediate_size=2 * parts.WIDTH, num_hidden_layers=3,
+                num_attention_heads=2, num_key_value_heads=1, pad_token_id=0, bos_token_id=3, eos_token_id=1,
+            )
+        ),
+        tokenizer=words,
+        transformer=HunyuanVideoTransformer3DModel(
+            in_channels=LATENT, out_channels=LATENT, num_attention_heads=2, attention_head_dim=16, num_layers=1,
+            num_single_layers=1, num_refiner_layers=1, text_embed_dim=parts.WIDTH,
+            pooled_projection_dim=parts.WIDTH, rope_axes_dim=(4, 6, 6),
+        ),
+        vae=AutoencoderKLHunyuanVideo(
+            latent_channels=LATENT, down_block_types=("HunyuanVideoDownBlock3D",) * 3,
+            up_block_types=("HunyuanVideoUpBlock3D",) * 3, block_out_channels=(8,) * 3, layers_per_block=1,
+            norm_num_groups=4, spatial_compression_ratio=4, temporal_compression_ratio=4,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        text_encoder_2=parts.clip_text(max_position_embeddings=77),
+        tokenizer_2=parts.clip_words(),
+    )  # fmt: skip
+
+
+TEMPLATE = {"prompt_template": {"template": "<user> {}", "crop_start": 1}}
 VIDEOS: tuple[Animal, ...] = (
     Animal("WanPipeline", "video", wan, ("transformer", "transformer_2"), Generation(4, 3.0, options=SHORT)),
     Animal("CogVideoXPipeline", "video", cogvideox, ("transformer",), Generation(2, 3.0, options=SHORT)),
     Animal("LTXPipeline", "video", ltx, ("transformer",), Generation(2, 3.0, options=LARGER)),
     Animal("AnimateDiffPipeline", "video", animatediff, ("unet",), Generation(2, 3.0, options={"num_frames": 4})),
+    Animal("MochiPipeline", "video", mochi, ("transformer",), Generation(2, 3.0, options=LARGER | {"num_frames": 7})),
+    Animal("HunyuanVideoPipeline", "video", hunyuan_video, ("transformer",), Generation(2, options=SHORT | TEMPLATE)),
 )
