@@ -56,7 +56,12 @@ def story(asked: Asked, out: Path, look: Callable[[Tensor], Mapping[str, float]]
         plan = report.plans.get(result.name)
         added = plan.predictions["total"] if plan else {}
         losses = {
-            name: {"added": added.get(name), "joint": joint.get(budget, {}).get(name), "measured": mean, "stderr": error}
+            name: {
+                "added": added.get(name),
+                "joint": joint.get(budget, {}).get(name),
+                "measured": mean,
+                "stderr": error,
+            }
             for name, (mean, error) in result.losses.items()
         }
         size = {"predicted": added.get("bytes"), "held": result.bytes}
