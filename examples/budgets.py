@@ -66,8 +66,10 @@ def story(asked: Asked, out: Path, look: Callable[[Tensor], Mapping[str, float]]
         }
         size = {"predicted": added.get("bytes"), "held": result.bytes}
         rows.append({"budget": budget, "bytes": size, "losses": losses, "figures": dict(look(result.outputs))})
-    return {"subject": asked.subject, "components": list(asked.components), "conditions": asked.count,
-            "held_out": asked.held_out, "layers": len(next(iter(report.plans.values())).schemes), "rows": rows}  # fmt: skip
+    return {
+        "subject": asked.subject, "components": list(asked.components), "conditions": asked.count,
+        "held_out": asked.held_out, "layers": len(next(iter(report.plans.values())).schemes), "rows": rows,
+    }  # fmt: skip
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -31,8 +31,8 @@ def look(sounds: Tensor) -> Mapping[str, float]:
 
 def tell(out: Path, **changes: Any) -> dict[str, Any]:
     """The whole example. changes: to what is asked, for a small one."""
-    from planner.subject import load_subject, run_subject
     from planner.calling import Generation
+    from planner.subject import load_subject, run_subject
 
     asked = replace(ASKED, **changes)
     found = story(asked, out, look)

@@ -1,4 +1,4 @@
-"""The model of sounds: it makes the notes that it is asked for, plans of it do what they say, and silence is no sound."""
+"""The model of sounds: it makes the notes asked for, plans of it do what they say, and silence is no sound."""
 
 from __future__ import annotations
 
