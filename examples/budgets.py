@@ -56,13 +56,20 @@ def story(asked: Asked, out: Path, look: Callable[[Tensor], Mapping[str, float]]
         plan = report.plans.get(result.name)
         added = plan.predictions["total"] if plan else {}
         losses = {
-            name: {"added": added.get(name), "joint": joint.get(budget, {}).get(name), "measured": mean, "stderr": error}
+            name: {
+                "added": added.get(name),
+                "joint": joint.get(budget, {}).get(name),
+                "measured": mean,
+                "stderr": error,
+            }
             for name, (mean, error) in result.losses.items()
         }
         size = {"predicted": added.get("bytes"), "held": result.bytes}
         rows.append({"budget": budget, "bytes": size, "losses": losses, "figures": dict(look(result.outputs))})
-    return {"subject": asked.subject, "components": list(asked.components), "conditions": asked.count,
-            "held_out": asked.held_out, "layers": len(next(iter(report.plans.values())).schemes), "rows": rows}  # fmt: skip
+    return {
+        "subject": asked.subject, "components": list(asked.components), "conditions": asked.count,
+        "held_out": asked.held_out, "layers": len(next(iter(report.plans.values())).schemes), "rows": rows,
+    }  # fmt: skip
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Train the model of sounds: minutes on one CPU core, from a seed.
 
-    python -m examples.audio.train --out examples/audio/denoiser.safetensors
+python -m examples.audio.train --out examples/audio/denoiser.safetensors
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Plans of the image decoder at some budgets: predicted beside measured, and what is left of the pictures that were seen.
+"""Plans of the image decoder at some budgets: predicted beside measured, and what is left of the pictures seen.
 
 python -m examples.decoder.run --out decoded/
 """

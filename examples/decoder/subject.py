@@ -26,7 +26,9 @@ def decoder(count: int = COUNT) -> Subject:
         voxels = torch.stack(list(conditions))
         told = torch.cat([nothing.expand(len(voxels), -1, -1), branches["semantic"](voxels)])
         blurry = branches["low"](voxels)
-        noise = [torch.randn(blurry[0].shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(voxels))]
+        noise = [
+            torch.randn(blurry[0].shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(voxels))
+        ]
         x = torch.lerp(blurry, torch.stack(noise), STRENGTH)
         for level, following in zip(levels, levels[1:], strict=False):
             plain, guided = unet(torch.cat([x, x]), level * 1000, encoder_hidden_states=told).sample.chunk(2)

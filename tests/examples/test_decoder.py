@@ -65,7 +65,9 @@ def test_two_way_identification_counts_pairs() -> None:
     likeness = torch.nn.functional.cosine_similarity(found[:, None], originals[None], dim=-1)
     wrong = [sum(bool(likeness[i, j] > likeness[i, i]) for j in range(7) if j != i) / 6 for i in range(7)]
     assert confused(originals, found).tolist() == pytest.approx(wrong) and sum(wrong) > 0
-    assert confused(originals, 3 * originals).tolist() == [0.0] * 7 and confused(originals[:1], found[:1]).tolist() == [0]
+    assert confused(originals, 3 * originals).tolist() == [0.0] * 7 and confused(originals[:1], found[:1]).tolist() == [
+        0
+    ]
     many = torch.randn(2, 200, 40, generator=draw)
     assert float(confused(*many).mean()) == pytest.approx(0.5, abs=0.06)
     assert not TWOWAY.additive
@@ -82,11 +84,11 @@ def test_branches_are_fitted_once(subject: Subject, cache: Path, monkeypatch: py
 
 def test_both_branches_show_what_was_seen(subject: Subject) -> None:
     """Known pictures are recognised; voxels of either branch, taken from another scene, spoil them."""
-    seen = see(8, seed=0)
+    seen = see(4, seed=0)
     voxels = list(seen.voxels)
     made = run_subject(subject, voxels, 0)
-    assert made.shape == (8, 3, 64, 64) and made.min() >= 0 and made.max() <= 1
-    torch.testing.assert_close(run_subject(subject, voxels[:3], 0, batch=1), made[:3], rtol=1e-3, atol=1e-3)
+    assert made.shape == (4, 3, 64, 64) and made.min() >= 0 and made.max() <= 1
+    torch.testing.assert_close(run_subject(subject, voxels[:2], 0, batch=1), made[:2], rtol=1e-3, atol=1e-3)
 
     def loss(pictures: torch.Tensor) -> float:
         return float(METRICS["pixcorr"].function(seen.pictures, pictures).mean())
@@ -98,17 +100,19 @@ def test_both_branches_show_what_was_seen(subject: Subject) -> None:
 
 
 def test_the_story_at_a_small_size(tmp_path: Path, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the branches alone planned."""
+    """With the branches alone planned, which the denoiser's own output does not show."""
     monkeypatch.setattr("examples.decoder.subject.decoder", lambda: decoder(COUNT))
+    monkeypatch.setattr("examples.decoder.subject.STEPS", 2)
     found = run.tell(
-        tmp_path, components=("semantic", "low"), budgets=("26%", "7%"), count=1, held_out=3, steps=1, checks=0,
+        tmp_path, components=("semantic", "low"), budgets=("26%", "7%"), count=1, held_out=2, steps=1, checks=0,
         schemes=("w8a8", "w2ma8"),
     )  # fmt: skip
     full, fine, coarse = found["rows"]
     assert found["layers"] == 2 and set(full["figures"]) == {"pixel correlation", "SSIM", "two-way", "scene shown"}
     for row in (fine, coarse):
         assert row["bytes"]["predicted"] == row["bytes"]["held"] and row["losses"]["twoway"]["joint"] is None
-    for metric in ("nsr", "dssim", "pixcorr"):
+    assert all(row["losses"]["nsr"]["measured"] == 0 for row in found["rows"])
+    for metric in ("dssim", "pixcorr"):
         losses = [row["losses"][metric]["measured"] for row in (full, fine, coarse)]
         assert losses[0] == 0 < losses[1] < losses[2]
 
