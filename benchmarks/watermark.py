@@ -1,0 +1,35 @@
+"""Whether a cap keeps the watermark: `examples/watermark/run.py` with what it ran on.
+
+    python -m benchmarks.watermark --work FOLDER [--threads 1]
+
+Plans, bytes, predicted and measured bit errors, exact binomial tests, an unmarked control and another key; how near the
+noise is to a Gaussian, and what of it is the same for all pictures. Writes benchmarks/results/watermark.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+import torch
+
+from examples.watermark.run import story, table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "watermark.json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    found = story(args.work)
+    about = {"machine": platform.machine(), "threads": args.threads, "torch": torch.__version__}
+    args.out.write_text(json.dumps({"about": about, **found}, indent=1) + "\n")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
