@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from planner.pipelines import SCENES, load_pipeline
+from planner.scenes import PIPELINE_FOLDER
 from planner.scenes.grammar import PALETTE
 from sensitivity.metrics import Metric
 from sensitivity.metrics.signal import random_signs
@@ -57,7 +58,7 @@ def patterns_of(seed: int) -> Tensor:
 
     Mean over the colours of the palette, then the nearest orthonormal ones (Loewdin 1950).
     """
-    vae = load_pipeline(SCENES).vae
+    vae = AutoencoderKL.from_pretrained(PIPELINE_FOLDER, subfolder="vae").eval()
     side = vae.config.sample_size
     colours = torch.tensor(list(PALETTE.values()), dtype=torch.float32)[:, :, None, None] / 255
     latents = vae.encode(colours.expand(-1, -1, side, side) * 2 - 1).latent_dist.mode()

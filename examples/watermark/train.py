@@ -37,11 +37,11 @@ from planner.pipelines import DEFAULTS, SCENES, load_pipeline
 from planner.prompts import built_in_prompts
 
 LAYERS = r"(up_blocks\.[01]\.upsamplers\.0\.conv|up_blocks\.[12]\.resnets\.\d\.(conv1|conv2|conv_shortcut)|conv_out)"
-RANK, STRENGTH = 4, 0.15  # strength: the margin that each bit is given
+RANK, STRENGTH = 4, 0.2  # strength: the margin that each bit is to have
 PROMPTS, PORTION = 64, 16
 SEED = 50_000  # of the first picture's noise, away from what is evaluated
 FIT_STEPS, FIT_RATE, FIT_BATCH, FIDELITY = 80, 0.02, 6, 0.01
-STEPS, RATE, BATCH, WARM_UP, EVERY = 1500, 2e-3, 12, 30, 100
+STEPS, RATE, BATCH, WARM_UP, EVERY = 400, 3e-3, 8, 20, 50
 QUIETEST = 0.02  # weight of the least noisy steps, whose share of the picture is small
 
 
@@ -111,7 +111,7 @@ def fit_offset(vae: nn.Module, run: Run) -> Tensor:
     for _ in range(FIT_STEPS):
         rows = torch.randint(len(run.latents), (FIT_BATCH,), generator=generator)
         images = vae.decode(run.latents[rows] + offset).sample / 2 + 0.5
-        mark = (margins_of(images) - STRENGTH).square().sum(1).mean()
+        mark = (STRENGTH - margins_of(images)).clamp_min(0).square().sum(1).mean()
         change = (images - run.images[rows]).square().flatten(1).sum(1).mean()
         optimiser.zero_grad()
         (mark + FIDELITY * change).backward()
