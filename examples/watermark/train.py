@@ -190,7 +190,7 @@ def train(unet: Any, examples: list[Tensor], offset: Tensor, checkpoint: Path) -
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
-        mean = 0.98 * mean + 0.02 * float(loss)
+        mean = 0.98 * mean + 0.02 * loss.item()
         if (step + 1) % EVERY == 0:
             state = {"trained": trained, "optimiser": optimiser.state_dict(), "step": step + 1}
             torch.save(state, checkpoint.with_suffix(".partial"))
@@ -216,7 +216,7 @@ def main() -> None:
     torch.manual_seed(KEY.patterns)
     pipe.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS, init_lora_weights="gaussian"))
     train(pipe.unet, examples, offset, args.out / "checkpoint.pt")
-    weights = {name: x.half() for name, x in get_peft_model_state_dict(pipe.unet).items()}
+    weights = get_peft_model_state_dict(pipe.unet)
     StableDiffusionPipeline.save_lora_weights(args.out, convert_state_dict_to_diffusers(weights))
     (args.out / "checkpoint.pt").unlink()
 
