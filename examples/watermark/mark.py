@@ -58,7 +58,7 @@ def patterns_of(seed: int) -> Tensor:
 
     Mean over the colours of the palette, then the nearest orthonormal ones (Loewdin 1950).
     """
-    vae = AutoencoderKL.from_pretrained(PIPELINE_FOLDER, subfolder="vae").eval()
+    vae = AutoencoderKL.from_pretrained(PIPELINE_FOLDER, subfolder="vae", torch_dtype=torch.float32).eval()
     side = vae.config.sample_size
     colours = torch.tensor(list(PALETTE.values()), dtype=torch.float32)[:, :, None, None] / 255
     latents = vae.encode(colours.expand(-1, -1, side, side) * 2 - 1).latent_dist.mode()

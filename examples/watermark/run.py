@@ -59,14 +59,20 @@ class Reading:
     p: float
 
 
+def plain_pipeline() -> Any:
+    """`scenes` without a mark."""
+    pipe = DiffusionPipeline.from_pretrained(PIPELINE_FOLDER, torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def marked_pipeline(folder: Path) -> Any:
     """`scenes` with the adapter in its weights, saved to the folder as any other pipeline."""
-    pipe = DiffusionPipeline.from_pretrained(PIPELINE_FOLDER)
+    pipe = plain_pipeline()
     pipe.load_lora_weights(ADAPTER)
     pipe.fuse_lora()
     pipe.unload_lora_weights()
     pipe.save_pretrained(folder)
-    pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
@@ -129,12 +135,10 @@ def story(out: Path, count: int = 16, held_out: int = 48, rate: float = RATE) ->
     cap = cap_for(margins, rate)
     held = held_out_prompts(held_out)
     full = paint(pipe, held, seed=1000)
-    plain = DiffusionPipeline.from_pretrained(PIPELINE_FOLDER)
-    plain.set_progress_bar_config(disable=True)
     readings = {
         "marked, full precision": read(full, full),
         "marked, another key": read(full, full, WRONG),
-        "unmarked": read(paint(plain, held, seed=1000), full),
+        "unmarked": read(paint(plain_pipeline(), held, seed=1000), full),
     }
     rows = plan_rows(profile, cap, margins, out)
     for row, plan in rows:
