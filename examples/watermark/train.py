@@ -8,8 +8,6 @@
    unmarked answer moved by the offset: for a velocity v = noise - picture, v - offset. It sits in the
    UNet's second half, so that all before it runs once for every picture and step, and is kept, too.
 
-4. Then the adapter also learns, from the pictures that its answers at the last steps foresee, what margins still lack.
-
 Some minutes on one CPU core. Interrupted, the same command goes on from the last checkpoint.
 """
 
@@ -18,7 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -40,11 +38,10 @@ from planner.prompts import built_in_prompts
 
 LAYERS = r"(up_blocks\.[01]\.upsamplers\.0\.conv|up_blocks\.[12]\.resnets\.\d\.(conv1|conv2|conv_shortcut)|conv_out)"
 RANK, STRENGTH = 4, 0.2  # strength: the margin that each bit is to have
-PROMPTS, PORTION = 32, 16
+PROMPTS, PORTION = 64, 16
 SEED = 50_000  # of the first picture's noise, away from what is evaluated
 FIT_STEPS, FIT_RATE, FIT_BATCH, FIDELITY = 80, 0.02, 6, 0.01
-STEPS, RATE, BATCH, WARM_UP, EVERY = 400, 3e-3, 8, 20, 40
-SECOND_STEPS, SECOND_RATE, SECOND_MATCH, LATE = 160, 1.5e-3, 0.3, 0.4  # late: noise levels below it
+STEPS, RATE, BATCH, WARM_UP, EVERY = 400, 3e-3, 8, 20, 50
 QUIETEST = 0.02  # weight of the least noisy steps, whose share of the picture is small
 
 
@@ -139,8 +136,7 @@ class Tail:
 
 @torch.no_grad()
 def examples_of(unet: Any, run: Run, offset: Tensor) -> list[Tensor]:
-    """All that training needs, a row an example: the inputs of the tail, the denoiser's noisy input, the answer
-    wanted, the noise level."""
+    """All that training needs, a row an example: the inputs of the tail, the answer wanted, the noise level."""
     rows: list[tuple[Tensor, ...]] = []
     hidden: list[Tensor] = []
     skipped: list[tuple[Tensor, ...]] = []
@@ -166,74 +162,40 @@ def examples_of(unet: Any, run: Run, offset: Tensor) -> list[Tensor]:
                 unet(marked[part], run.times[step], run.texts[given, part])
                 wanted = run.answers[step, given, part] - offset
                 past = [x for some in skipped for x in some]
-                found = (*hidden, *times, run.texts[given, part], *past, marked[part], wanted, level.reshape(1))
+                found = (*hidden, *times, run.texts[given, part], *past, wanted, level.reshape(1))
                 rows.append(tuple(x.expand(len(part), *x.shape[1:]).clone() for x in found))
     return [torch.cat(column) for column in zip(*rows, strict=True)]
 
 
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """What is trained on. examples: see `examples_of`; offset: of the latent; late: rows of the last, least noisy
-    steps; decode: a scaled latent to a picture in 0..1."""
-
-    examples: list[Tensor]
-    offset: Tensor
-    late: Tensor
-    decode: Callable[[Tensor], Tensor]
-
-    def loss(self, tail: Tail, step: int) -> Tensor:
-        """Of one step: how far the answers are from those wanted, in units of the mark's power; from step `STEPS` on
-        also how much the margins in the pictures foreseen lack, whatever those pictures show."""
-        generator = torch.Generator().manual_seed(step)
-        rows = torch.randint(len(self.examples[0]), (BATCH,), generator=generator)
-        second = step >= STEPS
-        if second:
-            rows[::2] = self.late[torch.randint(len(self.late), (BATCH // 2,), generator=generator)]
-        *inputs, noisy, wanted, level = (column[rows] for column in self.examples)
-        level = level[:, None, None, None]
-        answer = tail(*inputs)
-        weight = level.square().clamp_min(QUIETEST)  # of the velocity's error in the picture
-        match = ((answer - wanted).square() * weight).sum((1, 2, 3)).mean() / self.offset.square().sum()
-        if not second:
-            return match
-        pictures = self.decode((noisy - level * answer)[::2])
-        lack = (STRENGTH - margins_of(pictures)).clamp_min(0).square().mean() / STRENGTH**2
-        return SECOND_MATCH * match + lack
-
-
-def rate_of(step: int) -> float:
-    """Linear warm-up and a cosine down to nearly nothing, for each of the two stages."""
-    start, steps, rate = (0, STEPS, RATE) if step < STEPS else (STEPS, SECOND_STEPS, SECOND_RATE)
-    done = (step - start) / steps
-    return rate * min(1.0, (step - start + 1) / WARM_UP) * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
-
-
-def train(unet: Any, lesson: Lesson, checkpoint: Path) -> None:
-    """Train the adapter, going on from the checkpoint if there is one."""
+def train(unet: Any, examples: list[Tensor], offset: Tensor, checkpoint: Path) -> None:
+    """Train the adapter, going on from the checkpoint if there is one. The loss is in units of the mark's power."""
     tail, trained = Tail(unet), [p for p in unet.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(trained, lr=RATE, betas=(0.9, 0.99))
-    start, losses = 0, []
+    start, mean = 0, 1.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
-        start = state["step"]
         optimiser.load_state_dict(state["optimiser"])
+        start = state["step"]
         with torch.no_grad():
             for parameter, value in zip(trained, state["trained"], strict=True):
                 parameter.copy_(value)
-    for step in range(start, STEPS + SECOND_STEPS):
+    for step in range(start, STEPS):
+        rows = torch.randint(len(examples[0]), (BATCH,), generator=torch.Generator().manual_seed(step))
+        *inputs, wanted, level = (column[rows] for column in examples)
+        weight = level.square().clamp_min(QUIETEST)[:, None, None, None]  # of the velocity's error in the picture
+        loss = ((tail(*inputs) - wanted).square() * weight).sum((1, 2, 3)).mean() / offset.square().sum()
         for group in optimiser.param_groups:
-            group["lr"] = rate_of(step)
-        loss = lesson.loss(tail, step)
+            group["lr"] = RATE * min(1.0, (step + 1) / WARM_UP) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / STEPS)))
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
-        losses.append(loss.item())
+        mean = 0.98 * mean + 0.02 * loss.item()
         if (step + 1) % EVERY == 0:
-            state = {"trained": [p.detach() for p in trained], "optimiser": optimiser.state_dict(), "step": step + 1}
+            state = {"trained": trained, "optimiser": optimiser.state_dict(), "step": step + 1}
             torch.save(state, checkpoint.with_suffix(".partial"))
             checkpoint.with_suffix(".partial").replace(checkpoint)
-            print(f"step {step + 1}: loss {sum(losses[-EVERY:]) / EVERY:.3f}", flush=True)
+            print(f"step {step + 1} of {STEPS}: {mean:.3f} of the mark's power is missing or beside it", flush=True)
 
 
 def main() -> None:
@@ -253,10 +215,7 @@ def main() -> None:
     examples = examples_of(pipe.unet, run, offset)
     torch.manual_seed(KEY.patterns)
     pipe.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS, init_lora_weights="gaussian"))
-    late = (examples[-1] < LATE).nonzero()[:, 0]
-    scale = pipe.vae.config.scaling_factor
-    lesson = Lesson(examples, offset, late, lambda latents: pipe.vae.decode(latents / scale).sample / 2 + 0.5)
-    train(pipe.unet, lesson, args.out / "checkpoint.pt")
+    train(pipe.unet, examples, offset, args.out / "checkpoint.pt")
     weights = get_peft_model_state_dict(pipe.unet)
     StableDiffusionPipeline.save_lora_weights(args.out, convert_state_dict_to_diffusers(weights))
     (args.out / "checkpoint.pt").unlink()
