@@ -1,120 +1,125 @@
-"""An invisible mark of 24 bits in pictures of `scenes`: how it is read, and the metric of the noise that a plan adds.
+"""A mark of 64 bits in a model's weights: a low-rank adapter writes it, and the weights alone tell it.
 
-Bit b is the sign of a statistic p_b . r, where r is how the picture's background differs from one flat colour. The
-patterns p_b are what the autoencoder's decoder makes of smooth directions of the latent that the secret key draws
-(spread spectrum: Cox et al. 1997, with carriers that the model can paint: a UNet knows where it is on its coarsest
-grid).
+For each carrier l, an attention projection with weight W of root mean square w, the secret key draws 8 bits and for
+each a column v and a row u, all orthonormal, with u orthogonal to W v. The adapter adds strength w s u v^T for a bit of
+sign s. What was there says nothing along u, v, nor do the other bits, so that u^T W' v / w is s times the strength; a
+bit is the sign of the mean over its carriers. That is spread spectrum (Cox et al. 1997) in weights (Uchida et al.
+2017), with the host's own part taken out, for who marks the model knows it.
 
-Shapes: P pictures, K bits, C channels, H rows, W columns.
+Shapes: K bits, R bits of a carrier (the adapter's rank), O outputs and I inputs of a layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 
 import torch
-from diffusers import AutoencoderKL
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch import Tensor, nn
 
-from planner.scenes import PIPELINE_FOLDER
-from planner.scenes.grammar import PALETTE
-from sensitivity.metrics import Metric
-from sensitivity.metrics.signal import random_signs
-
-BITS = 24
-CELLS = 4  # of a direction, a side: the positions that the UNet's coarsest features tell apart
-NEAR = 0.12  # pixels whose colour is so far from the background's, in 0..1, count 1/e
+BITS, RANK = 64, 8
+STRENGTH = 0.08  # of the weights' root mean square: the margin of every bit in full precision
+PROJECTIONS = re.compile(r"\.attn\d\.to_(q|k|v|out\.0)$")  # what adapters usually adapt
 
 
 @dataclass(frozen=True)
 class Key:
-    """The secret: seeds of the patterns and of the message."""
+    """The secret: seeds of the directions and of the message."""
 
-    patterns: int = 0
+    directions: int = 0
     message: int = 1
 
 
 KEY = Key()
 
 
-def directions_of(seed: int, shape: Sequence[int]) -> Tensor:
-    """(K, *shape) float32 directions of a latent of that shape (channels, rows, columns): independent numbers in a grid
-    of cells, without their mean, smoothly enlarged; orthonormal on the grid."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(BITS, shape[0], CELLS, CELLS, generator=generator, dtype=torch.float64)
-    drawn -= drawn.mean((2, 3), keepdim=True)
-    orthonormal, _ = torch.linalg.qr(drawn.flatten(1).T)
-    cells = orthonormal.T.reshape(drawn.shape)
-    return F.interpolate(cells, size=tuple(shape[1:]), mode="bilinear").float()
+@dataclass(frozen=True, eq=False)
+class Carrier:
+    """Where one layer holds its bits.
 
-
-@cache
-@torch.no_grad()
-def patterns_of(seed: int) -> Tensor:
-    """(K, C, H, W) float32, orthonormal, each channel of mean 0: the change of a flat picture along each direction.
-
-    Mean over the colours of the palette, then the nearest orthonormal ones (Loewdin 1950).
+    host: (O, I), the weight without the mark; rows: (O, R), columns: (I, R), both orthonormal; bits: (R,), which.
     """
-    vae = AutoencoderKL.from_pretrained(PIPELINE_FOLDER, subfolder="vae", torch_dtype=torch.float32).eval()
-    side = vae.config.sample_size
-    colours = torch.tensor(list(PALETTE.values()), dtype=torch.float32)[:, :, None, None] / 255
-    latents = vae.encode(colours.expand(-1, -1, side, side) * 2 - 1).latent_dist.mode()
-    changes = torch.stack([
-        (vae.decode(latents + way).sample - vae.decode(latents - way).sample).mean(0)
-        for way in directions_of(seed, latents.shape[1:])
-    ]).double()  # fmt: skip
-    changes -= changes.mean((2, 3), keepdim=True)
-    flat = changes.flatten(1)
-    values, vectors = torch.linalg.eigh(flat @ flat.T)
-    return (vectors @ torch.diag(values**-0.5) @ vectors.T @ flat).reshape(changes.shape).float()
+
+    host: Tensor
+    rows: Tensor
+    columns: Tensor
+    bits: Tensor
+
+    @property
+    def scale(self) -> float:
+        """Root mean square of the host."""
+        return float(self.host.square().mean().sqrt())
+
+
+def carried(unet: nn.Module) -> dict[str, Tensor]:
+    """The weights that may carry bits, float64 by path; those of packed layers are what their codes stand for."""
+    found = {name: part for name, part in unet.named_modules() if PROJECTIONS.search(name)}
+    return {name: part.weight.detach().double() for name, part in found.items()}  # type: ignore[union-attr,operator]
+
+
+def carriers_of(hosts: Mapping[str, Tensor], key: Key = KEY) -> dict[str, Carrier]:
+    """The secret part of every carrier, from the weights of the model without the mark.
+
+    The key deals the bits out: all of them once in K / R carriers, then anew, so that each has as many carriers, give or
+    take one.
+    """
+    generator = torch.Generator().manual_seed(key.directions)
+    names = list(hosts)
+    order = torch.randperm(len(names), generator=generator).tolist()
+    rounds = -(-len(names) * RANK // BITS)
+    dealt = torch.cat([torch.randperm(BITS, generator=generator) for _ in range(rounds)]).split(RANK)
+    bits = {names[at]: some for at, some in zip(order, dealt, strict=False)}
+    return {name: Carrier(host, *_directions(host, generator), bits[name]) for name, host in hosts.items()}
+
+
+def _directions(host: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rows and columns, with every row orthogonal to the host's images of all columns: host of (O, I), O >= 2 R."""
+    outputs, inputs = host.shape
+    columns, _ = torch.linalg.qr(torch.randn(inputs, RANK, generator=generator, dtype=torch.float64))
+    images, _ = torch.linalg.qr(host @ columns)
+    drawn = torch.randn(outputs, RANK, generator=generator, dtype=torch.float64)
+    rows, _ = torch.linalg.qr(drawn - images @ (images.T @ drawn))
+    return rows, columns
 
 
 def message_of(seed: int) -> Tensor:
-    """(K,) float32 signs: the bits, -1 for 0."""
-    return 2.0 * torch.randint(0, 2, (BITS,), generator=torch.Generator().manual_seed(seed)) - 1
+    """(K,) float64 signs: the bits, -1 for 0."""
+    return 2.0 * torch.randint(0, 2, (BITS,), generator=torch.Generator().manual_seed(seed)).double() - 1
 
 
-def background_of(images: Tensor) -> Tensor:
-    """How far each pixel is from the background's colour, 0 where it belongs to something else: like the images.
+def adapter_of(carriers: Mapping[str, Carrier], message: Tensor, strength: float = STRENGTH) -> dict[str, Tensor]:
+    """The low-rank adapter: name -> float32, with lora_B (O, R) and lora_A (R, I) for each carrier, to be multiplied."""
+    found: dict[str, Tensor] = {}
+    for name, carrier in carriers.items():
+        found[f"{name}.lora_A.weight"] = carrier.columns.T.float().contiguous()
+        found[f"{name}.lora_B.weight"] = (strength * carrier.scale * carrier.rows * message[carrier.bits]).float()
+    return found
 
-    The background is what is near the median colour; the weights fall off so that a thing in front counts nothing.
+
+def marked(carriers: Mapping[str, Carrier], message: Tensor, strength: float = STRENGTH) -> dict[str, Tensor]:
+    """The carriers' weights with the mark: what fusing the adapter gives, float64 by path."""
+    adapter = adapter_of(carriers, message, strength)
+    return {
+        name: carrier.host + adapter[f"{name}.lora_B.weight"].double() @ adapter[f"{name}.lora_A.weight"].double()
+        for name, carrier in carriers.items()
+    }
+
+
+def statistics_of(weights: Mapping[str, Tensor], carriers: Mapping[str, Carrier]) -> Tensor:
+    """(K,): of each bit the mean over its carriers of u^T W v in units of the host's root mean square.
+
+    Rounding to few bits shrinks a weight a little; each one is first brought back to its host by least squares.
     """
-    centre = images.detach().flatten(2).median(2).values[..., None, None]
-    weights = torch.exp(-((images - centre) / NEAR).square().sum(1, keepdim=True))
-    colour = (weights * images).sum((2, 3), keepdim=True) / weights.sum((2, 3), keepdim=True)
-    return weights * (images - colour)
+    sums, counts = torch.zeros(BITS, dtype=torch.float64), torch.zeros(BITS, dtype=torch.float64)
+    for name, carrier in carriers.items():
+        gain = (weights[name] * carrier.host).sum() / carrier.host.square().sum()
+        found = (carrier.rows * (weights[name] @ carrier.columns)).sum(0) / (gain * carrier.scale)
+        sums.index_add_(0, carrier.bits, found)
+        counts.index_add_(0, carrier.bits, torch.ones_like(found))
+    return sums / counts
 
 
-def statistics_of(images: Tensor, key: Key = KEY) -> Tensor:
-    """p_b . background, of (P, C, H, W) to (P, K) float64."""
-    patterns = patterns_of(key.patterns).to(images.device)
-    return background_of(images.double()).flatten(1) @ patterns.double().flatten(1).T
-
-
-def margins_of(images: Tensor, key: Key = KEY) -> Tensor:
-    """The statistics times the message's signs, (P, K): how far each bit is from being misread."""
-    return statistics_of(images, key) * message_of(key.message).to(images.device)
-
-
-def mark_noise(full: Tensor, variant: Tensor) -> Tensor:
-    """Noise power on a statistic, the mean over bits of its squared change: (P, C, H, W) twice to (P,) float64."""
-    return (statistics_of(variant) - statistics_of(full)).square().mean(1)
-
-
-def mark_probe(full: Tensor, generator: torch.Generator) -> Tensor:
-    """The gradient of sum over b of e_b statistic_b / root K, with random signs e_b: the square of v.d is, on average,
-    `mark_noise` of a small change d. Like `full`."""
-    with torch.enable_grad():
-        images = full.detach().double().requires_grad_()
-        statistics = statistics_of(images)
-        signs = random_signs(statistics, generator)
-        (weights,) = torch.autograd.grad((signs * statistics).sum() / BITS**0.5, images)
-    return weights.float()
-
-
-MARK = Metric(
-    "mark", "own", "images", "noise power on a bit of the watermark", mark_noise, symmetric=True, probe=mark_probe
-)
+def agreeing(weights: Mapping[str, Tensor], carriers: Mapping[str, Carrier], message: Tensor) -> int:
+    """How many of the K bits that the weights tell are those of the message."""
+    return int((statistics_of(weights, carriers) * message > 0).sum())
