@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 BITS, RANK = 64, 8
-STRENGTH = 0.08  # of the weights' root mean square: the margin of every bit in full precision
+STRENGTH = 0.06  # of the weights' root mean square: the margin of every bit in full precision
 PROJECTIONS = re.compile(r"\.attn\d\.to_(q|k|v|out\.0)$")  # what adapters usually adapt
 
 
@@ -93,7 +93,8 @@ def adapter_of(carriers: Mapping[str, Carrier], message: Tensor, strength: float
     found: dict[str, Tensor] = {}
     for name, carrier in carriers.items():
         found[f"{name}.lora_A.weight"] = carrier.columns.T.float().contiguous()
-        found[f"{name}.lora_B.weight"] = (strength * carrier.scale * carrier.rows * message[carrier.bits]).float()
+        signed = strength * carrier.scale * carrier.rows * message[carrier.bits]
+        found[f"{name}.lora_B.weight"] = signed.float().contiguous()
     return found
 
 

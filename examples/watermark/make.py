@@ -1,0 +1,55 @@
+"""Write the mark's adapter for `scenes`, and the pipeline with the adapter in its weights.
+
+    python examples/watermark/make.py --out mark/
+
+`adapter/` is a LoRA file as diffusers reads and writes them, made in closed form from the key; `marked/` is a pipeline
+as any other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a file, the example is in no package that Python knows
+
+from diffusers import StableDiffusionPipeline  # noqa: E402
+
+from examples.watermark.mark import KEY, Key, adapter_of, carried, carriers_of, message_of  # noqa: E402
+from planner.pipelines import SCENES, load_pipeline  # noqa: E402
+
+
+def write_adapter(pipe: Any, folder: Path, key: Key = KEY) -> None:
+    """Make the adapter that marks the pipeline, and save it."""
+    carriers = carriers_of(carried(pipe.unet), key)
+    StableDiffusionPipeline.save_lora_weights(folder, adapter_of(carriers, message_of(key.message)))
+
+
+def fuse(pipe: Any, adapter: Path) -> Any:
+    """The same pipeline with the adapter added to its weights."""
+    pipe.load_lora_weights(adapter)
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    return pipe
+
+
+def make(out: Path, key: Key = KEY) -> Any:
+    """The marked pipeline, saved in `out / "marked"`."""
+    pipe = load_pipeline(SCENES)
+    write_adapter(pipe, out / "adapter", key)
+    fuse(pipe, out / "adapter").save_pretrained(out / "marked")
+    return pipe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("mark"))
+    make(parser.parse_args().out)
+
+
+if __name__ == "__main__":
+    main()
