@@ -2,8 +2,7 @@
 
 A bit is read off the sign of a statistic, whose margin m is the statistic times the bit's own sign. A Gaussian noise of
 variance s^2 and no mean flips it with probability Q(m / s), the bit error rate of antipodal signals (Proakis & Salehi,
-Digital Communications, 5th ed., eq. 4.2-6; for marks: Cox et al., Digital Watermarking, 2nd ed., section 7.3). Margins
-differ between bits and pictures, so the rate is the mean of Q over them.
+Digital Communications). Where margins differ between bits, the rate is the mean of Q over them.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ def chance(agreeing: int, bits: int) -> float:
     """The probability that `agreeing` of `bits` fair coins or more fall as the message says: the exact one-sided
     binomial test.
 
-    The message was drawn by fair coins after everything that does not carry it, so that this holds for any unmarked
-    image, whatever its statistics are. Exact: a sum of integers, divided once.
+    The message was drawn by fair coins after everything that does not carry it, so that this holds for any weights
+    without the mark, whatever their statistics are. Exact: a sum of integers, divided once.
     """
     return sum(math.comb(bits, k) for k in range(agreeing, bits + 1)) / 2**bits
 

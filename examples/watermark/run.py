@@ -1,169 +1,142 @@
-"""Plans with and without a cap on the watermark's noise, and what is read off the pictures that they make.
+"""Plans with and without a cap on the mark's noise, and what is read off the weights that they store.
 
     python examples/watermark/run.py --out mark/
 
-Fuses the adapter into `scenes`, profiles the marked pipeline with the metric `mark`, solves at three budgets with and
-without `--cap mark=`, applies every plan and reads the marks of pictures of held-out prompts. Ends with a table.
+Marks `scenes`, profiles it, adds the column `mark`, solves at three budgets with and without `--cap mark=`, applies
+every plan and decodes the packed weights. Ends with a table. Interrupted, the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
-import torch
-from diffusers import DiffusionPipeline
-from tabulate import tabulate
-from torch import Tensor
-
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a file, the example is in no package that Python knows
 
-import planner
-from examples.watermark.errors import cap_for, chance, error_rate, needed
-from examples.watermark.mark import BITS, KEY, Key, margins_of
-from planner.prompts import built_in_prompts, held_out_prompts
-from planner.scenes import CLIP_FOLDER, PIPELINE_FOLDER
-from plans.plan import Plan
+from tabulate import tabulate  # noqa: E402
+from torch import Tensor  # noqa: E402
 
-ADAPTER = Path(__file__).parent / "adapter"
-METRIC = "examples.watermark.mark:MARK"
-STEPS, GUIDANCE = 8, 2.5
-BUDGETS = ("7.5%", "8%", "9%")  # of full precision's bytes; all layers at 2 bits take 6.5 %
+import planner  # noqa: E402
+from examples.watermark.errors import cap_for, chance, error_rate  # noqa: E402
+from examples.watermark.make import make  # noqa: E402
+from examples.watermark.mark import (  # noqa: E402
+    BITS, KEY, STRENGTH, Key, agreeing, carried, carriers_of, marked, message_of,
+)  # fmt: skip
+from examples.watermark.noise import METRIC, add_mark, rounded  # noqa: E402
+from planner.evaluating import scene_accuracy  # noqa: E402
+from planner.pipelines import DEFAULTS, SCENES, generate, load_pipeline  # noqa: E402
+from planner.prompts import held_out_prompts  # noqa: E402
+from planner.scenes import CLIP_FOLDER  # noqa: E402
+from planner.store import open_profile  # noqa: E402
+from plans.plan import Plan  # noqa: E402
+from sensitivity.metrics import METRICS  # noqa: E402
+
+BUDGETS = ("8%", "8.5%", "9%")  # of full precision's bytes; all layers at 2 bits take 6.5 %
 RATE = 0.05  # the bit error rate that the cap is made for
-SIGNIFICANCE = 1e-3  # chance at which a picture counts as marked
-WRONG = Key(patterns=KEY.patterns + 1, message=KEY.message)
+SIGNIFICANCE = 1e-3  # chance at which weights count as marked
+KEYS = 24  # other keys and messages over which a bit error rate is measured
+WRONG = Key(directions=KEY.directions + 1, message=KEY.message)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What was read off some pictures, and what changed against those of the marked pipeline in full precision.
-
-    noise: power on a bit; drop: mean margin lost; bias: share of the noise's power that is the same for all pictures;
-    kurtosis: of the noise without that, 3 for a Gaussian; errors: share of wrong bits over all pictures; found: share
-    of pictures of which the mark was found; agreeing, p: bits of the mean statistics that agree with the message, and
-    the chance of so many.
-    """
-
-    noise: float
-    drop: float
-    bias: float
-    kurtosis: float
-    errors: float
-    found: float
-    agreeing: int
-    p: float
+def measure(folder: str, profile: Path, count: int) -> None:
+    """The profile of the marked pipeline, with the column `mark`."""
+    default = DEFAULTS[SCENES]
+    planner.profile(folder, profile, count=count, checks=0, clip=str(CLIP_FOLDER), steps=default.steps,
+                    guidance=default.guidance)  # fmt: skip
+    with open_profile(profile) as store:
+        done = METRIC in store.families()
+    if not done:
+        add_mark(profile, carried(load_pipeline(folder).unet))
 
 
-def plain_pipeline() -> Any:
-    """`scenes` without a mark."""
-    pipe = DiffusionPipeline.from_pretrained(PIPELINE_FOLDER, torch_dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+def decode(weights: Mapping[str, Tensor], hosts: Mapping[str, Tensor], key: Key = KEY) -> dict[str, Any]:
+    """Bits that agree with the key's message, and the chance of so many in weights without that mark."""
+    found = agreeing(weights, carriers_of(hosts, key), message_of(key.message))
+    return {"agreeing": found, "p": chance(found, BITS)}
 
 
-def marked_pipeline(folder: Path) -> Any:
-    """`scenes` with the adapter in its weights, saved to the folder as any other pipeline."""
-    pipe = plain_pipeline()
-    pipe.load_lora_weights(ADAPTER)
-    pipe.fuse_lora()
-    pipe.unload_lora_weights()
-    pipe.save_pretrained(folder)
-    return pipe
+def decode_applied(pipe: Any, plan: Plan, hosts: Mapping[str, Tensor], keys: Mapping[str, Key]) -> dict[str, Any]:
+    """What each key reads off the packed layers of the pipeline with the plan."""
+    planner.apply(pipe, plan, allow_mismatch=True)
+    weights = carried(pipe.unet)
+    planner.restore(pipe)
+    return {name: decode(weights, hosts, key) for name, key in keys.items()}
 
 
-def paint(pipe: Any, prompts: Sequence[str], seed: int) -> Tensor:
-    """(P, 3, 64, 64) in 0..1; prompt i draws its noise from seed + i."""
-    noise = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
-    parts = [slice(at, at + 16) for at in range(0, len(prompts), 16)]
-    return torch.cat([
-        pipe(list(prompts[part]), num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=noise[part],
-             output_type="pt").images
-        for part in parts
-    ])  # fmt: skip
+def errors_over_keys(plan: Plan, hosts: Mapping[str, Tensor], keys: int = KEYS) -> dict[str, float]:
+    """Bit error rate of the plan's schemes over other keys and messages: mean, its standard error, the worst key."""
+    rates = []
+    for seed in range(100, 100 + keys):
+        carriers, message = carriers_of(hosts, Key(seed, seed)), message_of(seed + keys)
+        stored = {name: rounded(weight, plan.schemes[f"unet.{name}"])
+                  for name, weight in marked(carriers, message).items()}  # fmt: skip
+        rates.append(1 - agreeing(stored, carriers, message) / BITS)
+    return {"mean": fmean(rates), "stderr": stdev(rates) / keys**0.5, "worst": max(rates)}
 
 
-def read(images: Tensor, full: Tensor, key: Key = KEY) -> Reading:
-    """What pictures say; full: those of the marked pipeline in full precision, of the same prompts."""
-    margins = margins_of(images, key)
-    change = margins - margins_of(full, key)
-    noise, own = float(change.square().mean()), change - change.mean(0)
-    spread = own.square().sum(0) / max(len(images) - 1, 1)  # of one picture, by bit
-    shared = change.mean(0).square() - spread / len(images)
-    right = (margins > 0).sum(1)
-    agreeing = int((margins.mean(0) > 0).sum())
-    return Reading(
-        noise=noise,
-        drop=-float(change.mean()),
-        bias=float(shared.mean()) / noise if noise else 0.0,
-        kurtosis=float((own / spread.sqrt()).pow(4).mean()) if noise else 3.0,
-        errors=1 - float(right.double().mean()) / BITS,
-        found=float((right >= needed(BITS, SIGNIFICANCE)).double().mean()),
-        agreeing=agreeing,
-        p=chance(agreeing, BITS),
-    )
+def plans_of(profile: Path, cap: float, budget: str, out: Path) -> dict[str, Plan]:
+    """At one budget, the plan that never heard of the mark and the one that must keep it."""
+    caps = {"free": {}, "capped": {METRIC: repr(cap)}}
+    return {
+        name: planner.solve(profile, out / f"{name}-{budget.rstrip('%')}.plan.yaml", memory=budget, caps=cap)
+        for name, cap in caps.items()
+    }
 
 
-def plan_rows(profile: Path, cap: float, margins: Sequence[float], out: Path) -> list[tuple[dict[str, Any], Plan]]:
-    """At each budget a plan without and one with the cap, with what is predicted of it."""
-    rows = []
-    for budget in BUDGETS:
-        for name, caps in (("no cap", {}), (f"mark <= {cap:.3g}", {"mark": repr(cap)})):
-            file = out / f"{'capped' if caps else 'free'}-{budget.rstrip('%')}.plan.yaml"
-            plan = planner.solve(profile, file, memory=budget, caps=caps)
-            noise = planner.predict(plan, profile)["mark"]
-            row = {"budget": budget, "cap": name, "bytes": plan.predictions["total"]["bytes"],
-                   "predicted": {"sum": noise.added, "joint": noise.joint, "stderr": noise.stderr,
-                                 "errors": error_rate(margins, noise.joint)}}  # fmt: skip
-            rows.append((row, plan))
-    return rows
+def pictures(pipe: Any, plain: Any, count: int) -> dict[str, Any]:
+    """What the mark does to pictures of held-out prompts, in full precision."""
+    prompts = held_out_prompts(count)
+    before, after = (generate(one, prompts, DEFAULTS[SCENES]) for one in (plain, pipe))
+    return {
+        "prompts": count, "dssim": float(METRICS["dssim"].function(before, after).mean()),
+        "right": {"unmarked": scene_accuracy(before, prompts), "marked": scene_accuracy(after, prompts)},
+    }  # fmt: skip
 
 
-def story(out: Path, count: int = 16, held_out: int = 48, rate: float = RATE) -> dict[str, Any]:
+def story(out: Path, count: int = 4, prompts: int = 32) -> dict[str, Any]:
     """The whole example; what it found, with plans and the profile in the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    pipe, folder, profile = marked_pipeline(out / "marked"), out / "marked", out / "marked.profile"
-    prompts = built_in_prompts(True, count)
-    planner.profile(
-        str(folder), profile, prompts=prompts, steps=STEPS, guidance=GUIDANCE, clip=str(CLIP_FOLDER), metrics=(METRIC,)
-    )
-    margins = margins_of(paint(pipe, prompts, seed=0)).flatten().tolist()
-    cap = cap_for(margins, rate)
-    held = held_out_prompts(held_out)
-    full = paint(pipe, held, seed=1000)
-    readings = {
-        "marked, full precision": read(full, full),
-        "marked, another key": read(full, full, WRONG),
-        "unmarked": read(paint(plain_pipeline(), held, seed=1000), full),
-    }
-    rows = plan_rows(profile, cap, margins, out)
-    for row, plan in rows:
-        planner.apply(pipe, plan)
-        row["measured"] = asdict(read(paint(pipe, held, seed=1000), full))
-        planner.restore(pipe)
+    plain, pipe, profile = load_pipeline(SCENES), make(out), out / "marked.profile"
+    measure(str(out / "marked"), profile, count)
+    hosts, cap, rows = carried(plain.unet), cap_for([STRENGTH], RATE), []
+    for budget in BUDGETS:
+        for name, plan in plans_of(profile, cap, budget, out).items():
+            total = plan.predictions["total"]
+            found = decode_applied(pipe, plan, hosts, {"marked": KEY, "another key": WRONG})
+            found["unmarked"] = decode_applied(plain, plan, hosts, {"unmarked": KEY})["unmarked"]
+            rows.append({
+                "budget": budget, "plan": name, "predicted": total, "errors predicted":
+                error_rate([STRENGTH], total[METRIC]), "errors": errors_over_keys(plan, hosts), "decoded": found,
+            })  # fmt: skip
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    full = {"marked": decode(carried(pipe.unet), hosts), "another key": decode(carried(pipe.unet), hosts, WRONG)}
     return {
-        "bits": BITS, "rate": rate, "cap": cap, "significance": SIGNIFICANCE, "prompts": count, "held_out": held_out,
-        "controls": {name: asdict(reading) for name, reading in readings.items()}, "plans": [row for row, _ in rows],
+        "bits": BITS, "strength": STRENGTH, "rate": RATE, "cap": cap, "significance": SIGNIFICANCE, "keys": KEYS,
+        "pictures": pictures(pipe, plain, prompts), "full precision": full, "plans": rows,
     }  # fmt: skip
 
 
 def table(found: dict[str, Any]) -> str:
     """For people."""
-    rows = [(name, "", "", *_shown(reading)) for name, reading in found["controls"].items()]
+    rows = []
     for row in found["plans"]:
-        name, predicted = f"{row['budget']}, {row['cap']}", row["predicted"]
-        rows.append((name, f"{row['bytes']:,.0f}", f"{predicted['errors']:.1%}", *_shown(row["measured"])))
-    headers = ("pictures of", "bytes", "errors predicted", "measured", "marks found", "bits agreeing", "chance")
-    return str(tabulate(rows, headers, tablefmt="github"))
-
-
-def _shown(reading: dict[str, Any]) -> tuple[str, ...]:
-    errors, found, p = f"{reading['errors']:.1%}", f"{reading['found']:.0%}", f"{reading['p']:.2g}"
-    return errors, found, f"{reading['agreeing']} of {BITS}", p
+        errors, held, total = row["errors"], row["decoded"], row["predicted"]
+        rows.append((
+            f"{row['budget']}, {row['plan']}", f"{total['bytes']:,.0f}", f"{row['errors predicted']:.1%}",
+            f"{errors['mean']:.1%} ± {errors['stderr']:.1%}",
+            *(f"{one['agreeing']} ({one['p']:.1g})" for one in map(held.get, ("marked", "unmarked", "another key"))),
+            *(f"{total[name]:.3g}" for name in ("nsr", "dssim", "embed_drift")),
+        ))  # fmt: skip
+    headers = ("plan", "bytes", "errors predicted", "measured", "bits agreeing (chance)", "unmarked", "another key",
+               "nsr", "dssim", "embed_drift")  # fmt: skip
+    return str(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 
 
 def main() -> None:
