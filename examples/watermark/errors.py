@@ -51,8 +51,3 @@ def chance(agreeing: int, bits: int) -> float:
     without the mark, whatever their statistics are. Exact: a sum of integers, divided once.
     """
     return sum(math.comb(bits, k) for k in range(agreeing, bits + 1)) / 2**bits
-
-
-def needed(bits: int, significance: float) -> int:
-    """The fewest agreeing bits whose chance is at most `significance`; `bits` + 1 where no number is enough."""
-    return next((k for k in range(bits + 1) if chance(k, bits) <= significance), bits + 1)
