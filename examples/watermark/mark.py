@@ -61,8 +61,8 @@ def carried(unet: nn.Module) -> dict[str, Tensor]:
 def carriers_of(hosts: Mapping[str, Tensor], key: Key = KEY) -> dict[str, Carrier]:
     """The secret part of every carrier, from the weights of the model without the mark.
 
-    The key deals the bits out: all of them once in K / R carriers, then anew, so that each has as many carriers, give or
-    take one.
+    The key deals the bits out: all of them once in K / R carriers, then anew, so that each has as many carriers, give
+    or take one.
     """
     generator = torch.Generator().manual_seed(key.directions)
     names = list(hosts)
@@ -89,7 +89,7 @@ def message_of(seed: int) -> Tensor:
 
 
 def adapter_of(carriers: Mapping[str, Carrier], message: Tensor, strength: float = STRENGTH) -> dict[str, Tensor]:
-    """The low-rank adapter: name -> float32, with lora_B (O, R) and lora_A (R, I) for each carrier, to be multiplied."""
+    """The low-rank adapter: float32 by name, lora_B (O, R) and lora_A (R, I) for each carrier, to be multiplied."""
     found: dict[str, Tensor] = {}
     for name, carrier in carriers.items():
         found[f"{name}.lora_A.weight"] = carrier.columns.T.float().contiguous()
