@@ -25,7 +25,7 @@ PROJECTIONS = re.compile(r"\.attn\d\.to_(q|k|v|out\.0)$")  # what adapters usual
 
 @dataclass(frozen=True)
 class Key:
-    """The secret: seeds of the directions and of the message."""
+    """The secret: seeds of the directions and of the message, two different ones."""
 
     directions: int = 0
     message: int = 1

@@ -48,14 +48,8 @@ def add_mark(profile: Path, weights: Mapping[str, Tensor], component: str = "une
     """
     with open_profile(profile, "a") as store:
         held = {f"{component}.{name}": weight for name, weight in weights.items()}
-        measured = store.measured()
-        pairs = [
-            (layer, scheme) for layer in store.layers() for scheme in store.schemes() if (layer, scheme) in measured
-        ]
-        column = [
-            Measurement(
-                layer, scheme, METRIC, noise_of(held[layer], scheme, len(held)) if layer in held else 0.0, 0.0, 1
-            )
-            for layer, scheme in pairs
-        ]
+        column = []
+        for layer, scheme in sorted(store.measured()):
+            noise = noise_of(held[layer], scheme, len(held)) if layer in held else 0.0
+            column.append(Measurement(layer, scheme, METRIC, noise, stderr=0.0, count=1))
         store.write_measurements(column, {METRIC: OWN})

@@ -89,17 +89,17 @@ def test_the_adapter_is_of_low_rank_and_hardly_changes_a_weight(hosts):
 def test_another_key_and_an_unmarked_model_read_chance(hosts):
     right = 0
     for seed in range(20):
-        carriers, message = carriers_of(hosts, Key(seed)), message_of(seed)
+        carriers, message = carriers_of(hosts, Key(seed)), message_of(seed + 100)
         right += agreeing(stored(hosts, "w3ma8"), carriers, message)
         right += agreeing(marked(carriers_of(hosts, Key(seed + 50)), message), carriers, message)
     assert 0.45 < right / (40 * BITS) < 0.55
 
 
-@pytest.mark.parametrize("scheme", ["w2ma8", "w3g32ma8", "w4ma8", "w4a8"])
+@pytest.mark.parametrize("scheme", ["w2ma8", "w3g32ma8", "w4ma8"])
 def test_the_noise_predicted_is_that_over_keys_and_gaussian(hosts, scheme):
     changes, wrong = [], 0.0
     for seed in range(16):
-        carriers, message = carriers_of(hosts, Key(seed)), message_of(seed)
+        carriers, message = carriers_of(hosts, Key(seed)), message_of(seed + 100)
         found = statistics_of(stored(marked(carriers, message, STRONG), scheme), carriers) * message
         changes.append(found - STRONG)
         wrong += float((found < 0).double().mean()) / 16
@@ -113,11 +113,9 @@ def test_the_noise_predicted_is_that_over_keys_and_gaussian(hosts, scheme):
 
 def test_more_bits_turn_a_weight_less(hosts):
     weight = hosts["block.1"]
+    assert noise.turned(weight, "w2ma8") == pytest.approx(_tangent(weight, noise.rounded(weight, "w2ma8")))
     found = [noise.turned(weight, scheme) for scheme in ("w2ma8", "w3ma8", "w4ma8", "w8a8", "keep")]
     assert found == sorted(found, reverse=True) and found[-1] < 1e-12 < found[-2]
-    other = torch.randn(weight.shape, dtype=torch.float64)
-    other -= weight * (weight * other).sum() / weight.square().sum()
-    assert noise.turned(weight, "w2ma8") == pytest.approx(_tangent(weight, noise.rounded(weight, "w2ma8")))
 
 
 def _tangent(before: torch.Tensor, after: torch.Tensor) -> float:
