@@ -30,6 +30,7 @@ from examples.watermark.mark import (
     statistics_of,
 )
 from planner.store import open_profile
+from plans.plan import Plan
 from sensitivity.table import FAMILIES
 from tests import tiny
 
@@ -181,8 +182,19 @@ def test_diffusers_loads_the_adapter_and_fuses_what_was_meant(marked_pipe):
     assert all(name.startswith("unet.") and min(tensor.shape) == RANK for name, tensor in tensors.items())
 
 
+def margins_after(plan: Plan, hosts: dict[str, torch.Tensor], strength: float) -> torch.Tensor:
+    """(keys, K): margins that the plan's schemes leave."""
+    found = []
+    for seed in range(16):
+        carriers, message = carriers_of(hosts, Key(seed)), message_of(seed + 100)
+        weights = marked(carriers, message, strength)
+        after = {name: noise.rounded(weight, plan.schemes[f"unet.{name}"]) for name, weight in weights.items()}
+        found.append(statistics_of(after, carriers) * message)
+    return torch.stack(found)
+
+
 def test_a_cap_keeps_the_mark_at_the_same_bytes(marked_pipe, tmp_path):
-    """A tiny pipeline's carriers are too few to carry `STRENGTH`: what is bounded is the noise."""
+    """Marks of other keys are made as strong as the free plan's noise, the root of its mean power."""
     pipe, hosts, _ = marked_pipe
     folder, file, out = tmp_path / "marked", tmp_path / "t.profile", tmp_path / "p.plan.yaml"
     pipe.save_pretrained(folder)
@@ -202,6 +214,13 @@ def test_a_cap_keeps_the_mark_at_the_same_bytes(marked_pipe, tmp_path):
     capped = planner.solve(file, out, memory="16%", caps={"mark": repr(most)})
     assert capped.predictions["total"]["mark"] <= most
     assert capped.predictions["total"]["bytes"] <= 1.02 * free.predictions["total"]["bytes"]
+    strength = (8 * most) ** 0.5
+    left = [margins_after(plan, hosts, strength) for plan in (free, capped)]
+    for plan, margins in zip((free, capped), left, strict=True):
+        measured = float((margins - strength).square().mean())
+        assert measured == pytest.approx(plan.predictions["total"]["mark"], rel=0.3)
+    wrong = [float((margins < 0).double().mean()) for margins in left]
+    assert wrong[0] > 0.05 > 0.01 > wrong[1]
     before = carried(pipe.unet)
     planner.apply(pipe, capped)
     expected = {name: noise.rounded(weight, capped.schemes[f"unet.{name}"]) for name, weight in before.items()}
