@@ -106,8 +106,8 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
 def context_of(traced: Traced, settings: Settings, ranges: Mapping[str, ActivationRange]) -> Context:
     """What workers are told."""
     return Context(
-        settings, traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
-        ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
+        traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
+        settings, ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
     )  # fmt: skip
 
 

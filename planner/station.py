@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from planner.arguments import FLOAT32
 from planner.calling import Generation
 from planner.errors import UserError
-from planner.graph import LayerGraph, components_of
+from planner.graph import components_of
 from planner.graph_trace import fingerprint
 from planner.judging import Judge, judge_of, probed_by
 from planner.measure import Rig, build_rig
@@ -24,6 +24,7 @@ from planner.resuming import Recorded, recorded
 from planner.space import scales_of
 from planner.stages import stage_modules
 from planner.subject import Subject, conditions_in, load_subject
+from planner.tracing import Seen
 from plans.formats import Grid
 from plans.scheme import WeightFormat, parse_scheme
 from plans.swap import find_layer, variant
@@ -53,22 +54,15 @@ class Settings:
         return found if self.metrics else {key: value for key, value in found.items() if key != "metrics"}
 
 
-@dataclass(frozen=True)
-class Context:
+@dataclass(frozen=True, eq=False)
+class Context(Seen):
     """All that a worker needs to build a station like the driver's; it can be pickled.
 
-    graph, fingerprint: of the subject that was traced; output: the kind of what it puts out; stages: what it calls as
-    wholes, of which the denoisers; sample: what it put out; ranges: calibrated, by layer address; size: bytes of all of
-    the subject's weights; threads: of torch, on which the rounding of every loss depends.
+    ranges: calibrated, by layer address; size: bytes of all of the subject's weights; threads: of torch, on which the
+    rounding of every loss depends.
     """
 
     settings: Settings
-    graph: LayerGraph
-    fingerprint: str
-    output: str
-    stages: tuple[str, ...]
-    denoisers: tuple[str, ...]
-    sample: Tensor
     ranges: Mapping[str, ActivationRange]
     size: int
     threads: int

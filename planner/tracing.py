@@ -19,19 +19,28 @@ from plans.swap import find_layer
 
 
 @dataclass(frozen=True, eq=False)
-class Traced:
-    """A loaded subject that was run once. parts: the components to plan; output: the kind of what it puts out; stages:
-    addresses of what it calls as wholes, as far as it matters: it holds layers to plan and keeps nothing from call to
-    call, or is a denoiser; denoisers: what a sampler runs at every step; sample: what it put out."""
+class Seen:
+    """What one run of a subject showed; it can be pickled.
 
-    subject: Subject
-    parts: Mapping[str, nn.Module]
+    graph, fingerprint: of the layers to plan; output: the kind of what it puts out; stages: addresses of what it calls
+    as wholes, as far as it matters: it holds layers to plan and keeps nothing from call to call, or is a denoiser;
+    denoisers: those of what a sampler runs at every step; sample: what it put out.
+    """
+
     graph: LayerGraph
     fingerprint: str
     output: str
     stages: tuple[str, ...]
     denoisers: tuple[str, ...]
     sample: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Traced(Seen):
+    """A loaded subject that was run once. parts: the components to plan."""
+
+    subject: Subject
+    parts: Mapping[str, nn.Module]
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -59,4 +68,4 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
     matter = (a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
     stages = tuple(a for a in matter if a in denoisers or a not in keeping)
     kind = output_of(subject, outputs[0])
-    return Traced(subject, parts, graph, fingerprint(parts, graph), kind, stages, denoisers, outputs[0])
+    return Traced(graph, fingerprint(parts, graph), kind, stages, denoisers, outputs[0], subject, parts)

@@ -42,10 +42,8 @@ def context_of(store: Profile) -> Context:
     ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
     model, threads = header["model"], header["machine"]["threads"]
     graph = from_json(store.graph())
-    place = (("unet",), ("unet",), torch.zeros(1, 3, 16, 16))
-    return Context(
-        Settings(model["name"], **settings), graph, model["fingerprint"], "images", *place, ranges, 1, threads
-    )
+    seen = graph, model["fingerprint"], "images", ("unet",), ("unet",), torch.zeros(1, 3, 16, 16)
+    return Context(*seen, Settings(model["name"], **settings), ranges, 1, threads)
 
 
 @pytest.fixture(scope="module")
