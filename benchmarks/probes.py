@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from planner.calling import Generation
 from planner.methods.base import Job, Pair
 from planner.methods.probes import VISITS, chain_of, changes_by_layer, drawn
 from planner.profiling import context_of
-from planner.station import Settings, Station, set_up
+from planner.rechecking import settings_of
+from planner.station import Station, set_up
 from planner.store import Profile, open_profile
 from planner.subject import load_subject
 from planner.tracing import examine
@@ -43,11 +43,8 @@ TOP = 0.1
 
 def station_of(store: Profile) -> tuple[Station, list[Pair]]:
     """Set up as the profile's settings say, and its (layer, scheme)."""
-    kept = store.header()["settings"]
-    generation = Generation(**kept.pop("generation"))
-    settings = Settings(store.header()["model"]["name"], generation=generation, **{
-        name: tuple(value) if isinstance(value, list) else value for name, value in (kept | {"probes": 4}).items()
-    })  # fmt: skip
+    settings = replace(settings_of(store), probes=4)
+    generation = settings.generation
     traced = examine(load_subject(settings.pipeline, generation), settings.prompts, generation.seed)
     ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
     pairs = sorted({(cost.layer, cost.scheme) for cost in store.costs() if cost.scheme != "keep"})

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scenes.json")
     args = parser.parse_args()
     pipe = load_pipeline(SCENES)
-    parts = components(pipe)
+    parts = components(pipe, ["unet"])
     found: dict[str, Any] = {
         "reader": reader_accuracy(2000, args.seed),
         "clip_right_caption_of_64": clip_accuracy(8, args.seed),

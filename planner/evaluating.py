@@ -20,6 +20,7 @@ from planner.graph_trace import module_at
 from planner.judging import Judge, judge_of
 from planner.machine import about_machine
 from planner.measure import Rig, build_rig
+from planner.roles import component_of
 from planner.scenes.grammar import scene_of
 from planner.scenes.reader import shows
 from planner.stages import stage_modules
@@ -75,7 +76,7 @@ def build_bench(
     clip: str | None = None,
 ) -> Bench:  # fmt: skip
     """Record the full-precision trajectory of the evaluation prompts. own, clip: see `judging.judge_of`."""
-    traced = examine(subject, conditions, seed, tuple(dict.fromkeys(layer.partition(".")[0] for layer in layers)))
+    traced = examine(subject, conditions, seed, tuple(dict.fromkeys(component_of(layer) for layer in layers)))
     denoisers = stage_modules(subject.modules, traced.denoisers).values()
     rig = build_rig(subject, denoisers, conditions, seed, timesteps=4)
     judge = judge_of(subject, rig.reference.kind, conditions, own, clip)

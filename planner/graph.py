@@ -15,7 +15,7 @@ from typing import Any
 
 import networkx as nx
 
-from planner.roles import ROLES, UNKNOWN
+from planner.roles import ROLES, UNKNOWN, component_of
 from plans.kinds import KINDS
 
 
@@ -125,7 +125,7 @@ class LayerGraph:
 
 def components_of(graph: LayerGraph) -> tuple[str, ...]:
     """The components that hold the layers, in order of first execution."""
-    return tuple(dict.fromkeys(layer.address.partition(".")[0] for layer in graph.layers))
+    return tuple(dict.fromkeys(component_of(layer.address) for layer in graph.layers))
 
 
 def total_parameters(graph: LayerGraph) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from planner.roles import component_of
 from plans.plan import Plan
 
 
@@ -91,5 +92,5 @@ def _clocked(modules: Iterable[nn.Module]) -> Iterator[_Clock]:
 
 
 def _milliseconds(blocks: Mapping[str, Mapping[str, float]], component: str) -> float | None:
-    mine = [sums for block, sums in blocks.items() if block.partition(".")[0] == component]
+    mine = [sums for block, sums in blocks.items() if component_of(block) == component]
     return sum(sums["ms"] for sums in mine) if mine and all("ms" in sums for sums in mine) else None

@@ -29,7 +29,6 @@ from sensitivity.unroll import mapped
 
 SCENES = "scenes"
 HUB_CLIP = "openai/clip-vit-base-patch32"  # the alignment metric's model where the pipeline brings none
-DENOISERS = ("unet", "transformer")  # diffusers' own names of the component that runs at every step
 REFUSALS = (UserError, PlanError, GraphError, KernelError, FormatError, ActivationError)  # of ours: one line each
 
 DEFAULTS = {SCENES: Generation(steps=8, guidance=2.5)}
@@ -92,17 +91,15 @@ def _normalisation(place: str) -> tuple[list[float], list[float]]:
     return list(processor.image_mean), list(processor.image_std)
 
 
-def components(pipe: Any, names: Sequence[str] = ()) -> dict[str, nn.Module]:
-    """The modules to plan: those named, or the denoiser. Raises UserError naming what the pipeline has."""
+def components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules of these names. Raises UserError naming what the pipeline has."""
     modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
-    wanted = tuple(names) or tuple(name for name in DENOISERS if name in modules)[:1]
-    missing = [name for name in wanted if name not in modules]
-    if missing or not wanted:
-        raise UserError(f"the pipeline has no component {', '.join(missing) or DENOISERS}; it has {', '.join(modules)}")
-    return {name: modules[name] for name in wanted}
+    if missing := [name for name in names if name not in modules]:
+        raise UserError(f"the pipeline has no component {', '.join(missing)}; it has {', '.join(modules)}")
+    return {name: modules[name] for name in names}
 
 
-def float_components(pipe: Any, names: Sequence[str] = ()) -> dict[str, nn.Module]:
+def float_components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
     """The same, of a float pipeline. Raises UserError for one that has been packed."""
     parts = components(pipe, names)
     if packed := [name for name, part in parts.items() if is_marked(part)]:

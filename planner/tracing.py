@@ -13,6 +13,7 @@ from planner.graph import LayerGraph
 from planner.graph_trace import fingerprint, trace
 from planner.parts import iterating, only
 from planner.pipelines import float_components
+from planner.roles import component_of
 from planner.stages import watched_stages
 from planner.subject import Subject, output_of, run_subject
 from plans.swap import find_layer
@@ -63,7 +64,7 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
             f"{bare[0]} is a layer itself, which nothing holds; put it into an nn.Sequential, or leave it out"
         )
     parts = float_components(subject, tuple(names) or sampled)
-    denoisers = tuple(address for address in calls if address.partition(".")[0] in sampled)
+    denoisers = tuple(address for address in calls if component_of(address) in sampled)
     planned = tuple(f"{layer.address}." for layer in graph.layers)
     matter = (a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
     stages = tuple(a for a in matter if a in denoisers or a not in keeping)

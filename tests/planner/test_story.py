@@ -54,7 +54,7 @@ def images(pipe: Any) -> torch.Tensor:
 
 
 def held(pipe: Any, plan: Plan) -> int:
-    return sum(weight_bytes(module_at(components(pipe), layer)) for layer in plan.schemes)
+    return sum(weight_bytes(module_at(components(pipe, ["unet"]), layer)) for layer in plan.schemes)
 
 
 PLANS: dict[str, dict[str, Any]] = {
@@ -137,7 +137,7 @@ def test_int_and_fake_kernels_agree_in_every_layer(solve: Solve, pipe: Any) -> N
     for kernels in ("int", "fake"):
         planner.apply(pipe, plan, kernels=kernels)
         with torch.no_grad():
-            outputs[kernels] = {layer: module_at(components(pipe), layer)(x) for layer, x in inputs.items()}
+            outputs[kernels] = {layer: module_at(components(pipe, ["unet"]), layer)(x) for layer, x in inputs.items()}
         planner.restore(pipe)
     assert len(set(plan.schemes.values())) > 2
     for layer, fake in outputs["fake"].items():
@@ -148,7 +148,8 @@ def layer_inputs(pipe: Any, plan: Plan) -> dict[str, torch.Tensor]:
     """What each layer is given in one full-precision run."""
     with contextlib.ExitStack() as stack:
         calls = {
-            layer: stack.enter_context(recorded_calls(module_at(components(pipe), layer))) for layer in plan.schemes
+            layer: stack.enter_context(recorded_calls(module_at(components(pipe, ["unet"]), layer)))
+            for layer in plan.schemes
         }
         images(pipe)
     return {layer: seen[0].args[0] for layer, seen in calls.items()}
