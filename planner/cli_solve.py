@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from planner.arguments import SPACINGS
-from planner.cli_options import FILE, KERNELS, PROMPTS, THREADS, guarded, options, pairs, pinned, set_threads
+from planner.cli_options import FILE, KERNELS, PROMPTS, THREADS, Said, options, pairs, pinned, set_threads, telling
 from planner.errors import BAD_INPUT
 
 BUDGETS = options(
@@ -58,17 +57,18 @@ _BACKEND = click.option("--backend", help="highs or cbc [the first that is there
               help="Measure the plans on it, or estimate them with interactions, and take the best.")  # fmt: skip
 @click.option("--prompts", type=FILE, help="For --rerank: a file with one prompt a line [8 held-out ones].")
 @click.option("--clip", help="For --rerank: folder or hub id of the CLIPModel that measures alignment.")
-@guarded
+@telling
 def solve(
     profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], keep: tuple[str, ...], **rest: Any
-) -> None:
+) -> Said:
     """Choose the best scheme of every layer of PROFILE within budgets."""
     from planner import workflow
-    from planner.inspecting import plan_text
+    from planner.inspecting import inspect_plan, mapped
 
     plan = workflow.solve(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
-    click.echo(plan_text(plan, profile))
-    click.echo(f"wrote {out}; next: bitplan apply {out} {plan.model['name']} --prompt '...' --out img.png")
+    found = inspect_plan(plan, profile)
+    then = f"bitplan apply {out} {plan.model['name']} --prompt '...' --out img.png"
+    return Said(found, None, mapped(found), wrote=[out], then=then)
 
 
 @click.command()
@@ -92,19 +92,19 @@ def solve(
 @click.option("--seed", type=int, default=1000, show_default=True, help="Prompt i's noise is of seed + i.")
 @click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
 @THREADS
-@guarded
+@telling
 def sweep(
     profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], keep: tuple[str, ...],
     threads: int | None, **rest: Any,
-) -> None:  # fmt: skip
+) -> Said:  # fmt: skip
     """The best plan of PROFILE at every limit of one column, all other budgets held, and what it paints."""
     set_threads(threads)
     from planner import workflow
     from planner.showing.table import frontier_text
 
     found = workflow.sweep(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
-    click.echo(frontier_text(found))
-    click.echo(f"wrote {out}; next: bitplan report {out} --out report.html")
+    then = f"bitplan report {out} --out report.html"
+    return Said(found, lambda: frontier_text(found), wrote=[out], then=then)
 
 
 @click.command()
@@ -113,17 +113,15 @@ def sweep(
 @click.option("--prove", is_flag=True, help="Also solve again, as one plain integer program, and compare.")
 @_time_limit("--prove")
 @click.option("--backend", help="For --prove: highs or cbc [not the plan's own, where both are there].")
-@guarded
-def verify(plan: Path, profile: Path, **rest: Any) -> None:
+@telling
+def verify(plan: Path, profile: Path, **rest: Any) -> Said:
     """Check PLAN against its PROFILE in exact arithmetic, without the solver."""
     from planner import workflow
 
     found = workflow.verify(plan, profile, **rest)
     for failure in found.failures:
         click.echo(f"bitplan: {plan}: {failure}", err=True)
-    if found.failures:
-        sys.exit(BAD_INPUT)
-    click.echo(str(found))
+    return Said(found, "" if found.failures else None, code=BAD_INPUT if found.failures else 0)
 
 
 @click.command()
@@ -133,21 +131,22 @@ def verify(plan: Path, profile: Path, **rest: Any) -> None:
 @_time_limit("each scheme")
 @_GAP
 @_BACKEND
-@guarded
-def why(plan: Path, profile: Path, layer: str, **rest: Any) -> None:
+@telling
+def why(plan: Path, profile: Path, layer: str, **rest: Any) -> Said:
     """What every other scheme of LAYER would cost in PLAN, by its PROFILE."""
     from planner import workflow
 
-    click.echo(str(workflow.why(plan, profile, layer, **rest)))
+    return Said(workflow.why(plan, profile, layer, **rest), None)
 
 
 @click.command()
 @click.argument("plan", type=FILE)
 @click.argument("profile", type=FILE)
-@guarded
-def predict(plan: Path, profile: Path) -> None:
+@telling
+def predict(plan: Path, profile: Path) -> Said:
     """What PLAN does as a whole: its layers' losses added up, and with their interactions."""
     from planner import workflow
     from planner.predicting import prediction_text
 
-    click.echo(prediction_text(workflow.predict(plan, profile)))
+    found = workflow.predict(plan, profile)
+    return Said({"metrics": list(found.values())}, lambda: prediction_text(found))

@@ -92,7 +92,7 @@ class Export:
     def __str__(self) -> str:
         counts = Counter(self.schemes.values())
         kinds = ", ".join(f"{scheme} x {count}" for scheme, count in counts.most_common())
-        lines = [f"wrote {self.path}: {self.target.name} for {self.component}, {_layers(len(self.schemes))}: {kinds}"]
+        lines = [f"{self.path}: {self.target.name} for {self.component}, {_layers(len(self.schemes))}: {kinds}"]
         alike: dict[tuple[str, str, str], list[str]] = {}
         for change in self.changes:
             alike.setdefault((change.planned, change.written, change.reason), []).append(change.layer)
