@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from planner import cli_meta, cli_solve
+from planner import cli_meta, cli_solve, completing
 from planner.arguments import BASELINES, DTYPES
 from planner.cli_options import (
     CALL,
@@ -39,7 +39,8 @@ def main() -> None:
 @click.option("--out", type=FILE, required=True, help="The profile; an unfinished one is continued.")
 @judged
 @click.option("--count", type=click.IntRange(1), default=8, show_default=True, help="How many built-in prompts.")
-@click.option("--schemes", help="Comma-separated schemes to measure, such as w8a8,w4g64ma8 [a default set].")
+@click.option("--schemes", shell_complete=completing.schemes,
+              help="Comma-separated schemes to measure, such as w8a8,w4g64ma8 [a default set].")  # fmt: skip
 @click.option("--components", default="", help="Comma-separated components to plan [the denoiser].")
 @click.option("--timesteps", type=click.IntRange(1), default=4, show_default=True,
               help="Denoiser calls that are judged by their own output.")  # fmt: skip
@@ -75,7 +76,7 @@ def profile(pipeline: str, out: Path, schemes: str | None, components: str, thre
 
 for _command in (cli_solve.solve, cli_solve.sweep, cli_solve.verify, cli_solve.why, cli_solve.predict):
     main.add_command(_command)
-for _command in (cli_meta.inspect, cli_meta.cost):
+for _command in (cli_meta.inspect, cli_meta.cost, completing.completion):
     main.add_command(_command)
 
 
@@ -182,7 +183,7 @@ def merge(profiles: tuple[Path, ...], out: Path, costs: Path | None) -> Said:
 
 
 @main.command("import")
-@click.argument("format")
+@click.argument("format", shell_complete=completing.members("planner.foreign", "FORMATS"))
 @click.argument("folder", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The profile.")
 @telling
@@ -197,7 +198,8 @@ def import_profile(format: str, folder: Path, out: Path) -> Said:
 
 @main.command()
 @click.argument("plan", type=FILE)
-@click.option("--to", required=True, metavar="TARGET", help="torchao, sdnq, modelopt or gguf-recipe.")
+@click.option("--to", required=True, metavar="TARGET", shell_complete=completing.members("planner.targets", "TARGETS"),
+              help="torchao, sdnq, modelopt or gguf-recipe.")  # fmt: skip
 @click.option("--out", type=FILE, required=True, help="The file; of several components, one each: -COMPONENT is added.")
 @click.option("--model", metavar="PROFILE|PIPELINE|JSON",
               help="Where the layers' shapes are; JSON: a configuration [the plan's own pipeline].")  # fmt: skip

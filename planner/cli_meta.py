@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from planner import completing
 from planner.cli_options import FILE, THREADS, Said, options, set_threads, telling
 
 SIZE = options(
@@ -22,7 +23,8 @@ SIZE = options(
 @click.argument("file", type=FILE, required=False)
 @click.option("--profile", type=FILE, help="A plan's profile: also tell what each role of layers gets.")
 @click.option("--config", metavar="PATH", help="A component's config.json, or a pipeline's folder; no weights needed.")
-@click.option("--schemes", default="", help="For --config: comma-separated, whose bytes to tell [a default set].")
+@click.option("--schemes", default="", shell_complete=completing.schemes,
+              help="For --config: comma-separated, whose bytes to tell [a default set].")  # fmt: skip
 @click.option("--components", default="", help="For --config: comma-separated, of a pipeline [all that are modules].")
 @SIZE
 @telling

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import click
 
+from planner import completing
+from planner.completing import METRICS
 from planner.errors import BAD_INPUT, INFEASIBLE, InfeasibleError
 
 FILE = click.Path(path_type=Path)
@@ -130,7 +132,7 @@ def judged(verb: Callable[..., Any]) -> Callable[..., Any]:
     return options(
         PROMPTS,
         CALL,
-        click.option("--metric", "metrics", multiple=True, metavar="NAME",
+        click.option("--metric", "metrics", multiple=True, metavar="NAME", shell_complete=completing.offer(*METRICS),
                      help="One more: a built-in name, or package.module:name of your own."),
         click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment."),
     )(verb)  # fmt: skip

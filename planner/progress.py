@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 # What libraries that draw bars are told; tqdm itself reads its own only when it is imported.
 _SILENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+_AHEAD, _UNKNOWN = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left", "{desc}: {elapsed} gone"
 _OFTEN, _SELDOM = 0.1, 10.0  # seconds between two lines, on a terminal and in a log
 _ENOUGH = 0.05  # share of a phase after which its own pace tells how long the rest takes
 # Seconds of a phase before anything of it is known, from those of one full-precision run of one prompt, as on `scenes`:
@@ -89,10 +90,7 @@ class Course:
         self._what, self._expected, self._phase = what, dict[str, float](), Phase("", 0, "", 0, 1, 0, 0)
         often = _OFTEN if sys.stderr.isatty() else _SELDOM
         self._next, self._often = 0.0, often
-        self._bar = tqdm(
-            desc=what, disable=is_silent() or not shown, dynamic_ncols=True,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left",
-        )  # fmt: skip
+        self._bar = tqdm(desc=what, disable=is_silent() or not shown, dynamic_ncols=True, bar_format=_UNKNOWN)
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """How long phases to come will take, by their names."""
@@ -143,7 +141,8 @@ class Course:
         self._next, left = now + self._often, self.left(now)
         # tqdm divides what is to do by what was done a second: here seconds by a second's seconds
         gone = max(self._bar.format_dict["elapsed"], 1e-6)
-        self._bar.n, self._bar.total = gone, None if left is None else gone + left
+        self._bar.n, self._bar.total = gone, gone + (left or 0.0)
+        self._bar.bar_format = _UNKNOWN if left is None else _AHEAD
         self._bar.set_description_str(f"{self._what}: {self._phase}", refresh=True)
 
 
