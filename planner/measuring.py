@@ -6,12 +6,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from planner.checking import choose_checks, correct
 from planner.methods.base import Found, Job, Pair, jobs_of, pending_of
 from planner.probing import PROBED, probed, rounds_of, write_missed, write_rounds
-from planner.progress import Course
+from planner.progress import current
 from planner.refining import to_measure
 from planner.store import Profile
 from sensitivity.table import MeasurementError
@@ -24,7 +24,7 @@ PORTION = 32  # layers that are caught up together, in a pass for each round: wh
 class Plant:
     """What measuring needs. run: hands jobs to the engine; pairs: all that is to be measured; prompts: how many;
     families: of the metrics; workers: how many share a round; deadline: by `time.monotonic`, inf for none;
-    runs: whether a run of the model can tell what one scheme did; course: told how far it is."""
+    runs: whether a run of the model can tell what one scheme did."""
 
     store: Profile
     run: Callable[[Sequence[Job]], Iterator[Found]]
@@ -34,7 +34,6 @@ class Plant:
     workers: int
     deadline: float
     runs: bool
-    course: Course = field(default_factory=lambda: Course("measuring", shown=False))
 
     @property
     def late(self) -> bool:
@@ -102,12 +101,12 @@ def _results(
 
 
 def _shown(plant: Plant, jobs: Sequence[Job], what: str, counted: tuple[int, int, str]) -> Iterator[Found]:
-    total, known, unit = counted
+    course, (total, known, unit) = current(), counted
     each = (total - known) / sum(job.size for job in jobs)
-    with plant.course.phase(what, total, unit, known, each), closing(plant.run(jobs)) as results:  # type: ignore[type-var]
+    with course.phase(what, total, unit, known, each), closing(plant.run(jobs)) as results:  # type: ignore[type-var]
         for one in results:
             yield one
-            plant.course.advance(Job("", (one.pair,), one.prompts).size)
+            course.advance(Job("", (one.pair,), one.prompts).size)
 
 
 def _in_time(plant: Plant, jobs: Sequence[Job], found: Iterator[Found]) -> Iterator[Found]:

@@ -23,7 +23,7 @@ from planner.measuring import Plant, by_probes, exhaustively
 from planner.methods import method_named
 from planner.methods.base import Pair, share_of
 from planner.probing import probed
-from planner.progress import Course, expected_of
+from planner.progress import current, expected_of
 from planner.space import Candidate, candidates, parse_schemes
 from planner.station import Context, Settings, set_up
 from planner.store import Profile
@@ -78,30 +78,28 @@ def header_of(traced: Traced, settings: Settings) -> dict[str, Any]:
     }
 
 
-def run_profile(traced: Traced, settings: Settings, out: Path, way: Way, course: Course | None = None) -> None:
+def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None:
     """Fill the profile at `out`. One transaction a measurement; raises ProfileError, GraphError, CalibrationError,
-    MeasurementError, and UserError where an engine fails. course: told how far it is."""
+    MeasurementError, and UserError where an engine fails."""
     deadline = time.monotonic() + way.seconds
-    course = course or Course(out.name, shown=False)
-    course.deadline = deadline
+    current().deadline = deadline
     schemes = parse_schemes(settings.schemes)
     judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
     judge = probed_by(judge, traced.sample)
     with Profile.create(out, header_of(traced, settings)) as store:
         store.write_graph(layer_graph.to_json(traced.graph), [str(scheme) for scheme in schemes])
-        context = context_of(traced, settings, _ranges(store, traced, settings, course))
+        context = context_of(traced, settings, _ranges(store, traced, settings))
         offered = candidates(traced.graph, traced.modules, schemes, context.ranges)
         pairs = share_of([(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP], way.part)
         pending = _unpriced(store, offered) if way.part[0] == 1 else ()
-        course.expect(_expected(store, course, (pairs, pending), way))
+        current().expect(_expected(store, pairs, pending, way))
         if pending:
-            _measure_costs(store, traced, (pending, len(offered)), course)
-        engine = engine_named(way.engine, way.site)
-        station = dataclasses.replace(set_up(context, traced.subject, judge), hint=course.hint)
+            _measure_costs(store, traced, pending, len(offered))
+        engine, station = engine_named(way.engine, way.site), set_up(context, traced.subject, judge)
         plant = Plant(
             store, lambda jobs: engine.run(context, jobs, lambda: station, way.site), pairs,
             len(settings.prompts), {metric.name: metric.family for metric in judge.metrics},
-            engine.share(way.site, context.threads), deadline, settings.dtype == FLOAT32, course,
+            engine.share(way.site, context.threads), deadline, settings.dtype == FLOAT32,
         )  # fmt: skip
         if way.method == "exhaustive":
             exhaustively(plant, plant.pairs)
@@ -109,14 +107,12 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way, course:
             by_probes(plant, way.checks, way.around)
 
 
-def _expected(
-    store: Profile, course: Course, todo: tuple[Sequence[Pair], Sequence[Candidate]], way: Way
-) -> dict[str, float]:
-    """Seconds of what is left to do. todo: all (layer, scheme), and candidates without costs."""
-    pairs, pending = todo
+def _expected(store: Profile, pairs: Sequence[Pair], pending: Sequence[Candidate], way: Way) -> dict[str, float]:
+    """Seconds of what is left to do. pending: candidates without costs."""
     prompts, exact = len(store.header()["settings"]["prompts"]), store.measured("exhaustive")
     # a run of one prompt: in a batch it takes less, so that calibration tells more where there was any
-    run = min(course.spent.get("tracing", 0.0), course.spent.get("calibration", math.inf) / prompts)
+    spent = current().spent
+    run = min(spent.get("tracing", 0.0), spent.get("calibration", math.inf) / prompts)
     costs = {"costs": len(pending)}
     if way.method == "exhaustive":
         return expected_of(run, prompts, 0, 0, costs | {"losses": len(set(pairs) - exact)})
@@ -133,11 +129,11 @@ def context_of(traced: Traced, settings: Settings, ranges: Mapping[str, Activati
     )  # fmt: skip
 
 
-def _ranges(store: Profile, traced: Traced, settings: Settings, course: Course) -> dict[str, ActivationRange]:
+def _ranges(store: Profile, traced: Traced, settings: Settings) -> dict[str, ActivationRange]:
     if not store.ranges():
         seed = settings.generation.seed
         conditions = conditions_in(traced.subject, settings.prompts)
-        with course.phase("calibration"):
+        with current().phase("calibration"):
             found = calibrate(traced.modules, lambda: run_subject(traced.subject, conditions, seed, batch=16))
         store.write_ranges({layer: dataclasses.asdict(seen) for layer, seen in found.items()})
     return {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
@@ -148,9 +144,9 @@ def _unpriced(store: Profile, offered: Sequence[Candidate]) -> list[Candidate]:
     return [c for c in offered if (c.layer, str(c.scheme)) not in done]
 
 
-def _measure_costs(store: Profile, traced: Traced, todo: tuple[Sequence[Candidate], int], course: Course) -> None:
-    """todo: candidates without costs, and how many there are in all."""
-    pending, total = todo
+def _measure_costs(store: Profile, traced: Traced, pending: Sequence[Candidate], total: int) -> None:
+    """total: how many candidates there are, those with costs included."""
+    course = current()
     with course.phase("costs", total, "candidates", total - len(pending)):
         for cost in cost_candidates(pending, traced.graph, traced.modules):
             store.write_costs([cost])

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 _SILENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _AHEAD, _UNKNOWN = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left", "{desc}: {elapsed} gone"
 _OFTEN, _SELDOM = 0.1, 10.0  # seconds between two lines, on a terminal and in a log
-_ENOUGH = 0.05  # share of a phase after which its own pace tells how long the rest takes
+_ENOUGH = 0.25  # share of a phase after which its own pace alone tells how long the rest takes
 # Seconds of a phase before anything of it is known, from those of one full-precision run of one prompt, as on `scenes`:
 _PROBED, _SCHEME = 24.0, 1.8  # runs that probing a prompt takes as long as, and more for each scheme
 _MEASURED = 1.2  # runs a measurement of a prompt
@@ -62,12 +63,12 @@ class Phase:
     within: float = 0.0
 
     def left(self, now: float) -> float:
-        """Seconds, about: by its own pace, and before that shows by the guess."""
-        todo, spent = self.total - self.known, now - self.begun
+        """Seconds, about: by the guess at first, then more and more by its own pace."""
+        todo = self.total - self.known
         share = min((self.done + self.within) / todo, 1.0) if todo > 0 else 1.0
-        if share > _ENOUGH:
-            return spent * (1 - share) / share
-        return max(self.guess - spent, spent)
+        sure = min(share / _ENOUGH, 1.0) if self.guess else 1.0
+        whole = (now - self.begun) / share if share else 0.0
+        return (1 - share) * (sure * whole + (1 - sure) * self.guess)
 
     def __str__(self) -> str:
         if not self.unit:
@@ -110,8 +111,9 @@ class Course:
 
     def advance(self, steps: float = 1) -> None:
         """So many more steps of the phase are done, what `hint` told of them included."""
-        self._phase.done += steps * self._phase.each
-        self._phase.within = 0.0
+        units = steps * self._phase.each
+        self._phase.done += units
+        self._phase.within = max(self._phase.within - units, 0.0)
         self._show()
 
     def hint(self, steps: float) -> None:
@@ -146,14 +148,25 @@ class Course:
         self._bar.set_description_str(f"{self._what}: {self._phase}", refresh=True)
 
 
+_CURRENT: ContextVar[Course] = ContextVar("course")
+
+
+def current() -> Course:
+    """That of the run under way in this process, or one that nobody sees."""
+    return _CURRENT.get(None) or Course("", shown=False)
+
+
 @contextmanager
 def course_of(what: str) -> Iterator[Course]:
-    """The `with` is the whole run; where it ends in an error the line stays as far as it came."""
+    """The `with`, or the function that it decorates, is the whole run; where it ends in an error the line stays as far
+    as it came."""
     course, done = Course(what), False
+    token = _CURRENT.set(course)
     try:
         yield course
         done = True
     finally:
+        _CURRENT.reset(token)
         course.close(done)
 
 

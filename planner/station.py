@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -75,14 +75,12 @@ class Context(Seen):
 
 @dataclass(frozen=True, eq=False)
 class Station:
-    """A subject set up for measuring. hint: told how much of a job's size is just done,
-    where its method knows before anything is found."""
+    """A subject set up for measuring."""
 
     context: Context
     subject: Subject
     parts: Mapping[str, nn.Module]
     judge: Judge
-    hint: Callable[[float], None] = lambda size: None
 
     @cached_property
     def stages(self) -> tuple[nn.Module, ...]:

@@ -22,6 +22,7 @@ from planner import arguments
 from planner.arguments import KERNELS as KERNELS
 from planner.arguments import PathLike
 from planner.errors import UserError
+from planner.progress import course_of
 from planner.running import apply as apply
 from planner.running import bench as bench
 from planner.running import check as check
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs
 DEFAULT_SCHEMES = ("w8a8", "w6a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8", "w4g64ma8", "w3g64ma8", "w2g64ma8")
 
 
+@course_of("profile")
 def profile(
     pipeline: str | Subject, out: PathLike, *,
     prompts: PathLike | Sequence[Any] | None = None, count: int = 8, schemes: Sequence[str] = DEFAULT_SCHEMES,
@@ -67,7 +69,6 @@ def profile(
     """
     from planner import profiling
     from planner.conditions import labels_of
-    from planner.progress import course_of
     from planner.subject import conditions_of, holding, load_subject
     from planner.tracing import examine
 
@@ -76,17 +77,13 @@ def profile(
     way = profiling.Way(method, engine, site, share, arguments.checks_of(checks, dtype), seconds, around)
     profiling.check_way(schemes, dtype, Path(out), way)
     given = arguments.conditions_in(prompts)
-    with course_of(Path(out).name) as course:
-        with course.phase("loading"):
-            subject = load_subject(pipeline, generation, dtype)
-        chosen = conditions_of(subject, given, count)
-        settings = profiling.Settings(
-            subject.name, labels_of(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip,
-            dtype, tuple(metrics),
-        )  # fmt: skip
-        with course.phase("tracing"):
-            traced = examine(holding(subject, chosen), chosen, seed, components)
-        profiling.run_profile(traced, settings, Path(out), way, course)
+    subject = load_subject(pipeline, generation, dtype)
+    chosen = conditions_of(subject, given, count)
+    settings = profiling.Settings(
+        subject.name, labels_of(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip, dtype,
+        tuple(metrics),
+    )  # fmt: skip
+    profiling.run_profile(examine(holding(subject, chosen), chosen, seed, components), settings, Path(out), way)
     return Path(out)
 
 

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from planner.errors import UserError
 from planner.measure import kept_places
 from planner.methods.base import Found, Job
+from planner.progress import current
 from planner.space import scales_of
 from planner.station import Station
 from planner.subject import checked
@@ -48,7 +49,7 @@ def measure(station: Station, job: Job) -> Iterator[Found]:
             found = {}
             for place, change in steps:
                 found[place] = change
-                station.hint(job.size / len(chain.visited))
+                current().hint(job.size / len(chain.visited))
         readings = {mine.metric: _reading(station, chain, mine, first) for mine in probes}
     sums = joined(chain, found, probes)
     for pair in job.pairs:
