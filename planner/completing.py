@@ -141,7 +141,7 @@ def _losses(ctx: click.Context) -> list[str]:
 
 def _of_profile(ctx: click.Context, what: str) -> list[str]:
     """Names that the profile of the command line holds; none where it cannot be read: completion never complains."""
-    path = ctx.params.get("profile")
+    path = ctx.params.get("profile") or _argument(ctx, "profile")
     if path is None:
         return []
     from planner.store import open_profile
@@ -151,3 +151,10 @@ def _of_profile(ctx: click.Context, what: str) -> list[str]:
             return list(getattr(store, what)())
     except (ValueError, OSError):
         return []
+
+
+def _argument(ctx: click.Context, name: str) -> str | None:
+    """An argument of the line where an option lacks its value yet, at which click gives up parsing."""
+    names = [parameter.name for parameter in ctx.command.params if isinstance(parameter, click.Argument)]
+    place = names.index(name) if name in names else len(ctx.args)
+    return ctx.args[place] if place < len(ctx.args) else None

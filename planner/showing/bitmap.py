@@ -27,7 +27,7 @@ COLOURS = {
     "5": ("#22a884", "#000000"), "6": ("#7ad151", "#000000"), "8": ("#fde725", "#000000"),
 }  # fmt: skip
 ALL = "all layers"  # the one row where no roles are told
-_LEAST = 12  # characters of a map, however narrow the terminal
+_LEAST = 4  # characters of a map, however narrow the terminal
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Bitmap:
         label = max(map(len, self.rows)) + 2
         room = max(options.max_width - label, _LEAST)
         for panel in _panels([(place + 1, self.width(block)) for place, block in enumerate(self.blocks)], room):
-            yield Text(" " * label + " ".join(piece.head.ljust(piece.width) for piece in panel), "bold", no_wrap=True)
+            heads = " ".join(piece.head.ljust(piece.width) for piece in panel)
+            yield Text(" " * label + heads.rstrip(), "bold", no_wrap=True)
             yield from self._lines(panel, label)
         yield _key(self.rows)
         yield Text(", ".join(_names(self.blocks)), "dim")
