@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from planner.applying import check_model
 from planner.calling import Generation
@@ -21,6 +20,7 @@ from planner.evaluating import Bench, build_bench, run_plan
 from planner.grid import to_picture
 from planner.machine import about_machine
 from planner.pipelines import float_components
+from planner.progress import bar
 from planner.runs import IMAGES, VIEW, is_painted, make_folder, plan_for
 from planner.saving import save_small
 from planner.showing.seeing import Known
@@ -70,7 +70,7 @@ def paint_view(view: View, out: Path, store: Profile, known: Known, job: Job) ->
         view, conditions=tuple(map(_text, labels_of(chosen[: job.images]))),
         about=dict(view.about) | {"painting": painting, "measured on": len(chosen), "machine": about_machine()},
     )  # fmt: skip
-    for variant in tqdm([view.full, *pending], "plans"):
+    for variant in bar([view.full, *pending], "plans", 1 + len(pending), "plan"):
         losses, outputs = _run(bench, store, known, (variant, job.kernels))
         pictures = _save(out, variant.name, outputs[: job.images], bench.rig.reference.kind)
         view = _with(view, variant.picks, losses, pictures)

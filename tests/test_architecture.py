@@ -150,7 +150,7 @@ def test_names_in_the_help_are_those_of_the_tables() -> None:
         *FAMILIES,
     ]
     assert tuple(METRICS) == completing.METRICS and FAMILIES == completing.FAMILIES
-    for command in ("solve", "frontier", "why"):
+    for command in ("solve", "sweep", "why"):
         names = re.match(r"(\w+) or (\w+) ", str(option(command, "backend").help)).groups()
         assert names == tuple(b.name for b in BACKENDS)
     solvers = re.findall(r"\w+(?=,|\.| or )|(?<=or )\w+", str(option("solve", "solver").help))

@@ -52,7 +52,7 @@ def scene(finished: Path, tiny_folder: Path, clip_folder: Path, tmp_path_factory
     return {
         "profile": [tiny_folder, "--out", profile, *same],
         "solve": [profile, "--out", at / "s.plan.yaml", "--memory", "30%"],
-        "frontier": [profile, "--out", at / "f.json", "--from", "20%", "--to", "40%", "--count", 2],
+        "sweep": [profile, "--out", at / "run", "--points", 2],
         "verify": [plan, profile],
         "why": [plan, profile, "unet.conv_in"],
         "predict": [plan, profile],
