@@ -27,6 +27,7 @@ COLOURS = {
     "5": ("#22a884", "#000000"), "6": ("#7ad151", "#000000"), "8": ("#fde725", "#000000"),
 }  # fmt: skip
 ALL = "all layers"  # the one row where no roles are told
+_ASCII = str.maketrans("·×", "Fx")  # for terminals that have no more
 _LEAST = 4  # characters of a map, however narrow the terminal
 
 
@@ -43,6 +44,12 @@ class Bitmap:
         return max(len(cells.get(block, "")) for cells in self.rows.values())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        for text in self._texts(options):
+            if options.ascii_only:
+                text.plain = text.plain.translate(_ASCII)
+            yield text
+
+    def _texts(self, options: ConsoleOptions) -> Iterator[Text]:
         label = max(map(len, self.rows)) + 2
         room = max(options.max_width - label, _LEAST)
         for panel in _panels([(place + 1, self.width(block)) for place, block in enumerate(self.blocks)], room):

@@ -94,6 +94,14 @@ def test_colour_says_nothing_that_characters_do_not(monkeypatch: pytest.MonkeyPa
     assert "\x1b" not in drawn(plan)  # no terminal
 
 
+def test_a_terminal_without_such_characters_gets_letters() -> None:
+    raw = io.BytesIO()
+    with io.TextIOWrapper(raw, encoding="ascii") as file:
+        Console(file=file, width=60).print(bitmap_of(deep(100)))
+        file.flush()
+        assert raw.getvalue().decode() == drawn(deep(100), width=60).translate(str.maketrans("·×", "Fx"))
+
+
 def test_every_character_can_be_read_on_its_colour() -> None:
     assert {str(bits) for bits in WEIGHT_BITS} == set(COLOURS)
 
