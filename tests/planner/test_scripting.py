@@ -94,8 +94,14 @@ def test_every_verb_says_its_result_as_one_document(bitplan: Any, scene: dict[st
             out.unlink()
 
 
-@pytest.mark.parametrize("verb", ("solve", "why", "inspect", "merge", "export", "doctor", "apply", "check"))
-def test_quiet_leaves_the_names_of_files(bitplan: Any, scene: dict[str, Any], verb: str) -> None:
+QUIET = ("profile", "solve", "why", "inspect", "merge", "export", "doctor", "apply", "check")
+
+
+@pytest.mark.parametrize("verb", QUIET)
+def test_quiet_leaves_the_names_of_files(
+    bitplan: Any, scene: dict[str, Any], verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     result = bitplan(verb, *scene[verb], "-q")
     assert result.exit_code == 0 and result.stderr == ""
     outs = [str(arg) for before, arg in zip(scene[verb], scene[verb][1:], strict=False) if before == "--out"]
