@@ -217,7 +217,7 @@ def test_the_command_line(bitplan: Any) -> None:
     (("--config", "scenes", "--width", "65"), "no multiple of 4"),
     (("--config", "scenes", "--batch", "0"), "give at least 1"),
     (("--config", "scenes", "TMP/list.json"), "give one of them"),
-    (("--json", "TMP/list.json"), "give one of them"),
+    (("--json", "TMP/list.json"), "is no plan"),
     ((), "give one of them"),
 ])  # fmt: skip
 def test_what_is_refused(options: tuple[str, ...], words: str, tmp_path: Path, bitplan: Any) -> None:
