@@ -28,7 +28,7 @@ from planner.units import show_bytes
 from plans.modules import module_bytes
 from plans.plan import Plan
 from plans.swap import swap
-from sensitivity.unroll import mapped
+from sensitivity.nested import mapped
 
 PLAN = "plan"
 

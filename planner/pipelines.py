@@ -25,7 +25,7 @@ from plans.formats import FormatError
 from plans.kernels import KernelError
 from plans.plan import PlanError
 from sensitivity.metrics import Encoder, clip_encoder
-from sensitivity.unroll import mapped
+from sensitivity.nested import mapped
 
 SCENES = "scenes"
 HUB_CLIP = "openai/clip-vit-base-patch32"  # the alignment metric's model where the pipeline brings none
