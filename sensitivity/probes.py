@@ -12,7 +12,7 @@ of any whole plan, cross terms included, needs no further run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sensitivity.metrics import Encoder, Metric
 from sensitivity.nested import repeated, tensors_of
 from sensitivity.outcome import Outcome, read
-from sensitivity.shares import Shares, shares_of
+from sensitivity.shares import Shares, hooked, shares_of
 from sensitivity.unroll import Step, outputs_of, pull
 
 STACKED = 1 << 26  # numbers of changed outputs that are multiplied at once
@@ -177,7 +177,7 @@ def _visit(
             return
         reached.add(layer)
         g_rkn = g.reshape(copies, len(x), -1).transpose(0, 1)
-        owned = shares(layer, len(x)) or ()
+        owned = shares.of(layer, len(x)) or ()
         for scheme, sums in _products(partial(product, g_rkn), iter(changes[layer](x)), owned):
             _add(found.setdefault((layer, scheme), {}), sums, portion, len(chain.result))
 
@@ -209,33 +209,27 @@ def _follow(chain: Chain, place: int, part: _Part, grads: Sequence[Tensor]) -> N
                 whole[k] += more
 
 
-@contextmanager
 def _watching(
     layers: Mapping[str, nn.Module], copies: int, shares: Shares, take: Callable[[str, Tensor, Tensor], None]
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Calls `take` with the layer, its input for one copy, and the gradient on its output for all copies."""
 
-    def watch(layer: str) -> Callable[..., Tensor | None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor], output: Tensor) -> Tensor | None:
-            given = args[0] if args else kwargs["input"]
-            if not torch.is_grad_enabled() or not given.ndim or len(given) % copies:
-                return None  # a checkpoint's first pass; one input for all
-            if not shares(layer, len(given) // copies):
-                return None
-            x = given.detach()[: len(given) // copies].clone()
-            if output.requires_grad:
-                output.register_hook(lambda g: take(layer, x, g))
-                return None
-            leaf = output.detach().requires_grad_()
-            leaf.register_hook(lambda g: take(layer, x, g))
-            return leaf.clone()  # whoever comes next may write into it
+    def watch(layer: str, narrow: Tensor, output: Tensor) -> Tensor | None:
+        given, made = shares.widened(layer, narrow, output, copies)
+        other = None if made is output else made
+        if not torch.is_grad_enabled() or not given.ndim or len(given) % copies:
+            return other  # a checkpoint's first pass; one input for all
+        if not shares.of(layer, len(given) // copies):
+            return other
+        x = given.detach()[: len(given) // copies].clone()
+        if made.requires_grad:
+            made.register_hook(lambda g: take(layer, x, g))
+            return other
+        leaf = made.detach().requires_grad_()
+        leaf.register_hook(lambda g: take(layer, x, g))
+        return leaf.clone()  # whoever comes next may write into it
 
-        return hook
-
-    with ExitStack() as stack:
-        for name, layer in layers.items():
-            stack.callback(layer.register_forward_hook(watch(name), with_kwargs=True).remove)
-        yield
+    return hooked(layers, watch)
 
 
 @torch.no_grad()

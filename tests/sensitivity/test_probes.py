@@ -16,21 +16,21 @@ from sensitivity.probes import Chain, Changes, Probes, Responses, draw, probe
 from sensitivity.unroll import batched, frozen, rehearse, unroll
 
 PROMPTS, WIDTH, STEPS, STEP = 2, 3, 3, 0.3
-LAYERS = ("time", "first", "twice", "last")
+LAYERS = ("time", "first", "twice", "table", "last")
 KEPT = (0, 2)
 TINY = 1e-5  # a change of a weight over which the whole run is linear to 1e-9
 
 
 class Toy(nn.Module):
-    """A denoiser without activations. time sees nothing that depends on the sample; twice is called twice; table sees
-    one input for the whole batch; outside is never run."""
+    """A denoiser without activations. time sees nothing that depends on the sample; twice is called twice; table gets
+    one row for the whole batch, fixed gives it to all itself; outside is never run."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.time, self.table = nn.Linear(2, 5), nn.Linear(4, 5)
         self.first, self.twice, self.last = nn.Linear(WIDTH, 5), nn.Linear(5, 5), nn.Linear(5, WIDTH)
-        self.outside = nn.Linear(3, 3)
+        self.fixed, self.outside = nn.Linear(4, 5), nn.Linear(3, 3)
         self.double()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -38,6 +38,7 @@ class Toy(nn.Module):
             self.first(x)
             + self.time(t.sum(0, keepdim=True).expand(len(x), 2))
             + self.table(torch.ones(1, 4, dtype=x.dtype))
+            + self.fixed(torch.ones(1, 4, dtype=x.dtype))[0]
         )
         return self.last(self.twice(self.twice(hidden)))
 
@@ -220,6 +221,29 @@ def test_mean_squared_response_is_the_squared_error() -> None:
         assert (stderr < 0.1 * expected).all()
 
 
+class Mean(nn.Module):
+    """What a layer puts out for the whole batch is averaged, or given to the samples in another order."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.how, self.table, self.last = how, nn.Linear(4, WIDTH).double(), nn.Linear(WIDTH, WIDTH).double()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        row = torch.tanh(self.table(torch.ones(1, 4, dtype=x.dtype)))
+        if self.how == "only":
+            row = row.view(1, WIDTH)
+        return (
+            self.last(x) * {"mean": lambda: row.mean(0), "turned": lambda: row.flip(0), "only": lambda: row}[self.how]()
+        )
+
+
+@pytest.mark.parametrize("how", ["mean", "turned", "only"])
+def test_a_row_for_all_is_given_to_each_only_where_it_acts_on_each(how: str) -> None:
+    _, found = Bench(plain_sampler, toy=Mean(how)).respond(Drawn("images"), layers=("table", "last"))
+    assert {layer for pairs in found.values() for layer, _ in pairs} == {"last"}
+
+
 @pytest.mark.parametrize("rows", [1, 2, 6, 9])
 def test_probes_in_portions_are_the_probes_at_once(rows: int) -> None:
     """Though a portion ends in the midst of one metric's."""
@@ -239,7 +263,7 @@ def test_probes_in_portions_are_the_probes_at_once(rows: int) -> None:
 def test_layers_that_cannot_be_told_apart_are_left_out(prompts: int, rows: int) -> None:
     """Whatever the portions: one may hold a single copy, where one input for all looks like any other."""
     bench = Bench(plain_sampler, prompts=prompts)
-    _, found = bench.respond(Drawn("images"), count=5, layers=("first", "table", "outside"), rows=rows)
+    _, found = bench.respond(Drawn("images"), count=5, layers=("first", "fixed", "outside"), rows=rows)
     assert {layer for pairs in found.values() for layer, _ in pairs} == {"first"}
 
 
@@ -251,10 +275,10 @@ def test_layers_that_the_denoiser_does_not_run_are_left_out() -> None:
 
 def test_a_single_copy_at_a_time_sees_every_layer() -> None:
     bench, drawn = Bench(plain_sampler, prompts=1), Drawn("images")
-    _, found = bench.respond(drawn, layers=("table",), rows=1)
+    _, found = bench.respond(drawn, layers=("fixed",), rows=1)
     with torch.no_grad():
-        change = plain_sampler(bench.changed("tiny", "table"), bench.start) - bench.run()
-    mine = summed(found, ("table", "tiny"), drawn.metric.name).double()
+        change = plain_sampler(bench.changed("tiny", "fixed"), bench.start) - bench.run()
+    mine = summed(found, ("fixed", "tiny"), drawn.metric.name).double()
     torch.testing.assert_close(mine, images_of(drawn, change), rtol=1e-3, atol=1e-9)
 
 

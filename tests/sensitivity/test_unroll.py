@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from planner.calling import outputs_of
 from planner.pipelines import Generation, generate
-from sensitivity.table import MeasurementError
 from sensitivity.nested import first_of, repeated, tensors_of
+from sensitivity.table import MeasurementError
 from sensitivity.unroll import Step, batched, frozen, pull, rehearse, unroll
 from tests import tiny
 
