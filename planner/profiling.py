@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,9 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
     current().deadline = deadline
     schemes = parse_schemes(settings.schemes)
     judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
+    if judge.left_out:
+        print(f"{' and '.join(judge.left_out)} left out: no condition is a text and no CLIP is named; name one with "
+              "--clip to have the drift of images measured", file=sys.stderr)  # fmt: skip
     judge = probed_by(judge, traced.sample)
     with Profile.create(out, header_of(traced, settings)) as store:
         store.write_graph(layer_graph.to_json(traced.graph), [str(scheme) for scheme in schemes])
