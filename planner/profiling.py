@@ -130,6 +130,7 @@ def context_of(traced: Traced, settings: Settings, ranges: Mapping[str, Activati
     return Context(
         traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
         settings, ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
+        conditions_in(traced.subject, settings.prompts),
     )  # fmt: skip
 
 

@@ -59,13 +59,15 @@ class Context(Seen):
     """All that a worker needs to build a station like the driver's; it can be pickled.
 
     ranges: calibrated, by layer address; size: bytes of all of the subject's weights; threads: of torch, on which the
-    rounding of every loss depends.
+    rounding of every loss depends; conditions: what is run on, which the labels in the settings may only name; none
+    where the labels are they.
     """
 
     settings: Settings
     ranges: Mapping[str, ActivationRange]
     size: int
     threads: int
+    conditions: tuple[Any, ...] = ()
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -95,7 +97,7 @@ class Station:
     @property
     def conditions(self) -> tuple[Any, ...]:
         """What is run on."""
-        return conditions_in(self.subject, self.context.settings.prompts)
+        return self.context.conditions or conditions_in(self.subject, self.context.settings.prompts)
 
     @cached_property
     def rig(self) -> Rig:
