@@ -10,8 +10,9 @@ from tabulate import tabulate
 from tests.zoo.animal import Animal
 from tests.zoo.story import MEMORY, Story
 
-UNREACHED = """Nothing that these put out reaches the pipeline's output, as where the last block of a transformer goes on with texts
-that nobody reads. No gradient comes back to them, so that they are measured by runs of the model: any scheme does.
+UNREACHED = """Nothing that these put out reaches the pipeline's output, as where the last block of a transformer goes on
+with texts that nobody reads. No gradient comes back to them, so they are measured by runs of the model: any scheme will
+do for them.
 
 """
 NEAR = 0.5  # of an output's own spread: what a plan may move it by here
@@ -30,10 +31,10 @@ FOOT = f"""
 *planned*: the components that the trace found to be run in a loop, which is what is planned by default. *modules that
 ran*: Linear, Conv1d, Conv2d, Conv3d and Embedding modules of all components that the run called, of those there are.
 *found*: those of them that can be planned. *planned layers*: those of the planned components; *probed*: those whose
-losses came from probes, the others were measured by runs of the model. *bytes*: of the planned layers, in full precision and with
-the plan. *fake*, *int*: the output with the plan is finite and within {NEAR} of the output's own spread, simulated and
-with real kernels. *restored*: the output after `planner.restore` is that of before, to the bit. *loaded*: so is that of
-the pipeline that `save_pretrained` wrote with its plan and `from_pretrained` read.
+losses came from probes, the others were measured by runs of the model. *bytes*: of the planned layers, in full
+precision and with the plan. *fake*, *int*: the output with the plan is finite and within {NEAR} of the output's own
+spread, simulated and with real kernels. *restored*: the output after `planner.restore` is that of before, to the bit.
+*loaded*: so is that of the pipeline that `save_pretrained` wrote with its plan and `from_pretrained` read.
 """
 
 
