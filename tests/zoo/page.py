@@ -10,9 +10,9 @@ from tabulate import tabulate
 from tests.zoo.animal import Animal
 from tests.zoo.story import MEMORY, Story
 
-UNREACHED = """Nothing that these put out reaches the pipeline's output, as where the last block of a transformer goes on
-with texts that nobody reads. No gradient comes back to them, so they are measured by runs of the model: any scheme will
-do for them.
+UNREACHED = """Nothing that these put out reaches the pipeline's output, as where the last block of a transformer goes
+on with texts that nobody reads. No gradient comes back to them, so they are measured by runs of the model: any scheme
+will do for them.
 
 """
 NEAR = 0.5  # of an output's own spread: what a plan may move it by here
