@@ -1,8 +1,9 @@
-"""`check` on conditions that are objects, of which a profile keeps digests, here and on the workers of a cluster."""
+"""`check` on conditions that are objects, of which a profile keeps digests, here and elsewhere."""
 
 from __future__ import annotations
 
-import importlib.util
+import pickle
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import torch
 from torch import Tensor
 
 import planner
-from planner.engines import Site
-from planner.engines import ray as ray_engine
 from planner.errors import UserError
-from planner.store import open_profile
+from planner.methods.base import Found, Job
+from planner.station import Context, Station, open_station
 from tests.planner.test_subject import made
 
 torch.set_num_threads(1)
@@ -65,17 +65,16 @@ def test_workers_cannot_be_handed_a_subject(profiled: Path) -> None:
         planner.check(profiled, tuned(), engine="ray")
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is not installed")
-def test_workers_find_what_one_process_does(profiled: Path, tmp_path: Path) -> None:
-    """Also where they profile."""
-    with ray_engine.cluster(Site(workers=2)):
-        shared: dict[str, Any] = {"engine": "ray", "workers": 2}
-        again = planner.profile(f"{NAME}:bare", tmp_path / "t.profile", prompts=VECTORS, **OPTIONS, **shared)
-        there = planner.check(profiled, f"{NAME}:tuned", sample=4, prompts=VECTORS, **shared)
-    with open_profile(profiled) as one, open_profile(again) as other:
-        ours, theirs = ({(m.layer, m.scheme, m.metric): m.mean for m in each.measurements()} for each in (one, other))
-        assert ours == pytest.approx(theirs, rel=1e-5)
+def test_a_station_elsewhere_runs_on_them(profiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker is told can be pickled, and is enough: its subject brings nothing."""
+    opened: list[Station] = []
+
+    def run(context: Context, jobs: Sequence[Job], *_: object) -> Iterator[Found]:
+        opened.append(open_station(pickle.loads(pickle.dumps(context))))
+        for job in jobs:
+            yield from opened[0].measure(job)
+
     here = planner.check(profiled, f"{NAME}:tuned", sample=4, prompts=VECTORS)
-    assert [c.new.layer for c in there.compared] == [c.new.layer for c in here.compared]
-    assert [c.new.mean for c in there.compared] == pytest.approx([c.new.mean for c in here.compared], rel=1e-5)
-    assert there.verdict == here.verdict
+    monkeypatch.setattr("planner.engines.local.run", run)
+    assert planner.check(profiled, f"{NAME}:tuned", sample=4, prompts=VECTORS) == here
+    assert opened[0].subject.name == f"{NAME}:tuned" and len(opened[0].conditions) == len(VECTORS)
