@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sensitivity.metrics import Encoder, Metric
 from sensitivity.nested import repeated, tensors_of
 from sensitivity.outcome import Outcome, read
-from sensitivity.shares import Shares, hooked, shares_of
+from sensitivity.shares import Shares, hooked, shares_of, single_layers
 from sensitivity.unroll import Step, outputs_of, pull
 
 STACKED = 1 << 26  # numbers of changed outputs that are multiplied at once
@@ -105,14 +105,18 @@ def probe(
 
     layers, changes: by layer; rows: the most that one call gets; product: of (R, K, N) gradients and
     (R, N, S) changes to (R, K, S), their sum over N, unless other scores are to be compared with it. The responses on
-    images of all steps are to be added up; those on denoised outputs are of that step's samples. Layers whose input
-    does not grow with the batch are left out: nothing tells the probes apart there.
+    images of all steps are to be added up; those on denoised outputs are of that step's samples. Layers whose rows
+    are of no sample that can be told are left out: nothing tells the probes apart there (`sensitivity.shares`).
     """
+    single: dict[nn.Module, frozenset[str]] = {}
     for place in sorted(chain.visited, reverse=True):
         found: Responses = {}
         left_out: set[str] = set()
-        shares = shares_of(chain.steps[place], chain.batched[place], layers)
-        for portion in _portions(probes, place, max(1, rows // chain.steps[place].rows)):
+        step, batched = chain.steps[place], chain.batched[place]
+        if step.module not in single:  # what a module does with a row for all, it does at each step
+            single[step.module] = single_layers(step, batched, layers)
+        shares = shares_of(step, batched, layers, single[step.module])
+        for portion in _portions(probes, place, max(1, rows // step.rows)):
             left_out |= layers.keys() - _visit(chain, place, (layers, changes, product, shares), portion, found)
         yield place, {pair: sums for pair, sums in found.items() if pair[0] not in left_out}
 

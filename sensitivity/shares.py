@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sensitivity.nested import Listed, alone, leaves_of, repeated
 from sensitivity.unroll import Step, alike
 
-COPIES = 3  # of a batch, in a trial
+COPIES = 2  # of a batch, in a trial
 LOUDER = 1.5  # what a layer puts out, for some rows of a trial
 Rows = tuple[str, int]  # a layer and how many rows its input has
 
@@ -41,13 +41,14 @@ class Shares:
         return _spread(given, rows), _spread(output, rows)
 
 
-def shares_of(step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module]) -> Shares:
-    """Of a call. batched: of the step, see `unroll.batched`.
+def shares_of(
+    step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module], single: frozenset[str]
+) -> Shares:  # fmt: skip
+    """Of a call. batched: of the step, see `unroll.batched`; single: see `single_layers`.
 
     Where the batch is a list, whose samples may differ in shape or be taken one after the other, a sample has the rows
     that the layer gets where the call is made for it alone, if these add up.
     """
-    single = single_layers(step, batched, layers)
     lists = any(isinstance(leaf, Listed) for leaf in leaves_of((step.args, step.kwargs)))
     return Shares(step.rows, _told(step, batched, layers) if lists else None, single)
 
@@ -78,7 +79,7 @@ def single_layers(step: Step, batched: Sequence[bool], layers: Mapping[str, nn.M
     """The layers that get one row for the whole batch, such as a time or a table of positions, and whose output can be
     given to each sample: each then acts on that sample alone, which is tried."""
     args, kwargs = repeated((step.args, step.kwargs), batched, COPIES)
-    loud = torch.rand(COPIES * step.rows, generator=torch.Generator().manual_seed(1)) < 0.5
+    loud = torch.rand(COPIES * step.rows, generator=torch.Generator().manual_seed(2)) < 0.5
     loud[:2] = torch.tensor([False, True])  # some of each
     found: list[str] = []
     tried: dict[str, bool] = {}
