@@ -13,8 +13,9 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from planner.calling import outputs_of
-from planner.pipelines import Generation, generate
-from sensitivity.nested import first_of, repeated, tensors_of
+from planner.measure import denoised_of
+from planner.pipelines import Call, Generation, generate
+from sensitivity.nested import first_of, gathered, plain, repeated, tensors_of
 from sensitivity.table import MeasurementError
 from sensitivity.unroll import Step, batched, frozen, pull, rehearse, unroll
 from tests import tiny
@@ -382,3 +383,23 @@ def test_lists_that_grow_are_one_tensor_each() -> None:
     assert [len(some) for some in many] == [1, 2, 1, 2] and len(kept["both"]) == 2
     (grad,) = torch.autograd.grad(found.inputs[1].sum(), start)
     assert grad.eq(torch.tensor([[1.0, 0, 0], [1, 1, 0]])).all()
+
+
+XS = [torch.ones(3), torch.zeros(3)]
+GIVEN: dict[str, tuple[tuple[Any, ...], Any, tuple[int, ...]]] = {
+    "a list for a list": ((XS,), ([2 * x for x in XS],), (2, 3)),
+    "in a mapping": ((tuple(XS), X), {"none": None, "sample": list(XS)}, (2, 3)),
+    "a list for a tensor": ((X, XS), list(XS), (3,)),
+    "a tuple, such as of a sample and more": ((XS,), tuple(XS), (3,)),
+    "more than samples": ((XS,), [*XS, XS[0]], (3,)),
+    "of other shapes": ((XS,), [XS[0], XS[1][:2]], (3,)),
+    "a batch": ((XS,), X, (2, 3)),
+}
+
+
+@pytest.mark.parametrize("case", GIVEN)
+def test_what_a_call_is_about_is_a_batch(case: str) -> None:
+    args, output, shape = GIVEN[case]
+    assert tuple(first_of(gathered((args, {}), output)).shape) == shape
+    assert denoised_of([Call(args, {})], [output])[0].shape == shape
+    assert str(plain(gathered((args, {}), output))) == str(output)
