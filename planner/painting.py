@@ -72,7 +72,7 @@ def paint_view(view: View, out: Path, store: Profile, known: Known, job: Job) ->
     )  # fmt: skip
     for variant in bar([view.full, *pending], "plans", 1 + len(pending), "plan"):
         losses, outputs = _run(bench, store, known, (variant, job.kernels))
-        pictures = _save(out, variant.name, outputs[: job.images], bench.rig.reference.kind)
+        pictures = save_pictures(out, variant.name, outputs[: job.images], bench.rig.reference.kind)
         view = _with(view, variant.picks, losses, pictures)
         write_view(view, out / VIEW)
     return view
@@ -130,8 +130,8 @@ def _run(bench: Bench, store: Profile, known: Known, asked: tuple[Variant, str])
     return {name: (mean, error if math.isfinite(error) else None) for name, (mean, error) in losses.items()}, outputs
 
 
-def _save(out: Path, name: str, outputs: Tensor, kind: str) -> tuple[str, ...]:
-    """Pictures of images, and of the middle frames of films; of all else there are none."""
+def save_pictures(out: Path, name: str, outputs: Tensor, kind: str) -> tuple[str, ...]:
+    """Pictures of images, and of the middle frames of films, one an output, as files below `out`; of all else none."""
     if kind == "video":
         outputs = outputs[:, outputs.shape[1] // 2]
     elif kind != "images":
