@@ -22,7 +22,7 @@ def plan_file(name: str | Path) -> Path:
         return Path(name)
     files = published(model)
     if not files:
-        known = ", ".join(sorted(folder.name for folder in ROOT.iterdir() if folder.is_dir()))
+        known = ", ".join(sorted(folder.name for folder in ROOT.glob("*/")))
         raise UserError(f"no plans are published for {model!r}; there are some for {known}; give a plan file")
     full = load_plan(next(iter(files.values()))).predictions["full"]
     most = parse_bytes(memory, sum(block["bytes"] for block in full.values()))
