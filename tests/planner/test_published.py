@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 import planner
@@ -17,7 +19,7 @@ from benchmarks.published_plans import put, scenes_table, turbo_table
 from planner.applying import check_model
 from planner.errors import UserError
 from planner.graph import architecture_fingerprint
-from planner.meta.outline import examine
+from planner.graph_trace import find_layers, survey
 from planner.pipelines import load_pipeline
 from planner.published import ROOT, plan_file, published
 from planner.showing.view import View, read_view
@@ -100,16 +102,19 @@ def test_names_of_published_plans(view: View, tmp_path: Path, monkeypatch: Any) 
 
 
 def test_turbo_plans_are_addressed_as_diffusers_does() -> None:
-    outline = examine(str(HERE / "benchmarks/published/sdxl-base-unet.json"))
+    with torch.device("meta"):
+        config = json.loads((HERE / "benchmarks/published/sdxl-base-unet.json").read_text())
+        parts = {"unet": UNet2DConditionModel.from_config(config)}
+    graph = survey(parts, find_layers(parts))
     files = published("sdxl-turbo")
     assert len(files) == 4
     for limit, path in files.items():
         plan = load_plan(path)
-        check_layers(plan, [layer.address for layer in outline.graph.layers])
-        check_architecture(plan, architecture_fingerprint(outline.graph))
+        check_layers(plan, list(graph.by_address))
+        check_architecture(plan, architecture_fingerprint(graph))
         assert set(plan.schemes.values()) <= {"w2za16", "w4za16", "w8za16", "keep"}
         size = {"keep": 16, "w2za16": 2, "w4za16": 4, "w8za16": 8}
-        bits = sum(size[plan.schemes[layer.address]] * math.prod(layer.weight) for layer in outline.graph.layers)
+        bits = sum(size[plan.schemes[layer.address]] * math.prod(layer.weight) for layer in graph.layers)
         assert plan.predictions["total"]["bytes"] == bits // 8 <= limit
 
 

@@ -124,7 +124,7 @@ def test_a_killed_sweep_goes_on(run: tuple[Path, View], finished: Path, tmp_path
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
     left = read_view(out / "sweep.json")
     done = [one for one in everything(left) if one.measured is not None]
-    stamps = {name: (out / name).stat().st_mtime_ns for one in done[1:] for name in one.pictures}
+    stamps = {name: (out / name).stat().st_mtime_ns for one in done for name in one.pictures}
     assert len({one.picks for one in done}) == 2  # full precision, and what came before the kill
     assert planner.sweep(finished, out, **PAINTED) == run[1]
     assert {name: (out / name).stat().st_mtime_ns for name in stamps} == stamps
@@ -134,6 +134,14 @@ def test_a_finished_one_has_nothing_to_do(run: tuple[Path, View], finished: Path
     monkeypatch.setattr("planner.painting.load_subject", lambda *_: pytest.fail("the pipeline was loaded"))
     assert planner.sweep(finished, run[0], **PAINTED) == run[1]
     assert planner.sweep(finished, run[0], **ASKED) == run[1]
+
+
+def test_a_lost_picture_is_painted_again(run: tuple[Path, View], copy: Path, finished: Path) -> None:
+    lost, kept = (copy / run[1].points[place].pictures[0] for place in (-1, 0))
+    stamp = kept.stat().st_mtime_ns
+    lost.unlink()
+    assert planner.sweep(finished, copy, **PAINTED) == run[1]
+    assert (pixels(lost) == pixels(run[0] / lost.relative_to(copy))).all() and kept.stat().st_mtime_ns == stamp
 
 
 def test_more_points_are_added(copy: Path, finished: Path) -> None:
@@ -158,7 +166,7 @@ def test_a_truncated_file_is_made_anew(run: tuple[Path, View], copy: Path, finis
     [
         ({"prompts": tiny.PROMPTS[:1] * 2}, "of other conditions"), ({"seed": 1}, "of other seed"),
         ({"images": 1}, "of other images"), ({"points": 6}, "another sweep, of another points"),
-        ({"objective": "quality"}, "of another objective"), ({"kernels": "fake"}, "of another real"),
+        ({"objective": "quality"}, "of another objective"), ({"kernels": "fake"}, "of another kernels"),
     ],
 )  # fmt: skip
 def test_nothing_is_mixed_with_what_was_asked_otherwise(
