@@ -95,8 +95,9 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
     ),
     "probe_plans": (
         Table("The best plans at a budget by each profile, measured on held-out prompts.", "at one budget/*", {
-            "share of bytes": "share %", **{f"{loss}, {way}": f"{way}/{loss}" for loss in ("nsr", "dssim", "embed_drift")
-                                            for way in ("probes", "exhaustive", "diagonal Fisher")}}),
+            "share of bytes": "share %",
+            **{f"{loss}, {way}": f"{way}/{loss}" for loss in ("nsr", "dssim", "embed_drift")
+               for way in ("probes", "exhaustive", "diagonal Fisher")}}),
         *(Table(f"{name.capitalize()}: predicted and measured.", f"{name}/metrics/*", {
             "metric": "@0", "Spearman, sum": "sum/spearman", "joint": "joint/spearman",
             "median of predicted / measured, sum": "sum/median_ratio", "joint estimate": "joint/median_ratio"})

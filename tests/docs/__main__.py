@@ -1,4 +1,4 @@
-"""Writes docs/tutorial.md anew with what its commands print now, and the pictures that it shows: `python -m tests.docs`."""
+"""Writes docs/tutorial.md anew, with what its commands print now and paint: `python -m tests.docs`."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def _words(text: str) -> list[str]:
         if "ms" in re.findall(r"\w+", line) and len(cells) > 2:
             timed |= {place for place, cell in enumerate(cells) if re.search(r"\bms\b", cell)}
         rows.append(" ".join("ms" if place in timed and len(cells) > 2 else cell for place, cell in enumerate(cells)))
-    return re.sub(r"[\d.,]+ (ms|s)\b", r"\1", "\n".join(rows)).split()
+    return re.sub(r"[\d.,e+]+ (ms|s)\b", r"\1", "\n".join(rows)).split()
 
 
 def _same(a: str, b: str) -> bool:
