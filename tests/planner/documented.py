@@ -38,7 +38,7 @@ _FEW = "--count 1 --timesteps 1 --probes 1 --checks 0 --schemes w8a8,w4ma8,w2ma8
 SHORTER = (
     (r"bitplan profile \S+:", _FEW),  # a Subject says itself how many steps it takes
     (r"bitplan profile ", f"{_FEW} --steps 2"),
-    (r"bitplan frontier ", "--count 3"),
+    (r"bitplan sweep ", "--points 3 --images 1 --paint 1 --count 2 --clip CLIP"),
     (r"bitplan apply ", "--steps 2"),
     (r"bitplan evaluate ", "--count 2 --steps 2 --no-blocks --clip CLIP"),
     (r"bitplan bench ", "--pairs 1 --against float32"),
