@@ -26,6 +26,7 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 100
 html_theme, html_title = "furo", "BitPlan"
 html_math_renderer = "mathml"
+html_static_path, html_css_files = ["_static"], ["pages.css"]
 html_show_sphinx = html_show_copyright = False
 _PAGE = re.compile(r"`docs/([\w-]+\.md)`")
 _TOLD = re.compile(r"^[a-z_\\]+(, [a-z_\\]+)*: ", re.MULTILINE)
