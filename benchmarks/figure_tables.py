@@ -115,7 +115,7 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
             "model": "@0", "layers": "layers", "(layer, scheme)": "pairs", "a whole run": "exhaustive_each/whole",
             "a resumed run": "exhaustive_each/resumed", "by probes": "probes", "and checks": "probes_and_checks",
             "of whole runs": "ratio_to_whole_runs %", "of resumed runs": "ratio_to_resumed_runs %",
-            "without checks": "ratio_without_checks %"}),
+            "of resumed runs, without checks": "ratio_without_checks %"}),
         Table("Twice the schemes.", "*/twice_the_schemes", {
             "model": "@0", "(layer, scheme)": "pairs", "times as long": "times"}),
         Table("Deeper models.", "depth/*", {"model": "@0", "layers": "layers", "seconds": "seconds"}),
