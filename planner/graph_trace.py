@@ -22,10 +22,11 @@ from planner.graph import Call, Geometry, GraphError, Layer, LayerGraph, archite
 from planner.past import REASON, PastUse
 from planner.roles import Scene, roles_of
 from planner.watching import Record, Watch, hooked, parts_of
-from plans.attention import Attention, held_names, opened
+from plans.attention import Attention, held_names
 from plans.attention import refusal as refusal_of_attention
 from plans.kinds import CLASSES, KINDS
 from plans.modules import bias_of, kind_of, refusal_of
+from plans.opening import opened
 
 Found = dict[str, tuple[Any, tuple[str, ...]]]
 
@@ -188,7 +189,8 @@ def _groups(order: Mapping[str, int], pairs: Iterable[tuple[str, object]]) -> tu
 
 
 def module_at(components: Mapping[str, nn.Module], address: str) -> nn.Module:
-    """The module at `component.path`; of an attention's projections while it is open. Raises GraphError when there is none."""
+    """The module at `component.path`; an attention has its projections while it is open. Raises GraphError when there
+    is none."""
     component, _, path = address.partition(".")
     try:
         return components[component].get_submodule(path)

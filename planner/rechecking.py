@@ -27,6 +27,7 @@ from planner.subject import Subject, conditions_in, load_subject, run_subject
 from planner.tracing import Traced, examine
 from planner.transfer import Judged, Ladder, Plans, choose, judge, ladder_of, plan_on, plans_on
 from planner.verdicts import Check, Told, conclude
+from plans.opening import opened
 from plans.plan import Plan
 from plans.scheme import parse_scheme
 from sensitivity.calibration import ActivationRange, calibrate
@@ -147,10 +148,11 @@ def _measured(
     """By runs of the whole model, everything else in full precision. what: the pairs, and which CLIPModel judges."""
     pairs, clip = what
     judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, clip or settings.clip)
-    context = context_of(traced, settings, _ranges(store, traced, settings, pairs))
-    station = set_up(context, traced.subject, judge)
-    for found in bar(station.measure(Job("exhaustive", tuple(pairs))), "sample", len(pairs), "measurement"):
-        yield from found.measurements
+    with opened(traced.subject.modules):
+        context = context_of(traced, settings, _ranges(store, traced, settings, pairs))
+        station = set_up(context, traced.subject, judge)
+        for found in bar(station.measure(Job("exhaustive", tuple(pairs))), "sample", len(pairs), "measurement"):
+            yield from found.measurements
 
 
 def _ranges(store: Profile, traced: Traced, settings: Settings, pairs: Sequence[Pair]) -> Mapping[str, ActivationRange]:

@@ -71,6 +71,7 @@ def profile(
     from planner.conditions import labels_of
     from planner.subject import conditions_of, holding, load_subject
     from planner.tracing import examine
+    from plans.opening import opened
 
     generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
     site, share, seconds = profiling.Site(address, workers), arguments.part_of(part), arguments.seconds_of(time)
@@ -83,7 +84,8 @@ def profile(
         subject.name, labels_of(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip, dtype,
         tuple(metrics),
     )  # fmt: skip
-    profiling.run_profile(examine(holding(subject, chosen), chosen, seed, components), settings, Path(out), way)
+    with opened(subject.modules):
+        profiling.run_profile(examine(holding(subject, chosen), chosen, seed, components), settings, Path(out), way)
     return Path(out)
 
 

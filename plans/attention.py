@@ -1,17 +1,12 @@
-"""nn.MultiheadAttention with its projections as layers: opened in place, and closed again.
+"""nn.MultiheadAttention whose projections are layers that it calls; `plans.opening` makes it and unmakes it.
 
-Torch multiplies by the weights of such an attention itself, past the calls of modules, where no plan can reach them. An
-opened one is the very same module, for the time being of the class `Attention`, which computes the same by calling
-`q_proj`, `k_proj`, `v_proj` and `out_proj`, layers on the very memory of the weights. q, k and v are layers apart even
-where torch packs them into one matrix: cross-attention reads two inputs, and where there is one, the layers that share
-it are found as any others are.
+q, k and v are layers apart even where torch packs them into one matrix: cross-attention reads two inputs, and where
+there is one, the layers that share it are found as any others are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -20,7 +15,6 @@ from torch import Tensor, nn
 from plans.guards import guarded
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
-_NAMES = ("in_proj_weight", *(f"{name}_weight" for name in PROJECTIONS), "in_proj_bias")  # of a closed one's parameters
 
 
 class AttentionError(ValueError):
@@ -60,7 +54,7 @@ def held_names(attention: Attention) -> dict[str, str]:
 
 
 class Attention(nn.MultiheadAttention):
-    """An opened attention; made by `open_attentions` only.
+    """An opened attention, made by `plans.opening` only.
 
     To those who look it is one whose q, k and v have weights apart, so that torch's encoder layers, which would
     multiply by them themselves, call it instead.
@@ -160,20 +154,6 @@ def _added(mask: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask, -torch.inf)
 
 
-@dataclass(frozen=True, eq=False)
-class Opening:
-    """What was opened, to be closed. parameters: of each attention, what it held, by name; empty where that was not
-    kept; encoders: those that were told to hand on padded tensors instead of nested ones."""
-
-    attentions: tuple[nn.MultiheadAttention, ...] = ()
-    parameters: tuple[Mapping[str, nn.Parameter | None], ...] = ()
-    encoders: tuple[nn.TransformerEncoder, ...] = ()
-
-    def for_good(self) -> Opening:
-        """The same without what it takes to close it, for those memories to be freed."""
-        return replace(self, parameters=())
-
-
 def refusal(module: nn.Module) -> str | None:
     """Why an attention of torch's cannot be opened; None for one that can or that is open, and for other modules."""
     if not isinstance(module, nn.MultiheadAttention) or isinstance(module, Attention):
@@ -189,117 +169,3 @@ def refusal(module: nn.Module) -> str | None:
     if type(module.out_proj).forward is not nn.Linear.forward:
         return f"its out_proj is a {type(module.out_proj).__name__}, which may do anything"
     return None
-
-
-def closed_in(components: Mapping[str, nn.Module]) -> dict[str, nn.MultiheadAttention]:
-    """The attentions that can be opened, by their first address."""
-    found: dict[nn.MultiheadAttention, str] = {}
-    for component, root in components.items():
-        for path, module in root.named_modules():
-            if type(module) is nn.MultiheadAttention and refusal(module) is None:
-                found.setdefault(module, f"{component}.{path}" if path else component)
-    return {address: module for module, address in found.items()}
-
-
-def holders(components: Mapping[str, nn.Module], layers: Iterable[str]) -> list[nn.MultiheadAttention]:
-    """The closed attentions whose projections have these addresses, be it not their first."""
-    able = set(closed_in(components).values())
-    found: dict[nn.MultiheadAttention, None] = {}
-    for parent, _, name in (layer.rpartition(".") for layer in layers):
-        component, _, path = parent.partition(".")
-        if able and name in (*PROJECTIONS, "out_proj") and component in components:
-            try:
-                module = components[component].get_submodule(path)
-            except AttributeError:
-                continue
-            if isinstance(module, nn.MultiheadAttention) and module in able:
-                found[module] = None
-    return list(found)
-
-
-def open_attentions(components: Mapping[str, nn.Module], attentions: Iterable[nn.MultiheadAttention]) -> Opening:
-    """Opens these closed attentions of the components in place."""
-    chosen = tuple(attentions)
-    held = tuple(dict(attention._parameters) for attention in chosen)
-    for attention in chosen:
-        _open(attention)
-    encoders = tuple(
-        {module: None for root in components.values() for module in root.modules() if _nests(module, chosen)}
-    )
-    for encoder in encoders:
-        encoder.use_nested_tensor = False
-    return Opening(chosen, held, encoders)
-
-
-def close(opening: Opening) -> None:
-    """Makes the attentions what they were: the same modules with the same parameters, or none where none was kept."""
-    for attention, held in zip(opening.attentions, opening.parameters, strict=False):
-        for name in PROJECTIONS:
-            attention._modules.pop(name, None)
-        attention.__class__ = nn.MultiheadAttention
-        now = dict(attention._parameters)
-        attention._parameters.clear()
-        attention._parameters.update({name: now.get(name, tensor) for name, tensor in held.items()})
-    for encoder in opening.encoders if opening.parameters else ():
-        encoder.use_nested_tensor = True
-
-
-def reopen(opening: Opening) -> None:
-    """Opens again what was closed."""
-    for attention in opening.attentions:
-        _open(attention)
-    for encoder in opening.encoders:
-        encoder.use_nested_tensor = False
-
-
-@contextmanager
-def opened(components: Mapping[str, nn.Module]) -> Iterator[None]:
-    """For the length of the `with`, all attentions in the components that can be are open."""
-    opening = open_attentions(components, closed_in(components).values())
-    try:
-        yield
-    finally:
-        close(opening)
-
-
-def part_memory(opening: Opening) -> None:
-    """Gives float projections memory of their own: a row of a matrix that is shared holds all of it."""
-    for attention in opening.attentions:
-        for name in PROJECTIONS:
-            layer = attention.get_submodule(name)
-            weight = layer._parameters.get("weight")
-            if weight is not None and weight.untyped_storage().nbytes() > weight.nbytes:
-                layer.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
-
-
-def _open(attention: nn.MultiheadAttention) -> None:
-    layers = {name: _layer(attention, name) for name in PROJECTIONS}
-    for name in _NAMES:
-        del attention._parameters[name]
-    others = dict(attention._modules)
-    attention._modules.clear()
-    attention._modules.update({**layers, **others})
-    attention.__class__ = Attention
-
-
-def _layer(attention: nn.MultiheadAttention, projection: str) -> nn.Linear:
-    """A layer on the attention's memory."""
-    tensors: dict[str, nn.Parameter | None] = {"weight": None, "bias": None}
-    for name in tensors:
-        if piece := pieces(attention).get(f"{projection}.{name}"):
-            whole: nn.Parameter = getattr(attention, piece.name)
-            tensors[name] = nn.Parameter(piece.of(whole.detach()), whole.requires_grad)
-    weight = tensors["weight"]
-    assert weight is not None
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=tensors["bias"] is not None, device="meta")
-    layer.weight, layer.bias = weight, tensors["bias"]  # type: ignore[assignment]
-    return layer.train(attention.training)
-
-
-def _nests(module: nn.Module, attentions: tuple[nn.MultiheadAttention, ...]) -> bool:
-    """Whether it would hand nested tensors to one of the attentions."""
-    return (
-        isinstance(module, nn.TransformerEncoder)
-        and getattr(module, "use_nested_tensor", False)
-        and not set(attentions).isdisjoint(module.modules())
-    )

@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from plans.activations import ActivationError, ActivationScales, as_rows, fake_quantize
-from plans.attention import Opening, close, holders, open_attentions, opened, part_memory, reopen
 from plans.formats import FormatError, Packed, dequantize, quantize
 from plans.kernels import REFERENCE, Kernel, KernelError, check_somewhere, choose_kernel, geometry_of
 from plans.kinds import CLASSES
 from plans.modules import empty_module, kind_of, quantize_module, refusal_of
+from plans.opening import Opening, close, holders, open_attentions, opened, part_memory, reopen
 from plans.scheme import KEEP, ActivationFormat, Scheme, WeightFormat
 
 
