@@ -63,6 +63,9 @@ class Attention(nn.MultiheadAttention):
     q_proj: nn.Module
     k_proj: nn.Module
     v_proj: nn.Module
+    q_proj_weight = property(lambda self: self.q_proj.weight)  # type: ignore[assignment]
+    k_proj_weight = property(lambda self: self.k_proj.weight)  # type: ignore[assignment]
+    v_proj_weight = property(lambda self: self.v_proj.weight)  # type: ignore[assignment]
 
     @property
     def _qkv_same_embed_dim(self) -> bool:  # type: ignore[override]
@@ -152,6 +155,30 @@ def _added(mask: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     if mask.dtype != torch.bool:
         raise AttentionError(f"a mask of the attention is of {mask.dtype}; give truth values or floats")
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask, -torch.inf)
+
+
+class PaddedEncoder(nn.TransformerEncoder):
+    """An encoder of opened attentions, made by `plans.opening`: what torch leaves out of nested tensors, which no layer
+    takes, it computes in vain and sets to zero as torch does, before the last norm."""
+
+    use_nested_tensor = property(lambda self: False)  # type: ignore[assignment]
+
+    def forward(
+        self, src: Tensor, mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None,
+        is_causal: bool | None = None,
+    ) -> Tensor:  # fmt: skip
+        """As that of nn.TransformerEncoder where no gradients are asked for."""
+        out = super().forward(src, mask, src_key_padding_mask, is_causal)
+        if mask is not None or src_key_padding_mask is None or src.dim() != 3 or not self._would_nest():
+            return out
+        kept = src_key_padding_mask.logical_not()
+        aligned = (kept[:, 1:] <= kept[:, :-1]).all() if self.mask_check else True  # else torch pads as we do
+        nothing = torch.zeros_like(out)
+        return torch.where((~kept & aligned)[..., None], nothing if self.norm is None else self.norm(nothing), out)
+
+    def _would_nest(self) -> bool:
+        fast = torch.backends.mha.get_fastpath_enabled()
+        return fast and not self.training and not torch.is_autocast_enabled()
 
 
 def refusal(module: nn.Module) -> str | None:

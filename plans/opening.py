@@ -13,23 +13,24 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from plans.attention import PROJECTIONS, Attention, pieces, refusal
+from plans.attention import PROJECTIONS, Attention, PaddedEncoder, pieces, refusal
 
 _NAMES = ("in_proj_weight", *(f"{name}_weight" for name in PROJECTIONS), "in_proj_bias")  # of a closed one's parameters
+Parameters = Mapping[str, nn.Parameter | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Opening:
-    """What was opened, to be closed. parameters: of each attention, what it held, by name; empty where that was not
-    kept; encoders: those that were told to hand on padded tensors instead of nested ones."""
+    """What was opened, to be closed. parameters: of each attention, what it held, by name; None where that was not
+    kept; encoders: those that would have made nested tensors."""
 
     attentions: tuple[nn.MultiheadAttention, ...] = ()
-    parameters: tuple[Mapping[str, nn.Parameter | None], ...] = ()
+    parameters: tuple[Parameters, ...] | None = ()
     encoders: tuple[nn.TransformerEncoder, ...] = ()
 
     def for_good(self) -> Opening:
         """The same without what it takes to close it, for those memories to be freed."""
-        return replace(self, parameters=())
+        return replace(self, parameters=None)
 
 
 def closed_in(components: Mapping[str, nn.Module]) -> dict[str, nn.MultiheadAttention]:
@@ -45,58 +46,54 @@ def closed_in(components: Mapping[str, nn.Module]) -> dict[str, nn.MultiheadAtte
 def holders(components: Mapping[str, nn.Module], layers: Iterable[str]) -> list[nn.MultiheadAttention]:
     """The closed attentions whose projections have these addresses, be it not their first."""
     able = set(closed_in(components).values())
-    found: dict[nn.MultiheadAttention, None] = {}
-    for parent, _, name in (layer.rpartition(".") for layer in layers):
-        component, _, path = parent.partition(".")
-        if able and name in (*PROJECTIONS, "out_proj") and component in components:
-            try:
-                module = components[component].get_submodule(path)
-            except AttributeError:
-                continue
-            if isinstance(module, nn.MultiheadAttention) and module in able:
-                found[module] = None
-    return list(found)
+    parents = (layer.rpartition(".") for layer in layers if able)
+    modules = (_module(components, parent) for parent, _, name in parents if name in (*PROJECTIONS, "out_proj"))
+    return list(dict.fromkeys(module for module in modules if module in able))
 
 
-def open_attentions(components: Mapping[str, nn.Module], attentions: Iterable[nn.MultiheadAttention]) -> Opening:
-    """Opens these closed attentions of the components in place."""
-    chosen = tuple(attentions)
-    held = tuple(dict(attention._parameters) for attention in chosen)
-    for attention in chosen:
-        _open(attention)
-    encoders = tuple(
-        {module: None for root in components.values() for module in root.modules() if _nests(module, chosen)}
-    )
-    for encoder in encoders:
-        encoder.use_nested_tensor = False
-    return Opening(chosen, held, encoders)
+def open_for(components: Mapping[str, nn.Module], layers: Iterable[str]) -> Opening:
+    """Opens, in place, what is in the way of packing these layers: attentions whose projections they are, and encoders
+    that hold them."""
+    addresses = list(layers)
+    held = _open_all(holders(components, addresses))
+    modules = {module for address in addresses if (module := _module(components, address))}
+    encoders = [encoder for encoder in _nesting(components) if not modules.isdisjoint(encoder.modules())]
+    return Opening(tuple(held), tuple(held.values()), _padded(encoders))
+
+
+def open_all(components: Mapping[str, nn.Module]) -> Opening:
+    """The same for all layers."""
+    held = _open_all(closed_in(components).values())
+    return Opening(tuple(held), tuple(held.values()), _padded(_nesting(components)))
 
 
 def close(opening: Opening) -> None:
-    """Makes the attentions what they were: the same modules with the same parameters, or none where none was kept."""
-    for attention, held in zip(opening.attentions, opening.parameters, strict=False):
+    """Makes the attentions what they were: the same modules with the same parameters; where none were kept, nothing."""
+    if opening.parameters is None:
+        return
+    for attention, held in zip(opening.attentions, opening.parameters, strict=True):
         for name in PROJECTIONS:
             attention._modules.pop(name, None)
         attention.__class__ = nn.MultiheadAttention
         now = dict(attention._parameters)
         attention._parameters.clear()
         attention._parameters.update({name: now.get(name, tensor) for name, tensor in held.items()})
-    for encoder in opening.encoders if opening.parameters else ():
-        encoder.use_nested_tensor = True
+    for encoder in opening.encoders:
+        encoder.__class__ = nn.TransformerEncoder
 
 
 def reopen(opening: Opening) -> None:
-    """Opens again what was closed."""
+    """Opens again what was closed since."""
     for attention in opening.attentions:
-        _open(attention)
-    for encoder in opening.encoders:
-        encoder.use_nested_tensor = False
+        if not isinstance(attention, Attention):
+            _open(attention)
+    _padded(opening.encoders)
 
 
 @contextmanager
 def opened(components: Mapping[str, nn.Module]) -> Iterator[None]:
     """For the length of the `with`, all attentions in the components that can be are open."""
-    opening = open_attentions(components, closed_in(components).values())
+    opening = open_all(components)
     try:
         yield
     finally:
@@ -111,6 +108,14 @@ def part_memory(opening: Opening) -> None:
             weight = layer._parameters.get("weight")
             if weight is not None and weight.untyped_storage().nbytes() > weight.nbytes:
                 layer.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+
+
+def _open_all(attentions: Iterable[nn.MultiheadAttention]) -> dict[nn.MultiheadAttention, Parameters]:
+    """What each held."""
+    held = {attention: dict(attention._parameters) for attention in attentions}
+    for attention in held:
+        _open(attention)
+    return held
 
 
 def _open(attention: nn.MultiheadAttention) -> None:
@@ -137,10 +142,22 @@ def _layer(attention: nn.MultiheadAttention, projection: str) -> nn.Linear:
     return layer.train(attention.training)
 
 
-def _nests(module: nn.Module, attentions: tuple[nn.MultiheadAttention, ...]) -> bool:
-    """Whether it would hand nested tensors to one of the attentions."""
-    return (
-        isinstance(module, nn.TransformerEncoder)
-        and getattr(module, "use_nested_tensor", False)
-        and not set(attentions).isdisjoint(module.modules())
-    )
+def _nesting(components: Mapping[str, nn.Module]) -> list[nn.TransformerEncoder]:
+    """The encoders that would hand nested tensors to their layers, which packed ones do not take."""
+    modules = {module: None for root in components.values() for module in root.modules()}
+    return [module for module in modules if type(module) is nn.TransformerEncoder and module.use_nested_tensor]
+
+
+def _padded(encoders: Iterable[nn.TransformerEncoder]) -> tuple[nn.TransformerEncoder, ...]:
+    found = tuple(encoders)
+    for encoder in found:
+        encoder.__class__ = PaddedEncoder
+    return found
+
+
+def _module(components: Mapping[str, nn.Module], address: str) -> nn.Module | None:
+    component, _, path = address.partition(".")
+    try:
+        return components[component].get_submodule(path)
+    except (KeyError, AttributeError):
+        return None

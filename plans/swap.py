@@ -15,7 +15,7 @@ from plans.formats import FormatError, Packed, dequantize, quantize
 from plans.kernels import REFERENCE, Kernel, KernelError, check_somewhere, choose_kernel, geometry_of
 from plans.kinds import CLASSES
 from plans.modules import empty_module, kind_of, quantize_module, refusal_of
-from plans.opening import Opening, close, holders, open_attentions, opened, part_memory, reopen
+from plans.opening import Opening, close, open_for, opened, part_memory, reopen
 from plans.scheme import KEEP, ActivationFormat, Scheme, WeightFormat
 
 
@@ -70,7 +70,7 @@ def swap(
     ranges = scales or {}
     with opened(components):
         chosen = _choose(components, schemes, real)
-    opening = open_attentions(components, holders(components, chosen))
+    opening = open_for(components, chosen)
     if not keep_originals:
         opening = opening.for_good()
     places = _places(components)
@@ -97,7 +97,7 @@ def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], 
     The layers may be on the meta device themselves. Raises SwapError for an unknown address, KernelError for a scheme
     that no kernel runs on any device. If anything fails nothing is replaced.
     """
-    opening = open_attentions(components, holders(components, schemes))
+    opening = open_for(components, schemes)
     places, made = _places(components), {}
     try:
         for address, scheme in schemes.items():
