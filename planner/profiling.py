@@ -29,6 +29,7 @@ from planner.station import Context, Settings, set_up
 from planner.store import Profile
 from planner.subject import Subject, conditions_in, run_subject
 from planner.tracing import Traced
+from plans.opening import opened
 from plans.scheme import KEEP
 from sensitivity.calibration import ActivationRange, calibrate
 
@@ -86,7 +87,7 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
     schemes = parse_schemes(settings.schemes)
     judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
     judge = probed_by(judge, traced.sample)
-    with Profile.create(out, header_of(traced, settings)) as store:
+    with opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
         store.write_graph(layer_graph.to_json(traced.graph), [str(scheme) for scheme in schemes])
         context = context_of(traced, settings, _ranges(store, traced, settings))
         offered = candidates(traced.graph, traced.modules, schemes, context.ranges)

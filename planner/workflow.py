@@ -71,7 +71,6 @@ def profile(
     from planner.conditions import labels_of
     from planner.subject import conditions_of, holding, load_subject
     from planner.tracing import examine
-    from plans.opening import opened
 
     generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
     site, share, seconds = profiling.Site(address, workers), arguments.part_of(part), arguments.seconds_of(time)
@@ -84,8 +83,7 @@ def profile(
         subject.name, labels_of(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip, dtype,
         tuple(metrics),
     )  # fmt: skip
-    with opened(subject.modules):
-        profiling.run_profile(examine(holding(subject, chosen), chosen, seed, components), settings, Path(out), way)
+    profiling.run_profile(examine(holding(subject, chosen), chosen, seed, components), settings, Path(out), way)
     return Path(out)
 
 
