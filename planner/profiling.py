@@ -30,6 +30,7 @@ from planner.station import Context, Settings, set_up
 from planner.store import Profile
 from planner.subject import Subject, conditions_in, run_subject
 from planner.tracing import Traced
+from plans.opening import opened
 from plans.scheme import KEEP
 from sensitivity.calibration import ActivationRange, calibrate
 
@@ -90,7 +91,7 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
         print(f"{' and '.join(judge.left_out)} left out: no condition is a text and no CLIP is named; name one with "
               "--clip to have the drift of images measured", file=sys.stderr)  # fmt: skip
     judge = probed_by(judge, traced.sample)
-    with Profile.create(out, header_of(traced, settings)) as store:
+    with opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
         store.write_graph(layer_graph.to_json(traced.graph), [str(scheme) for scheme in schemes])
         context = context_of(traced, settings, _ranges(store, traced, settings))
         offered = candidates(traced.graph, traced.modules, schemes, context.ranges)

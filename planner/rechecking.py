@@ -30,6 +30,7 @@ from planner.subject import Subject, conditions_in, conditions_of, holding, load
 from planner.tracing import Traced, examine
 from planner.transfer import Judged, Ladder, Plans, choose, judge, ladder_of, plan_on, plans_on
 from planner.verdicts import Check, Told, conclude
+from plans.opening import opened
 from plans.plan import Plan
 from plans.scheme import parse_scheme
 from sensitivity.calibration import ActivationRange, calibrate
@@ -163,12 +164,13 @@ def _measured(
 ) -> list[Measurement]:
     """By runs of the whole model, everything else in full precision. what: the pairs, and who measures them."""
     pairs, asked = what
-    context = context_of(traced, settings, _ranges(store, traced, settings, pairs))
     engine = engine_named(asked.engine, asked.site)
-    layers = len({layer for layer, _ in pairs})
-    jobs = jobs_of("exhaustive", pairs, -(-layers // engine.share(asked.site, context.threads)))
-    results = engine.run(context, jobs, lambda: set_up(context, traced.subject), asked.site)
-    found = {one.pair: one.measurements for one in bar(results, "sample", len(pairs), "measurement")}
+    with opened(traced.subject.modules):
+        context = context_of(traced, settings, _ranges(store, traced, settings, pairs))
+        layers = len({layer for layer, _ in pairs})
+        jobs = jobs_of("exhaustive", pairs, -(-layers // engine.share(asked.site, context.threads)))
+        results = engine.run(context, jobs, lambda: set_up(context, traced.subject), asked.site)
+        found = {one.pair: one.measurements for one in bar(results, "sample", len(pairs), "measurement")}
     return [measurement for pair in pairs for measurement in found[pair]]
 
 

@@ -26,6 +26,7 @@ from planner.stages import stage_modules
 from planner.subject import Subject, conditions_in, load_subject
 from planner.tracing import Seen
 from plans.formats import Grid
+from plans.opening import open_all
 from plans.scheme import WeightFormat, parse_scheme
 from plans.swap import find_layer, variant
 from sensitivity.calibration import ActivationRange
@@ -141,6 +142,7 @@ def open_station(context: Context) -> Station:
     """
     settings = context.settings
     subject = load_subject(settings.pipeline, settings.generation, settings.dtype)
+    open_all(subject.modules)  # for as long as the worker lives
     found = fingerprint(components(subject, context.components), context.graph)
     if found != context.fingerprint:
         raise UserError(
