@@ -99,9 +99,8 @@ def test_probes_are_near_what_is_measured(profiles: dict[str, Path]) -> None:
     assert all(f"{where}.{name}" in costs for where in ATTENTIONS for name in PROJECTIONS)
     ratios = torch.tensor([near[pair] / told[pair] for pair in near]).log().abs()
     assert float(ratios.median()) < 0.5
-    assert "16 layers" in planner.inspect(profiles["probes"]) and "not planned" not in planner.inspect(
-        profiles["probes"]
-    )
+    shown = str(planner.inspect(profiles["probes"]))
+    assert "16 layers" in shown and "not planned" not in shown
 
 
 def test_a_model_is_as_it_was_after_each_verb(profiles: dict[str, Path], planned: Plan, tmp_path: Path) -> None:
