@@ -14,6 +14,7 @@ from planner.cli_options import (
     FILE,
     KERNELS,
     MISMATCH,
+    OFFLOAD,
     PROMPTS,
     THREADS,
     Said,
@@ -58,6 +59,7 @@ def main() -> None:
 @click.option("--address", help="For --engine ray: HOST:PORT of a running cluster [one is started here].")
 @click.option("--workers", type=click.IntRange(1), help="For --engine ray: how many [one a CPU, as memory allows].")
 @click.option("--part", metavar="K/N", help="Measure the K-th of N shares of the layers, to be merged.")
+@OFFLOAD
 @THREADS
 @telling
 def profile(pipeline: str, out: Path, schemes: str | None, components: str, threads: int | None, **rest: Any) -> Said:
@@ -109,6 +111,7 @@ def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads
 @judged
 @click.option("--count", type=click.IntRange(2), default=64, show_default=True, help="How many built-in prompts.")
 @click.option("--blocks/--no-blocks", default=True, show_default=True, help="Also each block of layers alone.")
+@OFFLOAD
 @KERNELS
 @MISMATCH
 @generation(seed=1000)
@@ -157,6 +160,7 @@ def bench(plan: Path, pipeline: str, out: Path | None, threads: int | None, **re
 @click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
 @click.option("--out", type=FILE, help="A JSON file for all of it.")
+@OFFLOAD
 @THREADS
 @telling
 def check(profile: Path, pipeline: str, out: Path | None, threads: int | None, **rest: Any) -> Said:

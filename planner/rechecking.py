@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.arguments import FLOAT32
+from planner.arguments import FLOAT32, PathLike
 from planner.calling import Generation
 from planner.checking import corrections_of
 from planner.comparing import Compared, agreement_of, compare, ratios_of
@@ -37,13 +37,15 @@ from solvers.problem import Problem
 @dataclass(frozen=True)
 class Asked:
     """How to check. sample: pairs to measure; tolerance: share of regret that is still called good; plan: whose choices
-    alone are judged; clip: the CLIPModel that measures alignment; seed: of the bootstrap."""
+    alone are judged; clip: the CLIPModel that measures alignment; seed: of the bootstrap; folder: where weights lie
+    instead of in memory."""
 
     sample: int
     tolerance: float
     plan: Plan | None = None
     clip: str | None = None
     seed: int = 0
+    folder: PathLike | None = None
 
 
 def check_profile(store: Profile, pipeline: str | Subject, asked: Asked) -> Check:
@@ -54,7 +56,7 @@ def check_profile(store: Profile, pipeline: str | Subject, asked: Asked) -> Chec
     problem = _problem(evidence)
     if asked.plan is not None:
         check_same_model(asked.plan, store)
-    traced = _traced(store, settings, pipeline)
+    traced = _traced(store, settings, pipeline, asked.folder)
     name = pipeline if isinstance(pipeline, str) else pipeline.name
     _check_layers(store, traced, name)
     told = Told(str(store.path), name, asked.tolerance, _static(store, asked.plan), asked.plan is not None)
@@ -134,9 +136,9 @@ def _families(evidence: Evidence, problem: Problem, plan: Plan | None) -> list[s
     return mine or known
 
 
-def _traced(store: Profile, settings: Settings, pipeline: str | Subject) -> Traced:
+def _traced(store: Profile, settings: Settings, pipeline: str | Subject, folder: PathLike | None) -> Traced:
     """The fine-tune, run once as the base was. It goes by the base's name, whose CLIP is to judge it, too."""
-    subject = replace(load_subject(pipeline, settings.generation, FLOAT32), name=settings.pipeline)
+    subject = replace(load_subject(pipeline, settings.generation, FLOAT32, folder), name=settings.pipeline)
     conditions, model = conditions_in(subject, settings.prompts), store.header()["model"]
     return examine(subject, conditions, settings.generation.seed, model["components"])
 
