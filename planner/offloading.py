@@ -22,14 +22,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from planner.arguments import PathLike
 from planner.errors import UserError
 
-LEAST = 1 << 20  # bytes: what is smaller stays in memory
+LEAST = 1 << 16  # bytes: what is smaller stays in memory
+PREFIX = "bitplan-weights-"  # of files
 IN_MEMORY = ("tmpfs", "ramfs")  # file systems
 _ONE_THREAD = "HF_DEACTIVATE_ASYNC_LOAD"  # a dispatch mode is of one thread; transformers loads in several
 
 
 @contextmanager
 def offloaded(folder: PathLike | None) -> Iterator[None]:
-    """Within the `with`, every tensor of 1 MiB or more that is made, and that views nothing else, lies in a file.
+    """Within the `with`, every tensor of 64 KiB or more that is made, and that views nothing else, lies in a file.
 
     The files have no names, and are gone when the last tensor is, or the process, however it ends. No folder: nothing
     is different. Raises UserError for a folder that cannot be made, is itself kept in memory, or has no room.
@@ -57,33 +58,30 @@ class _Mapping(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
-        if func is torch.ops.aten._to_copy.default and _converts(args[0], given):  # never whole in memory
+        if func is torch.ops.aten._to_copy.default and _on_cpu(args[0]) and str(given.get("device") or "cpu") == "cpu":
             form = given.get("memory_format") or torch.preserve_format
             like = torch.empty_like(args[0], dtype=given.get("dtype"), device="meta", memory_format=form)
-            return self._kept(like, args[0])
+            if like.untyped_storage().nbytes() >= LEAST:  # written where it stays, never whole in memory
+                return self._room_for(like).copy_(args[0])
         made = func(*args, **given)
-        new = isinstance(made, Tensor) and not any(returned.alias_info for returned in func._schema.returns)
-        return self._kept(made, made) if new and made.device.type == "cpu" else made
+        new = not any(returned.alias_info for returned in func._schema.returns)
+        large = new and _on_cpu(made) and made.untyped_storage().nbytes() >= LEAST
+        return self._room_for(made).copy_(made) if large else made
 
-    def _kept(self, like: Tensor, values: Tensor) -> Tensor:
-        """The values in the layout and float type of `like`; as they are if they are few."""
-        size = like.untyped_storage().nbytes()
-        if size < LEAST or like.layout != torch.strided:
-            return values if values is like else values.to(like.dtype)
-        flat = _mapped(self.folder, size, like.dtype)
-        return flat.as_strided(like.size(), like.stride(), like.storage_offset()).copy_(values)
+    def _room_for(self, like: Tensor) -> Tensor:
+        """A mapped tensor of the same shape, layout and float type."""
+        flat = _mapped(self.folder, like.untyped_storage().nbytes(), like.dtype)
+        return flat.as_strided(like.size(), like.stride(), like.storage_offset())
 
 
-def _converts(tensor: Tensor, given: dict[str, Any]) -> bool:
-    """Whether a copy is to be made from the CPU to the CPU, of a plain tensor."""
-    return all(str(device or "cpu") == "cpu" for device in (tensor.device, given.get("device"))) and (
-        tensor.layout == torch.strided
-    )
+def _on_cpu(value: object) -> bool:
+    """Whether it is an ordinary tensor there."""
+    return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout == torch.strided
 
 
 def _mapped(folder: Path, size: int, dtype: torch.dtype) -> Tensor:
-    """(size in bytes) zeros of a file that has lost its name."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="weights-") as file:
+    """(size in bytes) zeros, in a file that has lost its name."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=PREFIX) as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)  # else a full disk kills the process when it writes
         except OSError as error:
