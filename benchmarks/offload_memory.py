@@ -115,7 +115,7 @@ def measured(path: Path) -> tuple[list[Any], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", default="1,1,2", help="transformer layers a block of the three resolutions")
+    parser.add_argument("--layers", default="1,1,1", help="transformer layers a block of the three resolutions")
     parser.add_argument("--channels", default="192,384,768", help="of the three resolutions")
     parser.add_argument("--side", type=int, default=128, help="px of the image")
     parser.add_argument("--room", type=float, default=400.0, help="MiB of mapped memory, libraries included")

@@ -21,7 +21,7 @@ from planner import profiling, subject, tracing  # noqa: F401 - what importing t
 from planner.methods import probes  # noqa: F401
 from planner.subject import Subject
 
-WIDTH, LAYERS = 1024, 64
+WIDTH, LAYERS = 1024, 112
 
 
 class Deep(nn.Module):
