@@ -5,7 +5,7 @@ as it is, with --offload-folder, and from files that are in float32 already. Mem
 `anonymous` must be held, `mapped` is of files, which the system drops where memory is short, and reads again. As a
 proof, one run is made to give back what it mapped whenever that is more than --room, as on a machine without more.
 `added` is over what the process has with its libraries imported. With and without the folder all losses are the same to
-the bit; those from float32 files differ by rounding, since tensors in a file lie at other addresses modulo 64.
+the bit; those from float32 files may differ by rounding, since tensors in a file lie at other addresses modulo 64.
 Writes benchmarks/results/offload_memory.json.
 """
 
