@@ -16,14 +16,20 @@ import planner
 from planner.errors import UserError
 from planner.graph import from_json, to_json
 from planner.graph_trace import find_layers, survey, trace
+from planner.methods.base import Job
 from planner.past import REASON as PAST
 from planner.predicting import predict_plan
+from planner.profiling import context_of
+from planner.rechecking import settings_of
+from planner.station import open_station
 from planner.store import open_profile
 from planner.subject import Subject, run_subject
+from planner.tracing import examine
 from plans.attention import Attention
 from plans.guards import ReadOnly
 from plans.kernels import KernelError
 from plans.plan import Plan, PlanError
+from sensitivity.calibration import ActivationRange
 from tests.attending import Attending, build, inputs, made
 from tests.packed import plan_for, same
 
