@@ -30,6 +30,7 @@ from planner.space import Candidate, candidates, parse_schemes
 from planner.station import Context, Settings, set_up
 from planner.store import Profile
 from planner.subject import Subject, conditions_in, run_subject
+from planner.timing import lean_memory
 from planner.tracing import Traced
 from plans.opening import opened
 from plans.scheme import KEEP
@@ -104,6 +105,8 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
         current().expect(_expected(store, pairs, pending, way))
         if pending:
             _measure_costs(store, traced, pending, len(offered))
+        if way.folder is not None:
+            lean_memory()
         engine, station = engine_named(way.engine, way.site), set_up(context, traced.subject, judge)
         plant = Plant(
             store, lambda jobs: engine.run(context, jobs, lambda: station, way.site), pairs,

@@ -49,6 +49,15 @@ def kept_memory() -> Iterator[None]:
         libc.malloc_trim(0)
 
 
+def lean_memory() -> None:
+    """From now on, blocks of 1 MiB or more are the system's again as soon as they are freed, where the C library is
+    glibc: the holes that they would leave among small ones are memory that the process holds, too."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_SIZE, 1 << 20)
+        libc.malloc_trim(0)
+
+
 @torch.no_grad()
 def median_ms(run: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
     """Median wall milliseconds of a call, after one to warm up. before: done before each call, and not timed."""

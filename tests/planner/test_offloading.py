@@ -110,13 +110,13 @@ def test_all_is_as_before_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_profiling_holds_no_memory_for_the_weights(tmp_path: Path) -> None:
-    """A subject that a function makes: what it draws, or loads, lies in files, too. Without, 1.7 times the
+    """A subject that a function makes: what it draws, or loads, lies in files, too. Without, 1.5 times the
     weights' own size is added."""
     command = [sys.executable, "-m", "tests.planner.deep", str(tmp_path), str(tmp_path / "offload")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["added"] < found["weights"]
+    assert found["added"] < found["weights"] / 2
 
 
 def test_check_and_evaluate_take_it(
