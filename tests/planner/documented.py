@@ -80,31 +80,44 @@ def sharpness(full, variant):
 
 @dataclass(frozen=True)
 class Command:
-    """page: from the root; text: the line without its comment."""
+    """page: from the root; words: from `bitplan` on, up to where the shell takes over."""
 
     page: str
-    text: str
+    words: tuple[str, ...]
 
     @property
-    def words(self) -> list[str]:
-        """Behind `bitplan`, up to where the output goes; what is optional, in brackets, is given."""
-        words = shlex.split(re.sub(r"\[(--.*?)\]", r"\1", self.text))
-        return words[1 : words.index(">") if ">" in words else None]
+    def text(self) -> str:
+        return shlex.join(self.words)
 
 
 def in_code() -> Iterator[Command]:
-    """Every command in fenced or indented code."""
+    """Every command in fenced or indented code; a block of `console` has outputs in it, and `$ ` before commands."""
     for page in PAGES:
         text = page.read_text("utf-8").replace("\\\n", " ")
-        fenced = [block for _, block in re.findall(r"^(```+).*\n([\s\S]*?)^\1", text, re.MULTILINE)]
-        indented = re.findall(r"^    .*$", text, re.MULTILINE)
-        for line in [line for block in fenced for line in block.splitlines()] + indented:
-            if found := re.match(r"\s*(?:\$ )?(bitplan .*?)(?:\s+#.*)?$", line):
-                yield Command(str(page.relative_to(ROOT)), " ".join(found[1].split()))
+        lines = re.findall(r"^ {4}.*$", text, re.MULTILINE)
+        for _, language, block in re.findall(r"^(```+)(.*)\n([\s\S]*?)^\1", text, re.MULTILINE):
+            lines += [line for line in block.splitlines() if language != "console" or line.startswith("$ ")]
+        for line in lines:
+            if re.search(r"\bbitplan \w", line):
+                yield from _commands(page, line)
 
 
 def in_line() -> Iterator[Command]:
     """Every command within a sentence that has something behind its verb."""
     for page in PAGES:
         for text in re.findall(r"`(bitplan [\w-]+\s[^`]+)`", page.read_text("utf-8")):
-            yield Command(str(page.relative_to(ROOT)), " ".join(text.split()))
+            yield from _commands(page, text)
+
+
+def _commands(page: Path, line: str) -> Iterator[Command]:
+    """Those of one line: several where the shell joins them. What is optional, in brackets, is given."""
+    line = re.sub(r"\[(--.*?)\]", r"\1", line).replace('"$(', "$(").replace(')"', ")")
+    tokens = shlex.shlex(line, posix=True, punctuation_chars="|&;()<>")
+    tokens.whitespace_split = True
+    words: list[str] = []
+    for token in [*tokens, ";"]:
+        if words and set(token) <= set("|&;()<>"):
+            yield Command(str(page.relative_to(ROOT)), tuple(words))
+            words = []
+        elif words or token == "bitplan":
+            words.append(token)
