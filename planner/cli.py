@@ -128,6 +128,19 @@ def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | N
 
 
 @main.command()
+@click.argument("runs", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="The page, one HTML file.")
+@guarded
+def report(runs: tuple[Path, ...], out: Path) -> None:
+    """A page that shows what the folders RUNS of `bitplan sweep` hold: the trade-off, the plans, their pictures and
+    where the bits go. It is one file, and needs no network."""
+    from planner import workflow
+
+    workflow.report(runs, out)
+    click.echo(f"wrote {out}; open it in a browser")
+
+
+@main.command()
 @click.argument("plan", type=FILE)
 @click.argument("pipeline")
 @click.option("--out", type=FILE, help="A JSON file.")
