@@ -28,8 +28,12 @@ SCRIPTS = ("words.js", "source.js", "chart.js", "numbers.js", "pictures.js", "la
            "changes.js", "main.js")  # fmt: skip
 LIVE_SCRIPTS = ()  # besides, where a server solves
 MEANINGS = {
-    "quality": "how far the pictures are from full precision",
-    "alignment": "how far they are from what was asked",
+    "quality": "how far the outputs are from full precision's",
+    "alignment": "how much less they show what was asked",
+    "nsr": "noise over signal power of the denoiser's output",
+    "dssim": "1 - SSIM of the final image",
+    "clip_drop": "drop in CLIP similarity to the prompt",
+    "embed_drift": "1 - cosine of the image embeddings",
 }
 _PAGE = files("planner.showing") / "page"
 
@@ -115,7 +119,8 @@ def _subtitle(views: Mapping[str, View]) -> str:
     pipeline = view.model.get("pipeline", "")
     parts = ", ".join(str(part) for part in view.model.get("components", ()))
     what = " of ".join(filter(None, (parts, str(pipeline))))
-    return f"{len(view.cells)} layers of {what}; {plans} plans" if plans else f"{len(view.cells)} layers of {what}"
+    told = [f"{len(view.cells):,} layers of {what}", f"{plans} plans" if plans else "", label_of(view) if len(views) == 1 else ""]
+    return "; ".join(filter(None, told))
 
 
 def _asked(views: Mapping[str, View], folders: Mapping[str, Path]) -> list[tuple[Path, str]]:

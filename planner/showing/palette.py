@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from plotly.colors import sample_colorscale, unlabel_rgb
 
-SCALE = "Cividis_r"  # light to dark, made for people who do not see red and green apart
+SCALE = "Viridis_r"  # light to dark, and for people who do not see red and green apart, too
 
 
 def palette_of(bits: Iterable[int]) -> dict[int, tuple[str, str]]:

@@ -11,7 +11,7 @@ function plain(text) {
 /** Bytes are drawn in MiB or GiB. */
 function scaleOf(run) {
   if (run.by !== "bytes") return { unit: run.by === "ms" ? "ms" : "", one: 1 };
-  const most = Math.max(...run.source.points.map((point) => point.totals.bytes));
+  const most = Math.max(...[...run.source.points, ...run.uniform].map((one) => one.totals.bytes));
   return most >= 2 ** 31 ? { unit: "GiB", one: 2 ** 30 } : { unit: "MiB", one: 2 ** 20 };
 }
 
@@ -65,6 +65,7 @@ function tracesOf(run, column) {
 /** Those beside which the frontier can still be read. */
 function uniformsShown(run) {
   const all = run.source.points.map((point) => point.totals[run.by]);
+  if (!all.length) return run.uniform;
   const [least, most] = [Math.min(...all), Math.max(...all)];
   return run.uniform.filter((one) => one.totals[run.by] >= least / 1.5 && one.totals[run.by] <= most * 1.5);
 }
@@ -87,18 +88,32 @@ function layoutOf(run, column, traces) {
   return {
     margin: { l: 60, r: 16, t: 8, b: 44 }, paper_bgcolor: "#ffffff", plot_bgcolor: "#ffffff", hovermode: "closest",
     font: { family: "system-ui, sans-serif", size: 13, color: "#1a1a1a" }, dragmode: false,
-    xaxis: axis(`${name} \u2192 more`, x), yaxis: axis(`${capital(columnText(column))}, lower is better`, y),
+    xaxis: axis(`${name} \u2192 more`, x), yaxis: axis(`${columnText(column)}, lower is better`, y),
     legend: { x: 1, xanchor: "right", y: 1, bgcolor: "rgba(255,255,255,.8)" }, showlegend: true,
     annotations: [...labelsOf(run, column, x, y), fullMark(run, one)],
   };
 }
 
+/** Names of the uniform plans; on the left of a mark where the next one's stands in the way on the right. */
 function labelsOf(run, column, x, y) {
-  const place = (value, values) => (isLog(values) ? Math.log10(value) : value);
-  return uniformsShown(run).filter((one) => one.totals[column] !== undefined).map((one) => ({
-    x: place(one.totals[run.by] / scaleOf(run).one, x), y: place(one.totals[column], y), text: plain(one.name),
-    showarrow: false, xanchor: "left", yanchor: "middle", xshift: 7, font: { size: 11, color: INK.uniform },
+  const along = (value, values) => {
+    const place = isLog(values) ? Math.log10 : (one) => one;
+    const [least, most] = [place(Math.min(...values)), place(Math.max(...values))];
+    return { at: place(value), share: (place(value) - least) / (most - least || 1) };
+  };
+  const marks = uniformsShown(run).filter((one) => one.totals[column] !== undefined).map((one) => ({
+    name: one.name, x: along(one.totals[run.by] / scaleOf(run).one, x), y: along(one.totals[column], y),
   }));
+  const letter = 7 / Math.max(document.getElementById("chart").clientWidth - 90, 100);
+  const isClose = (a, b) => b.x.share > a.x.share && b.x.share - a.x.share < letter * (a.name.length + 3)
+    && Math.abs(a.y.share - b.y.share) < 0.05;
+  return marks.map((mark) => {
+    const crowded = marks.some((other) => isClose(mark, other));
+    const left = crowded && mark.x.share > 2 * letter * mark.name.length;
+    return { x: mark.x.at, y: mark.y.at, text: plain(mark.name), showarrow: false, xanchor: left ? "right" : "left",
+      yanchor: "middle", xshift: left ? -7 : crowded ? -5 : 7, yshift: crowded && !left ? 12 : 0,
+      font: { size: 11, color: INK.uniform } };
+  });
 }
 
 /** Full precision has no loss, and so no place on a logarithmic axis: its mark stands at the edge it lies behind. */
@@ -114,12 +129,18 @@ function fullMark(run, one) {
 function drawChart(run, column, choose) {
   const traces = tracesOf(run, column);
   const chart = document.getElementById("chart");
-  const drawn = Plotly.react(chart, traces, layoutOf(run, column, traces), { displayModeBar: false, responsive: true });
+  const drawn = Plotly.react(chart, traces, layoutOf(run, column, traces), { displayModeBar: false, responsive: false });
   chart.removeAllListeners("plotly_click");
   chart.on("plotly_click", (event) => choose(event.points[0].customdata));
   const left = run.uniform.length - uniformsShown(run).length;
   fill("chart-note", left ? `${counted(left, "uniform plan")} lie${left === 1 ? "s" : ""} outside of this chart.` : "");
   return drawn;
+}
+
+/** The chart fills its place, which the pictures beside it make taller or smaller. */
+function keepChartFitting() {
+  const chart = document.getElementById("chart");
+  new ResizeObserver(() => Plotly.Plots.resize(chart)).observe(chart);
 }
 
 /** A ring around the plan that is shown. */

@@ -9,7 +9,7 @@ function show(variant, against = null) {
   const { run } = chosen;
   Object.assign(chosen, { variant, against });
   slider.setAttribute("aria-valuetext", valueText(run, variant));
-  fill("slider-label", "Choose a plan: ", make("strong", {}, amount(run.by, variant.totals[run.by])));
+  fill("slider-label", `Choose by ${columnText(run.by)}: `, make("strong", {}, amount(run.by, variant.totals[run.by])));
   showNumbers(run, variant);
   markChart(run, chosen.column, variant);
   colourMap(variant, against);
@@ -42,13 +42,7 @@ async function goTo(stop) {
   slider.value = String(stop);
   const { source } = chosen.run;
   const variant = await source.at(stop);
-  if (variant && chosen.stop === stop) show(variant, source.before(stop));
-}
-
-/** Where a run is first opened: the tightest plan that loses no more than twice what lies in the middle, in the sense
- * of places on the slider. */
-function firstStop(run) {
-  return Math.floor(run.source.stops / 2);
+  if (chosen.stop === stop) show(variant ?? chosen.run.full, source.before(stop));
 }
 
 function chooseRun(index) {
@@ -58,16 +52,21 @@ function chooseRun(index) {
   const losses = lossesOf(run).filter((column) => column.name !== run.by);
   fill("column", ...losses.map((column) => make("option", { value: column.name, selected: column.name === chosen.column },
     column.family ? `${column.name} (${column.family})` : columnText(column.name))));
-  slider.max = String(run.source.stops - 1);
-  const [least, most] = [run.source.at(0), run.source.at(run.source.stops - 1)];
-  fill("least", `least ${columnText(run.by)}: ${amount(run.by, least.totals[run.by])}`);
-  fill("most", `most: ${amount(run.by, most.totals[run.by])}`);
+  setSlider(run);
   drawChart(run, chosen.column, choosePlan);
   drawMap(run);
   showLegend(run);
   showPlans(run);
   showAbout(run);
-  goTo(firstStop(run));
+  goTo(Math.floor(run.source.stops / 2));
+}
+
+function setSlider(run) {
+  const { points } = run.source;
+  slider.max = String(Math.max(run.source.stops - 1, 0));
+  slider.disabled = run.source.stops === 0;
+  fill("least", points.length ? `least: ${amount(run.by, points[0].totals[run.by])}` : "no plan");
+  fill("most", points.length ? `most: ${amount(run.by, points.at(-1).totals[run.by])}` : "");
 }
 
 function choosePlan(name) {
@@ -103,6 +102,7 @@ function start() {
   window.addEventListener("resize", redrawMap);
   window.matchMedia("print").addEventListener("change", redrawMap);
   chooseRun(0);
+  keepChartFitting();
 }
 
 /** The map again, where its width is another. */

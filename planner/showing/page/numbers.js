@@ -4,8 +4,7 @@
 function showNumbers(run, variant) {
   fill("costs", costTile("Memory", "bytes", run, variant), costTile("Time of all layers", "ms", run, variant),
     bitsTile(run, variant));
-  fill("losses", ...familiesOf(run).filter((name) => metricsOf(run, name).length).map((name) => lossTile(run, name, variant)),
-    ...ownTile(run, variant));
+  fill("losses", lossTable(run, variant));
   fill("verdict", ...verdict(run, variant));
 }
 
@@ -19,7 +18,7 @@ function costTile(title, column, run, variant) {
 function bitsTile(run, variant) {
   return make("div", { class: "tile", "data-column": "bits" }, make("h3", {}, "Bits a weight"),
     make("p", { class: "big" }, digits(meanBits(run, variant.picks))),
-    make("p", {}, "in the mean"));
+    make("p", {}, "on average"));
 }
 
 /** Bits of the weights' codes, in the mean over all weights of the layers that `keep` takes. */
@@ -34,23 +33,21 @@ function meanBits(run, picks, keep = () => true) {
   return weights ? bits / weights : 0;
 }
 
-function lossTile(run, family, variant) {
-  const measured = metricsOf(run, family).some((name) => variant.measured?.[name]);
-  const rows = metricsOf(run, family).map((name) => {
+/** Each metric by its family: predicted, and measured where it was. */
+function lossTable(run, variant) {
+  const metrics = run.columns.filter((column) => column.family !== "").sort((a, b) => familyPlace(run, a) - familyPlace(run, b));
+  const rows = metrics.map(({ name, family }) => {
     const found = variant.measured?.[name];
-    const row = [name, spread(variant.totals[name], variant.errors[name])];
-    return measured ? [...row, found ? spread(...found) : ""] : row;
+    const row = [make("span", {}, make("span", { class: "family" }, `${family} loss `), name),
+      spread(variant.totals[name], variant.errors[name])];
+    return variant.measured ? [...row, found ? spread(...found) : ""] : row;
   });
-  const head = ["", "predicted", ...(measured ? ["measured"] : [])];
-  return make("div", { class: "tile losses", "data-column": family },
-    make("h3", {}, `${capital(family)} loss`), table(`${family} loss`, head, rows));
+  return table("Losses of the plan", ["", "predicted", ...(variant.measured ? ["measured"] : [])], rows);
 }
 
-/** Metrics of no family of the planner's own. */
-function ownTile(run, variant) {
-  const families = familiesOf(run);
-  const own = run.columns.filter((column) => column.unit === "" && column.family !== "" && !families.includes(column.family));
-  return [...new Set(own.map((column) => column.family))].map((family) => lossTile(run, family, variant));
+function familyPlace(run, column) {
+  const place = familiesOf(run).indexOf(column.family);
+  return place < 0 ? run.columns.length : place;
 }
 
 /** In a sentence: against a uniform plan, and how sure it is that there is no better one. */
@@ -59,9 +56,9 @@ function verdict(run, variant) {
   const parts = [];
   if (beside) {
     const times = familiesOf(run).filter((name) => variant.totals[name] > 0 && beside.totals[name] > 0)
-      .map((name) => `${digits(beside.totals[name] / variant.totals[name], 2)} times the ${name} loss`);
+      .map((name) => `${digits(beside.totals[name] / variant.totals[name], 2)} times the ${name}`);
     if (times.length) {
-      parts.push(make("strong", {}, `Uniform ${beside.name}, at ${bytesText(beside.totals.bytes)}, has ${times.join(" and ")}. `));
+      parts.push(make("strong", {}, `Uniform ${beside.name}, at ${bytesText(beside.totals.bytes)}, is predicted to lose ${times.join(" and ")}. `));
     }
   }
   parts.push(make("span", { class: "status" }, statusText(variant)));
