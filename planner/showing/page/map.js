@@ -74,7 +74,7 @@ function showLegend(run) {
     return made;
   };
   fill("legend", make("span", {}, "bits of a weight: "), ...bits.map(swatch),
-    make("span", { class: "key" }, make("span", { class: "swatch changed" }, ""), " changed from the next smaller plan"));
+    make("span", { class: "key" }, make("span", { class: "swatch changed" }, ""), ` changed from ${lowerText(run.by)}`));
 }
 
 /** The cell that has the keyboard's place. */
