@@ -144,6 +144,11 @@ function keepChartFitting() {
   new ResizeObserver(() => Plotly.Plots.resize(chart)).observe(chart);
 }
 
+/** On paper nothing watches for its place: its size is set, and let go again. */
+function sizeChart(size = { width: undefined, height: undefined }) {
+  Plotly.relayout("chart", { ...size, autosize: size.width === undefined });
+}
+
 /** A ring around the plan that is shown. */
 function markChart(run, column, variant) {
   const chart = document.getElementById("chart");
