@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from planner.cli_options import FILE, KERNELS, guarded, options, pairs, pinned
+from planner.arguments import SPACINGS
+from planner.cli_options import FILE, KERNELS, PROMPTS, THREADS, guarded, options, pairs, pinned, set_threads
 from planner.errors import BAD_INPUT
 
 BUDGETS = options(
@@ -72,26 +73,38 @@ def solve(
 
 @click.command()
 @click.argument("profile", type=FILE)
-@click.option("--out", type=FILE, required=True, help="The JSON file.")
-@click.option("--column", default="bytes", show_default=True, help="What varies: bytes, ms or a loss.")
-@click.option("--from", "start", required=True, help="One end, as a budget on the column is written: 10%, 900MiB.")
-@click.option("--to", "stop", required=True, help="The other end.")
-@click.option("--count", type=int, default=50, show_default=True, help="How many limits.")
-@click.option("--plans", type=FILE, help="A folder for the plan of each limit.")
+@click.option("--out", type=FILE, required=True, help="A folder for sweep.json, plans and pictures; one is continued.")
+@click.option("--by", default="memory", show_default=True, help="What varies: memory, latency, bits or a loss.")
+@click.option("--points", type=int, default=40, show_default=True, help="How many limits.")
+@click.option("--from", "start", help="One end, as a budget on it is written: 10%, 900MiB [the least there is].")
+@click.option("--to", "stop", help="The other end [what the best plan without a limit has].")
+@click.option("--spacing", type=click.Choice(SPACINGS), help="Even ratios or even steps [log above 0].")
 @BUDGETS
 @_time_limit("each limit")
 @_GAP
 @_BACKEND
+@click.option("--images", type=click.IntRange(0), default=0, show_default=True,
+              help="Paint so many held-out prompts by each plan, and measure its losses.")  # fmt: skip
+@click.option("--paint", type=click.IntRange(1), help="Paint so many limits, evenly spread [all].")
+@click.option("--pipeline", help="What paints [the profile's own].")
+@PROMPTS
+@click.option("--count", type=click.IntRange(2), help="Prompts to measure losses on [16].")
+@click.option("--seed", type=int, default=1000, show_default=True, help="Prompt i's noise is of seed + i.")
+@click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
+@THREADS
 @guarded
-def frontier(
-    profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], keep: tuple[str, ...], **rest: Any
-) -> None:
-    """The best plan of PROFILE at every limit of one column, all other budgets held."""
+def sweep(
+    profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], keep: tuple[str, ...],
+    threads: int | None, **rest: Any,
+) -> None:  # fmt: skip
+    """The best plan of PROFILE at every limit of one column, all other budgets held, and what it paints."""
+    set_threads(threads)
     from planner import workflow
+    from planner.showing.table import frontier_text
 
-    found = workflow.frontier(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
-    click.echo(str(found))
-    click.echo(f"wrote {out}")
+    found = workflow.sweep(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
+    click.echo(frontier_text(found))
+    click.echo(f"wrote {out}; next: bitplan report {out} --out report.html")
 
 
 @click.command()

@@ -94,11 +94,12 @@ def evaluate(
     from planner import evaluating, evaluation_report
     from planner.applying import check_model
     from planner.pipelines import float_components
+    from planner.runs import make_folder
     from planner.subject import conditions_of, load_subject
 
     arguments.check_kernels(kernels)
     loaded = arguments.plans_in(plans)
-    evaluation_report.make_folder(Path(out))
+    make_folder(Path(out))
     generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
     given = arguments.conditions_in(prompts)
     subject = load_subject(pipeline, generation, arguments.dtype_of(loaded.values()))

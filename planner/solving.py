@@ -175,7 +175,7 @@ def _held(problem: Problem, request: Request, effort: Effort) -> Problem:
                            backend=effort.backend) if firsts else ()  # fmt: skip
     budgets = list(problem.budgets)
     for column, solution in zip(firsts, stages, strict=False):
-        _check_solved(problem, solution, effort)
+        check_solved(problem, solution, effort)
         reached = exact_total(problem, column, solution.picks) * (1 + Fraction(request.slack))
         budgets.append(Budget(column, plain(reached)))
     return replace(problem, objective={last: 1.0}, budgets=_tightest(budgets))
@@ -186,14 +186,14 @@ def _solutions(problem: Problem, search: Search) -> list[Solution]:
     strategy, effort = strategy_named(search.solver), search.effort
     if search.candidates == 1:
         solution = strategy.run(problem, effort)
-        _check_solved(problem, solution, effort)
+        check_solved(problem, solution, effort)
         return [solution]
     if strategy is not STRATEGIES[0]:
         raise UserError(f"--candidates needs --solver {STRATEGIES[0].name}, not {strategy.name}; leave one of them out")
     found = list(best(problem, search.candidates, distance=search.distance, time_limit=effort.time_limit,
                       gap=effort.gap, backend=effort.backend))  # fmt: skip
     first, *others = found
-    _check_solved(problem, first, effort)
+    check_solved(problem, first, effort)
     return [first, *(_candidate(problem, first, other, effort) for other in others if other.choice is not None)]
 
 
@@ -207,7 +207,8 @@ def _candidate(problem: Problem, first: Solution, other: Solution, effort: Effor
     return Solution(status, choice, bound, stopped, other.seconds, other.backend, first.prices)
 
 
-def _check_solved(problem: Problem, solution: Solution, effort: Effort) -> None:
+def check_solved(problem: Problem, solution: Solution, effort: Effort) -> None:
+    """Raises InfeasibleError or UserError where there is no choice, saying why."""
     if solution.status is Status.INFEASIBLE:
         raise InfeasibleError(f"no plan fits: {message(explain(problem), SHOW)}; raise the budget or allow more")
     if solution.status is Status.INTERRUPTED:

@@ -1,8 +1,9 @@
 """The story on one page: each function is a verb, reads files and writes files, and is a sub-command of the same name.
 
 pipeline -> layer graph -> calibration -> costs and sensitivities -> X.profile        profile
-X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve, frontier
-folders of plans and pictures -> a page to look at them                               report
+X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve
+X.profile + limits of one column -> plans, and their pictures -> RUN                  sweep
+RUNs -> one page that shows their plans, pictures and layers                         report
 P.plan.yaml + X.profile -> does it hold, why is it so, what does it do as a whole     verify, why, predict
 P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore, config
 P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                evaluate
@@ -33,8 +34,8 @@ from planner.running import restore as restore
 if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs no torch
     from planner.explaining import Why
     from planner.predicting import Prediction
+    from planner.showing.view import View
     from planner.subject import Subject
-    from planner.sweeping import Frontier
     from planner.targets.base import Export
     from planner.verifying import Verdict
     from plans.plan import Plan
@@ -121,31 +122,46 @@ def solve(
         return several.rank(plans, Path(out), solving.read_evidence(store), measure)
 
 
-def frontier(
-    profile: PathLike, out: PathLike, *, start: str, stop: str, column: str = "bytes", count: int = 50,
-    plans: PathLike | None = None,
+def sweep(
+    profile: PathLike, out: PathLike, *, by: str = "memory", points: int = 40, start: str | None = None,
+    stop: str | None = None, spacing: str | None = None,
     memory: str | None = None, latency: str | None = None, bits: float | None = None,
     caps: Mapping[str, str] | None = None, objective: str = "both", slack: float = 0.0,
     pins: Mapping[str, str] | None = None, kernels: str = "int", confidence: float | None = None,
     time_limit: float = 60.0, gap: float = 0.0, backend: str | None = None,
-) -> Frontier:  # fmt: skip
-    """The best plan at `count` limits of `column`, evenly from `start` to `stop`, into the JSON file `out`.
+    images: int = 0, paint: int | None = None, pipeline: str | Subject | None = None,
+    prompts: PathLike | Sequence[Any] | None = None, count: int | None = None, seed: int = 1000,
+    clip: str | None = None,
+) -> View:  # fmt: skip
+    """The best plan at each of `points` limits of one column, as `sweep.json` and plan files in the folder `out`; with
+    `images`, also pictures and measured losses. The same call goes on where one stopped.
 
-    start, stop: as `memory`, as `latency`, or as a cap; plans: a folder for the plan files; all else as in `solve`,
-    time_limit a limit of the column. Raises UserError.
+    by: memory, latency, bits or a loss; start, stop: its ends, written as a budget on it [the smallest that can be
+    reached, and that of the best plan without a limit]; spacing: `log` or `linear` [even ratios where both ends are
+    positive]; budgets and the rest as in `solve`, time_limit for each limit.
+    images: so many held-out prompts, or `prompts`, are painted in full precision, by the plans of `paint` limits [all],
+    and by the uniform plans between them; pipeline: what paints [the profile's own]; count: prompts on which losses are
+    measured [16]; seed, clip: as in `evaluate`. Raises UserError, InfeasibleError.
     """
-    from planner import solving, sweeping
+    from planner import runs, solving, sweeping
+    from planner.showing.seeing import know
     from planner.store import open_profile
     from solvers.strategies import Effort
 
     arguments.check_kernels(kernels)
+    arguments.check_painted(images, paint, count)
     request = solving.request_of(objective, memory, latency, bits, caps, pins, kernels == "int", confidence, slack)
-    asked = sweeping.Sweep(column, start, stop, count)
+    asked, effort = sweeping.Sweep(by, points, start, stop, spacing), Effort(time_limit, gap, backend)
     with open_profile(profile) as store:
-        folder = None if plans is None else Path(plans)
-        found = sweeping.sweep(store, request, asked, Effort(time_limit, gap, backend), folder)
-    sweeping.write_frontier(found, Path(out))
-    return found
+        known = know(store, confidence)
+        view = runs.sweep_into(Path(out), store, known, solving.settled(known.evidence, request), asked, effort)
+        if not images:
+            return view
+        from planner import painting
+
+        conditions = arguments.conditions_in(prompts)
+        job = painting.Job(pipeline or view.model["name"], images, paint, conditions, count, seed, kernels, clip)
+        return painting.paint_view(view, Path(out), store, known, job)
 
 
 def report(runs: Sequence[PathLike], out: PathLike) -> Path:
