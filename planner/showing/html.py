@@ -65,13 +65,14 @@ def page_of(views: Mapping[str, View], folders: Mapping[str, Path] | None = None
     """
     album = album_of(_asked(views, folders or {}))
     data = _data(views, folders or {}, album, live)
-    scripts = [Script("plotly.js", _plotly()), *(_script(name) for name in (*SCRIPTS, *(LIVE_SCRIPTS if live else ())))]
+    scripts = [_script(name) for name in (*SCRIPTS, *(LIVE_SCRIPTS if live else ()))]
+    plotly = Script("plotly.js", _plotly())  # run by chart.js, once all else is shown
     first = next(iter(views.values()))
     told = {"title": title_of(first), "subtitle": _subtitle(views), "live": live, "labels": data["labels"]}
     text = {"data": _embedded(data), "pictures": _embedded(album.addresses)}
-    policy = _policy(scripts, live)
+    policy = _policy([plotly, *scripts], live)
     return _environment().get_template("page.html.j2").render(
-        **told, **text, policy=policy, scripts=scripts, style=Markup(_text("page.css"))
+        **told, **text, policy=policy, plotly=plotly, scripts=scripts, style=Markup(_text("page.css"))
     )  # fmt: skip
 
 
