@@ -81,9 +81,9 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
     views: dict[str, View] = {}
     folders: dict[str, Path] = {}
     for folder in runs:
-        name = folder.name if folder.name not in views else str(folder)
-        if name in views:
+        if folder in folders.values():
             raise UserError(f"{folder} is given twice; leave one out")
+        name = folder.name if folder.name not in views else str(folder)
         views[name], folders[name] = read_view(folder / SWEEP), folder
     text = page_of(views, folders)
     partial = out.with_name(f".{out.name}.partial")
