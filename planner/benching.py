@@ -26,9 +26,10 @@ from planner.subject import Subject, run_subject
 from planner.timing import kept_memory
 from planner.units import show_bytes
 from plans.modules import module_bytes
+from plans.opening import opened
 from plans.plan import Plan
 from plans.swap import swap
-from sensitivity.unroll import mapped
+from sensitivity.nested import mapped
 
 PLAN = "plan"
 
@@ -138,7 +139,7 @@ def time_planned_layers(
         return None
     paths = [address.removeprefix(f"{part}.") for address in plan.schemes if address.startswith(f"{part}.")]
     runs = [(v.module, v.runner()) for v in (full, timed[PLAN])]
-    with kept_memory():
+    with opened({part: full.module}), kept_memory():
         return layer_time(full.name, share, time_layers(paths, runs, pairs))
 
 
@@ -157,11 +158,15 @@ def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) 
     return {**said, **generation.told(), **about_machine()}
 
 
+def to_json(found: Timings) -> dict[str, Any]:
+    """The timings as what `json.dumps` takes."""
+    layers = {} if found.layers is None else {"planned_layers": asdict(found.layers)}
+    return {"about": dict(found.about), "rows": [asdict(row) for row in found.rows], **layers}
+
+
 def write_timings(found: Timings, path: Path) -> None:
     """As JSON."""
-    layers = {} if found.layers is None else {"planned_layers": asdict(found.layers)}
-    rows = [asdict(row) for row in found.rows]
-    path.write_text(json.dumps({"about": found.about, "rows": rows, **layers}, indent=1) + "\n")
+    path.write_text(json.dumps(to_json(found), indent=1) + "\n")
 
 
 def to_text(found: Timings) -> str:

@@ -89,11 +89,10 @@ def evaluate(
 ) -> Evaluation:  # fmt: skip
     """Predicted beside measured for each plan, on held-out prompts, into `report.md`, `.json` and `images.png` of the
     folder `out`. blocks: also each block's layers alone; the rest as in `profile`."""
-    from tqdm import tqdm
-
     from planner import evaluating, evaluation_report
     from planner.applying import check_model
     from planner.pipelines import float_components
+    from planner.progress import bar
     from planner.runs import make_folder
     from planner.subject import conditions_of, load_subject
 
@@ -108,7 +107,10 @@ def evaluate(
     chosen = conditions_of(subject, given, count, held_out=True)
     bench = evaluating.build_bench(subject, list(plan.schemes), chosen, seed, metrics, clip)
     results = [evaluating.evaluate_full(bench)]
-    results += [evaluating.evaluate_plan(bench, plan, kernels, name) for name, plan in tqdm(loaded.items(), "plans")]
+    results += [
+        evaluating.evaluate_plan(bench, plan, kernels, name)
+        for name, plan in bar(loaded.items(), "plans", len(loaded), "plan")
+    ]
     rows = {name: evaluating.block_rows(bench, plan, kernels) for name, plan in loaded.items()} if blocks else {}
     about = evaluating.conditions(subject.name, generation, kernels, bench)
     found = evaluation_report.Evaluation(results, loaded, rows, about)
@@ -118,20 +120,25 @@ def evaluate(
 
 def check(
     profile: PathLike, pipeline: str | Subject, *, sample: int = 24, tolerance: float = 0.25,
-    plan: Plan | PathLike | None = None, clip: str | None = None, seed: int = 0, out: PathLike | None = None,
+    plan: Plan | PathLike | None = None, prompts: PathLike | Sequence[Any] | None = None, clip: str | None = None,
+    engine: str = "local", address: str | None = None, workers: int | None = None, seed: int = 0,
+    out: PathLike | None = None,
 ) -> Check:  # fmt: skip
     """Whether the profile of a base model is still good for a fine-tune of it: `sample` (layer, scheme) are measured on
     `pipeline` as the profile was, and compared.
 
     tolerance: by which share the old plans' losses may be above the best of the same bytes; plan: judge the choices of
-    this plan of the profile alone; clip: as in `profile`; seed: of the bootstrap; out: a JSON file for all of it.
-    Raises UserError for a pipeline of other layers, PlanError.
+    this plan of the profile alone; prompts: those that the profile was measured on, where it holds only digests of
+    them and the pipeline does not bring them; clip, engine, address, workers: as in `profile`; seed: of the bootstrap;
+    out: a JSON file for all of it. Raises UserError for a pipeline of other layers, PlanError.
     """
     from planner import rechecking
+    from planner.engines import Site
     from planner.store import open_profile
 
     arguments.check_sample(sample, tolerance, out)
-    asked = rechecking.Asked(sample, tolerance, None if plan is None else arguments.plan_in(plan), clip, seed)
+    judged, given = None if plan is None else arguments.plan_in(plan), arguments.conditions_in(prompts)
+    asked = rechecking.Asked(sample, tolerance, judged, clip, seed, given, engine, Site(address, workers))
     with open_profile(profile) as store:
         found = rechecking.check_profile(store, pipeline, asked)
     if out is not None:

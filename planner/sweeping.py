@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tqdm import tqdm
-
 from planner.arguments import SPACINGS
 from planner.errors import UserError
 from planner.formulate import Evidence, check_known
+from planner.progress import bar
 from planner.recording import plain
 from planner.showing.seeing import Known, cells_of, columns_of, full_of, solved, uniforms_of
 from planner.showing.view import Variant, View
@@ -81,7 +80,7 @@ def solve_points(known: Known, posed: Posed, effort: Effort) -> Iterator[tuple[V
     problem, column = posed.problem, posed.column
     found = frontier(problem, column, posed.limits, time_limit=effort.time_limit, gap=effort.gap,
                      backend=effort.backend)  # fmt: skip
-    for number, solution in tqdm(found, "limits", len(posed.limits)):
+    for number, solution in bar(found, "limits", len(posed.limits), "limit"):
         limit = plain(number)
         bounded = replace(problem, budgets=(*problem.budgets, Budget(column, limit)))
         yield solved(known, name_of(column, limit), solution, limit), bounded, solution

@@ -23,6 +23,7 @@ from planner import arguments
 from planner.arguments import KERNELS as KERNELS
 from planner.arguments import PathLike
 from planner.errors import UserError
+from planner.progress import course_of
 from planner.running import apply as apply
 from planner.running import bench as bench
 from planner.running import check as check
@@ -32,7 +33,9 @@ from planner.running import paint as paint
 from planner.running import restore as restore
 
 if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs no torch
+    from planner.equipment import Equipment
     from planner.explaining import Why
+    from planner.inspecting import Inspected
     from planner.predicting import Prediction
     from planner.showing.view import View
     from planner.subject import Subject
@@ -43,6 +46,7 @@ if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs
 DEFAULT_SCHEMES = ("w8a8", "w6a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8", "w4g64ma8", "w3g64ma8", "w2g64ma8")
 
 
+@course_of("profile")
 def profile(
     pipeline: str | Subject, out: PathLike, *,
     prompts: PathLike | Sequence[Any] | None = None, count: int = 8, schemes: Sequence[str] = DEFAULT_SCHEMES,
@@ -254,26 +258,26 @@ def export(
 def inspect(
     file: PathLike | None = None, profile: PathLike | None = None, *, config: PathLike | None = None,
     schemes: Sequence[str] = DEFAULT_SCHEMES, components: Sequence[str] = (), width: int | None = None,
-    height: int | None = None, frames: int | None = None, tokens: int | None = None, batch: int = 1, json: bool = False,
-) -> str:  # fmt: skip
+    height: int | None = None, frames: int | None = None, tokens: int | None = None, batch: int = 1,
+) -> Inspected:  # fmt: skip
     """What a profile or a plan file holds; or, of a configuration alone: layers, parameters, multiply-adds, bytes.
 
     profile: of a plan, also tells what it gives to each role of layers.
     config: a component's config.json, or a pipeline's folder, where no weights need be; schemes: whose bytes to tell;
     components: of a pipeline; width, height (px), frames, tokens (of text), batch: of the one call whose multiply-adds
-    are counted; json: all of it as JSON, with every layer. `planner.meta.outline.examine` gives the same as objects.
+    are counted. `str` of what is returned is the text, `facts` are the numbers.
     """
     from planner import inspecting
 
-    if (file is None) == (config is None) or (json and config is None):
-        raise UserError("inspect takes a profile or a plan, or else --config, which --json is for; give one of them")
+    if (file is None) == (config is None):
+        raise UserError("inspect takes a profile or a plan, or else --config; give one of them")
     if file is not None:
         return inspecting.inspect_file(Path(file), None if profile is None else Path(profile))
     from planner.meta import text
     from planner.meta.outline import Size
 
     size = Size(width, height, frames, tokens, batch)
-    return text.describe(str(config), components, size, schemes, json)
+    return text.describe(str(config), components, size, schemes)
 
 
 def cost(
@@ -293,8 +297,8 @@ def cost(
     return Path(out)
 
 
-def doctor() -> str:
-    """Which kernels, solvers, metrics and extras are available here, or why not."""
-    from planner import inspecting
+def doctor() -> Equipment:
+    """Which kernels, solvers, metrics and extras are available here, or why not: `str` is a table."""
+    from planner.equipment import equipment
 
-    return inspecting.doctor_text()
+    return equipment()

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from tqdm import tqdm
 
 from planner.errors import UserError
 from planner.measure import kept_places
 from planner.methods.base import Found, Job
+from planner.progress import current
 from planner.space import scales_of
 from planner.station import Station
 from planner.subject import checked
@@ -46,7 +46,10 @@ def measure(station: Station, job: Job) -> Iterator[Found]:
         rows = _rows(station, chain)
         with checkpointed(station.stages, rows < max(step.rows for step in chain.steps)):
             steps = probe(chain, layers, changes_by_layer(station, job), probes, rows)
-            found = dict(tqdm(steps, "probes", len(chain.visited), unit="step", leave=False))
+            found = {}
+            for place, change in steps:
+                found[place] = change
+                current().hint(job.size / len(chain.visited))
         readings = {mine.metric: _reading(station, chain, mine, first) for mine in probes}
     sums = joined(chain, found, probes)
     for pair in job.pairs:
@@ -67,11 +70,12 @@ def chain_of(station: Station, conditions: Sequence[Any], first: int, visits: in
             raise UserError(
                 f"no gradients flow through {subject.kind} to its outputs; measure with --method exhaustive"
             )
-        larger = rehearse(steps, len(conditions), lambda: run((*conditions, conditions[0]), seed))
+        rehearsed = rehearse(steps, len(conditions), lambda: run((*conditions, conditions[0]), seed))
+        steps = [step for step, _ in rehearsed]
         denoisers = frozenset(station.denoisers)
         calls = {place: step.module for place, step in enumerate(steps) if step.module in denoisers}
         kept, visited = _among(calls, settings.timesteps), _among(calls, visits)
-        grows = {place: _batched(step, larger[place], place in calls) for place, step in enumerate(steps)}
+        grows = {place: _batched(step, larger, place in calls) for place, (step, larger) in enumerate(rehearsed)}
         stand_for = {place: share for place, share in _shares(steps, {*kept, *visited}, calls).items() if grows[place]}
         yield Chain(steps, result, kept, stand_for, [grows[place] or () for place in grows], denoisers)
 
