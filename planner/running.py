@@ -1,4 +1,4 @@
-"""The verbs that end in a pipeline: a plan put into it, taken out, painted with, evaluated and timed.
+"""The verbs that end in a pipeline or in pictures: a plan put in, taken out, painted with, evaluated, timed and shown.
 
 Part of the story in `planner.workflow`, which has their names.
 """
@@ -177,3 +177,12 @@ def bench(
     if out is not None:
         benching.write_timings(found, Path(out))
     return found
+
+
+def report(runs: Sequence[PathLike], out: PathLike) -> Path:
+    """The page `out`, one HTML file that needs no network, of the folders that `sweep` wrote: the trade-off, the plans
+    and their pictures, and the model as a map of its layers. Raises UserError."""
+    from planner.showing.html import write_report
+
+    write_report([Path(folder) for folder in runs], Path(out))
+    return Path(out)

@@ -107,12 +107,14 @@ function roundNumbers(least, most) {
 
 function layoutOf(run, column, traces) {
   const drawn = traces.filter((trace) => trace.name !== "chosen");
-  const [x, y] = ["x", "y"].map((name) => drawn.flatMap((trace) => trace[name]));
-  for (const [name, values] of [["x", x], ["y", y]]) {
-    if (!isLog(values)) continue;
-    for (const trace of traces) trace[name] = trace[name].map((value) => (value === 0 ? edgeOf(values) : value));
-  }
-  ringEdge = isLog(y) ? edgeOf(y) : 0;
+  const [x, y] = ["x", "y"].map((name) => {
+    const values = drawn.flatMap((trace) => trace[name]);
+    if (!isLog(values)) return values;
+    const raised = (value) => value || edgeOf(values);
+    for (const trace of traces) trace[name] = trace[name].map(raised);
+    return values.map(raised);
+  });
+  ringEdge = isLog(y) ? Math.min(...y) : 0;
   const { unit, one } = scaleOf(run);
   const name = capital(columnText(run.by)) + (unit ? ` (${unit})` : "");
   return {
