@@ -21,7 +21,8 @@ from planner.loading import register
 NOUNS = {"Subject": "planner.subject", "Metric": "sensitivity.metrics"}
 __all__ = [
     "Metric", "Subject", "apply", "bench", "check", "config", "cost", "doctor", "evaluate", "export",
-    "import_profile", "inspect", "merge", "paint", "predict", "profile", "restore", "solve", "sweep", "verify", "why",
+    "import_profile", "inspect", "merge", "paint", "predict", "profile", "report", "restore", "solve", "sweep",
+    "verify", "why",
 ]  # fmt: skip
 __version__ = "0.1.0"
 register()

@@ -142,7 +142,7 @@ def plan_in(plan: Plan | PathLike) -> Plan:
 
 def plans_in(paths: Sequence[PathLike]) -> dict[str, Plan]:
     """Name of the file -> plan. Raises UserError where they cannot be told apart or compared, PlanError."""
-    from planner.report import check_comparable
+    from planner.evaluation_report import check_comparable
 
     plans = {Path(path).name.removesuffix(".yaml").removesuffix(".plan"): plan_in(path) for path in paths}
     check_comparable(plans, len(paths))

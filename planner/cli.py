@@ -117,12 +117,24 @@ def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads
 def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | None, **rest: Any) -> Said:
     """Predicted beside measured: PLANS on PIPELINE, on prompts that planning never saw."""
     set_threads(threads)
-    from planner import report, workflow
+    from planner import evaluation_report, workflow
 
     rest["call"] = called(rest["call"])
     found = workflow.evaluate(plans, pipeline, out, **rest)
-    wrote = [out / name for name in ("report.md", "report.json", *(["images.png"] * report.is_drawn(found)))]
-    return Said(lambda: report.to_json(found), lambda: report.to_markdown(found), wrote=wrote)
+    wrote = [out / name for name in ("report.md", "report.json", *(["images.png"] * evaluation_report.is_drawn(found)))]
+    return Said(lambda: evaluation_report.to_json(found), lambda: evaluation_report.to_markdown(found), wrote=wrote)
+
+
+@main.command()
+@click.argument("runs", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="The page, one HTML file.")
+@telling
+def report(runs: tuple[Path, ...], out: Path) -> Said:
+    """A page that shows what the folders RUNS of `bitplan sweep` hold: the trade-off, the plans, their pictures and
+    where the bits go. It is one file, and needs no network."""
+    from planner import workflow
+
+    return Said(wrote=[workflow.report(runs, out)], then="open it in a browser")
 
 
 @main.command()

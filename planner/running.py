@@ -1,4 +1,4 @@
-"""The verbs that end in a pipeline: a plan put into it, taken out, painted with, evaluated and timed.
+"""The verbs that end in a pipeline or in pictures: a plan put in, taken out, painted with, evaluated, timed and shown.
 
 Part of the story in `planner.workflow`, which has their names.
 """
@@ -15,7 +15,7 @@ from planner.arguments import PathLike
 
 if TYPE_CHECKING:  # each verb imports what it needs when it runs
     from planner.benching import Timings
-    from planner.report import Evaluation
+    from planner.evaluation_report import Evaluation
     from planner.subject import Subject
     from planner.verdicts import Check
     from plans.plan import Plan
@@ -90,7 +90,7 @@ def evaluate(
 ) -> Evaluation:  # fmt: skip
     """Predicted beside measured for each plan, on held-out prompts, into `report.md`, `.json` and `images.png` of the
     folder `out`. blocks: also each block's layers alone; the rest as in `profile`."""
-    from planner import evaluating, report
+    from planner import evaluating, evaluation_report
     from planner.applying import check_model
     from planner.pipelines import float_components
     from planner.progress import bar
@@ -114,8 +114,8 @@ def evaluate(
     ]
     rows = {name: evaluating.block_rows(bench, plan, kernels) for name, plan in loaded.items()} if blocks else {}
     about = evaluating.conditions(subject.name, generation, kernels, bench)
-    found = report.Evaluation(results, loaded, rows, about)
-    report.write_report(found, Path(out))
+    found = evaluation_report.Evaluation(results, loaded, rows, about)
+    evaluation_report.write_report(found, Path(out))
     return found
 
 
@@ -179,3 +179,12 @@ def bench(
     if out is not None:
         benching.write_timings(found, Path(out))
     return found
+
+
+def report(runs: Sequence[PathLike], out: PathLike) -> Path:
+    """The page `out`, one HTML file that needs no network, of the folders that `sweep` wrote: the trade-off, the plans
+    and their pictures, and the model as a map of its layers. Raises UserError."""
+    from planner.showing.html import write_report
+
+    write_report([Path(folder) for folder in runs], Path(out))
+    return Path(out)

@@ -27,7 +27,7 @@ WITHOUT_TORCH = (
     "planner", "planner.cli", "planner.loading", "planner.workflow", "planner.errors", "planner.units",
     "planner.formulate",
     "planner.solving", "planner.recording", "planner.verifying", "planner.explaining",
-    "planner.sweeping", "planner.runs", "planner.published", "planner.showing.table",
+    "planner.sweeping", "planner.runs", "planner.published", "planner.showing.table", "planner.showing.html",
     "planner.candidates", "planner.merging", "planner.engines", "planner.predicting",
     "planner.probing", "planner.checking", "planner.transfer", "planner.comparing", "planner.verdicts",
     "planner.methods", "planner.methods.base", "planner.arguments", "planner.cli_solve",
