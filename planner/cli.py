@@ -72,7 +72,14 @@ def profile(pipeline: str, out: Path, schemes: str | None, components: str, thre
     click.echo(f"wrote {out}; next: bitplan solve {out} --memory 30% --out P.plan.yaml")
 
 
-for _command in (cli_solve.solve, cli_solve.frontier, cli_solve.verify, cli_solve.why, cli_solve.predict):
+for _command in (
+    cli_solve.solve,
+    cli_solve.frontier,
+    cli_solve.explore,
+    cli_solve.verify,
+    cli_solve.why,
+    cli_solve.predict,
+):
     main.add_command(_command)
 for _command in (cli_meta.inspect, cli_meta.cost):
     main.add_command(_command)

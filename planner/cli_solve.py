@@ -95,6 +95,23 @@ def frontier(
 
 
 @click.command()
+@click.argument("profile", type=FILE)
+@click.option("--plans", type=FILE, help="The folder where plans are saved [the profile's own].")
+@click.option("--pipeline", help="What to paint with [what PROFILE was measured on].")
+@click.option("--port", type=int, default=0, show_default=True, help="Of 127.0.0.1; 0: any that is free.")
+@click.option("--open", is_flag=True, help="Also open the page in a browser.")
+@KERNELS
+@click.option("--steps", type=int, help="Denoising steps of a picture [as PROFILE was measured].")
+@click.option("--guidance", type=float, help="Guidance scale [as PROFILE was measured].")
+@guarded
+def explore(profile: Path, **rest: Any) -> None:
+    """Serve a page for this machine alone: drag the budgets of PROFILE, see its plan, save it, paint with it."""
+    from planner import workflow
+
+    workflow.explore(profile, **rest)
+
+
+@click.command()
 @click.argument("plan", type=FILE)
 @click.argument("profile", type=FILE)
 @click.option("--prove", is_flag=True, help="Also solve again, as one plain integer program, and compare.")

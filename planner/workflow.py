@@ -2,6 +2,7 @@
 
 pipeline -> layer graph -> calibration -> costs and sensitivities -> X.profile        profile
 X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve, frontier
+X.profile + a browser -> budgets dragged, plans solved, saved and painted            explore
 P.plan.yaml + X.profile -> does it hold, why is it so, what does it do as a whole     verify, why, predict
 P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore, config
 P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                evaluate
@@ -26,6 +27,7 @@ from planner.running import bench as bench
 from planner.running import check as check
 from planner.running import config as config
 from planner.running import evaluate as evaluate
+from planner.running import explore as explore
 from planner.running import paint as paint
 from planner.running import restore as restore
 

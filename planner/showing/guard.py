@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOSTS = ("127.0.0.1", "localhost")  # by which it may be called, at any port: one may be forwarded by ssh
-TOKEN = "x-bitplan-token"  # noqa: S105: the header's name
+TOKEN = "x-bitplan-token"  # the header
 LARGEST = 2**21  # bytes of a request
 HEADERS = {
     "cache-control": "no-store", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer",

@@ -6,8 +6,8 @@ import base64
 import io
 import logging
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from planner import arguments
@@ -43,10 +43,11 @@ class Painted:
 class Studio:
     """What is painted with; the words are those of `planner.workflow.paint`."""
 
-    pipeline: str
+    pipeline: str | None = None
     steps: int | None = None
     guidance: float | None = None
     kernels: str = "int"
+    call: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Painter:
@@ -88,15 +89,13 @@ class Painter:
         if self._subject is None:
             from planner.subject import load_subject
 
-            studio = self.studio
-            generation = arguments.generation_of(studio.pipeline, studio.steps, studio.guidance, 0)
-            self._subject = load_subject(studio.pipeline, generation, arguments.dtype_of([plan]))
+            studio, name = self.studio, self.studio.pipeline or plan.model["name"]
+            generation = arguments.generation_of(name, studio.steps, studio.guidance, 0, studio.call)
+            self._subject = load_subject(name, generation, arguments.dtype_of([plan]))
         return self._subject
 
 
-def _paint(
-    subject: Any, plan: Plan, kernels: str, asked: tuple[str, int], full: dict[tuple[str, int], str]
-) -> Painted:
+def _paint(subject: Any, plan: Plan, kernels: str, asked: tuple[str, int], full: dict[tuple[str, int], str]) -> Painted:
     """Both pictures, full precision's from `full` where it is there. Raises UserError and what the model raises."""
     from planner.applying import apply_plan, restore_pipeline
     from planner.subject import conditions_of
