@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import planner  # noqa: E402
-from planner.report import summary, to_json  # noqa: E402
+from planner.evaluation_report import summary, to_json  # noqa: E402
 
 SCHEMES = ("w8a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8")
 

@@ -130,7 +130,7 @@ def plan_in(plan: Plan | PathLike) -> Plan:
 
 def plans_in(paths: Sequence[PathLike]) -> dict[str, Plan]:
     """Name of the file -> plan. Raises UserError where they cannot be told apart or compared, PlanError."""
-    from planner.report import check_comparable
+    from planner.evaluation_report import check_comparable
     from plans.plan import load_plan
 
     plans = {Path(path).name.removesuffix(".yaml").removesuffix(".plan"): load_plan(path) for path in paths}

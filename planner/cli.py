@@ -123,13 +123,28 @@ def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads
 def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | None, **rest: Any) -> None:
     """Predicted beside measured: PLANS on PIPELINE, on prompts that planning never saw."""
     set_threads(threads)
-    from planner import report, workflow
+    from planner import evaluation_report, workflow
 
     rest["call"] = called(rest["call"])
     found = workflow.evaluate(plans, pipeline, out, **rest)
-    click.echo(report.to_markdown(found))
-    drawn = f", {out}/report.json and {out}/images.png" if report.is_drawn(found) else f" and {out}/report.json"
+    click.echo(evaluation_report.to_markdown(found))
+    drawn = (
+        f", {out}/report.json and {out}/images.png" if evaluation_report.is_drawn(found) else f" and {out}/report.json"
+    )
     click.echo(f"wrote {out}/report.md{drawn}")
+
+
+@main.command()
+@click.argument("runs", type=FILE, nargs=-1, required=True)
+@click.option("--out", type=FILE, required=True, help="The page, one HTML file.")
+@guarded
+def report(runs: tuple[Path, ...], out: Path) -> None:
+    """A page that shows what the folders RUNS of `bitplan sweep` hold: the trade-off, the plans, their pictures and
+    where the bits go. It is one file, and needs no network."""
+    from planner import workflow
+
+    workflow.report(runs, out)
+    click.echo(f"wrote {out}; open it in a browser")
 
 
 @main.command()

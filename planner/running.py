@@ -15,7 +15,7 @@ from planner.arguments import PathLike
 
 if TYPE_CHECKING:  # each verb imports what it needs when it runs
     from planner.benching import Timings
-    from planner.report import Evaluation
+    from planner.evaluation_report import Evaluation
     from planner.subject import Subject
     from planner.verdicts import Check
     from plans.plan import Plan
@@ -109,14 +109,14 @@ def evaluate(
     folder `out`. blocks: also each block's layers alone; the rest as in `profile`."""
     from tqdm import tqdm
 
-    from planner import evaluating, report
+    from planner import evaluating, evaluation_report
     from planner.applying import check_model
     from planner.pipelines import float_components
     from planner.subject import conditions_of, load_subject
 
     arguments.check_kernels(kernels)
     loaded = arguments.plans_in(plans)
-    report.make_folder(Path(out))
+    evaluation_report.make_folder(Path(out))
     generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
     given = arguments.conditions_in(prompts)
     subject = load_subject(pipeline, generation, arguments.dtype_of(loaded.values()))
@@ -128,8 +128,8 @@ def evaluate(
     results += [evaluating.evaluate_plan(bench, plan, kernels, name) for name, plan in tqdm(loaded.items(), "plans")]
     rows = {name: evaluating.block_rows(bench, plan, kernels) for name, plan in loaded.items()} if blocks else {}
     about = evaluating.conditions(subject.name, generation, kernels, bench)
-    found = report.Evaluation(results, loaded, rows, about)
-    report.write_report(found, Path(out))
+    found = evaluation_report.Evaluation(results, loaded, rows, about)
+    evaluation_report.write_report(found, Path(out))
     return found
 
 

@@ -2,6 +2,7 @@
 
 pipeline -> layer graph -> calibration -> costs and sensitivities -> X.profile        profile
 X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve, frontier
+folders of plans and pictures -> a page to look at them                               report
 X.profile + a browser -> budgets dragged, plans solved, saved and painted            explore
 P.plan.yaml + X.profile -> does it hold, why is it so, what does it do as a whole     verify, why, predict
 P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore, config
@@ -147,6 +148,15 @@ def frontier(
         found = sweeping.sweep(store, request, asked, Effort(time_limit, gap, backend), folder)
     sweeping.write_frontier(found, Path(out))
     return found
+
+
+def report(runs: Sequence[PathLike], out: PathLike) -> Path:
+    """The page `out`, one HTML file that needs no network, of the folders that `sweep` wrote: the trade-off, the plans
+    and their pictures, and the model as a map of its layers. Raises UserError."""
+    from planner.showing.html import write_report
+
+    write_report([Path(folder) for folder in runs], Path(out))
+    return Path(out)
 
 
 def verify(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import planner
 from planner.cli import main
-from planner.report import summary
+from planner.evaluation_report import summary
 from plans.scheme import parse_scheme
 
 ROOT = Path(__file__).parent.parent

@@ -1,0 +1,36 @@
+"use strict";
+// What changes from one plan to the next, layer by layer.
+
+const LISTED = 100; // layers; of more, the rest is counted
+
+/** against: the plan before, or null where there is none. pin: told a layer's place that is clicked. */
+function showChanges(run, variant, against, pin) {
+  const title = against === null ? "There is no smaller plan to compare with." : changesText(run, variant, against);
+  fill("changes-note", title);
+  document.getElementById("changes-list").hidden = against === null;
+  if (against === null) return;
+  const places = run.layers.map((_, i) => i).filter((i) => variant.picks[i] !== against.picks[i]);
+  const gain = (i, value) => value(run.layers[i].options[variant.picks[i]]) - value(run.layers[i].options[against.picks[i]]);
+  places.sort((a, b) => Math.abs(gain(b, (o) => o.bytes)) - Math.abs(gain(a, (o) => o.bytes)));
+  const metrics = run.columns.filter((column) => column.family !== "").map((column) => column.name);
+  const row = (i) => {
+    const [from, to] = [against, variant].map((one) => run.layers[i].options[one.picks[i]].scheme);
+    const button = make("button", { type: "button", class: "link", onclick: () => pin(i) }, run.layers[i].layer);
+    return [button, `${from} \u2192 ${to}`, change("bytes", gain(i, (o) => o.bytes)), change("ms", gain(i, (o) => o.ms)),
+      ...metrics.map((name) => change(name, gain(i, (o) => o.losses[name]?.[0] ?? 0)))];
+  };
+  const made = table("Layers that change", ["layer", "scheme", "memory", "time", ...metrics], places.slice(0, LISTED).map(row));
+  const rest = places.length - LISTED;
+  fill("changes-list", made, ...(rest > 0 ? [make("p", { class: "note" }, `and ${counted(rest, "layer")} more`)] : []));
+}
+
+function changesText(run, variant, against) {
+  const count = variant.picks.filter((pick, i) => pick !== against.picks[i]).length;
+  const families = familiesOf(run).filter((name) => against.totals[name] > 0).map((name) => {
+    const share = (100 * (variant.totals[name] - against.totals[name])) / against.totals[name];
+    return `${share > 0 ? "+" : ""}${digits(share, 2)} % ${name} loss`;
+  });
+  const gained = ["bytes", "ms"].map((name) => change(name, variant.totals[name] - against.totals[name]));
+  return `From the next smaller plan (${amount(run.by, against.totals[run.by])}) to this one ${counted(count, "layer")} `
+    + `change${count === 1 ? "s" : ""}: ${[...gained, ...families].join(", ")}.`;
+}

@@ -1,0 +1,152 @@
+"use strict";
+// The trade-off, drawn by Plotly. Colours of Okabe and Ito, and a shape for each, so that none needs its colour.
+
+const INK = { predicted: "#0072b2", measured: "#b34700", uniform: "#555555", chosen: "#000000", grid: "#e3e3e3" };
+
+/** Text as Plotly shows it: it reads tags in labels. */
+function plain(text) {
+  return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
+/** Bytes are drawn in MiB or GiB. */
+function scaleOf(run) {
+  if (run.by !== "bytes") return { unit: run.by === "ms" ? "ms" : "", one: 1 };
+  const most = Math.max(...[...run.source.points, ...run.uniform].map((one) => one.totals.bytes));
+  return most >= 2 ** 31 ? { unit: "GiB", one: 2 ** 30 } : { unit: "MiB", one: 2 ** 20 };
+}
+
+function seen(run, variants, value, error) {
+  const { one } = scaleOf(run);
+  const kept = variants.filter((variant) => value(variant) !== undefined);
+  return {
+    x: kept.map((variant) => variant.totals[run.by] / one),
+    y: kept.map(value),
+    customdata: kept.map((variant) => variant.name),
+    text: kept.map((variant) => plain(hoverText(run, variant))),
+    error: kept.map((variant) => error?.(variant) ?? 0),
+  };
+}
+
+function hoverText(run, variant) {
+  const costs = `${bytesText(variant.totals.bytes)}, ${digits(variant.totals.ms)} ms`;
+  return variant.limit === null ? `uniform ${variant.name}: ${costs}` : costs;
+}
+
+function series(name, data, style) {
+  const hovertemplate = `%{text}<br>${name} %{y:.3g}<extra></extra>`;
+  const error = data.error.some((value) => value > 0)
+    ? { error_y: { type: "data", array: data.error, thickness: 1.2, width: 3, color: style.marker.color } } : {};
+  const { error: _, ...rest } = data;
+  return { type: "scatter", name, hovertemplate, ...rest, ...error, ...style };
+}
+
+function tracesOf(run, column) {
+  const points = run.source.points;
+  const traces = [series("predicted", seen(run, points, (p) => p.totals[column], (p) => p.errors[column]), {
+    mode: "lines+markers", line: { color: INK.predicted, width: 2 }, marker: { color: INK.predicted, size: 5 },
+  })];
+  const measured = seen(run, points, (p) => p.measured?.[column]?.[0], (p) => p.measured[column][1]);
+  if (measured.x.length) {
+    traces.push(series("measured", measured, {
+      mode: "markers", marker: { color: INK.measured, size: 8, symbol: "diamond-open", line: { width: 1.6 } },
+    }));
+  }
+  const uniform = uniformsShown(run);
+  if (uniform.length) {
+    traces.push(series("uniform", seen(run, uniform, (p) => p.totals[column]), {
+      mode: "markers", marker: { color: INK.uniform, size: 8, symbol: "x" },
+    }));
+  }
+  traces.push({ type: "scatter", name: "chosen", x: [], y: [], mode: "markers", hoverinfo: "skip",
+    marker: { size: 17, color: "rgba(0,0,0,0)", line: { color: INK.chosen, width: 3 } } });
+  return traces;
+}
+
+/** Those beside which the frontier can still be read. */
+function uniformsShown(run) {
+  const all = run.source.points.map((point) => point.totals[run.by]);
+  if (!all.length) return run.uniform;
+  const [least, most] = [Math.min(...all), Math.max(...all)];
+  return run.uniform.filter((one) => one.totals[run.by] >= least / 1.5 && one.totals[run.by] <= most * 1.5);
+}
+
+function isLog(values) {
+  return values.length > 1 && Math.min(...values) > 0 && Math.max(...values) > 4 * Math.min(...values);
+}
+
+function axis(title, values) {
+  const type = isLog(values) ? "log" : "linear";
+  return { title: { text: plain(title), standoff: 8 }, type, gridcolor: INK.grid, zeroline: false, automargin: true,
+    exponentformat: "power", ...(type === "log" ? { dtick: Math.max(...values) > 30 * Math.min(...values) ? 1 : "D2" } : {}) };
+}
+
+function layoutOf(run, column, traces) {
+  const drawn = traces.filter((trace) => trace.name !== "chosen");
+  const [x, y] = ["x", "y"].map((name) => drawn.flatMap((trace) => trace[name]));
+  const { unit, one } = scaleOf(run);
+  const name = capital(columnText(run.by)) + (unit ? ` (${unit})` : "");
+  return {
+    margin: { l: 60, r: 16, t: 8, b: 44 }, paper_bgcolor: "#ffffff", plot_bgcolor: "#ffffff", hovermode: "closest",
+    font: { family: "system-ui, sans-serif", size: 13, color: "#1a1a1a" }, dragmode: false,
+    xaxis: axis(`${name} \u2192 more`, x), yaxis: axis(`${columnText(column)}, lower is better`, y),
+    legend: { x: 1, xanchor: "right", y: 1, bgcolor: "rgba(255,255,255,.8)" }, showlegend: true,
+    annotations: [...labelsOf(run, column, x, y), fullMark(run, one)],
+  };
+}
+
+/** Names of the uniform plans; on the left of a mark where the next one's stands in the way on the right. */
+function labelsOf(run, column, x, y) {
+  const along = (value, values) => {
+    const place = isLog(values) ? Math.log10 : (one) => one;
+    const [least, most] = [place(Math.min(...values)), place(Math.max(...values))];
+    return { at: place(value), share: (place(value) - least) / (most - least || 1) };
+  };
+  const marks = uniformsShown(run).filter((one) => one.totals[column] !== undefined).map((one) => ({
+    name: one.name, x: along(one.totals[run.by] / scaleOf(run).one, x), y: along(one.totals[column], y),
+  }));
+  const letter = 7 / Math.max(document.getElementById("chart").clientWidth - 90, 100);
+  const isClose = (a, b) => b.x.share > a.x.share && b.x.share - a.x.share < letter * (a.name.length + 3)
+    && Math.abs(a.y.share - b.y.share) < 0.05;
+  return marks.map((mark) => {
+    const crowded = marks.some((other) => isClose(mark, other));
+    const left = crowded && mark.x.share > 2 * letter * mark.name.length;
+    return { x: mark.x.at, y: mark.y.at, text: plain(mark.name), showarrow: false, xanchor: left ? "right" : "left",
+      yanchor: "middle", xshift: left ? -7 : crowded ? -5 : 7, yshift: crowded && !left ? 12 : 0,
+      font: { size: 11, color: INK.uniform } };
+  });
+}
+
+/** Full precision has no loss, and so no place on a logarithmic axis: its mark stands at the edge it lies behind. */
+function fullMark(run, one) {
+  const right = run.full.totals[run.by] > 0;
+  const where = amount(run.by, run.full.totals[run.by]);
+  const text = right ? `full precision: ${where}, no loss \u25b6` : "\u25c0 full precision: no loss";
+  return { xref: "paper", yref: "paper", x: right ? 1 : 0, y: 0, xanchor: right ? "right" : "left", yanchor: "bottom",
+    text: plain(text), showarrow: false, font: { size: 12, color: INK.chosen }, bgcolor: "rgba(255,255,255,.85)" };
+}
+
+/** Draws the run's plans by one loss. choose: told the name of a plan that is clicked. */
+function drawChart(run, column, choose) {
+  const traces = tracesOf(run, column);
+  const chart = document.getElementById("chart");
+  const drawn = Plotly.react(chart, traces, layoutOf(run, column, traces), { displayModeBar: false, responsive: false });
+  chart.removeAllListeners("plotly_click");
+  chart.on("plotly_click", (event) => choose(event.points[0].customdata));
+  const left = run.uniform.length - uniformsShown(run).length;
+  fill("chart-note", left ? `${counted(left, "uniform plan")} lie${left === 1 ? "s" : ""} outside of this chart.` : "");
+  return drawn;
+}
+
+/** The chart fills its place, which the pictures beside it make taller or smaller. */
+function keepChartFitting() {
+  const chart = document.getElementById("chart");
+  new ResizeObserver(() => Plotly.Plots.resize(chart)).observe(chart);
+}
+
+/** A ring around the plan that is shown. */
+function markChart(run, column, variant) {
+  const chart = document.getElementById("chart");
+  const last = chart.data.length - 1;
+  const y = variant.totals[column];
+  Plotly.restyle(chart, { x: [[variant.totals[run.by] / scaleOf(run).one]], y: [[y]] }, [last]);
+}

@@ -1,0 +1,46 @@
+"use strict";
+// One layer: what it is, and what each of its schemes costs and loses; or, where none is looked at, all by role.
+
+function showLayer(run, variant, place, pinned) {
+  for (const cell of document.querySelectorAll("#map .pinned")) cell.classList.remove("pinned");
+  if (pinned) mapped.cells[place].classList.add("pinned");
+  document.getElementById("layer").classList.toggle("pinned", pinned);
+  fill("layer", ...(place === null ? summary(run, variant) : details(run, variant, place, pinned)));
+}
+
+function details(run, variant, place, pinned) {
+  const cell = run.layers[place];
+  const shape = `${cell.kind}, weight ${cell.weight.join(" × ")}`;
+  const work = `${digits(cell.macs)} multiply-adds in ${counted(cell.calls, "call")} a run`;
+  return [
+    make("h3", { id: "layer-title" }, cell.layer),
+    make("p", { class: "note" }, `${cell.role ? `${cell.role}; ` : ""}${shape}; ${work}. `,
+      make("strong", {}, pinned ? "Pinned; Escape lets go." : "")),
+    make("div", { class: "scroll", tabindex: pinned ? "0" : null }, optionsTable(run, cell, variant.picks[place])),
+  ];
+}
+
+function optionsTable(run, cell, pick) {
+  const metrics = run.columns.filter((column) => column.family !== "").map((column) => column.name);
+  const rows = cell.options.map((option, index) => [
+    option.scheme + (option.real ? "" : " *") + (index === pick ? " \u25c0" : ""), bytesText(option.bytes), digits(option.ms),
+    ...metrics.map((name) => (option.losses[name] ? spread(...option.losses[name]) : "0")),
+  ]);
+  const made = table(`Schemes of ${cell.layer}; ${cell.options[pick].scheme} is in this plan`,
+    ["scheme", "memory", "ms", ...metrics], rows, (index) => (index === pick ? "chosen" : null));
+  if (cell.options.some((option) => !option.real)) made.append(make("tfoot", {}, make("tr", {},
+    make("td", { colspan: 3 + metrics.length }, "* simulated: no kernel runs it"))));
+  return made;
+}
+
+function summary(run, variant) {
+  const roles = [...boxesOf(run.layers).roles];
+  const rows = roles.map((role) => {
+    const size = run.layers.reduce((sum, cell, i) => sum + (cell.role === role ? cell.options[variant.picks[i]].bytes : 0), 0);
+    const count = run.layers.filter((cell) => cell.role === role).length;
+    return [role || "layers", count.toLocaleString("en"), digits(meanBits(run, variant.picks, (cell) => cell.role === role)), bytesText(size)];
+  });
+  return [make("h3", { id: "layer-title" }, "By role"),
+    make("p", { class: "note" }, "Point at a cell to see its layer here."),
+    table("Layers by role", ["role", "layers", "bits", "memory"], rows)];
+}
