@@ -5,11 +5,10 @@ const LISTED = 100; // layers; of more, the rest is counted
 
 /** against: the plan before, or null where there is none. pin: told a layer's place that is clicked. */
 function showChanges(run, variant, against, pin) {
-  const title = against === null ? "There is no smaller plan to compare with." : changesText(run, variant, against);
+  const title = against === null ? `There is no plan of less ${columnText(run.by)} to compare with.` : changesText(run, variant, against);
   fill("changes-note", title);
-  document.getElementById("changes-list").hidden = against === null;
-  if (against === null) return;
-  const places = run.layers.map((_, i) => i).filter((i) => variant.picks[i] !== against.picks[i]);
+  const places = against === null ? [] : run.layers.map((_, i) => i).filter((i) => variant.picks[i] !== against.picks[i]);
+  document.getElementById("changes-list").hidden = !places.length;
   const gain = (i, value) => value(run.layers[i].options[variant.picks[i]]) - value(run.layers[i].options[against.picks[i]]);
   places.sort((a, b) => Math.abs(gain(b, (o) => o.bytes)) - Math.abs(gain(a, (o) => o.bytes)));
   const metrics = run.columns.filter((column) => column.family !== "").map((column) => column.name);
@@ -26,11 +25,12 @@ function showChanges(run, variant, against, pin) {
 
 function changesText(run, variant, against) {
   const count = variant.picks.filter((pick, i) => pick !== against.picks[i]).length;
+  if (!count) return `${capital(lowerText(run.by))} is the same.`;
   const families = familiesOf(run).filter((name) => against.totals[name] > 0).map((name) => {
     const share = (100 * (variant.totals[name] - against.totals[name])) / against.totals[name];
     return `${share > 0 ? "+" : ""}${digits(share, 2)} % ${name} loss`;
   });
   const gained = ["bytes", "ms"].map((name) => change(name, variant.totals[name] - against.totals[name]));
-  return `From the next smaller plan (${amount(run.by, against.totals[run.by])}) to this one ${counted(count, "layer")} `
+  return `From ${lowerText(run.by)} (${amount(run.by, against.totals[run.by])}) to this one ${counted(count, "layer")} `
     + `change${count === 1 ? "s" : ""}: ${[...gained, ...families].join(", ")}.`;
 }

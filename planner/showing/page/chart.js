@@ -62,12 +62,13 @@ function tracesOf(run, column) {
   return traces;
 }
 
-/** Those beside which the frontier can still be read. */
+/** Those within the run's other budgets, beside which the frontier can still be read. */
 function uniformsShown(run) {
   const all = run.source.points.map((point) => point.totals[run.by]);
   if (!all.length) return run.uniform;
   const [least, most] = [Math.min(...all), Math.max(...all)];
-  return run.uniform.filter((one) => one.totals[run.by] >= least / 1.5 && one.totals[run.by] <= most * 1.5);
+  return run.uniform.filter((one) => one.totals[run.by] >= least / 1.5 && one.totals[run.by] <= most * 1.5
+    && Object.entries(run.budgets).every(([name, limit]) => one.totals[name] <= limit));
 }
 
 function isLog(values) {
@@ -133,7 +134,7 @@ function drawChart(run, column, choose) {
   chart.removeAllListeners("plotly_click");
   chart.on("plotly_click", (event) => choose(event.points[0].customdata));
   const left = run.uniform.length - uniformsShown(run).length;
-  fill("chart-note", left ? `${counted(left, "uniform plan")} lie${left === 1 ? "s" : ""} outside of this chart.` : "");
+  fill("chart-note", left ? `${counted(left, "uniform plan")} lie${left === 1 ? "s" : ""} outside of this chart, or of the other budgets.` : "");
   return drawn;
 }
 
@@ -141,6 +142,11 @@ function drawChart(run, column, choose) {
 function keepChartFitting() {
   const chart = document.getElementById("chart");
   new ResizeObserver(() => Plotly.Plots.resize(chart)).observe(chart);
+}
+
+/** On paper nothing watches for its place: its size is set, and let go again. */
+function sizeChart(size = { width: undefined, height: undefined }) {
+  Plotly.relayout("chart", { ...size, autosize: size.width === undefined });
 }
 
 /** A ring around the plan that is shown. */

@@ -13,7 +13,7 @@ function details(run, variant, place, pinned) {
   const shape = `${cell.kind}, weight ${cell.weight.join(" × ")}`;
   const work = `${digits(cell.macs)} multiply-adds in ${counted(cell.calls, "call")} a run`;
   return [
-    make("h3", { id: "layer-title" }, cell.layer),
+    make("h3", { id: "layer-title" }, ...cell.layer.split(/(?<=[.])/).flatMap((part) => [part, make("wbr")])),
     make("p", { class: "note" }, `${cell.role ? `${cell.role}; ` : ""}${shape}; ${work}. `,
       make("strong", {}, pinned ? "Pinned; Escape lets go." : "")),
     make("div", { class: "scroll", tabindex: pinned ? "0" : null }, optionsTable(run, cell, variant.picks[place])),
@@ -24,13 +24,20 @@ function optionsTable(run, cell, pick) {
   const metrics = run.columns.filter((column) => column.family !== "").map((column) => column.name);
   const rows = cell.options.map((option, index) => [
     option.scheme + (option.real ? "" : " *") + (index === pick ? " \u25c0" : ""), bytesText(option.bytes), digits(option.ms),
-    ...metrics.map((name) => (option.losses[name] ? spread(...option.losses[name]) : "0")),
+    ...metrics.map((name) => lossCell(option.losses[name])),
   ]);
   const made = table(`Schemes of ${cell.layer}; ${cell.options[pick].scheme} is in this plan`,
     ["scheme", "memory", "ms", ...metrics], rows, (index) => (index === pick ? "chosen" : null));
   if (cell.options.some((option) => !option.real)) made.append(make("tfoot", {}, make("tr", {},
     make("td", { colspan: 3 + metrics.length }, "* simulated: no kernel runs it"))));
   return made;
+}
+
+/** Mean and, below it, standard error; nothing is lost where a layer is kept. */
+function lossCell(loss) {
+  if (!loss) return "0";
+  const [mean, error] = loss;
+  return error === null ? digits(mean, 2) : make("span", {}, digits(mean, 2), make("span", { class: "error" }, `± ${digits(error, 2)}`));
 }
 
 function summary(run, variant) {

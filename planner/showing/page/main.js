@@ -2,6 +2,7 @@
 // The page: what is chosen, and everything that follows from it. `show` draws any plan, wherever it comes from.
 
 const chosen = { run: null, stop: 0, variant: null, against: null, column: "", looked: null, pinned: null };
+const PAPER = { map: 500, chart: { width: 470, height: 420 } }; // px: what fits on a sheet of A4 or Letter on its side
 const slider = document.getElementById("slider");
 
 /** Shows a plan. against: the one it is compared with layer by layer, or null. */
@@ -58,6 +59,7 @@ function chooseRun(index) {
   showLegend(run);
   showPlans(run);
   showAbout(run);
+  document.getElementById("run-name")?.replaceChildren(run.label);
   goTo(Math.floor(run.source.stops / 2));
 }
 
@@ -99,16 +101,17 @@ function start() {
     pin: pinLayer,
     unpin: () => { chosen.pinned = null; again(); },
   });
-  window.addEventListener("resize", redrawMap);
-  window.matchMedia("print").addEventListener("change", redrawMap);
+  window.addEventListener("resize", () => redraw());
+  window.addEventListener("beforeprint", () => { redraw(PAPER.map); sizeChart(PAPER.chart); });
+  window.addEventListener("afterprint", () => { redraw(); sizeChart(); });
   chooseRun(0);
   keepChartFitting();
 }
 
 /** The map again, where its width is another. */
-function redrawMap() {
-  if (document.getElementById("map-scroll").clientWidth === mapped.width) return;
-  drawMap(chosen.run);
+function redraw(width = document.getElementById("map-scroll").clientWidth) {
+  if (width === mapped.width) return;
+  drawMap(chosen.run, width);
   colourMap(chosen.variant, chosen.against);
   again();
 }

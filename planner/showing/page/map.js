@@ -4,9 +4,8 @@
 const mapped = { run: null, cells: [], rows: [], current: 0, width: 0 };
 
 /** Draws all cells anew; `colourMap` then says what they hold. */
-function drawMap(run) {
+function drawMap(run, width = document.getElementById("map-scroll").clientWidth) {
   const box = document.getElementById("map");
-  const width = document.getElementById("map-scroll").clientWidth;
   const found = boxesOf(run.layers);
   const { size, across } = fitted(found, width);
   Object.assign(mapped, { run, cells: new Array(run.layers.length), rows: [], width,
@@ -74,7 +73,7 @@ function showLegend(run) {
     return made;
   };
   fill("legend", make("span", {}, "bits of a weight: "), ...bits.map(swatch),
-    make("span", { class: "key" }, make("span", { class: "swatch changed" }, ""), " changed from the next smaller plan"));
+    make("span", { class: "key" }, make("span", { class: "swatch changed" }, ""), ` changed from ${lowerText(run.by)}`));
 }
 
 /** The cell that has the keyboard's place. */

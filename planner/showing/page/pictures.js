@@ -54,7 +54,7 @@ function figure(index, text, fullPlace, place) {
   const frame = (kind, tag, ...images) => make("span", { class: `frame ${kind}` }, ...images, make("span", { class: "tag" }, tag));
   const frames = looking.way === "pair"
     ? [frame("one", "full", image("full", fullPlace)), frame("one", "plan", image("plan", place))]
-    : [frame(looking.way, looking.way === "difference" ? `difference × ${AMPLIFIED}` : "", image("full", fullPlace), image("plan", place))];
+    : [frame(looking.way, "", image("full", fullPlace), image("plan", place))];
   const large = looking.large === index;
   const button = make("button", { type: "button", class: "enlarge", "aria-expanded": String(large),
     onclick: () => enlarge(index), title: text }, make("span", { class: "frames" }, ...frames));

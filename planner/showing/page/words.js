@@ -70,6 +70,11 @@ function columnText(column) {
   return { bytes: "memory", ms: "time" }[column] ?? (["quality", "alignment"].includes(column) ? `${column} loss` : column);
 }
 
+/** The plan before, on the slider. */
+function lowerText(column) {
+  return { bytes: "the next smaller plan", ms: "the next faster plan" }[column] ?? `the plan of the next lower ${columnText(column)}`;
+}
+
 function capital(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
