@@ -35,8 +35,9 @@ def serve(profile: Path, plans: Path | None, studio: Studio, port: int, show: bo
         raise UserError(f"there is no folder {folder} for plans; make it, or choose another --plans")
     with open_profile(profile) as store:
         session, painter = Session(know(store), studio.kernels == "int"), Painter(measured(store, studio))
+        prompt = next((p for p in store.header()["settings"]["prompts"] if isinstance(p, str)), "")
     token = secrets.token_urlsafe(16)
-    app = app_of(Desk(profile, folder, session, painter, token))
+    app = app_of(Desk(profile, folder, session, painter, prompt, token))
     with _listening(port) as listener:
         address = f"http://{HERE}:{listener.getsockname()[1]}/?token={token}"
         print(f"exploring {profile} at {address}\nplans are saved in {folder}; stop with Ctrl-C", flush=True)

@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from planner import workflow
 from planner.errors import UserError
-from planner.showing.asking import Asked, ToPaint, ToSave, ToSolve, command_of, file_name, words_of
+from planner.showing.asking import SUFFIX, Asked, ToPaint, ToSave, ToSolve, command_of, file_name, words_of
 from planner.showing.guard import HOSTS, Guard
 from planner.showing.painter import BusyError, Painter
 from planner.showing.session import Session, answer, curve, pose_anew, ranges_of, view_of
@@ -32,12 +32,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Desk:
-    """What the server works with. profile, plans: the file and the folder for plans; token: this run's."""
+    """What the server works with. profile, plans: the file and the folder for plans; prompt: to begin with; token: this
+    run's."""
 
     profile: Path
     plans: Path
     session: Session
     painter: Painter
+    prompt: str
     token: str
 
     @property
@@ -75,6 +77,7 @@ class Desk:
         }
 
 
+ANY = "P"  # the name of a plan file where none is chosen yet
 _SAVING = threading.Lock()
 
 
@@ -96,8 +99,13 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
         from planner.showing.html import page_of
 
         view = view_of(desk.session, Asked().request(desk.session.real))
-        text = page_of({"now": view}, live=_start(desk))
+        text = page_of({"now": view}, live=True)
         return HTMLResponse(text, headers={"content-security-policy": "frame-ancestors 'none'"})
+
+
+    @app.get("/api/start")
+    def start() -> dict[str, Any]:
+        return _start(desk)
 
 
 def _add_work(app: FastAPI, desk: Desk) -> None:
@@ -105,7 +113,8 @@ def _add_work(app: FastAPI, desk: Desk) -> None:
     def solve(body: ToSolve) -> dict[str, Any]:
         asked = desk.led(body.asked)
         found = answer(desk.session, asked.request(desk.session.real), body.passing)
-        return {"variant": asdict(found.variant), "why": found.why}
+        out = Path(ANY + SUFFIX)
+        return asdict(found) | {"command": "" if body.passing else command_of(desk.profile, out, asked, desk.kernels)}
 
     @app.post("/api/curve")
     def points(asked: Asked) -> list[dict[str, Any]]:
@@ -115,11 +124,6 @@ def _add_work(app: FastAPI, desk: Desk) -> None:
     @app.post("/api/save")
     def save(body: ToSave) -> dict[str, Any]:
         return desk.save(body.asked, body.name)
-
-    @app.post("/api/command")
-    def command(body: ToSave) -> dict[str, Any]:
-        out = desk.plans / file_name(body.name)
-        return {"command": command_of(desk.profile, out, desk.led(body.asked), desk.kernels)}
 
     @app.post("/api/paint", status_code=202)
     def paint(body: ToPaint) -> dict[str, Any]:
@@ -133,8 +137,8 @@ def _add_work(app: FastAPI, desk: Desk) -> None:
 def _start(desk: Desk) -> dict[str, Any]:
     """What the page is told at first, besides its view."""
     return {
-        "token": desk.token, "profile": desk.profile.name, "plans": str(desk.plans), "ranges": ranges_of(desk.session),
-        "pipeline": desk.painter.studio.pipeline,
+        "profile": desk.profile.name, "plans": str(desk.plans), "ranges": ranges_of(desk.session),
+        "pipeline": desk.painter.studio.pipeline, "prompt": desk.prompt,
     }  # fmt: skip
 
 

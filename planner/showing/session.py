@@ -5,6 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -44,9 +45,11 @@ class Session:
 
 @dataclass(frozen=True)
 class Answer:
-    """variant: the plan, or how its search ended; why: where there is no plan, a sentence."""
+    """variant: the plan, or how its search ended; limits: column -> the budget on it; why: where there is no plan, a
+    sentence."""
 
     variant: Variant
+    limits: Mapping[str, int | float]
     why: str = ""
 
 
@@ -56,7 +59,8 @@ def answer(session: Session, request: Request, passing: bool) -> Answer:
     problem = pose_anew(session, request)
     solution = _glance(problem) if passing else solve(problem, time_limit=SETTLED.time_limit)
     seen = solved(session.known, NAME, solution)
-    return Answer(seen, "" if solution.choice else _why(problem, solution, passing))
+    limits = {budget.column: plain(budget.limit) for budget in problem.budgets}
+    return Answer(seen, limits, "" if solution.choice else _why(problem, solution, passing))
 
 
 def pose_anew(session: Session, request: Request) -> Problem:

@@ -27,7 +27,7 @@ async function followCurve(question) {
   try {
     const points = await fetched("/api/curve", question.asked);
     if (live.curve !== key || points.length === 0) return;
-    chosen.run.source.points = points;
+    chosen.run.source.points = points.sort((a, b) => a.totals.bytes - b.totals.bytes);
     drawChart(chosen.run, chosen.column, choosePlan);
     markChart(chosen.run, chosen.column, chosen.variant);
   } catch {

@@ -48,14 +48,14 @@ function memoryAsked() {
   const { run } = chosen;
   run.source = {
     stops: PLACES + 1, points: run.source.points, painted: [],
-    at: (place) => { // asked for here, shown when it is answered
+    ask: (place) => {
       live.asked.memory = String(Math.ceil(steps.at(place)));
       askForPlan(true);
-      return null;
     },
-    before: () => null,
-    stopOf: (name) => steps.placeOf(run.source.points.find((point) => point.name === name)?.limit ?? NaN),
-    beside: "the plan before",
+    stopOf: (name) => {
+      const point = run.source.points.find((one) => one.name === name);
+      return point ? steps.placeOf(point.limit) : -1;
+    },
     fix: fixLayer,
   };
   return labelled("Memory at most", field, make("span", { class: "note" }, "or the slider above"));

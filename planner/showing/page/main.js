@@ -42,6 +42,7 @@ async function goTo(stop) {
   chosen.stop = stop;
   slider.value = String(stop);
   const { source } = chosen.run;
+  if (source.ask) { source.ask(stop); return; } // shown when it is answered
   const variant = await source.at(stop);
   if (chosen.stop === stop) show(variant ?? chosen.run.full, source.before(stop));
 }
