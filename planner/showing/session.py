@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from planner.errors import InfeasibleError, UserError
-from planner.formulate import Evidence, check_known, formulate, weighed, z_of
+from planner.formulate import KEEP, Evidence, check_known, formulate, weighed, z_of
 from planner.recording import plain
 from planner.showing.seeing import Known, cells_of, columns_of, full_of, solved, uniforms_of
 from planner.showing.view import Variant, View
@@ -90,14 +90,12 @@ def view_of(session: Session, request: Request) -> View:
 
 
 def curve(session: Session, problem: Problem) -> tuple[Variant, ...]:
-    """The best plan at limits on memory in even ratios, from all that plans can take down to the least; the problem's
-    own limit on memory is not used."""
+    """The best plan at limits on memory in even ratios, the loosest first; the problem's own one is not used."""
     least = _smallest(problem, "bytes")
     others = [budget for budget in problem.budgets if budget.column != "bytes"]
-    most = np.maximum.reduceat(problem.columns["bytes"], problem.offsets[:-1]).sum().item()
     if least is None:
         return ()
-    steps = np.geomspace(max(least, 1), max(most, 1), FEWER if others else POINTS)
+    steps = np.geomspace(max(least, 1), max(_top(problem), least, 1), FEWER if others else POINTS)
     limits = sorted({int(least), *(int(limit) for limit in steps[1:])}, reverse=True)
     posed = rebudget(problem, others)
     found: list[tuple[Number, Solution]]
@@ -110,6 +108,15 @@ def curve(session: Session, problem: Problem) -> tuple[Variant, ...]:
         for limit, solution in found
         if solution.choice is not None
     )
+
+
+def _top(problem: Problem) -> int:
+    """Where the curve ends: at twice what all layers take in their largest scheme, or at full precision before that.
+    Beyond, plans lose so little that what matters could not be told apart."""
+    size, starts = problem.columns["bytes"], problem.offsets[:-1]
+    kept = np.array([name == KEEP for names in problem.candidates for name in names])
+    schemes = np.maximum.reduceat(np.where(kept, 0, size), starts).sum().item()
+    return int(min(2 * schemes, np.maximum.reduceat(size, starts).sum().item()))
 
 
 def ranges_of(session: Session) -> dict[str, tuple[float, float]]:

@@ -11,6 +11,7 @@ function buildAsked() {
     part("What you fix", rolesAsked(), fixedAsked()),
     part("What you take", planTaken(), pictureTaken()));
   document.getElementById("model").before(section);
+  document.getElementById("legend").append(make("span", { class: "key" }, make("span", { class: "swatch fixed" }, ""), " fixed by you"));
   document.getElementById("chosen-title").after(make("p", { id: "no-plan", role: "alert" }));
 }
 

@@ -58,7 +58,7 @@ function memoryAsked() {
     },
     fix: fixLayer,
   };
-  return labelled("Memory at most", field, make("span", { class: "note" }, "or the slider above"));
+  return labelled("Memory at most", field);
 }
 
 /** From here on, what changes is told against the plan that is shown now. */
