@@ -102,7 +102,6 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
         text = page_of({"now": view}, live=True)
         return HTMLResponse(text, headers={"content-security-policy": "frame-ancestors 'none'"})
 
-
     @app.get("/api/start")
     def start() -> dict[str, Any]:
         return _start(desk)

@@ -30,7 +30,7 @@ function changesText(run, variant, against) {
     const share = (100 * (variant.totals[name] - against.totals[name])) / against.totals[name];
     return `${share > 0 ? "+" : ""}${digits(share, 2)} % ${name} loss`;
   });
-  const gained = ["bytes", "ms"].map((name) => change(name, variant.totals[name] - against.totals[name]));
+  const gained = ["bytes", "ms"].filter((name) => variant.totals[name] !== against.totals[name]).map((name) => change(name, variant.totals[name] - against.totals[name]));
   return `From ${lowerText(run.by)} (${amount(run.by, against.totals[run.by])}) to this one ${counted(count, "layer")} `
     + `change${count === 1 ? "s" : ""}: ${[...gained, ...families].join(", ")}.`;
 }

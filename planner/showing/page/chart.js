@@ -90,7 +90,7 @@ function layoutOf(run, column, traces) {
     margin: { l: 60, r: 16, t: 8, b: 44 }, paper_bgcolor: "#ffffff", plot_bgcolor: "#ffffff", hovermode: "closest",
     font: { family: "system-ui, sans-serif", size: 13, color: "#1a1a1a" }, dragmode: false,
     xaxis: axis(`${name} \u2192 more`, x), yaxis: axis(`${columnText(column)}, lower is better`, y),
-    legend: { x: 1, xanchor: "right", y: 1, bgcolor: "rgba(255,255,255,.8)" }, showlegend: true,
+    legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom" }, showlegend: true,
     annotations: [...labelsOf(run, column, x, y), fullMark(run, one)],
   };
 }
@@ -152,7 +152,6 @@ function sizeChart(size = { width: undefined, height: undefined }) {
 /** A ring around the plan that is shown. */
 function markChart(run, column, variant) {
   const chart = document.getElementById("chart");
-  const last = chart.data.length - 1;
-  const y = variant.totals[column];
-  Plotly.restyle(chart, { x: [[variant.totals[run.by] / scaleOf(run).one]], y: [[y]] }, [last]);
+  const place = { x: [[variant.totals[run.by] / scaleOf(run).one]], y: [[variant.totals[column]]] };
+  Plotly.restyle(chart, place, [chart.data.length - 1]);
 }

@@ -107,6 +107,7 @@ function start() {
   window.addEventListener("afterprint", () => { redraw(); sizeChart(); });
   chooseRun(0);
   keepChartFitting();
+  requestAnimationFrame(() => setTimeout(() => performance.mark("shown")));
 }
 
 /** The map again, where its width is another. */
