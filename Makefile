@@ -18,8 +18,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python examples/demo.py --out demo
 
+# A process a core: each test keeps to one thread.
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Exported plans, read by the tools that they are for; these are installed beside the environment, not into it.
 interop: $(READY)

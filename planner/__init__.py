@@ -21,7 +21,7 @@ from planner.loading import register
 NOUNS = {"Subject": "planner.subject", "Metric": "sensitivity.metrics"}
 __all__ = [
     "Metric", "Subject", "apply", "bench", "check", "config", "cost", "doctor", "evaluate", "explore", "export",
-    "frontier", "import_profile", "inspect", "merge", "paint", "predict", "profile", "report", "restore", "solve",
+    "import_profile", "inspect", "merge", "paint", "predict", "profile", "report", "restore", "solve", "sweep",
     "verify", "why",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 KERNELS = ("int", "fake")
 BASELINES = ("float32", "bfloat16", "float16")  # that plans are timed against
+SPACINGS = ("log", "linear")  # of the limits of a sweep
 FLOAT32 = "float32"
 DTYPES = (FLOAT32, "bfloat16")  # of pipelines; the gradients of float16 would leave its range
 CHECKS = 16
@@ -81,6 +82,16 @@ def check_sample(sample: int, tolerance: float, out: PathLike | None) -> None:
         raise UserError(f"--tolerance {tolerance} is no share; give a number above 0, such as 0.25")
     if out is not None and not Path(out).absolute().parent.is_dir():
         raise UserError(f"the folder of {out} does not exist; make it, or choose another --out")
+
+
+def check_painted(images: int, points: int | None, count: int | None) -> None:
+    """Raises UserError for numbers of pictures, of points and of prompts that make no pictures."""
+    if images < 0 or (points is not None and points < 1):
+        raise UserError(f"{images} images of {points} points are none; ask for at least 1 of each")
+    if not images and (points is not None or count is not None):
+        raise UserError("what is painted and measured is told by --images; give it, such as --images 8")
+    if count is not None and count < max(images, 2):
+        raise UserError(f"{images} images are painted and {count} prompts measured; measure at least {max(images, 2)}")
 
 
 def checks_of(asked: int | None, dtype: str) -> int:

@@ -157,11 +157,15 @@ def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) 
     return {**said, **generation.told(), **about_machine()}
 
 
+def to_json(found: Timings) -> dict[str, Any]:
+    """The timings as what `json.dumps` takes."""
+    layers = {} if found.layers is None else {"planned_layers": asdict(found.layers)}
+    return {"about": dict(found.about), "rows": [asdict(row) for row in found.rows], **layers}
+
+
 def write_timings(found: Timings, path: Path) -> None:
     """As JSON."""
-    layers = {} if found.layers is None else {"planned_layers": asdict(found.layers)}
-    rows = [asdict(row) for row in found.rows]
-    path.write_text(json.dumps({"about": found.about, "rows": rows, **layers}, indent=1) + "\n")
+    path.write_text(json.dumps(to_json(found), indent=1) + "\n")
 
 
 def to_text(found: Timings) -> str:

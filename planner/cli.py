@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from planner import cli_meta, cli_solve
+from planner import cli_meta, cli_solve, completing
 from planner.arguments import BASELINES, DTYPES
 from planner.cli_options import (
     CALL,
@@ -17,11 +16,12 @@ from planner.cli_options import (
     MISMATCH,
     PROMPTS,
     THREADS,
+    Said,
     called,
     generation,
-    guarded,
     judged,
     set_threads,
+    telling,
 )  # fmt: skip
 from planner.engines import ENGINES
 from planner.errors import NO
@@ -39,7 +39,8 @@ def main() -> None:
 @click.option("--out", type=FILE, required=True, help="The profile; an unfinished one is continued.")
 @judged
 @click.option("--count", type=click.IntRange(1), default=8, show_default=True, help="How many built-in prompts.")
-@click.option("--schemes", help="Comma-separated schemes to measure, such as w8a8,w4g64ma8 [a default set].")
+@click.option("--schemes", shell_complete=completing.schemes,
+              help="Comma-separated schemes to measure, such as w8a8,w4g64ma8 [a default set].")  # fmt: skip
 @click.option("--components", default="", help="Comma-separated components to plan [the denoiser].")
 @click.option("--timesteps", type=click.IntRange(1), default=4, show_default=True,
               help="Denoiser calls that are judged by their own output.")  # fmt: skip
@@ -58,8 +59,8 @@ def main() -> None:
 @click.option("--workers", type=click.IntRange(1), help="For --engine ray: how many [one a CPU, as memory allows].")
 @click.option("--part", metavar="K/N", help="Measure the K-th of N shares of the layers, to be merged.")
 @THREADS
-@guarded
-def profile(pipeline: str, out: Path, schemes: str | None, components: str, threads: int | None, **rest: Any) -> None:
+@telling
+def profile(pipeline: str, out: Path, schemes: str | None, components: str, threads: int | None, **rest: Any) -> Said:
     """Measure what each scheme does to each layer of PIPELINE: `scenes`, a diffusers folder, a hub id, or
     package.module:name of a planner.Subject."""
     set_threads(threads)
@@ -69,19 +70,15 @@ def profile(pipeline: str, out: Path, schemes: str | None, components: str, thre
     names = tuple(filter(None, components.split(",")))
     rest["call"] = called(rest["call"])
     workflow.profile(pipeline, out, schemes=chosen, components=names, **rest)
-    click.echo(f"wrote {out}; next: bitplan solve {out} --memory 30% --out P.plan.yaml")
+    then = f"bitplan solve {out} --memory 30% --out P.plan.yaml"
+    return Said(lambda: workflow.inspect(out), wrote=[out], then=then)
 
 
-for _command in (
-    cli_solve.solve,
-    cli_solve.frontier,
-    cli_solve.explore,
-    cli_solve.verify,
-    cli_solve.why,
-    cli_solve.predict,
-):
+for _command in (cli_solve.solve, cli_solve.sweep, cli_solve.explore):
     main.add_command(_command)
-for _command in (cli_meta.inspect, cli_meta.cost):
+for _command in (cli_solve.verify, cli_solve.why, cli_solve.predict):
+    main.add_command(_command)
+for _command in (cli_meta.inspect, cli_meta.cost, completing.completion):
     main.add_command(_command)
 
 
@@ -97,15 +94,14 @@ for _command in (cli_meta.inspect, cli_meta.cost):
 @MISMATCH
 @generation(seed=0)
 @THREADS
-@guarded
-def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads: int | None, **rest: Any) -> None:
+@telling
+def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads: int | None, **rest: Any) -> Said:
     """Run PIPELINE with the plan's layers and paint."""
     set_threads(threads)
     from planner import workflow
 
     rest["call"] = called(rest["call"])
-    for path in workflow.paint(plan, pipeline, prompt, out, **rest):
-        click.echo(f"wrote {path}")
+    return Said(wrote=workflow.paint(plan, pipeline, prompt, out, **rest))
 
 
 @main.command()
@@ -119,32 +115,28 @@ def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads
 @MISMATCH
 @generation(seed=1000)
 @THREADS
-@guarded
-def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | None, **rest: Any) -> None:
+@telling
+def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | None, **rest: Any) -> Said:
     """Predicted beside measured: PLANS on PIPELINE, on prompts that planning never saw."""
     set_threads(threads)
     from planner import evaluation_report, workflow
 
     rest["call"] = called(rest["call"])
     found = workflow.evaluate(plans, pipeline, out, **rest)
-    click.echo(evaluation_report.to_markdown(found))
-    drawn = (
-        f", {out}/report.json and {out}/images.png" if evaluation_report.is_drawn(found) else f" and {out}/report.json"
-    )
-    click.echo(f"wrote {out}/report.md{drawn}")
+    wrote = [out / name for name in ("report.md", "report.json", *(["images.png"] * evaluation_report.is_drawn(found)))]
+    return Said(lambda: evaluation_report.to_json(found), lambda: evaluation_report.to_markdown(found), wrote=wrote)
 
 
 @main.command()
 @click.argument("runs", type=FILE, nargs=-1, required=True)
 @click.option("--out", type=FILE, required=True, help="The page, one HTML file.")
-@guarded
-def report(runs: tuple[Path, ...], out: Path) -> None:
+@telling
+def report(runs: tuple[Path, ...], out: Path) -> Said:
     """A page that shows what the folders RUNS of `bitplan sweep` hold: the trade-off, the plans, their pictures and
     where the bits go. It is one file, and needs no network."""
     from planner import workflow
 
-    workflow.report(runs, out)
-    click.echo(f"wrote {out}; open it in a browser")
+    return Said(wrote=[workflow.report(runs, out)], then="open it in a browser")
 
 
 @main.command()
@@ -159,14 +151,14 @@ def report(runs: tuple[Path, ...], out: Path) -> None:
 @click.option("--guidance", type=float, help="Guidance scale [the pipeline's default].")
 @MISMATCH
 @THREADS
-@guarded
-def bench(plan: Path, pipeline: str, threads: int | None, **rest: Any) -> None:
+@telling
+def bench(plan: Path, pipeline: str, out: Path | None, threads: int | None, **rest: Any) -> Said:
     """Time one denoiser call of PIPELINE with the plan's kernels and without."""
     set_threads(threads)
     from planner import benching, workflow
 
-    found = workflow.bench(plan, pipeline, **rest)
-    click.echo(benching.to_text(found))
+    found = workflow.bench(plan, pipeline, out=out, **rest)
+    return Said(lambda: benching.to_json(found), lambda: benching.to_text(found), wrote=[out] if out else [])
 
 
 @main.command()
@@ -180,68 +172,69 @@ def bench(plan: Path, pipeline: str, threads: int | None, **rest: Any) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
 @click.option("--out", type=FILE, help="A JSON file for all of it.")
 @THREADS
-@guarded
-def check(profile: Path, pipeline: str, threads: int | None, **rest: Any) -> None:
+@telling
+def check(profile: Path, pipeline: str, out: Path | None, threads: int | None, **rest: Any) -> Said:
     """Does PROFILE, of a base model, still hold for PIPELINE, a fine-tune of it? Exit code 0: it does; 1: it does
     not, or the sample cannot tell."""
     set_threads(threads)
     from planner import workflow
 
-    found = workflow.check(profile, pipeline, **rest)
-    click.echo(str(found))
-    if not found.holds:
-        sys.exit(NO)
+    found = workflow.check(profile, pipeline, out=out, **rest)
+    return Said(found, None, wrote=[out] if out else [], code=0 if found.holds else NO)
 
 
 @main.command()
 @click.argument("profiles", type=FILE, nargs=-1, required=True)
 @click.option("--out", type=FILE, required=True, help="The profile, a new file.")
 @click.option("--costs", type=FILE, help="The one of PROFILES whose costs to take, where several have some.")
-@guarded
-def merge(profiles: tuple[Path, ...], out: Path, costs: Path | None) -> None:
+@telling
+def merge(profiles: tuple[Path, ...], out: Path, costs: Path | None) -> Said:
     """Join PROFILES of one model that were measured apart, such as with `profile --part`."""
     from planner import workflow
 
     workflow.merge(profiles, out, costs=costs)
-    click.echo(f"wrote {out}; next: bitplan inspect {out}")
+    return Said(lambda: workflow.inspect(out), wrote=[out], then=f"bitplan inspect {out}")
 
 
 @main.command("import")
-@click.argument("format")
+@click.argument("format", shell_complete=completing.members("planner.foreign", "FORMATS"))
 @click.argument("folder", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The profile.")
-@guarded
-def import_profile(format: str, folder: Path, out: Path) -> None:
+@telling
+def import_profile(format: str, folder: Path, out: Path) -> Said:
     """Make a profile of what another tool measured: FORMAT is mixdq, FOLDER holds its files."""
     from planner import workflow
 
-    click.echo(workflow.import_profile(format, folder, out))
-    click.echo(f"wrote {out}; next: bitplan solve {out} --bits 4 --out P.plan.yaml")
+    decided = workflow.import_profile(format, folder, out)
+    then = f"bitplan solve {out} --bits 4 --out P.plan.yaml"
+    return Said(lambda: workflow.inspect(out), decided, wrote=[out], then=then)
 
 
 @main.command()
 @click.argument("plan", type=FILE)
-@click.option("--to", required=True, metavar="TARGET", help="torchao, sdnq, modelopt or gguf-recipe.")
+@click.option("--to", required=True, metavar="TARGET", shell_complete=completing.members("planner.targets", "TARGETS"),
+              help="torchao, sdnq, modelopt or gguf-recipe.")  # fmt: skip
 @click.option("--out", type=FILE, required=True, help="The file; of several components, one each: -COMPONENT is added.")
 @click.option("--model", metavar="PROFILE|PIPELINE|JSON",
               help="Where the layers' shapes are; JSON: a configuration [the plan's own pipeline].")  # fmt: skip
 @click.option("--approximate", is_flag=True, help="Take the nearest that TARGET can express, and list the changes.")
-@guarded
-def export(plan: Path, to: str, out: Path, **rest: Any) -> None:
+@telling
+def export(plan: Path, to: str, out: Path, **rest: Any) -> Said:
     """Write PLAN as another tool's own configuration, refusing what that cannot express."""
     from planner import workflow
 
-    for written in workflow.export(plan, to, out, **rest):
-        click.echo(str(written))
+    found = workflow.export(plan, to, out, **rest)
+    text = "\n".join(map(str, found))
+    return Said({"files": found}, text, wrote=[each.path for each in found])
 
 
 @main.command()
-@guarded
-def doctor() -> None:
+@telling
+def doctor() -> Said:
     """Which kernels, solvers, metrics and extras are available here, or why not."""
     from planner import workflow
 
-    click.echo(workflow.doctor())
+    return Said(workflow.doctor(), None)
 
 
 if __name__ == "__main__":

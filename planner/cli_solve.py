@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from planner.cli_options import FILE, KERNELS, guarded, options, pairs, pinned
+from planner import completing
+from planner.arguments import SPACINGS
+from planner.cli_options import (
+    FILE,
+    KERNELS,
+    PROMPTS,
+    THREADS,
+    Said,
+    guarded,
+    options,
+    pairs,
+    pinned,
+    set_threads,
+    telling,
+)
+from planner.completing import FAMILIES, LOSSES
 from planner.errors import BAD_INPUT
 
 BUDGETS = options(
@@ -17,17 +31,19 @@ BUDGETS = options(
     click.option("--latency", help="Budget on the layers' time an image: 80% of full precision, 120ms."),
     click.option("--bits", type=float, help="Budget on mean bits a weight, scales included."),
     click.option("--cap", "caps", multiple=True, metavar="COLUMN=MOST",
-                 help="Bound a loss (nsr, dssim, clip_drop, embed_drift, output_nsr, spectral, lpips, pixcorr, "
-                      "flicker, quality, alignment), or one of your own, by a number or a scheme: alignment=w8a8."),
-    click.option("--objective", default="both", show_default=True,
+                 shell_complete=completing.caps,
+                 help=f"Bound a loss ({', '.join((*LOSSES, *FAMILIES))}), or one of your own, by a number or a scheme: "
+                      "alignment=w8a8."),
+    click.option("--objective", default="both", show_default=True, shell_complete=completing.objectives,
                  help="quality, alignment, both, quality=1,nsr=0.5, or lexicographic:alignment,quality."),
     click.option("--slack", type=float, default=0.0, show_default=True,
                  help="Share by which a lexicographic objective may worsen what came before."),
     click.option("--confidence", type=float, metavar="SHARE",
                  help="Plan with each loss at its upper bound of this confidence, such as 0.95 [mean losses]."),
-    click.option("--pin", "pins", multiple=True, metavar="LAYER=SCHEME",
+    click.option("--pin", "pins", multiple=True, metavar="LAYER=SCHEME", shell_complete=completing.pins,
                  help="Fix the scheme of a layer, or of all layers of a role: role:in=w8a8."),
-    click.option("--keep", multiple=True, metavar="LAYER", help="The same with the scheme keep: role:in, role:out."),
+    click.option("--keep", multiple=True, metavar="LAYER", shell_complete=completing.places,
+                 help="The same with the scheme keep: role:in, role:out."),
     KERNELS,
 )  # fmt: skip
 
@@ -37,17 +53,25 @@ def _time_limit(what: str) -> Callable[..., Any]:
 
 
 _GAP = click.option("--gap", type=float, default=0.0, show_default=True, help="Share of the objective left unproven.")
-_BACKEND = click.option("--backend", help="highs or cbc [the first that is there].")
+_BACKENDS = completing.members("solvers.backends", "BACKENDS")
+_BACKEND = click.option("--backend", shell_complete=_BACKENDS, help="highs or cbc [the first that is there].")
 
 
 @click.command()
 @click.argument("profile", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The plan file.")
 @BUDGETS
-@click.option("--uniform", metavar="SCHEME", help="Take this scheme everywhere instead of solving.")
+@click.option(
+    "--uniform",
+    metavar="SCHEME",
+    shell_complete=completing.schemes,
+    help="Take this scheme everywhere instead of solving.",
+)
 @_time_limit("the solver")
 @_GAP
-@click.option("--solver", default="exact", show_default=True, help="exact, ilp, lagrangian, greedy or split.")
+@click.option("--solver", default="exact", show_default=True,
+              shell_complete=completing.members("solvers.strategies", "STRATEGIES"),
+              help="exact, ilp, lagrangian, greedy or split.")  # fmt: skip
 @_BACKEND
 @click.option("--worth", is_flag=True, help="Also find out what one more MiB or ms would save.")
 @click.option("--candidates", type=click.IntRange(1), default=1, show_default=True, help="How many plans.")
@@ -57,41 +81,55 @@ _BACKEND = click.option("--backend", help="highs or cbc [the first that is there
               help="Measure the plans on it, or estimate them with interactions, and take the best.")  # fmt: skip
 @click.option("--prompts", type=FILE, help="For --rerank: a file with one prompt a line [8 held-out ones].")
 @click.option("--clip", help="For --rerank: folder or hub id of the CLIPModel that measures alignment.")
-@guarded
+@telling
 def solve(
     profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], keep: tuple[str, ...], **rest: Any
-) -> None:
+) -> Said:
     """Choose the best scheme of every layer of PROFILE within budgets."""
     from planner import workflow
-    from planner.inspecting import plan_text
+    from planner.inspecting import inspect_plan, mapped
 
     plan = workflow.solve(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
-    click.echo(plan_text(plan, profile))
-    click.echo(f"wrote {out}; next: bitplan apply {out} {plan.model['name']} --prompt '...' --out img.png")
+    found = inspect_plan(plan, profile)
+    then = f"bitplan apply {out} {plan.model['name']} --prompt '...' --out img.png"
+    return Said(found, None, mapped(found), wrote=[out], then=then)
 
 
 @click.command()
 @click.argument("profile", type=FILE)
-@click.option("--out", type=FILE, required=True, help="The JSON file.")
-@click.option("--column", default="bytes", show_default=True, help="What varies: bytes, ms or a loss.")
-@click.option("--from", "start", required=True, help="One end, as a budget on the column is written: 10%, 900MiB.")
-@click.option("--to", "stop", required=True, help="The other end.")
-@click.option("--count", type=int, default=50, show_default=True, help="How many limits.")
-@click.option("--plans", type=FILE, help="A folder for the plan of each limit.")
+@click.option("--out", type=FILE, required=True, help="A folder for sweep.json, plans and pictures; one is continued.")
+@click.option("--by", default="memory", show_default=True, shell_complete=completing.columns,
+              help="What varies: memory, latency, bits or a loss.")  # fmt: skip
+@click.option("--points", type=int, default=40, show_default=True, help="How many limits.")
+@click.option("--from", "start", help="One end, as a budget on it is written: 10%, 900MiB [the least there is].")
+@click.option("--to", "stop", help="The other end [what the best plan without a limit has].")
+@click.option("--spacing", type=click.Choice(SPACINGS), help="Even ratios or even steps [log above 0].")
 @BUDGETS
 @_time_limit("each limit")
 @_GAP
 @_BACKEND
-@guarded
-def frontier(
-    profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], keep: tuple[str, ...], **rest: Any
-) -> None:
-    """The best plan of PROFILE at every limit of one column, all other budgets held."""
+@click.option("--images", type=click.IntRange(0), default=0, show_default=True,
+              help="Paint so many held-out prompts by each plan, and measure its losses.")  # fmt: skip
+@click.option("--paint", type=click.IntRange(1), help="Paint so many limits, evenly spread [all].")
+@click.option("--pipeline", help="What paints [the profile's own].")
+@PROMPTS
+@click.option("--count", type=click.IntRange(2), help="Prompts to measure losses on [16].")
+@click.option("--seed", type=int, default=1000, show_default=True, help="Prompt i's noise is of seed + i.")
+@click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
+@THREADS
+@telling
+def sweep(
+    profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], keep: tuple[str, ...],
+    threads: int | None, **rest: Any,
+) -> Said:  # fmt: skip
+    """The best plan of PROFILE at every limit of one column, all other budgets held, and what it paints."""
+    set_threads(threads)
     from planner import workflow
+    from planner.showing.table import frontier_text
 
-    found = workflow.frontier(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
-    click.echo(str(found))
-    click.echo(f"wrote {out}")
+    found = workflow.sweep(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
+    then = f"bitplan report {out} --out report.html"
+    return Said(found, lambda: frontier_text(found), wrote=[out], then=then)
 
 
 @click.command()
@@ -116,42 +154,43 @@ def explore(profile: Path, **rest: Any) -> None:
 @click.argument("profile", type=FILE)
 @click.option("--prove", is_flag=True, help="Also solve again, as one plain integer program, and compare.")
 @_time_limit("--prove")
-@click.option("--backend", help="For --prove: highs or cbc [not the plan's own, where both are there].")
-@guarded
-def verify(plan: Path, profile: Path, **rest: Any) -> None:
+@click.option(
+    "--backend", shell_complete=_BACKENDS, help="For --prove: highs or cbc [not the plan's own, where both are there]."
+)
+@telling
+def verify(plan: Path, profile: Path, **rest: Any) -> Said:
     """Check PLAN against its PROFILE in exact arithmetic, without the solver."""
     from planner import workflow
 
     found = workflow.verify(plan, profile, **rest)
     for failure in found.failures:
         click.echo(f"bitplan: {plan}: {failure}", err=True)
-    if found.failures:
-        sys.exit(BAD_INPUT)
-    click.echo(str(found))
+    return Said(found, "" if found.failures else None, code=BAD_INPUT if found.failures else 0)
 
 
 @click.command()
 @click.argument("plan", type=FILE)
 @click.argument("profile", type=FILE)
-@click.argument("layer")
+@click.argument("layer", shell_complete=completing.layers)
 @_time_limit("each scheme")
 @_GAP
 @_BACKEND
-@guarded
-def why(plan: Path, profile: Path, layer: str, **rest: Any) -> None:
+@telling
+def why(plan: Path, profile: Path, layer: str, **rest: Any) -> Said:
     """What every other scheme of LAYER would cost in PLAN, by its PROFILE."""
     from planner import workflow
 
-    click.echo(str(workflow.why(plan, profile, layer, **rest)))
+    return Said(workflow.why(plan, profile, layer, **rest), None)
 
 
 @click.command()
 @click.argument("plan", type=FILE)
 @click.argument("profile", type=FILE)
-@guarded
-def predict(plan: Path, profile: Path) -> None:
+@telling
+def predict(plan: Path, profile: Path) -> Said:
     """What PLAN does as a whole: its layers' losses added up, and with their interactions."""
     from planner import workflow
     from planner.predicting import prediction_text
 
-    click.echo(prediction_text(workflow.predict(plan, profile)))
+    found = workflow.predict(plan, profile)
+    return Said({"metrics": list(found.values())}, lambda: prediction_text(found))

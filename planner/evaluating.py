@@ -126,8 +126,15 @@ def evaluate_plan(bench: Bench, plan: Plan, kernels: str, name: str, pairs: int 
 
 def losses_of(bench: Bench, plan: Plan, kernels: str) -> dict[str, tuple[float, float]]:
     """Metric -> (mean, standard error) of the plan against full precision."""
+    return run_plan(bench, plan, kernels)[0]
+
+
+def run_plan(bench: Bench, plan: Plan, kernels: str) -> tuple[dict[str, tuple[float, float]], torch.Tensor]:
+    """The plan's losses against full precision, metric -> (mean, standard error), and its outputs."""
     with planned(bench, plan, kernels):
-        return _losses(bench, bench.rig.run())
+        outcome = bench.rig.run()
+    assert outcome.outputs is not None
+    return _losses(bench, outcome), outcome.outputs
 
 
 def _losses(bench: Bench, outcome: Outcome) -> dict[str, tuple[float, float]]:

@@ -13,6 +13,7 @@ from tabulate import tabulate
 from planner.errors import UserError
 from planner.evaluating import BlockRow, Result
 from planner.grid import save_grid
+from planner.runs import make_folder
 from planner.units import show_bytes
 from plans.plan import Plan
 from sensitivity.metrics import METRICS
@@ -105,14 +106,6 @@ def check_comparable(plans: Mapping[str, Plan], count: int) -> None:
     for name in others:
         if odd := set(plans[first].schemes) ^ set(plans[name].schemes):
             raise UserError(f"{first} and {name} plan different layers, such as {min(odd)}; evaluate them one by one")
-
-
-def make_folder(out: Path) -> None:
-    """The folder of a report. Raises UserError where there can be none."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
 
 
 def _family(about: Mapping[str, Any], metric: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from tabulate import tabulate
 
@@ -32,6 +33,11 @@ class Why:
     pinned: bool
     alternatives: tuple[Alternative, ...]
     columns: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        told = {name: getattr(self, name) for name in ("layer", "layers", "scheme", "objective", "pinned")}
+        return told | {"alternatives": [_told(each) for each in self.alternatives]}
 
     def __str__(self) -> str:
         together = f" (with {', '.join(a for a in self.layers if a != self.layer)})" if len(self.layers) > 1 else ""
@@ -72,3 +78,13 @@ def _row(why: Why, each: Alternative) -> dict[str, str]:
     row |= {name: SHOW.get(name, "{:.4g}".format)(each.solution.totals[name])
             for name in why.columns if name in each.solution.totals}  # fmt: skip
     return row | {"others that move": str(len(each.moved))}
+
+
+def _told(each: Alternative) -> dict[str, Any]:
+    """None where there is no plan with that scheme."""
+    solution = each.solution
+    found = None if each.cost is None else solution
+    return {
+        "scheme": each.candidate, "status": str(solution.status), "objective": found and found.objective,
+        "costs": each.cost, "totals": found and dict(found.totals), "moved": list(each.moved),
+    }  # fmt: skip

@@ -1,44 +1,67 @@
-"""What files hold and what this machine can do, as text."""
+"""What a profile and a plan hold: for people as text, for programs as data."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tabulate import tabulate
 
 from planner.checking import corrections_of
 from planner.errors import UserError
 from planner.graph import LayerGraph, from_json
+from planner.plain import plain
 from planner.refining import contests
-from planner.role_tables import model_roles, plan_roles
-from planner.store import Profile, open_profile
+from planner.role_tables import RoleOfPlan, model_roles, model_text, plan_roles
+from planner.role_tables import plan_text as roles_text
+from planner.store import Cost, Profile, open_profile
 from planner.units import show_bytes, show_milliseconds
 from plans.plan import Plan, load_plan
-
-if TYPE_CHECKING:
-    from plans.kernels import Kernel
+from sensitivity.table import Measurement
 
 STEP_NAMES = {"bytes": "MiB", "ms": "millisecond"}  # the steps of `recording.STEPS`
 AROUND = "25%"  # memory of the plan by which undecided layers are told
 _SHOWN = 5  # of those, and of pinned layers
-EXTRAS = {
-    "ray": "measuring by many workers",
-    "highspy": "the HiGHS solver",
-    "triton": "GPU kernels",
-    "peft": "LoRA adapters",
-    "lpips": "the perceptual metric",
-}
 
 
-def inspect_file(path: Path, profile: Path | None = None) -> str:
-    """A summary of a profile (an SQLite file) or else of a plan, with its profile by role, too. Raises ProfileError,
-    PlanError, UserError."""
+@dataclass(frozen=True)
+class Inspected:
+    """What something holds. text: for people; facts: for programs; plan, graph: what a map of bits is drawn from."""
+
+    text: str
+    facts: Mapping[str, Any]
+    plan: Plan | None = None
+    graph: LayerGraph | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return dict(self.facts)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def mapped(found: Inspected) -> Callable[[], Any] | None:
+    """What draws the bits of a plan, for whoever can print them."""
+    plan = found.plan
+    if plan is None:
+        return None
+
+    def draw() -> Any:
+        from planner.showing.bitmap import bitmap_of
+
+        return bitmap_of(plan, found.graph)
+
+    return draw
+
+
+def inspect_file(path: Path, profile: Path | None = None) -> Inspected:
+    """A profile (an SQLite file) or else a plan, with its profile by role, too. Raises ProfileError, PlanError,
+    UserError."""
     try:
         with path.open("rb") as file:
             is_profile = file.read(6) == b"SQLite"
@@ -46,12 +69,20 @@ def inspect_file(path: Path, profile: Path | None = None) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from None
     if is_profile and profile is not None:
         raise UserError(f"{path} is a profile itself; --profile goes with a plan")
-    return _profile_text(path) if is_profile else plan_text(load_plan(path), profile)
+    return inspect_profile(path) if is_profile else inspect_plan(load_plan(path), profile)
 
 
-def plan_text(plan: Plan, profile: Path | None = None) -> str:
+def inspect_plan(plan: Plan, profile: Path | None = None) -> Inspected:
     """Model, how the solver ended, predicted sums, and how many layers took each scheme; by its profile also each
-    role's share."""
+    role's share. Raises UserError for a profile of another model."""
+    if profile is None:
+        return Inspected(_plan_text(plan), {"kind": "plan"} | plain(plan), plan)
+    with open_profile(profile) as store:
+        roles, graph = plan_roles(plan, store), from_json(store.graph())
+    return Inspected(_plan_text(plan, roles), {"kind": "plan"} | plain(plan) | {"roles": plain(roles)}, plan, graph)
+
+
+def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = ()) -> str:
     total = plan.predictions.get("total", {})
     counts = Counter(plan.schemes.values())
     lines = [
@@ -69,10 +100,7 @@ def plan_text(plan: Plan, profile: Path | None = None) -> str:
         lines.append(f"confidence: planned with each loss at its upper bound of {plan.solver['confidence']:.4g}")
     if plan.simulated:
         lines.append(f"simulated: {len(plan.simulated)} layers have no real kernel; apply with --kernels fake")
-    if profile is not None:
-        with open_profile(profile) as store:
-            lines += [table for table in [plan_roles(plan, store)] if table]
-    return "\n".join(lines)
+    return "\n".join([*lines, *([roles_text(roles)] if roles else ())])
 
 
 def _pinned(pins: Mapping[str, str]) -> str:
@@ -109,28 +137,47 @@ def _amount(name: str, value: float) -> str:
     return show_milliseconds(value) if name == "ms" else f"{value:.4g}"
 
 
-def _profile_text(path: Path) -> str:
+def inspect_profile(path: Path) -> Inspected:
+    """What was measured, of which model, where losses came from, and what each scheme sums to in all layers. Raises
+    ProfileError."""
     with open_profile(path) as store:
-        header, costs, measured = store.header(), store.costs(), store.measured()
+        header, costs, measured, measurements = store.header(), store.costs(), store.measured(), store.measurements()
         wanted = {(c.layer, c.scheme) for c in costs if c.scheme != "keep"}
-        rows = [_scheme_row(store.measurements(), costs, scheme) for scheme in store.schemes()]
-        settings, layers, known = header["settings"], len(store.layers()), certainty(store)
-        graph = from_json(store.graph()) if layers else None
-        roles = model_roles(graph) if graph else ""
-        kinds = layers_text(graph) if graph and "source" not in header else []
+        schemes = [_scheme_facts(measurements, costs, scheme) for scheme in store.schemes()]
+        families, open_ = store.families(), _undecided(store)
+        graph = from_json(store.graph()) if store.layers() else None
+        known = certainty(store, open_)
     # costs name the candidates; a share of a profile may lack them
-    counted = f"{len(wanted & measured)} of {len(wanted)}" if wanted else str(len(measured))
-    lines = [
-        f"profile of {header['model']['name']} ({layers} layers, fingerprint {header['model']['fingerprint'][:12]})",
-        f"measured: {counted} (layer, scheme), on {len(settings['prompts'])} prompts, "
-        f"{settings['generation']['steps']} steps",
-        *kinds,
+    counts = len(wanted & measured if wanted else measured), len(wanted) if wanted else None
+    facts = {
+        "kind": "profile", **header, "layers": _layer_facts(graph), "families": families,
+        "measured": {"pairs": counts[0], "of": counts[1]}, "schemes": schemes,
+        "losses_from": Counter(m.source for m in measurements), "roles": model_roles(graph) if graph else (),
+        "not_planned": dict(graph.reasons) if graph else {}, "undecided": {"memory": AROUND, "layers": open_},
+    }  # fmt: skip
+    return Inspected("\n".join(_profile_lines(facts, graph, known)), plain(facts), None, graph)
+
+
+def _profile_lines(facts: Mapping[str, Any], graph: LayerGraph | None, known: Sequence[str]) -> list[str]:
+    model, settings, (pairs, of) = facts["model"], facts["settings"], facts["measured"].values()
+    rows = [_scheme_row(each) for each in facts["schemes"]]
+    return [
+        f"profile of {model['name']} ({len(facts['layers'])} layers, fingerprint {model['fingerprint'][:12]})",
+        f"measured: {pairs if of is None else f'{pairs} of {of}'} (layer, scheme), on {len(settings['prompts'])} "
+        f"prompts, {settings['generation']['steps']} steps",
+        *(layers_text(graph) if graph and "source" not in facts else ()),
         *known,
-        *([f"by role:\n{roles}"] * bool(roles)),
+        *([f"by role:\n{model_text(facts['roles'])}"] * bool(facts["roles"])),
         "all layers at one scheme, sums:",
         str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)),
     ]
-    return "\n".join(lines)
+
+
+def _layer_facts(graph: LayerGraph | None) -> dict[str, Any]:
+    return {} if graph is None else {
+        each.address: {"role": each.role, "kind": each.kind, "weight": each.weight, "macs": each.macs}
+        for each in graph.layers
+    }  # fmt: skip
 
 
 def layers_text(graph: LayerGraph) -> list[str]:
@@ -147,7 +194,7 @@ def layers_text(graph: LayerGraph) -> list[str]:
     ]
 
 
-def certainty(store: Profile) -> list[str]:
+def certainty(store: Profile, undecided: Sequence[str] | None) -> list[str]:
     """Where the losses came from, what checks showed, and which layers' order is undecided in a plan of `AROUND`."""
     counts = Counter(m.source for m in store.measurements())
     lines = ["losses from: " + ", ".join(f"{source} {count:,}" for source, count in counts.most_common())]
@@ -155,62 +202,39 @@ def certainty(store: Profile) -> list[str]:
         moved = f"moved by x{fit.factor(math.exp(fit.low)):.2f} (smallest) to x{fit.factor(math.exp(fit.high)):.2f}"
         said = moved if fit.applies else "left as they are"
         lines.append(f"{metric}: {fit.checks} checks scatter by x{math.exp(fit.scatter):.2f}, estimates {said}")
-    try:
-        open_ = contests(store, AROUND)
-    except ValueError:  # not finished, or no plan that small: nothing to be undecided about
+    if undecided is None:
         return lines
-    layers = list(dict.fromkeys(contest.group for contest in open_))
-    some = ", ".join(layers[:_SHOWN]) + (f" and {len(layers) - _SHOWN} more" if len(layers) > _SHOWN else "")
-    return [*lines, f"undecided at {AROUND} memory: " + (f"{len(layers)} layers, {some}" if layers else "nothing")]
+    more = f" and {len(undecided) - _SHOWN} more" if len(undecided) > _SHOWN else ""
+    some = ", ".join(undecided[:_SHOWN]) + more
+    told = f"{len(undecided)} layers, {some}" if undecided else "nothing"
+    return [*lines, f"undecided at {AROUND} memory: {told}"]
 
 
-def _scheme_row(measurements: tuple, costs: tuple, scheme: str) -> dict[str, str]:  # type: ignore[type-arg]
+def _undecided(store: Profile) -> list[str] | None:
+    """Layers, the most open first; None where the profile is not finished, or there is no plan that small."""
+    try:
+        return list(dict.fromkeys(contest.group for contest in contests(store, AROUND)))
+    except ValueError:
+        return None
+
+
+def _scheme_facts(measurements: Sequence[Measurement], costs: Sequence[Cost], scheme: str) -> dict[str, Any]:
+    """Sums over the layers that may take it."""
     mine = [cost for cost in costs if cost.scheme == scheme]
-    row = {
-        "scheme": scheme + " (simulated)" * any(cost.simulated for cost in mine),
-        "layers": str(len(mine)),
-        "bytes": show_bytes(sum(cost.bytes for cost in mine)),
-        "ms": f"{sum(cost.ms or 0 for cost in mine):.4g}",
-    }
-    sums: Counter[str] = Counter()
+    losses: Counter[str] = Counter()
     for m in measurements:
-        sums[m.metric] += m.mean if m.scheme == scheme else 0
-    return row | {metric: f"{value:.4g}" for metric, value in sums.items()}
+        losses[m.metric] += m.mean if m.scheme == scheme else 0  # type: ignore[assignment]
+    return {
+        "scheme": scheme, "layers": len(mine), "simulated": any(cost.simulated for cost in mine),
+        "bytes": sum(cost.bytes for cost in mine), "ms": sum(cost.ms or 0 for cost in mine), "losses": dict(losses),
+    }  # fmt: skip
 
 
-def _kernel_text(kernel: Kernel) -> str:
-    """Real or simulated, what it does, and why it does not run here if it does not."""
-    import torch
-
-    reasons = [kernel.available(torch.device(device)) for device in ("cuda", "cpu")]
-    here = "" if None in reasons else f" (not here: {reasons[0 if torch.cuda.is_available() else 1]})"
-    return f"{'real' if kernel.real else 'simulated'}: {kernel.says}{here}"
-
-
-def doctor_text() -> str:
-    """Which kernels, solvers, metrics and extras are available here, or why not."""
-    import torch
-
-    from planner.engines import ENGINES
-    from planner.methods import METHODS
-    from plans.formats import FORMATS
-    from plans.kernels import KERNELS
-    from plans.kinds import KINDS
-    from sensitivity.metrics import METRICS
-    from solvers.backends import BACKENDS
-    from solvers.strategies import STRATEGIES
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = [("torch", str(torch.__version__), f"{torch.get_num_threads()} threads, device {device}")]
-    rows += [("format", name, fmt.says) for name, fmt in FORMATS.items()]
-    rows += [("layer", name, f"nn.{kind.layer}: {kind.says}") for name, kind in KINDS.items()]
-    rows += [("kernel", name, _kernel_text(kernel)) for name, kernel in KERNELS.items()]
-    rows += [("solver", s.name, s.about) for s in STRATEGIES]
-    rows += [("backend", b.name, b.missing() or f"ready: {b.about}") for b in BACKENDS]
-    rows += [("metric", f"{m.family}: {name}", m.missing() or m.says) for name, m in METRICS.items()]
-    rows += [("method", name, method.says) for name, method in METHODS.items()]
-    rows += [("engine", name, engine.missing() or f"ready: {engine.about}") for name, engine in ENGINES.items()]
-    for name, what in EXTRAS.items():
-        version = importlib.metadata.version(name) if importlib.util.find_spec(name) else None
-        rows.append(("extra", name, f"{what}: {version or f'not installed; pip install {name}'}"))
-    return str(tabulate(rows, headers=("part", "name", "state"), tablefmt="github", disable_numparse=True))
+def _scheme_row(facts: Mapping[str, Any]) -> dict[str, str]:
+    row = {
+        "scheme": facts["scheme"] + " (simulated)" * facts["simulated"],
+        "layers": str(facts["layers"]),
+        "bytes": show_bytes(facts["bytes"]),
+        "ms": f"{facts['ms']:.4g}",
+    }
+    return row | {metric: f"{value:.4g}" for metric, value in facts["losses"].items()}

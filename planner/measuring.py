@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
-from tqdm import tqdm
-
 from planner.checking import choose_checks, correct
 from planner.methods.base import Found, Job, Pair, jobs_of, pending_of
 from planner.probing import PROBED, probed, rounds_of, write_missed, write_rounds
+from planner.progress import current
 from planner.refining import to_measure
 from planner.store import Profile
 from sensitivity.table import MeasurementError
@@ -45,7 +44,8 @@ class Plant:
 def exhaustively(plant: Plant, pairs: Sequence[Pair], what: str = "losses") -> None:
     """Measure every pair by itself that was not, until the time is up."""
     jobs = pending_of(jobs_of("exhaustive", pairs, CHUNK), plant.store.measured("exhaustive"))
-    with _results(plant, jobs, what) as found:
+    left = sum(job.size for job in jobs)
+    with _results(plant, jobs, what, (len(pairs), len(pairs) - left, "measurements")) as found:
         for one in found:
             plant.store.write_measurements(one.measurements, plant.families)
             if plant.late:
@@ -56,8 +56,9 @@ def by_probes(plant: Plant, checks: int, around: str) -> None:
     """Probe on all prompts; measure by themselves the pairs that no probe reaches, and so many others as a check; then
     correct by these. With a deadline, go on until then with what a plan of the memory `around` is undecided about."""
     _catch_up(plant)
-    jobs = rounds_of(_spread(plant, plant.pairs), probed(plant.store).prompts, plant.prompts)
-    with _results(plant, jobs, "estimates") as found:
+    done = probed(plant.store).prompts
+    jobs = rounds_of(_spread(plant, plant.pairs), done, plant.prompts)
+    with _results(plant, jobs, "estimates", (plant.prompts, done, "prompts")) as found:
         write_rounds(plant.store, _in_time(plant, jobs, found), plant.families, len(plant.pairs))
     left = [pair for pair in plant.pairs if pair not in plant.store.measured()]
     if left and not plant.runs:
@@ -82,7 +83,7 @@ def _catch_up(plant: Plant) -> None:
         return
     missed = [pair for pair in plant.pairs if pair not in measured and pair[0] not in done.unreached]
     jobs = [job for portion in _spread(plant, missed, PORTION) for job in rounds_of([portion], 0, done.prompts)]
-    with _results(plant, jobs, "estimates") as found:
+    with _results(plant, jobs, "estimates missed", (done.prompts, 0, "prompts")) as found:
         write_missed(plant.store, _in_time(plant, jobs, found), plant.families)
 
 
@@ -92,16 +93,20 @@ def _spread(plant: Plant, pairs: Sequence[Pair], most: int | None = None) -> tup
     return jobs_of("probes", pairs, min(each, most or each))
 
 
-def _results(plant: Plant, jobs: Sequence[Job], what: str) -> AbstractContextManager[Iterator[Found]]:
-    if not jobs:
-        return nullcontext(iter(()))
-    total = sum(len(job.pairs) for job in jobs)
-    return closing(_shown(plant.run(jobs), what, total))
+def _results(
+    plant: Plant, jobs: Sequence[Job], what: str, counted: tuple[int, int, str]
+) -> AbstractContextManager[Iterator[Found]]:
+    """counted: of this phase in all, before now, and what."""
+    return closing(_shown(plant, jobs, what, counted)) if jobs else nullcontext(iter(()))
 
 
-def _shown(found: Iterator[Found], what: str, total: int) -> Iterator[Found]:
-    with closing(found) as results:  # type: ignore[type-var]
-        yield from tqdm(results, what, total, unit="measurement")
+def _shown(plant: Plant, jobs: Sequence[Job], what: str, counted: tuple[int, int, str]) -> Iterator[Found]:
+    course, (total, known, unit) = current(), counted
+    each = (total - known) / sum(job.size for job in jobs)
+    with course.phase(what, total, unit, known, each), closing(plant.run(jobs)) as results:  # type: ignore[type-var]
+        for one in results:
+            yield one
+            course.advance(Job("", (one.pair,), one.prompts).size)
 
 
 def _in_time(plant: Plant, jobs: Sequence[Job], found: Iterator[Found]) -> Iterator[Found]:

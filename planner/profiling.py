@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from planner import graph as layer_graph
 from planner.arguments import FLOAT32, check_dtype
@@ -22,7 +21,9 @@ from planner.errors import UserError
 from planner.judging import judge_of, probed_by
 from planner.measuring import Plant, by_probes, exhaustively
 from planner.methods import method_named
-from planner.methods.base import share_of
+from planner.methods.base import Pair, share_of
+from planner.probing import probed
+from planner.progress import current, expected_of
 from planner.space import Candidate, candidates, parse_schemes
 from planner.station import Context, Settings, set_up
 from planner.store import Profile
@@ -81,6 +82,7 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
     """Fill the profile at `out`. One transaction a measurement; raises ProfileError, GraphError, CalibrationError,
     MeasurementError, and UserError where an engine fails."""
     deadline = time.monotonic() + way.seconds
+    current().deadline = deadline
     schemes = parse_schemes(settings.schemes)
     judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
     judge = probed_by(judge, traced.sample)
@@ -88,12 +90,14 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
         store.write_graph(layer_graph.to_json(traced.graph), [str(scheme) for scheme in schemes])
         context = context_of(traced, settings, _ranges(store, traced, settings))
         offered = candidates(traced.graph, traced.modules, schemes, context.ranges)
-        if way.part[0] == 1:
-            _measure_costs(store, traced, offered)
-        pairs = [(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP]
+        pairs = share_of([(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP], way.part)
+        pending = _unpriced(store, offered) if way.part[0] == 1 else ()
+        current().expect(_expected(store, pairs, pending, way))
+        if pending:
+            _measure_costs(store, traced, pending, len(offered))
         engine, station = engine_named(way.engine, way.site), set_up(context, traced.subject, judge)
         plant = Plant(
-            store, lambda jobs: engine.run(context, jobs, lambda: station, way.site), share_of(pairs, way.part),
+            store, lambda jobs: engine.run(context, jobs, lambda: station, way.site), pairs,
             len(settings.prompts), {metric.name: metric.family for metric in judge.metrics},
             engine.share(way.site, context.threads), deadline, settings.dtype == FLOAT32,
         )  # fmt: skip
@@ -101,6 +105,20 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
             exhaustively(plant, plant.pairs)
         else:
             by_probes(plant, way.checks, way.around)
+
+
+def _expected(store: Profile, pairs: Sequence[Pair], pending: Sequence[Candidate], way: Way) -> dict[str, float]:
+    """Seconds of what is left to do. pending: candidates without costs."""
+    prompts, exact = len(store.header()["settings"]["prompts"]), store.measured("exhaustive")
+    # a run of one prompt: in a batch it takes less, so that calibration tells more where there was any
+    spent = current().spent
+    run = min(spent.get("tracing", 0.0), spent.get("calibration", math.inf) / prompts)
+    costs = {"costs": len(pending)}
+    if way.method == "exhaustive":
+        return expected_of(run, prompts, 0, 0, costs | {"losses": len(set(pairs) - exact)})
+    schemes = len(pairs) / max(len({layer for layer, _ in pairs}), 1)
+    checks = max(way.checks - len(exact), 0)
+    return expected_of(run, prompts, prompts - probed(store).prompts, schemes, costs | {"checks": checks})
 
 
 def context_of(traced: Traced, settings: Settings, ranges: Mapping[str, ActivationRange]) -> Context:
@@ -115,17 +133,24 @@ def _ranges(store: Profile, traced: Traced, settings: Settings) -> dict[str, Act
     if not store.ranges():
         seed = settings.generation.seed
         conditions = conditions_in(traced.subject, settings.prompts)
-        found = calibrate(traced.modules, lambda: run_subject(traced.subject, conditions, seed, batch=16))
+        with current().phase("calibration"):
+            found = calibrate(traced.modules, lambda: run_subject(traced.subject, conditions, seed, batch=16))
         store.write_ranges({layer: dataclasses.asdict(seen) for layer, seen in found.items()})
     return {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
 
 
-def _measure_costs(store: Profile, traced: Traced, offered: Sequence[Candidate]) -> None:
+def _unpriced(store: Profile, offered: Sequence[Candidate]) -> list[Candidate]:
     done = {(cost.layer, cost.scheme) for cost in store.costs()}
-    pending = [c for c in offered if (c.layer, str(c.scheme)) not in done]
-    costs = cost_candidates(pending, traced.graph, traced.modules)
-    for cost in tqdm(costs, "costs", len(pending), unit="candidate", disable=not pending):
-        store.write_costs([cost])
+    return [c for c in offered if (c.layer, str(c.scheme)) not in done]
+
+
+def _measure_costs(store: Profile, traced: Traced, pending: Sequence[Candidate], total: int) -> None:
+    """total: how many candidates there are, those with costs included."""
+    course = current()
+    with course.phase("costs", total, "candidates", total - len(pending)):
+        for cost in cost_candidates(pending, traced.graph, traced.modules):
+            store.write_costs([cost])
+            course.advance()
 
 
 def _weight_bytes(subject: Subject) -> int:

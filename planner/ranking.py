@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from planner.applying import check_model
 from planner.arguments import dtype_of
 from planner.calling import Generation
 from planner.candidates import PROMPTS, Losses
 from planner.evaluating import build_bench, losses_of
 from planner.pipelines import float_components
+from planner.progress import bar
 from planner.subject import conditions_of, load_subject
 from plans.plan import Plan
 
@@ -33,7 +32,7 @@ def measurer(
     check_model(first, float_components(subject, first.model["components"]), allow_mismatch=False)
     conditions = conditions_of(subject, prompts, PROMPTS, held_out=True)
     bench = build_bench(subject, list(first.schemes), conditions, SEED, first.calibration.get("metrics", ()), clip)
-    progress = tqdm(total=len(plans), desc="candidates")
+    progress = bar(None, "candidates", len(plans), "plan")
 
     def measure(plan: Plan) -> Losses:
         losses = losses_of(bench, plan, kernels)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from planner.arguments import FLOAT32
 from planner.calling import Generation
@@ -19,6 +18,7 @@ from planner.graph import architecture_fingerprint, from_json
 from planner.judging import judge_of
 from planner.methods.base import Job, Pair
 from planner.profiling import context_of
+from planner.progress import bar
 from planner.recording import check_same_model, picks_of
 from planner.solving import read_evidence
 from planner.station import Settings, set_up
@@ -149,7 +149,7 @@ def _measured(
     judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, clip or settings.clip)
     context = context_of(traced, settings, _ranges(store, traced, settings, pairs))
     station = set_up(context, traced.subject, judge)
-    for found in tqdm(station.measure(Job("exhaustive", tuple(pairs))), "sample", len(pairs), unit="measurement"):
+    for found in bar(station.measure(Job("exhaustive", tuple(pairs))), "sample", len(pairs), "measurement"):
         yield from found.measurements
 
 

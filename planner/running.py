@@ -107,16 +107,16 @@ def evaluate(
 ) -> Evaluation:  # fmt: skip
     """Predicted beside measured for each plan, on held-out prompts, into `report.md`, `.json` and `images.png` of the
     folder `out`. blocks: also each block's layers alone; the rest as in `profile`."""
-    from tqdm import tqdm
-
     from planner import evaluating, evaluation_report
     from planner.applying import check_model
     from planner.pipelines import float_components
+    from planner.progress import bar
+    from planner.runs import make_folder
     from planner.subject import conditions_of, load_subject
 
     arguments.check_kernels(kernels)
     loaded = arguments.plans_in(plans)
-    evaluation_report.make_folder(Path(out))
+    make_folder(Path(out))
     generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
     given = arguments.conditions_in(prompts)
     subject = load_subject(pipeline, generation, arguments.dtype_of(loaded.values()))
@@ -125,7 +125,10 @@ def evaluate(
     chosen = conditions_of(subject, given, count, held_out=True)
     bench = evaluating.build_bench(subject, list(plan.schemes), chosen, seed, metrics, clip)
     results = [evaluating.evaluate_full(bench)]
-    results += [evaluating.evaluate_plan(bench, plan, kernels, name) for name, plan in tqdm(loaded.items(), "plans")]
+    results += [
+        evaluating.evaluate_plan(bench, plan, kernels, name)
+        for name, plan in bar(loaded.items(), "plans", len(loaded), "plan")
+    ]
     rows = {name: evaluating.block_rows(bench, plan, kernels) for name, plan in loaded.items()} if blocks else {}
     about = evaluating.conditions(subject.name, generation, kernels, bench)
     found = evaluation_report.Evaluation(results, loaded, rows, about)

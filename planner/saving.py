@@ -13,6 +13,7 @@ from planner.grid import to_picture
 
 ARRAY, MOVING = ".npy", (".gif", ".webp", ".png")
 MILLISECONDS = 125  # a frame
+SMALL, EXACT = 384, 128  # px: no picture on a page is larger, and up to this size each is kept to the bit
 
 
 def check_place(path: Path) -> None:
@@ -28,6 +29,13 @@ def save_outputs(outputs: Tensor, kind: str, out: Path) -> list[Path]:
     goes beside it as an array. Returns the files."""
     paths = [out if len(outputs) == 1 else out.with_stem(f"{out.stem}-{i + 1}") for i in range(len(outputs))]
     return [_save(output, kind, path) for output, path in zip(outputs, paths, strict=True)]
+
+
+def save_small(picture: Image.Image, folder: Path, name: str) -> str:
+    """The picture as a WebP file for a page; its name below the folder is returned."""
+    picture.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
+    picture.save(folder / name, "WEBP", lossless=max(picture.size) <= EXACT, quality=90, method=6)
+    return name
 
 
 def _save(output: Tensor, kind: str, path: Path) -> Path:

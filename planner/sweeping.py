@@ -1,165 +1,149 @@
-"""The frontier: the best plan at every limit of one column, as a table and as JSON. Imports no torch."""
+"""The frontier: the best plan at every limit of one column, solved as one job, as a `View`. Imports no torch."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from tabulate import tabulate
-
+from planner.arguments import SPACINGS
 from planner.errors import UserError
-from planner.formulate import Evidence, check_known, shown_columns
-from planner.recording import Told, plain, plan_of
-from planner.solving import SHOW, Request, amount_of, pose, read_evidence, settled
-from planner.store import Profile
-from plans.plan import save_plan
+from planner.formulate import Evidence, check_known
+from planner.progress import bar
+from planner.recording import plain
+from planner.showing.seeing import Known, cells_of, columns_of, full_of, solved, uniforms_of
+from planner.showing.view import Variant, View
+from planner.solving import SHOW, Request, amount_of, check_solved, pose
+from planner.units import bits_to_bytes
+from solvers.certify import exact_total
 from solvers.frontier import frontier
-from solvers.problem import Budget, Problem
+from solvers.problem import Budget, Number, Problem
 from solvers.solution import Solution
 from solvers.solve import solve
 from solvers.strategies import Effort
 
+COLUMNS = {"memory": "bytes", "latency": "ms", "bits": "bytes"}  # what `--by` calls the costs; losses are columns
+
 
 @dataclass(frozen=True)
 class Sweep:
-    """column: the one whose limit varies, evenly from `start` to `stop`, written as people do, at `count` places."""
+    """What is asked for. by: a name of COLUMNS, or a loss, whose limit varies over `points` places; start, stop: its
+    ends, written as budgets are, None for the smallest reachable value and for that of the best plan without a limit;
+    spacing: one of SPACINGS, None for even ratios wherever both ends are positive."""
 
-    column: str
-    start: str
-    stop: str
-    count: int
+    by: str = "memory"
+    points: int = 40
+    start: str | None = None
+    stop: str | None = None
+    spacing: str | None = None
 
-
-@dataclass(frozen=True)
-class Point:
-    """The best at one limit. objective, bound, gap, totals: None where there is no choice, or nothing is proven; plan:
-    name of its plan file, where one was asked for."""
-
-    limit: float
-    status: str
-    objective: float | None
-    bound: float | None
-    gap: float | None
-    totals: Mapping[str, float] | None
-    plan: str | None
+    @property
+    def column(self) -> str:
+        return COLUMNS.get(self.by, self.by)
 
 
 @dataclass(frozen=True)
-class Frontier:
-    """points: from the loosest limit to the tightest; smallest: what the column can get to within all other budgets,
-    None where there is no choice at all or it is not known; weights: of the objective; budgets: the other ones; shown:
-    the columns of the table."""
+class Posed:
+    """The problem without a limit on the column, the limits from the loosest, and the least that the column can get to
+    within all other budgets, None where it is not known."""
 
+    problem: Problem
     column: str
-    weights: Mapping[str, float]
-    budgets: Mapping[str, float]
-    smallest: float | None
-    points: tuple[Point, ...]
-    shown: tuple[str, ...]
-
-    def __str__(self) -> str:
-        show = SHOW.get(self.column, "{:.6g}".format)
-        rows = [_row((self.column, *self.shown), show(point.limit), point) for point in self.points]
-        text = str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
-        missed = sum(point.objective is None for point in self.points)
-        if missed:
-            least = "is not known" if self.smallest is None else f"is {show(self.smallest)}"
-            text += (
-                f"\n{missed} of {len(self.points)} limits have no plan; the smallest reachable {self.column} {least}"
-            )
-        return text
+    limits: tuple[int | float, ...]
+    smallest: Number | None
 
 
-def sweep(store: Profile, request: Request, asked: Sweep, effort: Effort, plans: Path | None = None) -> Frontier:
-    """The frontier, each point with its own bound. plans: a folder for the plan files, made where it is missing.
-
-    Raises UserError, ProblemError, InfeasibleError.
-    """
-    evidence = read_evidence(store, request.confidence)
-    request = settled(evidence, request)
-    check_known(evidence, [asked.column])
-    problem = pose(evidence, request, effort)
+def pose_sweep(known: Known, request: Request, asked: Sweep, effort: Effort) -> Posed:
+    """What is to be solved. request: with its pins on layers. Raises UserError, ProblemError, InfeasibleError."""
+    _check_asked(asked)
+    check_known(known.evidence, [asked.column])
+    problem = pose(known.evidence, request, effort)
     problem.column(asked.column)
     if any(budget.column == asked.column for budget in problem.budgets):
-        raise UserError(f"{asked.column} is what the frontier varies, and has a budget besides; leave that out")
-    if plans is not None:
-        _make(plans)
-    points, missed = [], False
-    limits = _limits(evidence, asked)
-    for limit, solution in frontier(problem, asked.column, limits, time_limit=effort.time_limit, gap=effort.gap,
-                                    backend=effort.backend):  # fmt: skip
-        bounded = replace(problem, budgets=(*problem.budgets, Budget(asked.column, limit)))
-        missed |= solution.choice is None
-        name = _save(store, evidence, (bounded, solution), request, plans)
-        points.append(_point(plain(limit), solution, name))
-    smallest = _smallest(problem, asked.column, effort) if missed else None
-    others = {budget.column: plain(budget.limit) for budget in problem.budgets}
-    return Frontier(asked.column, dict(problem.objective), others, smallest, tuple(points), shown_columns(evidence))
+        raise UserError(f"{asked.column} is what the sweep varies, and has a budget besides; leave that out")
+    start, stop = (None if text is None else _amount(known.evidence, asked, text) for text in (asked.start, asked.stop))
+    smallest = None
+    if start is None:
+        start = smallest = _total(problem, asked.column, _least(problem, asked.column, effort), effort)
+    if stop is None:
+        best = solve(problem, time_limit=effort.time_limit, gap=effort.gap, backend=effort.backend)
+        stop = _total(problem, asked.column, best, effort)
+    if start == stop and not (asked.start and asked.stop):
+        show = SHOW.get(asked.column, "{:.6g}".format)
+        raise UserError(f"both ends of the sweep are at {show(float(start))} of {asked.column}: the best plan has the "
+                        "least of it already; give another budget or --objective, or both --from and --to")  # fmt: skip
+    return Posed(problem, asked.column, limits_between(plain(start), plain(stop), asked), smallest)
 
 
-def write_frontier(found: Frontier, out: Path) -> None:
-    """The frontier as JSON. Raises UserError where it cannot be written."""
+def solve_points(known: Known, posed: Posed, effort: Effort) -> Iterator[tuple[Variant, Problem, Solution]]:
+    """Each limit from the loosest: what is seen, and the problem that was solved. Raises ProblemError, BackendError."""
+    problem, column = posed.problem, posed.column
+    found = frontier(problem, column, posed.limits, time_limit=effort.time_limit, gap=effort.gap,
+                     backend=effort.backend)  # fmt: skip
+    for number, solution in bar(found, "limits", len(posed.limits), "limit"):
+        limit = plain(number)
+        bounded = replace(problem, budgets=(*problem.budgets, Budget(column, limit)))
+        yield solved(known, name_of(column, limit), solution, limit), bounded, solution
+
+
+def view_of(known: Known, posed: Posed, points: Sequence[Variant], effort: Effort, real: bool) -> View:
+    """All that there is to see. real: uniform plans are of what a kernel runs."""
+    smallest = posed.smallest
+    if smallest is None and not all(point.picks for point in points):
+        least = _least(posed.problem, posed.column, effort)
+        smallest = None if least.choice is None else exact_total(posed.problem, posed.column, least.picks)
+    return View(
+        model=known.model, by=posed.column, weights=dict(posed.problem.objective),
+        budgets={budget.column: plain(budget.limit) for budget in posed.problem.budgets},
+        smallest=None if smallest is None else plain(smallest), columns=columns_of(known), cells=cells_of(known),
+        points=tuple(points), uniform=uniforms_of(known, real), full=full_of(known),
+    )  # fmt: skip
+
+
+def limits_between(start: float, stop: float, asked: Sweep) -> tuple[int | float, ...]:
+    """From the loosest to the tightest, each once: both ends as they are, between them whole bytes."""
+    low, high = sorted((start, stop))
+    if asked.spacing == "log" and low <= 0:
+        raise UserError(f"there are no even ratios from {low:g} to {high:g}; give a --from above 0, or "
+                        "--spacing linear")  # fmt: skip
+    log = low > 0 and asked.spacing != "linear"
+    shares = [i / (asked.points - 1) for i in range(1, asked.points - 1)]
+    between = [low * (high / low) ** share if log else low + (high - low) * share for share in shares]
+    if asked.column == "bytes":
+        between = [int(limit) for limit in between]
+    return tuple(sorted({low, high, *(limit for limit in between if low < limit < high)}, reverse=True))
+
+
+def name_of(column: str, limit: float) -> str:
+    """What a point and its files are called."""
+    text = str(limit) if isinstance(limit, int) else format(limit, ".9g")
+    return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in f"{column}-{text}")
+
+
+def _check_asked(asked: Sweep) -> None:
+    if asked.points < 2:
+        raise UserError(f"a sweep of {asked.points} points has no two ends; ask for --points of at least 2")
+    if asked.spacing not in (None, *SPACINGS):
+        raise UserError(f"there is no spacing {asked.spacing!r}; choose {' or '.join(SPACINGS)}")
+
+
+def _amount(evidence: Evidence, asked: Sweep, text: str) -> Number:
     try:
-        out.write_text(json.dumps(asdict(found), indent=1) + "\n", "utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        bits = float(text) if asked.by == "bits" else None
+    except ValueError:
+        raise UserError(f"{text!r} are no mean bits a weight; give a number, such as 4.5") from None
+    found = amount_of(evidence, asked.column, text) if bits is None else bits_to_bytes(bits, evidence.weights)
+    if not math.isfinite(found):
+        raise UserError(f"an end of the sweep is {text}; give finite amounts of {asked.column}")
+    return found
 
 
-def _limits(evidence: Evidence, asked: Sweep) -> list[int | float]:
-    """Even steps, both ends included; whole bytes."""
-    if asked.count < 2:
-        raise UserError(f"a frontier of {asked.count} limits has no two ends; ask for a --count of at least 2")
-    start, stop = (float(amount_of(evidence, asked.column, text)) for text in (asked.start, asked.stop))
-    if not (math.isfinite(start) and math.isfinite(stop)):
-        raise UserError(f"--from {asked.start} and --to {asked.stop} must be finite amounts of {asked.column}")
-    steps = [start + (stop - start) * i / (asked.count - 1) for i in range(asked.count - 1)]
-    whole = asked.column == "bytes"
-    return [int(limit) if whole else limit for limit in (*steps, stop)]
+def _least(problem: Problem, column: str, effort: Effort) -> Solution:
+    """The smallest sum of the column within all budgets."""
+    return solve(replace(problem, objective={column: 1.0}), time_limit=effort.time_limit, backend=effort.backend)
 
 
-def _point(limit: float, solution: Solution, name: str | None) -> Point:
-    bound = solution.bound if math.isfinite(solution.bound) else None
-    if solution.choice is None:
-        return Point(limit, str(solution.status), None, bound, None, None, None)
-    gap = solution.gap if math.isfinite(solution.gap) else None
-    return Point(limit, str(solution.status), solution.objective, bound, gap, dict(solution.totals), name)
-
-
-def _save(
-    store: Profile, evidence: Evidence, answer: tuple[Problem, Solution], request: Request, plans: Path | None
-) -> str | None:
-    problem, solution = answer
-    if plans is None or solution.choice is None:
-        return None
-    column, limit = problem.budgets[-1].column, plain(problem.budgets[-1].limit)
-    path = plans / f"{column}-{limit if isinstance(limit, int) else format(limit, '.9g')}.plan.yaml"
-    told = Told(solution, request.pins, request.confidence)
-    save_plan(plan_of(store, evidence, (problem, solution.choice), told), path)
-    return path.name
-
-
-def _smallest(problem: Problem, column: str, effort: Effort) -> float | None:
-    found = solve(replace(problem, objective={column: 1.0}), time_limit=effort.time_limit, backend=effort.backend)
-    return None if found.choice is None else found.totals[column]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another --plans") from None
-
-
-def _row(columns: tuple[str, ...], limit: str, point: Point) -> dict[str, str]:
-    column, *shown = columns
-    row = {f"{column} at most": limit, "status": point.status}
-    if point.objective is None:
-        return row
-    row["objective"] = f"{point.objective:.6g}"
-    row["gap"] = "-" if point.gap is None else f"{point.gap:.2g}"
-    totals = point.totals or {}
-    return row | {name: SHOW.get(name, "{:.4g}".format)(totals[name])
-                  for name in shown if name in totals}  # fmt: skip
+def _total(problem: Problem, column: str, solution: Solution, effort: Effort) -> Number:
+    """The column's sum, exact. Raises InfeasibleError, UserError."""
+    check_solved(problem, solution, effort)
+    return exact_total(problem, column, solution.picks)

@@ -13,6 +13,7 @@ from planner.graph import LayerGraph
 from planner.graph_trace import fingerprint, trace
 from planner.parts import iterating, only
 from planner.pipelines import float_components
+from planner.progress import current
 from planner.roles import component_of
 from planner.stages import watched_stages
 from planner.subject import Subject, output_of, run_subject
@@ -55,7 +56,7 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
     float_components(subject, names or tuple(subject.modules))
     outputs: list[Tensor] = []
     keeping: set[str] = set()
-    with watched_stages(subject.modules, keeping) as calls:
+    with current().phase("tracing"), watched_stages(subject.modules, keeping) as calls:
         whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions[:1], seed)))
     sampled = iterating(whole)
     graph = only(whole, tuple(names) or sampled)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tabulate import tabulate
 
 from planner.comparing import Agreement, Compared
+from planner.plain import plain
 from planner.transfer import BROKEN, HOLDS, UNSURE, Judged
 
 SAME = "same weights"
@@ -51,7 +52,7 @@ class Check:
 
     def to_json(self) -> dict[str, Any]:
         """What `json.dumps` takes; numbers that are not finite are null."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
 
 
 def conclude(
@@ -152,11 +153,3 @@ def _number(value: float) -> str:
 def _times(deviation: float) -> str:
     """A standard deviation of logarithms as a factor."""
     return "–" if not math.isfinite(deviation) else f"×{math.exp(deviation):.2f}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -31,6 +31,10 @@ class Verdict:
     failures: tuple[str, ...]
     notes: tuple[str, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return {"holds": not self.failures, "failures": list(self.failures), "notes": list(self.notes)}
+
     def __str__(self) -> str:
         return "\n".join(self.failures or self.notes)
 

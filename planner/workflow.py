@@ -1,9 +1,10 @@
 """The story on one page: each function is a verb, reads files and writes files, and is a sub-command of the same name.
 
 pipeline -> layer graph -> calibration -> costs and sensitivities -> X.profile        profile
-X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve, frontier
+X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve
+X.profile + limits of one column -> plans, and their pictures -> RUN                  sweep
 folders of plans and pictures -> a page to look at them                               report
-X.profile + a browser -> budgets dragged, plans solved, saved and painted            explore
+X.profile + a browser -> budgets dragged, plans solved, saved and painted             explore
 P.plan.yaml + X.profile -> does it hold, why is it so, what does it do as a whole     verify, why, predict
 P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore, config
 P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                evaluate
@@ -23,6 +24,7 @@ from planner import arguments
 from planner.arguments import KERNELS as KERNELS
 from planner.arguments import PathLike
 from planner.errors import UserError
+from planner.progress import course_of
 from planner.running import apply as apply
 from planner.running import bench as bench
 from planner.running import check as check
@@ -33,10 +35,12 @@ from planner.running import paint as paint
 from planner.running import restore as restore
 
 if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs no torch
+    from planner.equipment import Equipment
     from planner.explaining import Why
+    from planner.inspecting import Inspected
     from planner.predicting import Prediction
+    from planner.showing.view import View
     from planner.subject import Subject
-    from planner.sweeping import Frontier
     from planner.targets.base import Export
     from planner.verifying import Verdict
     from plans.plan import Plan
@@ -44,6 +48,7 @@ if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs
 DEFAULT_SCHEMES = ("w8a8", "w6a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8", "w4g64ma8", "w3g64ma8", "w2g64ma8")
 
 
+@course_of("profile")
 def profile(
     pipeline: str | Subject, out: PathLike, *,
     prompts: PathLike | Sequence[Any] | None = None, count: int = 8, schemes: Sequence[str] = DEFAULT_SCHEMES,
@@ -123,31 +128,46 @@ def solve(
         return several.rank(plans, Path(out), solving.read_evidence(store), measure)
 
 
-def frontier(
-    profile: PathLike, out: PathLike, *, start: str, stop: str, column: str = "bytes", count: int = 50,
-    plans: PathLike | None = None,
+def sweep(
+    profile: PathLike, out: PathLike, *, by: str = "memory", points: int = 40, start: str | None = None,
+    stop: str | None = None, spacing: str | None = None,
     memory: str | None = None, latency: str | None = None, bits: float | None = None,
     caps: Mapping[str, str] | None = None, objective: str = "both", slack: float = 0.0,
     pins: Mapping[str, str] | None = None, kernels: str = "int", confidence: float | None = None,
     time_limit: float = 60.0, gap: float = 0.0, backend: str | None = None,
-) -> Frontier:  # fmt: skip
-    """The best plan at `count` limits of `column`, evenly from `start` to `stop`, into the JSON file `out`.
+    images: int = 0, paint: int | None = None, pipeline: str | Subject | None = None,
+    prompts: PathLike | Sequence[Any] | None = None, count: int | None = None, seed: int = 1000,
+    clip: str | None = None,
+) -> View:  # fmt: skip
+    """The best plan at each of `points` limits of one column, as `sweep.json` and plan files in the folder `out`; with
+    `images`, also pictures and measured losses. The same call goes on where one stopped.
 
-    start, stop: as `memory`, as `latency`, or as a cap; plans: a folder for the plan files; all else as in `solve`,
-    time_limit a limit of the column. Raises UserError.
+    by: memory, latency, bits or a loss; start, stop: its ends, written as a budget on it [the smallest that can be
+    reached, and that of the best plan without a limit]; spacing: `log` or `linear` [even ratios where both ends are
+    positive]; budgets and the rest as in `solve`, time_limit for each limit.
+    images: so many held-out prompts, or `prompts`, are painted in full precision, by the plans of `paint` limits [all],
+    and by the uniform plans between them; pipeline: what paints [the profile's own]; count: prompts on which losses are
+    measured [16]; seed, clip: as in `evaluate`. Raises UserError, InfeasibleError.
     """
-    from planner import solving, sweeping
+    from planner import runs, solving, sweeping
+    from planner.showing.seeing import know
     from planner.store import open_profile
     from solvers.strategies import Effort
 
     arguments.check_kernels(kernels)
+    arguments.check_painted(images, paint, count)
     request = solving.request_of(objective, memory, latency, bits, caps, pins, kernels == "int", confidence, slack)
-    asked = sweeping.Sweep(column, start, stop, count)
+    asked, effort = sweeping.Sweep(by, points, start, stop, spacing), Effort(time_limit, gap, backend)
     with open_profile(profile) as store:
-        folder = None if plans is None else Path(plans)
-        found = sweeping.sweep(store, request, asked, Effort(time_limit, gap, backend), folder)
-    sweeping.write_frontier(found, Path(out))
-    return found
+        known = know(store, confidence)
+        view = runs.sweep_into(Path(out), store, known, solving.settled(known.evidence, request), asked, effort)
+        if not images:
+            return view
+        from planner import painting
+
+        conditions = arguments.conditions_in(prompts)
+        job = painting.Job(pipeline or view.model["name"], images, paint, conditions, count, seed, kernels, clip)
+        return painting.paint_view(view, Path(out), store, known, job)
 
 
 def report(runs: Sequence[PathLike], out: PathLike) -> Path:
@@ -240,26 +260,26 @@ def export(
 def inspect(
     file: PathLike | None = None, profile: PathLike | None = None, *, config: PathLike | None = None,
     schemes: Sequence[str] = DEFAULT_SCHEMES, components: Sequence[str] = (), width: int | None = None,
-    height: int | None = None, frames: int | None = None, tokens: int | None = None, batch: int = 1, json: bool = False,
-) -> str:  # fmt: skip
+    height: int | None = None, frames: int | None = None, tokens: int | None = None, batch: int = 1,
+) -> Inspected:  # fmt: skip
     """What a profile or a plan file holds; or, of a configuration alone: layers, parameters, multiply-adds, bytes.
 
     profile: of a plan, also tells what it gives to each role of layers.
     config: a component's config.json, or a pipeline's folder, where no weights need be; schemes: whose bytes to tell;
     components: of a pipeline; width, height (px), frames, tokens (of text), batch: of the one call whose multiply-adds
-    are counted; json: all of it as JSON, with every layer. `planner.meta.outline.examine` gives the same as objects.
+    are counted. `str` of what is returned is the text, `facts` are the numbers.
     """
     from planner import inspecting
 
-    if (file is None) == (config is None) or (json and config is None):
-        raise UserError("inspect takes a profile or a plan, or else --config, which --json is for; give one of them")
+    if (file is None) == (config is None):
+        raise UserError("inspect takes a profile or a plan, or else --config; give one of them")
     if file is not None:
         return inspecting.inspect_file(Path(file), None if profile is None else Path(profile))
     from planner.meta import text
     from planner.meta.outline import Size
 
     size = Size(width, height, frames, tokens, batch)
-    return text.describe(str(config), components, size, schemes, json)
+    return text.describe(str(config), components, size, schemes)
 
 
 def cost(
@@ -279,8 +299,8 @@ def cost(
     return Path(out)
 
 
-def doctor() -> str:
-    """Which kernels, solvers, metrics and extras are available here, or why not."""
-    from planner import inspecting
+def doctor() -> Equipment:
+    """Which kernels, solvers, metrics and extras are available here, or why not: `str` is a table."""
+    from planner.equipment import equipment
 
-    return inspecting.doctor_text()
+    return equipment()

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from planner import cli, workflow
+from planner import cli, completing, workflow
 from plans.scheme import EXAMPLES, parse_scheme
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +22,7 @@ ROOMS = ("planner", "plans", "sensitivity", "solvers")
 LONGEST_FILE, LONGEST_FUNCTION = 300, 40  # lines
 EXCEPTIONS: dict[str, str] = {}  # `file` or `file:function` -> why it may be longer
 PYTHON_NAMES = {"apply": "paint", "import": "import_profile"}  # verbs that are called otherwise in Python
+SHELL_ONLY = {"completion"}  # verbs that Python has no use for
 WITHOUT_TORCH = (
     "planner", "planner.cli", "planner.loading", "planner.workflow", "planner.errors", "planner.units",
     "planner.formulate",
@@ -29,7 +30,8 @@ WITHOUT_TORCH = (
     "planner.sweeping", "planner.candidates", "planner.merging", "planner.engines", "planner.predicting",
     "planner.probing", "planner.checking", "planner.transfer", "planner.comparing", "planner.verdicts",
     "planner.methods", "planner.methods.base", "planner.arguments", "planner.cli_solve",
-    "planner.cli_meta", "planner.store",
+    "planner.cli_meta", "planner.completing", "planner.plain", "planner.progress", "planner.showing.bitmap",
+    "planner.store",
     "planner.graph", "planner.roles", "planner.parts", "planner.rules", "planner.role_tables",
     "planner.ranges", "planner.inspecting", "planner.scenes", "planner.prompts",
     "planner.foreign.mixdq", "planner.targets", "plans", "plans.kinds",
@@ -113,7 +115,7 @@ def option(command: str, name: str) -> click.Option:
 def test_verbs_are_commands() -> None:
     import planner
 
-    assert {PYTHON_NAMES.get(name, name) for name in cli.main.commands} | {
+    assert {PYTHON_NAMES.get(name, name) for name in cli.main.commands.keys() - SHELL_ONLY} | {
         "apply", "config", "restore", *planner.NOUNS,
     } == set(planner.__all__)  # fmt: skip
     assert planner.Subject.__name__ == "Subject" and planner.Metric.__name__ == "Metric"
@@ -126,7 +128,8 @@ def test_verbs_are_commands() -> None:
 def test_command_line_and_python_have_the_same_defaults() -> None:
     import inspect
 
-    for name, verb in cli.main.commands.items():
+    for name in cli.main.commands.keys() - SHELL_ONLY:
+        verb = cli.main.commands[name]
         function = getattr(workflow, PYTHON_NAMES.get(name, name))
         defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
         for parameter in verb.params:
@@ -146,7 +149,8 @@ def test_names_in_the_help_are_those_of_the_tables() -> None:
         *(name for name, its in METRICS.items() if its.additive),
         *FAMILIES,
     ]
-    for command in ("solve", "frontier", "why"):
+    assert tuple(METRICS) == completing.METRICS and FAMILIES == completing.FAMILIES
+    for command in ("solve", "sweep", "why"):
         names = re.match(r"(\w+) or (\w+) ", str(option(command, "backend").help)).groups()
         assert names == tuple(b.name for b in BACKENDS)
     solvers = re.findall(r"\w+(?=,|\.| or )|(?<=or )\w+", str(option("solve", "solver").help))
@@ -165,7 +169,7 @@ def test_the_doctor_names_every_member_of_every_family() -> None:
     from solvers.backends import BACKENDS
     from solvers.strategies import STRATEGIES
 
-    text = workflow.doctor()
+    text = str(workflow.doctor())
     solvers = (row.name for row in (*BACKENDS, *STRATEGIES))
     for name in (*FORMATS, *KINDS, *KERNELS, *METRICS, *METHODS, *ENGINES, *solvers):
         assert re.search(rf"\b{name}\b", text), name

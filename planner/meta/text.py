@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import groupby
 
 from tabulate import tabulate
 
 from planner.graph import Layer, to_json, total_parameters
+from planner.inspecting import Inspected
 from planner.meta.outline import Component, Outline, Size, Stored, examine, numbers, stored
+from planner.plain import plain
 from planner.units import show_bytes
 from plans.scheme import parse_scheme
 
 _SHOWN = 5  # of the largest layers
 
 
-def describe(path: str, names: Sequence[str], size: Size, schemes: Sequence[str], as_json: bool = False) -> str:
-    """What the configuration at `path` tells, as tables, or as JSON with every layer. Raises UserError, SchemeError."""
+def describe(path: str, names: Sequence[str], size: Size, schemes: Sequence[str]) -> Inspected:
+    """What the configuration at `path` tells: tables for people, every layer for programs. Raises UserError,
+    SchemeError."""
     wanted = [parse_scheme(scheme) for scheme in schemes]
     outline = examine(path, names, size)
     rows = stored(outline, wanted)
-    if as_json:
-        return json.dumps(numbers(outline, rows) | {"graph": to_json(outline.graph)})
-    return outline_text(outline, rows)
+    facts = {"kind": "configuration"} | numbers(outline, rows) | {"graph": to_json(outline.graph)}
+    return Inspected(outline_text(outline, rows), plain(facts), None, outline.graph)
 
 
 def outline_text(outline: Outline, rows: Sequence[Stored]) -> str:

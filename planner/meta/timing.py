@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from planner.costs import cost_candidates
 from planner.errors import UserError
 from planner.graph import Geometry, Layer, LayerGraph, from_json
 from planner.meta.outline import Size, examine
+from planner.progress import bar
 from planner.space import Candidate, candidates, parse_schemes, simulated
 from planner.store import Profile, open_profile
 from plans.kinds import KINDS
@@ -49,7 +49,7 @@ def retime(path: Path, out: Path, config: str | None = None, size: Size | None =
                 _copy(old, new)
                 offered = sorted(_offered(old, layers, dtype), key=lambda c: str(_shape(layers[c.layer])))
                 costs = cost_candidates(offered, graph, Alone(layers, dtype))
-                new.write_costs(tqdm(costs, "costs", len(offered), unit="candidate"))
+                new.write_costs(bar(costs, "costs", len(offered), "candidate"))
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)

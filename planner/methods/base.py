@@ -26,6 +26,12 @@ class Job:
         """Each once, in order."""
         return tuple(dict.fromkeys(layer for layer, _ in self.pairs))
 
+    @property
+    def size(self) -> int:
+        """How much it is: pairs, each as often as there are prompts where they are named."""
+        first, last = self.prompts
+        return len(self.pairs) * (1 if last is None else last - first)
+
 
 @dataclass(frozen=True, eq=False)
 class Found:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from tqdm import tqdm
 
 from planner.errors import UserError
 from planner.measure import kept_places
 from planner.methods.base import Found, Job
+from planner.progress import current
 from planner.space import scales_of
 from planner.station import Station
 from planner.subject import checked
@@ -46,7 +46,10 @@ def measure(station: Station, job: Job) -> Iterator[Found]:
         rows = _rows(station, chain)
         with checkpointed(station.stages, rows < max(step.rows for step in chain.steps)):
             steps = probe(chain, layers, changes_by_layer(station, job), probes, rows)
-            found = dict(tqdm(steps, "probes", len(chain.visited), unit="step", leave=False))
+            found = {}
+            for place, change in steps:
+                found[place] = change
+                current().hint(job.size / len(chain.visited))
         readings = {mine.metric: _reading(station, chain, mine, first) for mine in probes}
     sums = joined(chain, found, probes)
     for pair in job.pairs:

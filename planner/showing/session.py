@@ -5,18 +5,20 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
+from planner import sweeping
 from planner.errors import InfeasibleError, UserError
 from planner.formulate import KEEP, Evidence, check_known, formulate, weighed, z_of
 from planner.recording import plain
-from planner.showing.seeing import Known, cells_of, columns_of, full_of, solved, uniforms_of
+from planner.showing.seeing import Known, solved
 from planner.showing.view import Variant, View
 from planner.solving import SHOW, Request, amount_of, budgets_of, check_pins, check_solved, settled
+from planner.sweeping import Posed, Sweep, limits_between, name_of
 from solvers.certify import exact_total
 from solvers.explain import explain, message
 from solvers.frontier import frontier
@@ -79,35 +81,30 @@ def pose_anew(session: Session, request: Request) -> Problem:
 
 def view_of(session: Session, request: Request) -> View:
     """The page's view: the curve over memory that the request allows, and what stands beside it."""
-    known, problem = session.known, pose_anew(session, request)
-    points = curve(session, problem)
-    others = {budget.column: float(budget.limit) for budget in problem.budgets if budget.column != "bytes"}
-    least = None if others else _smallest(problem, "bytes")
-    return View(
-        known.model, "bytes", dict(problem.objective), others, least, columns_of(known),
-        cells_of(known), points, uniforms_of(known, session.real), full_of(known),
-    )  # fmt: skip
+    problem = pose_anew(session, request)
+    posed = Posed(_without(problem, "bytes"), "bytes", (), _smallest(problem, "bytes"))
+    return sweeping.view_of(session.known, posed, curve(session, problem), _EACH, session.real)
 
 
 def curve(session: Session, problem: Problem) -> tuple[Variant, ...]:
     """The best plan at limits on memory in even ratios, the loosest first; the problem's own one is not used."""
-    least = _smallest(problem, "bytes")
-    others = [budget for budget in problem.budgets if budget.column != "bytes"]
+    least, posed = _smallest(problem, "bytes"), _without(problem, "bytes")
     if least is None:
         return ()
-    steps = np.geomspace(max(least, 1), max(_top(problem), least, 1), FEWER if others else POINTS)
-    limits = sorted({int(least), *(int(limit) for limit in steps[1:])}, reverse=True)
-    posed = rebudget(problem, others)
-    found: list[tuple[Number, Solution]]
-    if others:
-        found = [(limit, _glance(rebudget(posed, [*others, Budget("bytes", limit)]))) for limit in limits]
+    several = bool(posed.budgets)
+    limits = limits_between(least, max(_top(problem), least), Sweep(points=FEWER if several else POINTS))
+    found: Iterable[tuple[Number, Solution]]
+    if several:
+        found = ((most, _glance(rebudget(posed, [*posed.budgets, Budget("bytes", most)]))) for most in limits)
     else:
-        found = list(frontier(posed, "bytes", limits, time_limit=_EACH.time_limit, gap=_EACH.gap))
-    return tuple(
-        solved(session.known, f"{SHOW['bytes'](float(limit))} at most", solution, plain(limit))
-        for limit, solution in found
-        if solution.choice is not None
-    )
+        found = frontier(posed, "bytes", limits, time_limit=_EACH.time_limit, gap=_EACH.gap)
+    seen = (solved(session.known, name_of("bytes", plain(most)), each, plain(most)) for most, each in found)
+    return tuple(one for one in seen if one.picks)
+
+
+def _without(problem: Problem, column: str) -> Problem:
+    """The problem without its budget on the column."""
+    return rebudget(problem, [budget for budget in problem.budgets if budget.column != column])
 
 
 def _top(problem: Problem) -> int:

@@ -62,8 +62,8 @@ class Variant:
     name: unique among a view's; limit: on the view's column, None for uniform plans and full precision; status: of
     the solver, or `uniform`, `full precision`; picks: one index a cell, among its options, empty where there is no
     plan; totals: column -> predicted sum; errors: metric -> standard error of its predicted sum, the layers' taken as
-    independent; plan: name of its file; measured: metric -> (mean, standard error); pictures: one a condition, each a
-    path below the folder that holds the view, or empty where none were painted.
+    independent; plan: its file; measured: metric -> (mean, standard error); pictures: one a condition, or empty where
+    none were painted. Files are paths below the folder that holds the view.
     """
 
     name: str

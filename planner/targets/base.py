@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from planner.errors import UserError
 from planner.graph import Layer
@@ -75,10 +76,23 @@ class Export:
     schemes: Mapping[str, str]
     changes: tuple[Change, ...]
 
+    @property
+    def use(self) -> str:
+        """How the file is used."""
+        return self.target.use.format(file=str(self.path), component=self.component)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return {
+            "path": str(self.path), "target": self.target.name, "component": self.component,
+            "schemes": dict(self.schemes), "changes": [asdict(change) for change in self.changes],
+            "lost": self.target.lost, "use": self.use,
+        }  # fmt: skip
+
     def __str__(self) -> str:
         counts = Counter(self.schemes.values())
         kinds = ", ".join(f"{scheme} x {count}" for scheme, count in counts.most_common())
-        lines = [f"wrote {self.path}: {self.target.name} for {self.component}, {_layers(len(self.schemes))}: {kinds}"]
+        lines = [f"{self.path}: {self.target.name} for {self.component}, {_layers(len(self.schemes))}: {kinds}"]
         alike: dict[tuple[str, str, str], list[str]] = {}
         for change in self.changes:
             alike.setdefault((change.planned, change.written, change.reason), []).append(change.layer)
@@ -86,8 +100,7 @@ class Export:
             f"changed: {planned} -> {written} in {', '.join(layers)} ({_layers(len(layers))}): {reason}"
             for (planned, written, reason), layers in alike.items()
         ]
-        use = self.target.use.format(file=str(self.path), component=self.component)
-        return "\n".join([*lines, f"lost: {self.target.lost}", f"use: {use}"])
+        return "\n".join([*lines, f"lost: {self.target.lost}", f"use: {self.use}"])
 
 
 def export_files(plan: Plan, model: Model, target: Target, out: Path, approximate: bool) -> tuple[Export, ...]:

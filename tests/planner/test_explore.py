@@ -160,7 +160,8 @@ def test_it_may_be_forwarded(client: TestClient) -> None:
         ({"memory": "much"}, "memory budget 'much' is no amount"), ({"memory": "nan%"}, "is no amount"),
         ({"objective": "speed"}, "no column is named 'speed'"), ({"caps": {"nsr": "w9a9"}}, "w9a9"),
         ({"pins": {"nothing": "keep"}}, "no group is named 'nothing'"), ({"confidence": 2}, "--confidence 2"),
-        ({"pins": {"role:none": "keep"}}, "no layer has the role"), ({"objective": "lexicographic:quality,bytes"}, "stage"),
+        ({"pins": {"role:none": "keep"}}, "no layer has the role"),
+        ({"objective": "lexicographic:quality,bytes"}, "stage"),
         ({"budget": 3}, "asked.budget"), ({"memory": 7}, "asked.memory"), ({"memory": "x" * 400}, "asked.memory"),
         ({"objective": "quality=-1"}, "weight"), ({"objective": "quality=nan"}, "weight"),
     ],
@@ -183,8 +184,8 @@ def test_no_plan_says_how_far_one_could_go(client: TestClient) -> None:
         assert "bytes can get no smaller than" in found["why"]
 
 
-def test_what_is_saved_is_what_solve_writes(client: TestClient, finished: Path, session: Session, tmp_path: Path) -> None:
-    layer = next(iter(session.known.groups))
+def test_what_is_saved_is_what_solve_writes(client: TestClient, desk: Desk, finished: Path, tmp_path: Path) -> None:
+    layer = next(iter(desk.session.known.groups))
     question = {"memory": "20%", "latency": "500%", "caps": {"alignment": "w2ma8"}, "confidence": 0.9,
                 "pins": {layer: "w8a8", "role:out": "keep"}, "objective": "quality=1,alignment=0.5"}  # fmt: skip
     found = client.post("/api/save", json={"asked": question, "name": "mine"})
@@ -214,7 +215,10 @@ def test_nothing_is_overwritten(client: TestClient, tmp_path: Path) -> None:
     assert (tmp_path / "p.plan.yaml").read_text() == "mine" and not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("name", ["../p", "/tmp/p", "a/b", "a\\b", "", ".hidden", "p\n", "p\0", "-p", "p q", "é", "x" * 101])
+NOWHERE = ("../p", "/tmp/p", "a/b", "a\\b", "", ".hidden", "p\n", "p\0", "-p", "p q", "é", "x" * 101)
+
+
+@pytest.mark.parametrize("name", NOWHERE)
 def test_names_lead_nowhere_else(client: TestClient, tmp_path: Path, name: str) -> None:
     found = client.post("/api/save", json={"asked": {"memory": "30%"}, "name": name})
     assert found.status_code == 422 and found.json()["error"].startswith("name:")

@@ -181,7 +181,7 @@ def test_a_class_without_a_line_is_told_without_multiply_adds() -> None:
     assert vae.call is None and vae.macs == 0 and "AutoencoderKL is given is not known" in str(vae.why)
     assert len(vae.graph.layers) > 10 and all(layer.address.startswith("vae.") for layer in vae.graph.layers)
     assert total_macs(whole.graph) == sum(part.macs for part in whole.parts)
-    assert "vae: what a call of AutoencoderKL" in planner.inspect(config="scenes")
+    assert "vae: what a call of AutoencoderKL" in str(planner.inspect(config="scenes"))
 
 
 def test_bytes_are_those_of_the_stored_tensors() -> None:
@@ -217,7 +217,7 @@ def test_the_command_line(bitplan: Any) -> None:
     (("--config", "scenes", "--width", "65"), "no multiple of 4"),
     (("--config", "scenes", "--batch", "0"), "give at least 1"),
     (("--config", "scenes", "TMP/list.json"), "give one of them"),
-    (("--json", "TMP/list.json"), "give one of them"),
+    (("--json", "TMP/list.json"), "is no plan"),
     ((), "give one of them"),
 ])  # fmt: skip
 def test_what_is_refused(options: tuple[str, ...], words: str, tmp_path: Path, bitplan: Any) -> None:

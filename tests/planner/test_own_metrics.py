@@ -231,7 +231,7 @@ def test_it_can_be_capped_and_weighed_by_name(own: Path, tmp_path: Path) -> None
 def test_it_is_shown(own: Path, finished: Path, tmp_path: Path) -> None:
     path = tmp_path / "p.plan.yaml"
     planner.solve(own, path, memory="12%")
-    assert "tone " in planner.inspect(path) and "| tone" in planner.inspect(own)
+    assert "tone " in str(planner.inspect(path)) and "| tone" in str(planner.inspect(own))
     assert "| tone" in str(planner.why(path, own, "unet.conv_out"))
     swept = planner.frontier(own, tmp_path / "f.json", start="12%", stop="30%", count=2)
     assert "| tone" in str(swept)
@@ -264,7 +264,7 @@ def test_a_profile_without_alignment_is_planned_by_quality(own: Path, tmp_path: 
     plan = planner.solve(own, path, memory="12%")
     assert plan.solver["weights"] == {"quality": 1.0}
     assert planner.verify(path, own).failures == ()
-    assert "undecided at" in planner.inspect(own)
+    assert "undecided at" in str(planner.inspect(own))
 
 
 def test_a_profile_of_own_metrics_alone_needs_an_objective(own: Path, tmp_path: Path) -> None:

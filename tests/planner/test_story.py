@@ -341,7 +341,7 @@ def test_the_shell_tells_the_same_story(
     assert "151 of 151" in told("inspect", finished)
     text = told("solve", profile, "--out", plan, "--memory", "20%", "--cap", "nsr=w2ma8", "--pin", "unet.conv_in=keep")
     assert "optimal" in text
-    assert told("inspect", plan).strip() in text
+    assert told("inspect", plan, "--profile", profile).strip() in text
     outs = ["--out", tmp_path / "x.png"]
     assert told("apply", plan, tiny_folder, "--prompt", "a cat", "--steps", 2, *outs) == f"wrote {outs[1]}\n"
     told("apply", plan, tiny_folder, "--prompt", "a cat", "--prompt", "a dog", "--steps", 2, "--kernels", "fake", *outs)

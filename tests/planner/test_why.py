@@ -76,7 +76,7 @@ def test_what_more_of_a_budget_buys_is_what_solving_with_more_gives(finished: Pa
     saved = plan.solver["objective"] - more.solver["objective"]
     assert plan.solver["worth"] == {"bytes": pytest.approx(saved), "ms": 0.0}
     assert saved > 0
-    text = planner.inspect(path)
+    text = str(planner.inspect(path))
     assert "bytes binds: one more MiB saves" in text and "ms does not bind" in text
     assert planner.verify(path, finished).failures == ()
 

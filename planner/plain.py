@@ -1,0 +1,25 @@
+"""Results as what `json.dumps` takes. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from os import PathLike, fspath
+from typing import Any
+
+
+def plain(value: Any) -> Any:
+    """Dictionaries, lists, texts, numbers and null: a result by its `to_json` where it has one, a dataclass by its
+    fields, a path as text, and a number that is not finite as null."""
+    if hasattr(value, "to_json"):
+        return plain(value.to_json())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return [plain(part) for part in value]
+    if isinstance(value, PathLike):
+        return fspath(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
