@@ -35,9 +35,14 @@ def served(profile: Path, *options: str) -> Iterator[str]:
         process.communicate()
 
 
-def opened(browser: Any, address: str) -> Any:
-    """The page, once the plan asked for at first is shown."""
+def opened(browser: Any, address: str, wrong: list[str] | None = None) -> Any:
+    """The page, once the plan asked for at first is shown. wrong: takes its errors, and requests to anywhere else."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
+    if wrong is not None:
+        here = address.partition("?")[0]
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
+        page.on("request", lambda asked: asked.url.startswith((here, "data:", "blob:")) or wrong.append(asked.url))
     page.goto(address)
     page.wait_for_selector("body[data-shown]", state="attached")
     return page
