@@ -3,9 +3,9 @@
     python -m benchmarks.report_page RUN [RUN ...]
 
 Makes the page of each RUN, a folder of `bitplan sweep`, and opens it from disk in a headless Chromium, 7 times, each in
-a fresh profile: milliseconds from navigation to the first frame after chart, numbers, pictures and map were drawn,
-requests besides the file, and milliseconds that a step of the slider takes to be shown. The first RUN that has pictures
-is measured once more with each made 512 px large and grainy, as those of larger models are. Writes
+a fresh profile: milliseconds from navigation to the first frame after numbers, pictures and map were drawn, and to that
+after the chart was, too; requests besides the file; and milliseconds until a step of the slider is shown. The first RUN
+that has pictures is measured once more with each made 512 px large and grainy, as those of larger models are. Writes
 benchmarks/results/report_page.json.
 """
 
@@ -29,7 +29,7 @@ from tabulate import tabulate
 from planner.machine import about_machine
 from planner.showing.html import SWEEP, write_report
 from planner.showing.view import Variant, View, read_view, write_view
-from tests.browser import browser
+from tests.browser import browser, until
 
 SHOWN = "performance.getEntriesByName('shown').length > 0"
 STEP = """() => new Promise((done) => {
@@ -74,19 +74,21 @@ def measured(opened: Any, run: Path, name: str, loads: int) -> dict[str, Any]:
         start = time.perf_counter()
         write_report([run], page)
         row |= {"written_s": time.perf_counter() - start, "bytes": page.stat().st_size}
-        times, steps, requests = [], [], 0
+        times, read, steps, requests = [], [], [], 0
         for _ in range(loads):
             context = opened.new_context(viewport={"width": 1280, "height": 800})
             tab = context.new_page()
             asked: list[str] = []
             tab.on("request", lambda request, asked=asked: asked.append(request.url))
             tab.goto(page.as_uri())
-            tab.wait_for_function(SHOWN)
+            until(tab, SHOWN)
             times.append(tab.evaluate("performance.getEntriesByName('shown')[0].startTime"))
+            read.append(tab.evaluate("performance.getEntriesByName('read')[0].startTime"))
             steps += [tab.evaluate(STEP) for _ in range(5)]
             requests += sum(not url.startswith("data:") for url in asked) - 1
             context.close()
-    return row | {"shown_ms": times, "median_ms": statistics.median(times), "requests": requests,
+    return row | {"shown_ms": times, "median_ms": statistics.median(times),
+                  "readable_ms": statistics.median(read), "requests": requests,
                   "step_ms": statistics.median(steps)}  # fmt: skip
 
 

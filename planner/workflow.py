@@ -3,8 +3,8 @@
 pipeline -> layer graph -> calibration -> costs and sensitivities -> X.profile        profile
 X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve
 X.profile + limits of one column -> plans, and their pictures -> RUN                  sweep
-folders of plans and pictures -> a page to look at them                               report
-X.profile + a browser -> budgets dragged, plans solved, saved and painted             explore
+RUNs -> one page that shows their plans, pictures and layers                         report
+X.profile + a browser -> plans solved as budgets are dragged, saved, painted            explore
 P.plan.yaml + X.profile -> does it hold, why is it so, what does it do as a whole     verify, why, predict
 P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore, config
 P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                evaluate

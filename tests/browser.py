@@ -35,3 +35,13 @@ def browser() -> Iterator[Any]:
             yield opened
         finally:
             opened.close()
+
+
+def until(page: Any, expression: str, seconds: float = 20.0) -> None:
+    """Waits until a JavaScript expression is true; asked from outside, for a page's policy may allow no `eval`, which
+    playwright's own waiting needs. Raises TimeoutError."""
+    for _ in range(int(seconds / 0.02)):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(20)
+    raise TimeoutError(f"not true within {seconds:g} s: {expression}")

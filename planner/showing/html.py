@@ -65,14 +65,15 @@ def page_of(views: Mapping[str, View], folders: Mapping[str, Path] | None = None
     """
     album = album_of(_asked(views, folders or {}))
     data = _data(views, folders or {}, album, live)
-    scripts = [Script("plotly.js", _plotly()), *(_script(name) for name in (*SCRIPTS, *(LIVE_SCRIPTS if live else ())))]
+    scripts = [_script(name) for name in (*SCRIPTS, *(LIVE_SCRIPTS if live else ()))]
+    plotly = Script("plotly.js", _plotly())  # run by chart.js, once all else is shown
     first = next(iter(views.values()))
     told = {"title": title_of(first), "subtitle": _subtitle(views), "live": live, "labels": data["labels"]}
     text = {"data": _embedded(data), "pictures": _embedded(album.addresses)}
-    policy = _policy(scripts, live)
+    policy = _policy([plotly, *scripts], live)
     style = Markup("".join(_text(name) for name in ("page.css", *(("live.css",) if live else ()))))
     return _environment().get_template("page.html.j2").render(
-        **told, **text, policy=policy, scripts=scripts, style=style
+        **told, **text, policy=policy, plotly=plotly, scripts=scripts, style=style
     )  # fmt: skip
 
 
@@ -81,9 +82,9 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
     views: dict[str, View] = {}
     folders: dict[str, Path] = {}
     for folder in runs:
-        name = folder.name if folder.name not in views else str(folder)
-        if name in views:
+        if folder in folders.values():
             raise UserError(f"{folder} is given twice; leave one out")
+        name = folder.name if folder.name not in views else str(folder)
         views[name], folders[name] = read_view(folder / SWEEP), folder
     text = page_of(views, folders)
     partial = out.with_name(f".{out.name}.partial")

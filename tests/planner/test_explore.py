@@ -122,7 +122,10 @@ def test_the_curve_falls_as_memory_grows(session: Session) -> None:
 def test_the_page_comes_with_the_token_alone(client: TestClient) -> None:
     page = client.get(f"/?token={SECRET}")
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
-    assert "connect-src 'self'" in html.unescape(page.text) and "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert (
+        "connect-src 'self'" in html.unescape(page.text)
+        and "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    )
     assert SECRET not in page.text and page.headers["cache-control"] == "no-store"
     for wrong in ("/", "/?token=", "/?token=other", f"/?token={SECRET}x"):
         refused = client.get(wrong)

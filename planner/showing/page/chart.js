@@ -3,6 +3,11 @@
 
 const INK = { predicted: "#0072b2", measured: "#b34700", uniform: "#555555", chosen: "#000000", grid: "#e3e3e3" };
 
+/** Plotly takes longer to start than all else to be shown: it is run after that. */
+function startPlotly() {
+  document.head.append(make("script", {}, document.getElementById("plotly").textContent));
+}
+
 /** Text as Plotly shows it: it reads tags in labels. */
 function plain(text) {
   return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
@@ -40,7 +45,7 @@ function series(name, data, style) {
   return { type: "scatter", name, hovertemplate, ...rest, ...error, ...style };
 }
 
-function tracesOf(run, column) {
+function tracesOf(run, column, chosen) {
   const points = run.source.points;
   const traces = [series("predicted", seen(run, points, (p) => p.totals[column], (p) => p.errors[column]), {
     mode: "lines+markers", line: { color: INK.predicted, width: 2 }, marker: { color: INK.predicted, size: 5 },
@@ -57,7 +62,7 @@ function tracesOf(run, column) {
       mode: "markers", marker: { color: INK.uniform, size: 8, symbol: "x" },
     }));
   }
-  traces.push({ type: "scatter", name: "chosen", x: [], y: [], mode: "markers", hoverinfo: "skip",
+  traces.push({ type: "scatter", name: "chosen", ...placeOf(run, column, chosen), mode: "markers", hoverinfo: "skip",
     marker: { size: 17, color: "rgba(0,0,0,0)", line: { color: INK.chosen, width: 3 } } });
   return traces;
 }
@@ -126,32 +131,43 @@ function fullMark(run, one) {
     text: plain(text), showarrow: false, font: { size: 12, color: INK.chosen }, bgcolor: "rgba(255,255,255,.85)" };
 }
 
-/** Draws the run's plans by one loss. choose: told the name of a plan that is clicked. */
-function drawChart(run, column, choose) {
-  const traces = tracesOf(run, column);
-  const chart = document.getElementById("chart");
-  const drawn = Plotly.react(chart, traces, layoutOf(run, column, traces), { displayModeBar: false, responsive: false });
-  chart.removeAllListeners("plotly_click");
-  chart.on("plotly_click", (event) => choose(event.points[0].customdata));
+function placeOf(run, column, variant) {
+  return variant ? { x: [variant.totals[run.by] / scaleOf(run).one], y: [variant.totals[column]] } : { x: [], y: [] };
+}
+
+/** Draws the run's plans by one loss. choose: told the name of a plan that is clicked; chosen: the plan that is shown. */
+function drawChart(run, column, choose, chosen = null) {
   const left = run.uniform.length - uniformsShown(run).length;
   fill("chart-note", left ? `${counted(left, "uniform plan")} lie${left === 1 ? "s" : ""} outside of this chart, or of the other budgets.` : "");
-  return drawn;
+  if (!window.Plotly) return;
+  const traces = tracesOf(run, column, chosen);
+  const chart = document.getElementById("chart");
+  Plotly.react(chart, traces, layoutOf(run, column, traces), { displayModeBar: false, responsive: false });
+  chart.removeAllListeners("plotly_click");
+  chart.on("plotly_click", (event) => choose(event.points[0].customdata));
 }
 
 /** The chart fills its place, which the pictures beside it make taller or smaller. */
 function keepChartFitting() {
   const chart = document.getElementById("chart");
-  new ResizeObserver(() => Plotly.Plots.resize(chart)).observe(chart);
+  const size = () => `${chart.clientWidth} ${chart.clientHeight}`;
+  let drawn = size();
+  new ResizeObserver(() => {
+    if (size() === drawn) return;
+    drawn = size();
+    Plotly.Plots.resize(chart);
+  }).observe(chart);
 }
 
 /** On paper nothing watches for its place: its size is set, and let go again. */
 function sizeChart(size = { width: undefined, height: undefined }) {
-  Plotly.relayout("chart", { ...size, autosize: size.width === undefined });
+  if (window.Plotly) Plotly.relayout("chart", { ...size, autosize: size.width === undefined });
 }
 
 /** A ring around the plan that is shown. */
 function markChart(run, column, variant) {
   const chart = document.getElementById("chart");
-  const place = { x: [[variant.totals[run.by] / scaleOf(run).one]], y: [[variant.totals[column]]] };
-  Plotly.restyle(chart, place, [chart.data.length - 1]);
+  if (!window.Plotly) return;
+  const { x, y } = placeOf(run, column, variant);
+  Plotly.restyle(chart, { x: [x], y: [y] }, [chart.data.length - 1]);
 }
