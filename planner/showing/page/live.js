@@ -29,8 +29,7 @@ async function followCurve(question) {
     const points = await fetched("/api/curve", question.asked);
     if (live.curve !== key || points.length === 0) return;
     chosen.run.source.points = points.sort((a, b) => a.totals.bytes - b.totals.bytes);
-    drawChart(chosen.run, chosen.column, choosePlan);
-    markChart(chosen.run, chosen.column, chosen.variant);
+    drawChart(chosen.run, chosen.column, choosePlan, chosen.variant);
   } catch {
     live.curve = null; // the plan itself is shown; its curve is tried again with the next
   }

@@ -29,14 +29,14 @@ function fixedAsked() {
 function showFixed() {
   const layers = Object.entries(live.asked.pins).filter(([name]) => !name.startsWith("role:"));
   const line = ([name, scheme]) => make("li", {},
-    make("button", { type: "button", class: "link", onclick: () => pinLayer(placeOf(name)) }, name), ` = ${scheme} `,
+    make("button", { type: "button", class: "link", onclick: () => pinLayer(placeNamed(name)) }, name), ` = ${scheme} `,
     make("button", { type: "button", class: "free", "aria-label": `Let go of ${name}`, onclick: () => fixLayer(name, null) }, "\u2715"));
   fill("fixed", ...(layers.length ? layers.map(line) : [make("li", { class: "note" },
     "none; click a cell of the map, then one of its schemes")]));
   markFixed();
 }
 
-function placeOf(layer) {
+function placeNamed(layer) {
   return chosen.run.layers.findIndex((cell) => cell.layer === layer);
 }
 
