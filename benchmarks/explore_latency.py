@@ -40,10 +40,14 @@ HEADER = {
 ROLES = (("attn2.", "cross-attention"), ("attn1.", "self-attention"), ("ff.", "feed-forward"), ("time_", "time"),
          ("add_embedding", "condition"), ("proj_", "feed-forward"))  # fmt: skip
 DRAG = """async (place) => {
-  const start = performance.now(), before = Number(document.body.dataset.shown);
+  const shown = new Promise((done) => {
+    const watch = new MutationObserver(() => { watch.disconnect(); done(); });
+    watch.observe(document.body, { attributeFilter: ["data-shown"] });
+  });
+  const start = performance.now();
   slider.value = String(place);
   slider.dispatchEvent(new Event("input", { bubbles: true }));
-  while (Number(document.body.dataset.shown) <= before) await new Promise((done) => setTimeout(done));
+  await shown;
   const plan = !document.body.classList.contains("stale");
   await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
   return [performance.now() - start, plan];

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -22,7 +22,7 @@ from planner.errors import UserError
 from planner.showing.asking import SUFFIX, Asked, ToPaint, ToSave, ToSolve, command_of, file_name, words_of
 from planner.showing.guard import HOSTS, Guard
 from planner.showing.painter import BusyError, Painter
-from planner.showing.session import Session, answer, curve, pose_anew, ranges_of, view_of
+from planner.showing.session import Answer, Session, answer, curve, pose_anew, ranges_of, view_of
 from planner.solving import Search, make_plans
 from planner.store import open_profile
 from plans.plan import Plan
@@ -109,11 +109,12 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
 
 def _add_work(app: FastAPI, desk: Desk) -> None:
     @app.post("/api/solve")
-    def solve(body: ToSolve) -> dict[str, Any]:
+    def solve(body: ToSolve) -> Response:
         asked = desk.led(body.asked)
         found = answer(desk.session, asked.request(desk.session.real), body.passing)
         out = Path(ANY + SUFFIX)
-        return asdict(found) | {"command": "" if body.passing else command_of(desk.profile, out, asked, desk.kernels)}
+        command = "" if body.passing else command_of(desk.profile, out, asked, desk.kernels)
+        return JSONResponse(_told(found) | {"command": command})  # as it is: what FastAPI would check is our own
 
     @app.post("/api/curve")
     def points(asked: Asked) -> list[dict[str, Any]]:
@@ -131,6 +132,11 @@ def _add_work(app: FastAPI, desk: Desk) -> None:
     @app.get("/api/paint")
     def painted() -> dict[str, Any]:
         return asdict(desk.painter.told)
+
+
+def _told(found: Answer) -> dict[str, Any]:
+    """As `dataclasses.asdict`, without a copy of all that it holds."""
+    return vars(found) | {"variant": vars(found.variant)}
 
 
 def _start(desk: Desk) -> dict[str, Any]:

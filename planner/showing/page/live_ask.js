@@ -59,6 +59,7 @@ function showAnswer(question, answer) {
   const found = answer.variant !== null && answer.variant.picks.length > 0;
   document.body.classList.toggle("stale", !found);
   fill("no-plan", ...(found ? [] : [make("strong", {}, "No plan. "), `${capital(answer.why)}.`]));
+  chosen.passing = question.passing;
   if (found) show(answer.variant, live.before);
   live.told.forEach((tell) => tell(question, answer));
   document.body.dataset.shown = String(question.number);
