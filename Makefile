@@ -7,7 +7,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 
 TOOLS := torchao sdnq nvidia-modelopt omegaconf antlr4-python3-runtime nvidia-ml-py ninja
 
-.PHONY: demo test interop lint clean
+.PHONY: demo test docs interop lint clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,10 @@ demo: $(READY)
 test: $(READY) lint
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
+# The pages of docs/ as a site, docs/_build/index.html; a warning is an error.
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
 # Exported plans, read by the tools that they are for; these are installed beside the environment, not into it.
 interop: $(READY)
 	$(PIP) --no-deps --upgrade --target $(VENV)/interop $(TOOLS)
@@ -34,4 +38,4 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo docs/_build

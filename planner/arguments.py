@@ -133,17 +133,17 @@ def check_kernels(kernels: str) -> None:
 
 
 def plan_in(plan: Plan | PathLike) -> Plan:
-    """The plan itself, read where it is a path. Raises PlanError."""
+    """The plan itself, read where it is a path, or the name of a published one. Raises UserError, PlanError."""
+    from planner.published import plan_file
     from plans.plan import Plan, load_plan
 
-    return plan if isinstance(plan, Plan) else load_plan(plan)
+    return plan if isinstance(plan, Plan) else load_plan(plan_file(plan))
 
 
 def plans_in(paths: Sequence[PathLike]) -> dict[str, Plan]:
     """Name of the file -> plan. Raises UserError where they cannot be told apart or compared, PlanError."""
     from planner.evaluation_report import check_comparable
-    from plans.plan import load_plan
 
-    plans = {Path(path).name.removesuffix(".yaml").removesuffix(".plan"): load_plan(path) for path in paths}
+    plans = {Path(path).name.removesuffix(".yaml").removesuffix(".plan"): plan_in(path) for path in paths}
     check_comparable(plans, len(paths))
     return plans

@@ -26,9 +26,10 @@ from planner.subject import Subject, run_subject
 from planner.timing import kept_memory
 from planner.units import show_bytes
 from plans.modules import module_bytes
+from plans.opening import opened
 from plans.plan import Plan
 from plans.swap import swap
-from sensitivity.unroll import mapped
+from sensitivity.nested import mapped
 
 PLAN = "plan"
 
@@ -138,7 +139,7 @@ def time_planned_layers(
         return None
     paths = [address.removeprefix(f"{part}.") for address in plan.schemes if address.startswith(f"{part}.")]
     runs = [(v.module, v.runner()) for v in (full, timed[PLAN])]
-    with kept_memory():
+    with opened({part: full.module}), kept_memory():
         return layer_time(full.name, share, time_layers(paths, runs, pairs))
 
 

@@ -11,6 +11,7 @@ from planner import cli_meta, cli_solve, completing
 from planner.arguments import BASELINES, DTYPES
 from planner.cli_options import (
     CALL,
+    ENGINE,
     FILE,
     KERNELS,
     MISMATCH,
@@ -23,7 +24,6 @@ from planner.cli_options import (
     set_threads,
     telling,
 )  # fmt: skip
-from planner.engines import ENGINES
 from planner.errors import NO
 from planner.methods import METHODS
 
@@ -53,10 +53,7 @@ def main() -> None:
 @generation(seed=0)
 @click.option("--dtype", type=click.Choice(DTYPES), default=DTYPES[0], show_default=True,
               help="Of the pipeline. bfloat16: half the memory, probes alone.")  # fmt: skip
-@click.option("--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True,
-              help="Where to measure: in this process, or by the workers of a Ray cluster.")  # fmt: skip
-@click.option("--address", help="For --engine ray: HOST:PORT of a running cluster [one is started here].")
-@click.option("--workers", type=click.IntRange(1), help="For --engine ray: how many [one a CPU, as memory allows].")
+@ENGINE
 @click.option("--part", metavar="K/N", help="Measure the K-th of N shares of the layers, to be merged.")
 @THREADS
 @telling
@@ -168,7 +165,9 @@ def bench(plan: Path, pipeline: str, out: Path | None, threads: int | None, **re
 @click.option("--tolerance", type=float, default=0.25, show_default=True,
               help="Share of extra loss that old plans may have.")  # fmt: skip
 @click.option("--plan", type=FILE, help="Judge this plan of PROFILE alone.")
+@PROMPTS
 @click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment.")
+@ENGINE
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
 @click.option("--out", type=FILE, help="A JSON file for all of it.")
 @THREADS

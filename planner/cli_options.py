@@ -15,6 +15,7 @@ import click
 
 from planner import completing
 from planner.completing import METRICS
+from planner.engines import ENGINES
 from planner.errors import BAD_INPUT, INFEASIBLE, InfeasibleError
 
 FILE = click.Path(path_type=Path)
@@ -123,6 +124,13 @@ def generation(seed: int) -> Callable[..., Any]:
     )
 
 
+ENGINE = options(
+    click.option("--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True,
+                 help="Where to measure: in this process, or by the workers of a Ray cluster."),
+    click.option("--address", help="For --engine ray: HOST:PORT of a running cluster [one is started here]."),
+    click.option("--workers", type=click.IntRange(1),
+                 help="For --engine ray: how many [one a CPU, as memory allows]."),
+)  # fmt: skip
 PROMPTS = click.option("--prompts", type=FILE, help="One prompt a line, or a YAML list of what calls are given.")
 CALL = click.option("--call", multiple=True, metavar="NAME=VALUE", help="Given to each call, such as height=512.")
 

@@ -27,6 +27,7 @@ from planner.stages import stage_modules
 from planner.subject import Subject
 from planner.tracing import examine
 from plans.modules import weight_bytes
+from plans.opening import opened
 from plans.plan import Plan
 from plans.scheme import Scheme
 from plans.swap import Swap, redo, swap, undo
@@ -96,7 +97,8 @@ def planned(bench: Bench, plan: Plan, kernels: str, only: Sequence[str] | None =
 
 def held_bytes(bench: Bench, layers: Sequence[str] | None = None) -> int:
     """Bytes of the weights of `layers`, all by default, as the modules hold them now; one held twice counts once."""
-    modules = {module_at(bench.parts, layer) for layer in layers or bench.layers}
+    with opened(bench.parts):
+        modules = {module_at(bench.parts, layer) for layer in layers or bench.layers}
     shared: dict[object, int] = {}
     for module in modules:
         key = module if hasattr(module, "packed") else module.weight.data_ptr()

@@ -54,7 +54,8 @@ class Layer:
     kind: of `plans.kinds`. weight: its shape, (out, in) or (out, in / groups, sizes of the kernel...); of an embedding
     (rows, features).
     parameters: numbers in the weight and the bias. calls: what was run, in order of first appearance.
-    role: a name of `planner.roles.ROLES`, or empty where no run told it.
+    role: a name of `planner.roles.ROLES`, or empty where no run told it. held: of a projection of nn.MultiheadAttention
+    the name of the tensor that its weight is, or is a part of, else empty: no such module is called outside of a plan.
     """
 
     address: str
@@ -66,6 +67,7 @@ class Layer:
     geometry: Geometry | None
     calls: tuple[Call, ...]
     role: str = UNKNOWN
+    held: str = ""
 
     @property
     def call_count(self) -> int:
@@ -153,8 +155,11 @@ def architecture_fingerprint(graph: LayerGraph) -> str:
 
 
 def to_json(graph: LayerGraph) -> dict[str, Any]:
-    """The graph as what `json.dumps` takes; without reasons where there are none, as older profiles have it."""
-    return {name: value for name, value in asdict(graph).items() if value or name != "reasons"}
+    """The graph as what `json.dumps` takes; what there is none of is left out, as older profiles have it: reasons, and
+    what a weight is held as."""
+    found = {name: value for name, value in asdict(graph).items() if value or name != "reasons"}
+    layers = ({name: value for name, value in layer.items() if value or name != "held"} for layer in found["layers"])
+    return found | {"layers": tuple(layers)}
 
 
 def from_json(data: Mapping[str, Any]) -> LayerGraph:

@@ -8,7 +8,7 @@ a component that is entered puts the marks of its arguments there. Roles follow 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -19,25 +19,34 @@ from torch import nn
 
 from planner.flow import Flow
 from planner.graph import Call, Geometry, GraphError, Layer, LayerGraph, architecture_fingerprint
-from planner.past import ATTENTION, REASON, PastUse
+from planner.past import REASON, PastUse
 from planner.roles import Scene, roles_of
 from planner.watching import Record, Watch, hooked, parts_of
+from plans.attention import Attention, held_names
+from plans.attention import refusal as refusal_of_attention
 from plans.kinds import CLASSES, KINDS
 from plans.modules import bias_of, kind_of, refusal_of
+from plans.opening import opened
 
 Found = dict[str, tuple[Any, tuple[str, ...]]]
 
 
 def find_layers(components: Mapping[str, nn.Module]) -> Found:
-    """Every module below the components that can be planned, with its other addresses, by its first address."""
+    """Every module below the components that can be planned, with its other addresses, by its first address; of
+    attentions that can be opened, their projections as they are then."""
+    with opened(components):
+        return _find_layers(components)
+
+
+def _find_layers(components: Mapping[str, nn.Module]) -> Found:
     return {names[0]: (module, tuple(names[1:])) for module, names in _addresses(components).items() if kind_of(module)}
 
 
 def find_refused(components: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Modules of the layers' classes that cannot be planned, and attention with projections of its own, by their first
+    """Modules of the layers' classes that cannot be planned, and attentions that cannot be opened, by their first
     address: why."""
     reasons = (
-        (names[0], ATTENTION if isinstance(module, nn.MultiheadAttention) else refusal_of(module))
+        (names[0], refusal_of(module) or refusal_of_attention(module))
         for module, names in _addresses(components).items()
     )
     return {address: why for address, why in reasons if why}
@@ -54,12 +63,18 @@ def _addresses(components: Mapping[str, nn.Module]) -> dict[nn.Module, list[str]
 def trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> LayerGraph:
     """The layer graph of one call of `run`, which runs the components. Hooks are gone afterwards, come what may.
 
-    Modules of the kinds of `plans.kinds` become layers when they are called. One whose weight is used past its call,
+    Modules of the kinds of `plans.kinds` become layers when they are called, and so do the projections of attentions
+    that can be opened, which they are for the run alone. One whose weight is used past its call,
     too, stays unplanned, since that use would see the plan and nothing would measure it; to tell what flows by it, the
     run is then repeated. Errors of `run` pass through.
     Raises GraphError when the components hold no layers or the run calls none.
     """
-    found = find_layers(components)
+    with opened(components):
+        return _trace(components, run)
+
+
+def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> LayerGraph:
+    found = _find_layers(components)
     if not found:
         raise GraphError(f"{', '.join(components) or 'nothing'}: none of {CLASSES} inside; name what to plan")
     watch, flow, past = _watched(components, found, run)
@@ -73,7 +88,11 @@ def trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> Lay
     kinds = {name: str(kind_of(found[name][0])) for name in watch.records}
     uses = {name: record.use for name, record in watch.records.items()}
     roles = roles_of(Scene(uses, kinds, flow.attentions, {part.name: dict(part.inputs) for part in parts}))
-    layers = {n: replace(_describe(n, *found[n], record), role=roles[n]) for n, record in watch.records.items()}
+    held = _held(components)
+    layers = {
+        n: replace(_describe(n, *found[n], record), role=roles[n], held=held.get(n, ""))
+        for n, record in watch.records.items()
+    }
     order = {name: place for place, name in enumerate(layers)}
     edges = ((source, name) for name, record in watch.records.items() for source in record.feeders)
     return LayerGraph(
@@ -105,19 +124,33 @@ def survey(components: Mapping[str, nn.Module], addresses: Iterable[str]) -> Lay
 
     Raises GraphError for an address that holds no layer.
     """
-    found = find_layers(components)
-    names = list(addresses)
+    with opened(components):
+        return _survey(components, list(addresses))
+
+
+def _survey(components: Mapping[str, nn.Module], names: Sequence[str]) -> LayerGraph:
+    found, held = _find_layers(components), _held(components)
     missing = [name for name in names if name not in found]
     if missing:
         raise GraphError(f"{len(missing)} layers are not in {', '.join(components)}, such as {missing[0]}")
     order = {name: place for place, name in enumerate(names)}
     return LayerGraph(
-        layers=tuple(_describe(name, *found[name], Record()) for name in names),
+        layers=tuple(replace(_describe(name, *found[name], Record()), held=held.get(name, "")) for name in names),
         edges=(),
         shared_inputs=(),
         tied=_groups(order, ((name, _memory(found[name][0].weight)) for name in names)),
         unused=(),
     )
+
+
+def _held(components: Mapping[str, nn.Module]) -> dict[str, str]:
+    """The projections of open attentions, with what their weights are held as while it is closed."""
+    return {
+        f"{names[0]}.{layer}": f"{names[0]}.{tensor}"
+        for module, names in _addresses(components).items()
+        if isinstance(module, Attention)
+        for layer, tensor in held_names(module).items()
+    }
 
 
 def _describe(address: str, module: Any, aliases: tuple[str, ...], record: Record) -> Layer:
@@ -156,7 +189,8 @@ def _groups(order: Mapping[str, int], pairs: Iterable[tuple[str, object]]) -> tu
 
 
 def module_at(components: Mapping[str, nn.Module], address: str) -> nn.Module:
-    """The module at `component.path`. Raises GraphError when there is none."""
+    """The module at `component.path`; an attention has its projections while it is open. Raises GraphError when there
+    is none."""
     component, _, path = address.partition(".")
     try:
         return components[component].get_submodule(path)
@@ -167,7 +201,8 @@ def module_at(components: Mapping[str, nn.Module], address: str) -> nn.Module:
 def fingerprint(components: Mapping[str, nn.Module], graph: LayerGraph) -> str:
     """The fingerprint of the components' layers as they are. Raises GraphError naming the layer that holds NaN or
     infinity."""
-    return fingerprint_of(graph, lambda address, name: getattr(module_at(components, address), name, None))
+    with opened(components):
+        return fingerprint_of(graph, lambda address, name: getattr(module_at(components, address), name, None))
 
 
 def fingerprint_of(graph: LayerGraph, read: Callable[[str, str], torch.Tensor | None]) -> str:

@@ -15,6 +15,7 @@ from planner.checking import corrections_of
 from planner.errors import UserError
 from planner.graph import LayerGraph, from_json
 from planner.plain import plain
+from planner.published import plan_file
 from planner.refining import contests
 from planner.role_tables import RoleOfPlan, model_roles, model_text, plan_roles
 from planner.role_tables import plan_text as roles_text
@@ -62,6 +63,7 @@ def mapped(found: Inspected) -> Callable[[], Any] | None:
 def inspect_file(path: Path, profile: Path | None = None) -> Inspected:
     """A profile (an SQLite file) or else a plan, with its profile by role, too. Raises ProfileError, PlanError,
     UserError."""
+    path = plan_file(path)
     try:
         with path.open("rb") as file:
             is_profile = file.read(6) == b"SQLite"

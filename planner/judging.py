@@ -19,11 +19,12 @@ from sensitivity.metrics.curvature import probe_for
 @dataclass(frozen=True, eq=False)
 class Judge:
     """metrics: in their order; encoder: of images and prompts, None where no metric needs one; texts: of the
-    conditions, empty where they have none."""
+    conditions, empty where they have none; left_out: names of metrics that a CLIP would be needed for."""
 
     metrics: tuple[Metric, ...]
     encoder: Encoder | None
     texts: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def texts_of(conditions: Sequence[Any]) -> tuple[str, ...]:
@@ -37,20 +38,27 @@ def judge_of(
 ) -> Judge:
     """What judges the outputs of the subject. own: more metrics, by name or reference; clip: see `load_encoder`.
 
-    Raises UserError.
+    Nobody asked for a CLIP where neither one is named nor a metric that needs one, and no condition is a text: the
+    metrics that there would be for these outputs are then left out, rather than one be fetched. Raises UserError.
     """
     texts = texts_of(conditions)
-    metrics = metrics_for(subject, kind, bool(texts), own)
+    unasked = _unasked(subject, kind, bool(texts), bool(texts) or clip is not None)
+    metrics = _fitting(subject, kind, bool(texts), (*unasked, *metrics_of(own)))
+    there = [metric.name for metric in metrics]
+    left_out = tuple(m.name for m in _unasked(subject, kind, bool(texts), True) if m.name not in there)
     needed = any(metric.embeds for metric in metrics)
-    return Judge(metrics, load_encoder(subject.name, clip) if needed else None, texts)
+    return Judge(metrics, load_encoder(subject.name, clip) if needed else None, texts, left_out)
 
 
-def metrics_for(subject: Subject, kind: str, texts: bool, own: Sequence[str] = ()) -> tuple[Metric, ...]:
-    """As the subject says, or what there is for outputs of this kind; then those of `own`, each once. Raises UserError
-    for one that does not fit."""
+def _unasked(subject: Subject, kind: str, texts: bool, encoder: bool) -> tuple[Metric, ...]:
+    """As the subject says, or what there is for outputs of this kind."""
     said = subject.metrics
-    found = default_metrics(kind, texts, encoder=True) if said is None else tuple(as_metric(one) for one in said)
-    metrics = {metric.name: metric for metric in (*found, *metrics_of(own))}
+    return default_metrics(kind, texts, encoder) if said is None else tuple(as_metric(one) for one in said)
+
+
+def _fitting(subject: Subject, kind: str, texts: bool, found: Sequence[Metric]) -> tuple[Metric, ...]:
+    """Each once. Raises UserError for one that does not fit."""
+    metrics = {metric.name: metric for metric in found}
     for metric in metrics.values():
         if kind not in metric.outputs or (metric.texts and not texts):
             lacks = f"is for {' and '.join(metric.outputs)}" if kind not in metric.outputs else "needs prompts"

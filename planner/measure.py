@@ -12,8 +12,8 @@ from torch import nn
 
 from planner.pipelines import Call, recorded_calls
 from planner.subject import Subject, output_of, run_subject
+from sensitivity.nested import first_of, gathered
 from sensitivity.outcome import Outcome
-from sensitivity.unroll import first_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,10 @@ def build_rig(
     paint = partial(run_subject, subject, conditions, seed)
 
     def run() -> Outcome:
-        return outcome_of(replay(kept), count, paint(), kind)
+        return outcome_of(denoised_of(kept, replay(kept)), count, paint(), kind)
 
-    return Rig(run, lambda: replay(kept[:1]), outcome_of(replay(kept), count, outputs, kind), kept, paint, count)
+    reference = outcome_of(denoised_of(kept, replay(kept)), count, outputs, kind)
+    return Rig(run, lambda: replay(kept[:1]), reference, kept, paint, count)
 
 
 def kept_places(modules: Sequence[object], timesteps: int) -> tuple[int, ...]:
@@ -65,12 +66,17 @@ def replay(calls: Sequence[Call]) -> list[Any]:
     return [call.module(*call.args, **call.kwargs) for call in calls if call.module is not None]
 
 
-def outcome_of(returned: Sequence[Any], samples: int, outputs: torch.Tensor | None, kind: str) -> Outcome:
+def denoised_of(calls: Sequence[Call], returned: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+    """What calls of denoisers are about, (B, ...) each. returned: by the calls, all that they gave."""
+    pairs = zip(calls, returned, strict=True)
+    return tuple(first_of(gathered((call.args, call.kwargs), output)) for call, output in pairs)
+
+
+def outcome_of(denoised: tuple[torch.Tensor, ...], samples: int, outputs: torch.Tensor | None, kind: str) -> Outcome:
     """The outcome of replayed calls, with the call and the sample that each row belongs to.
 
     Guidance puts samples behind each other in a batch, `samples` of each kind.
     """
-    denoised = tuple(first_of(one) for one in returned)
     groups = tuple(i for i, output in enumerate(denoised) for _ in range(len(output)))
     owners = tuple(row % samples for output in denoised for row in range(len(output)))
     return Outcome(denoised, outputs, groups, owners, kind)

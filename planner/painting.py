@@ -54,12 +54,9 @@ def paint_view(view: View, out: Path, store: Profile, known: Known, job: Job) ->
     settings = store.header()["settings"]
     clip = job.clip or settings.get("clip")
     painting = _identity(job, clip)
-    if is_painted(view) and view.about.get("painting") != painting:
-        old = view.about.get("painting", {})
-        names = [name for name, value in painting.items() if old.get(name) != value]
-        raise UserError(f"{out} holds pictures of other {' and '.join(names)}; choose another --out, or delete it")
-    pending = [one for one in order(view, job.points) if one.measured is None]
-    if not pending:
+    _check_same(view, painting, out)
+    todo = [one for one in (view.full, *order(view, job.points)) if not _is_done(one, out)]
+    if not todo:
         return view
     subject = load_subject(job.pipeline, _generation(settings, job.seed), known.model.get("dtype", "float32"))
     plan = plan_for(store, known, view.full)
@@ -70,12 +67,24 @@ def paint_view(view: View, out: Path, store: Profile, known: Known, job: Job) ->
         view, conditions=tuple(map(_text, labels_of(chosen[: job.images]))),
         about=dict(view.about) | {"painting": painting, "measured on": len(chosen), "machine": about_machine()},
     )  # fmt: skip
-    for variant in bar([view.full, *pending], "plans", 1 + len(pending), "plan"):
+    for variant in bar(todo, "plans", len(todo), "plan"):
         losses, outputs = _run(bench, store, known, (variant, job.kernels))
-        pictures = _save(out, variant.name, outputs[: job.images], bench.rig.reference.kind)
+        pictures = save_pictures(out, variant.name, outputs[: job.images], bench.rig.reference.kind)
         view = _with(view, variant.picks, losses, pictures)
         write_view(view, out / VIEW)
     return view
+
+
+def _check_same(view: View, painting: Mapping[str, Any], out: Path) -> None:
+    """Raises UserError where something else was painted before."""
+    old = view.about.get("painting", {})
+    names = [name for name, value in painting.items() if old.get(name) != value]
+    if is_painted(view) and names:
+        raise UserError(f"{out} holds pictures of other {' and '.join(names)}; choose another --out, or delete it")
+
+
+def _is_done(variant: Variant, out: Path) -> bool:
+    return variant.measured is not None and all((out / name).is_file() for name in variant.pictures)
 
 
 def order(view: View, points: int | None = None) -> list[Variant]:
@@ -130,8 +139,8 @@ def _run(bench: Bench, store: Profile, known: Known, asked: tuple[Variant, str])
     return {name: (mean, error if math.isfinite(error) else None) for name, (mean, error) in losses.items()}, outputs
 
 
-def _save(out: Path, name: str, outputs: Tensor, kind: str) -> tuple[str, ...]:
-    """Pictures of images, and of the middle frames of films; of all else there are none."""
+def save_pictures(out: Path, name: str, outputs: Tensor, kind: str) -> tuple[str, ...]:
+    """Pictures of images, and of the middle frames of films, one an output, as files below `out`; of all else none."""
     if kind == "video":
         outputs = outputs[:, outputs.shape[1] // 2]
     elif kind != "images":

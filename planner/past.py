@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 REASON = "its weight is used past its module's call, where a plan would change it unseen"
-ATTENTION = "nn.MultiheadAttention multiplies by its weights itself, past the calls of modules"
 
 
 @dataclass

@@ -25,7 +25,7 @@ from plans.formats import FormatError
 from plans.kernels import KernelError
 from plans.plan import PlanError
 from sensitivity.metrics import Encoder, clip_encoder
-from sensitivity.unroll import mapped
+from sensitivity.nested import mapped
 
 SCENES = "scenes"
 HUB_CLIP = "openai/clip-vit-base-patch32"  # the alignment metric's model where the pipeline brings none
@@ -79,7 +79,8 @@ def load_encoder(name: str, clip: str | None = None) -> Encoder:
             mean, std = _normalisation(place)
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"cannot load the CLIP model {place!r}: {reason}; give --clip a folder or hub id") from error
+        raise UserError(f"cannot load the CLIP model {place!r}: {reason}; give --clip a folder or hub id, or "
+                        "bring a Subject with metrics that embed no images") from error  # fmt: skip
     return clip_encoder(model, tokenizer, mean, std)
 
 

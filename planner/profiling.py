@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from planner.station import Context, Settings, set_up
 from planner.store import Profile
 from planner.subject import Subject, conditions_in, run_subject
 from planner.tracing import Traced
+from plans.opening import opened
 from plans.scheme import KEEP
 from sensitivity.calibration import ActivationRange, calibrate
 
@@ -85,8 +87,11 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
     current().deadline = deadline
     schemes = parse_schemes(settings.schemes)
     judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
+    if judge.left_out:
+        print(f"{' and '.join(judge.left_out)} left out: no condition is a text and no CLIP is named; name one with "
+              "--clip to have the drift of images measured", file=sys.stderr)  # fmt: skip
     judge = probed_by(judge, traced.sample)
-    with Profile.create(out, header_of(traced, settings)) as store:
+    with opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
         store.write_graph(layer_graph.to_json(traced.graph), [str(scheme) for scheme in schemes])
         context = context_of(traced, settings, _ranges(store, traced, settings))
         offered = candidates(traced.graph, traced.modules, schemes, context.ranges)
@@ -126,6 +131,7 @@ def context_of(traced: Traced, settings: Settings, ranges: Mapping[str, Activati
     return Context(
         traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
         settings, ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
+        conditions_in(traced.subject, settings.prompts),
     )  # fmt: skip
 
 

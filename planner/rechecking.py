@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,21 +12,25 @@ from planner.arguments import FLOAT32
 from planner.calling import Generation
 from planner.checking import corrections_of
 from planner.comparing import Compared, agreement_of, compare, ratios_of
+from planner.conditions import labels_of
+from planner.engines import Site, engine_named
 from planner.errors import UserError
 from planner.formulate import Evidence, formulate, members_of
 from planner.graph import architecture_fingerprint, from_json
-from planner.judging import judge_of
-from planner.methods.base import Job, Pair
+from planner.methods.base import Pair, jobs_of
+from planner.pipelines import SCENES
 from planner.profiling import context_of
 from planner.progress import bar
 from planner.recording import check_same_model, picks_of
+from planner.scenes import CLIP_FOLDER
 from planner.solving import read_evidence
 from planner.station import Settings, set_up
 from planner.store import Profile
-from planner.subject import Subject, conditions_in, load_subject, run_subject
+from planner.subject import Subject, conditions_in, conditions_of, holding, load_subject, run_subject
 from planner.tracing import Traced, examine
 from planner.transfer import Judged, Ladder, Plans, choose, judge, ladder_of, plan_on, plans_on
 from planner.verdicts import Check, Told, conclude
+from plans.opening import opened
 from plans.plan import Plan
 from plans.scheme import parse_scheme
 from sensitivity.calibration import ActivationRange, calibrate
@@ -37,24 +41,30 @@ from solvers.problem import Problem
 @dataclass(frozen=True)
 class Asked:
     """How to check. sample: pairs to measure; tolerance: share of regret that is still called good; plan: whose choices
-    alone are judged; clip: the CLIPModel that measures alignment; seed: of the bootstrap."""
+    alone are judged; clip: the CLIPModel that measures alignment; seed: of the bootstrap; conditions: those of the
+    profile, where neither its labels nor the pipeline tell them; engine: a name in `ENGINES`; site: where it works."""
 
     sample: int
     tolerance: float
     plan: Plan | None = None
     clip: str | None = None
     seed: int = 0
+    conditions: Sequence[Any] | None = None
+    engine: str = "local"
+    site: Site = Site()
 
 
 def check_profile(store: Profile, pipeline: str | Subject, asked: Asked) -> Check:
     """Measure a sample on `pipeline` as the profile was measured, and judge. Raises UserError for a pipeline of other
     layers, for an unfinished profile, for one that was measured elsewhere; PlanError, MeasurementError."""
-    settings = settings_of(store)
+    settings, engine = settings_of(store), engine_named(asked.engine, asked.site)
+    if engine.sited and not isinstance(pipeline, str):
+        raise UserError(f"the workers of {engine.name} load the subject themselves; name it as package.module:name")
     evidence = read_evidence(store)
     problem = _problem(evidence)
     if asked.plan is not None:
         check_same_model(asked.plan, store)
-    traced = _traced(store, settings, pipeline)
+    traced = _traced(store, settings, pipeline, asked.conditions)
     name = pipeline if isinstance(pipeline, str) else pipeline.name
     _check_layers(store, traced, name)
     told = Told(str(store.path), name, asked.tolerance, _static(store, asked.plan), asked.plan is not None)
@@ -65,7 +75,8 @@ def check_profile(store: Profile, pipeline: str | Subject, asked: Asked) -> Chec
     pairs = [
         (problem.groups[group], problem.candidates[group][flat - problem.offsets[group]]) for group, flat in sample
     ]
-    new = list(_measured(store, traced, settings, (pairs, asked.clip)))
+    clip = asked.clip or settings.clip or (str(CLIP_FOLDER) if settings.pipeline == SCENES else None)
+    new = _measured(store, traced, replace(settings, pipeline=name, clip=clip), (pairs, asked))
     scatters = {name: its.scatter for name, its in corrections_of(store).items()}
     compared = compare(evidence.losses.measurements, new, scatters)
     metrics = [agreement_of(compared, m, family) for m, family in evidence.metrics.items() if _has(compared, m)]
@@ -134,23 +145,33 @@ def _families(evidence: Evidence, problem: Problem, plan: Plan | None) -> list[s
     return mine or known
 
 
-def _traced(store: Profile, settings: Settings, pipeline: str | Subject) -> Traced:
-    """The fine-tune, run once as the base was. It goes by the base's name, whose CLIP is to judge it, too."""
-    subject = replace(load_subject(pipeline, settings.generation, FLOAT32), name=settings.pipeline)
+def _traced(store: Profile, settings: Settings, pipeline: str | Subject, given: Sequence[Any] | None) -> Traced:
+    """The fine-tune, run once as the base was, on the conditions of the profile. Raises UserError for others."""
+    subject = load_subject(pipeline, settings.generation, FLOAT32)
+    if given is not None:
+        subject = holding(subject, conditions_of(subject, given, len(given)))
     conditions, model = conditions_in(subject, settings.prompts), store.header()["model"]
+    if labels_of(conditions) != settings.prompts:
+        raise UserError(
+            f"{subject.name} is to be checked on the {len(settings.prompts)} conditions that {store.path} was measured "
+            "on, and these are others; let it bring those, or give them as prompts"
+        )
     return examine(subject, conditions, settings.generation.seed, model["components"])
 
 
 def _measured(
-    store: Profile, traced: Traced, settings: Settings, what: tuple[Sequence[Pair], str | None]
-) -> Iterator[Measurement]:
-    """By runs of the whole model, everything else in full precision. what: the pairs, and which CLIPModel judges."""
-    pairs, clip = what
-    judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, clip or settings.clip)
-    context = context_of(traced, settings, _ranges(store, traced, settings, pairs))
-    station = set_up(context, traced.subject, judge)
-    for found in bar(station.measure(Job("exhaustive", tuple(pairs))), "sample", len(pairs), "measurement"):
-        yield from found.measurements
+    store: Profile, traced: Traced, settings: Settings, what: tuple[Sequence[Pair], Asked]
+) -> list[Measurement]:
+    """By runs of the whole model, everything else in full precision. what: the pairs, and who measures them."""
+    pairs, asked = what
+    engine = engine_named(asked.engine, asked.site)
+    with opened(traced.subject.modules):
+        context = context_of(traced, settings, _ranges(store, traced, settings, pairs))
+        layers = len({layer for layer, _ in pairs})
+        jobs = jobs_of("exhaustive", pairs, -(-layers // engine.share(asked.site, context.threads)))
+        results = engine.run(context, jobs, lambda: set_up(context, traced.subject), asked.site)
+        found = {one.pair: one.measurements for one in bar(results, "sample", len(pairs), "measurement")}
+    return [measurement for pair in pairs for measurement in found[pair]]
 
 
 def _ranges(store: Profile, traced: Traced, settings: Settings, pairs: Sequence[Pair]) -> Mapping[str, ActivationRange]:

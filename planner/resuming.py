@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from planner.measure import Rig, outcome_of, replay
+from planner.measure import Rig, denoised_of, outcome_of, replay
 from sensitivity.outcome import Outcome
 from sensitivity.prefix import LIMIT, Prefix, record, resumed
-from sensitivity.unroll import first_of
 
 TOLERANCE = (
     1e-5  # of the reference's length: what full precision may differ when resumed, for rounding on other devices
@@ -51,7 +50,7 @@ def run_from(recorded: Recorded, layer: nn.Module, images: bool = True) -> Outco
     rig = recorded.rig
     returned = [_call(recorded, place, layer) for place in range(len(rig.calls))]
     outputs = _paint(recorded, layer, returned) if images else None
-    return outcome_of(returned, rig.samples, outputs, rig.reference.kind)
+    return outcome_of(denoised_of(rig.calls, returned), rig.samples, outputs, rig.reference.kind)
 
 
 def proven(recorded: Recorded, layers: Iterable[nn.Module]) -> frozenset[nn.Module]:
@@ -62,7 +61,7 @@ def proven(recorded: Recorded, layers: Iterable[nn.Module]) -> frozenset[nn.Modu
     for layer in layers:
         try:
             first = [_call(recorded, place, layer) for place in range(len(recorded.calls))[:1]]
-            same = all(map(_same, map(first_of, first), reference.denoised or ()))
+            same = all(map(_same, denoised_of(recorded.rig.calls[:1], first), reference.denoised or ()))
             if same and not found:
                 same = _same(_paint(recorded, layer, first), reference.outputs)
         except Exception:  # whatever a module that misses its state throws: the whole run will do

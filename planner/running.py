@@ -1,4 +1,4 @@
-"""The verbs that end in a pipeline: a plan put into it, taken out, painted with, evaluated and timed.
+"""The verbs that end in a pipeline or in pictures: a plan put in, taken out, painted with, evaluated, timed and shown.
 
 Part of the story in `planner.workflow`, which has their names.
 """
@@ -138,20 +138,25 @@ def evaluate(
 
 def check(
     profile: PathLike, pipeline: str | Subject, *, sample: int = 24, tolerance: float = 0.25,
-    plan: Plan | PathLike | None = None, clip: str | None = None, seed: int = 0, out: PathLike | None = None,
+    plan: Plan | PathLike | None = None, prompts: PathLike | Sequence[Any] | None = None, clip: str | None = None,
+    engine: str = "local", address: str | None = None, workers: int | None = None, seed: int = 0,
+    out: PathLike | None = None,
 ) -> Check:  # fmt: skip
     """Whether the profile of a base model is still good for a fine-tune of it: `sample` (layer, scheme) are measured on
     `pipeline` as the profile was, and compared.
 
     tolerance: by which share the old plans' losses may be above the best of the same bytes; plan: judge the choices of
-    this plan of the profile alone; clip: as in `profile`; seed: of the bootstrap; out: a JSON file for all of it.
-    Raises UserError for a pipeline of other layers, PlanError.
+    this plan of the profile alone; prompts: those that the profile was measured on, where it holds only digests of
+    them and the pipeline does not bring them; clip, engine, address, workers: as in `profile`; seed: of the bootstrap;
+    out: a JSON file for all of it. Raises UserError for a pipeline of other layers, PlanError.
     """
     from planner import rechecking
+    from planner.engines import Site
     from planner.store import open_profile
 
     arguments.check_sample(sample, tolerance, out)
-    asked = rechecking.Asked(sample, tolerance, None if plan is None else arguments.plan_in(plan), clip, seed)
+    judged, given = None if plan is None else arguments.plan_in(plan), arguments.conditions_in(prompts)
+    asked = rechecking.Asked(sample, tolerance, judged, clip, seed, given, engine, Site(address, workers))
     with open_profile(profile) as store:
         found = rechecking.check_profile(store, pipeline, asked)
     if out is not None:
@@ -190,3 +195,12 @@ def bench(
     if out is not None:
         benching.write_timings(found, Path(out))
     return found
+
+
+def report(runs: Sequence[PathLike], out: PathLike) -> Path:
+    """The page `out`, one HTML file that needs no network, of the folders that `sweep` wrote: the trade-off, the plans
+    and their pictures, and the model as a map of its layers. Raises UserError."""
+    from planner.showing.html import write_report
+
+    write_report([Path(folder) for folder in runs], Path(out))
+    return Path(out)

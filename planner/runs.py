@@ -22,6 +22,7 @@ from solvers.solution import choice_of
 from solvers.strategies import Effort
 
 VIEW, PLANS, IMAGES = "sweep.json", "plans", "images"  # what a run's folder holds
+_WORDS = {"real": "kernels", "start": "from", "stop": "to"}  # what the command calls them
 
 
 def sweep_into(out: Path, store: Profile, known: Known, request: Request, asked: Sweep, effort: Effort) -> View:
@@ -62,8 +63,8 @@ def view_in(out: Path) -> View | None:
 
 
 def is_painted(view: View) -> bool:
-    """Whether any plan of the view was measured."""
-    return any(variant.measured is not None for variant in (*view.points, *view.uniform))
+    """Whether anything of the view was painted or measured."""
+    return any(variant.measured is not None for variant in (view.full, *view.points, *view.uniform))
 
 
 def plan_for(store: Profile, known: Known, variant: Variant) -> Plan:
@@ -107,5 +108,5 @@ def _differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if before.get("profile") != now["profile"]:
         return "of another profile"
     old = before.get("asked", {})
-    names = [name for name, value in now["asked"].items() if old.get(name) != value]
+    names = [_WORDS.get(name, name) for name, value in now["asked"].items() if old.get(name) != value]
     return f"of another {' and '.join(names) or 'version'}"

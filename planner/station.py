@@ -26,6 +26,7 @@ from planner.stages import stage_modules
 from planner.subject import Subject, conditions_in, load_subject
 from planner.tracing import Seen
 from plans.formats import Grid
+from plans.opening import open_all
 from plans.scheme import WeightFormat, parse_scheme
 from plans.swap import find_layer, variant
 from sensitivity.calibration import ActivationRange
@@ -59,13 +60,15 @@ class Context(Seen):
     """All that a worker needs to build a station like the driver's; it can be pickled.
 
     ranges: calibrated, by layer address; size: bytes of all of the subject's weights; threads: of torch, on which the
-    rounding of every loss depends.
+    rounding of every loss depends; conditions: what is run on, which the labels in the settings may only name; none
+    where the labels are they.
     """
 
     settings: Settings
     ranges: Mapping[str, ActivationRange]
     size: int
     threads: int
+    conditions: tuple[Any, ...] = ()
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -95,7 +98,7 @@ class Station:
     @property
     def conditions(self) -> tuple[Any, ...]:
         """What is run on."""
-        return conditions_in(self.subject, self.context.settings.prompts)
+        return self.context.conditions or conditions_in(self.subject, self.context.settings.prompts)
 
     @cached_property
     def rig(self) -> Rig:
@@ -139,6 +142,7 @@ def open_station(context: Context) -> Station:
     """
     settings = context.settings
     subject = load_subject(settings.pipeline, settings.generation, settings.dtype)
+    open_all(subject.modules)  # for as long as the worker lives
     found = fingerprint(components(subject, context.components), context.graph)
     if found != context.fingerprint:
         raise UserError(

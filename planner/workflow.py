@@ -32,6 +32,7 @@ from planner.running import config as config
 from planner.running import evaluate as evaluate
 from planner.running import explore as explore
 from planner.running import paint as paint
+from planner.running import report as report
 from planner.running import restore as restore
 
 if TYPE_CHECKING:  # each verb imports what it needs when it runs: solving needs no torch
@@ -168,15 +169,6 @@ def sweep(
         conditions = arguments.conditions_in(prompts)
         job = painting.Job(pipeline or view.model["name"], images, paint, conditions, count, seed, kernels, clip)
         return painting.paint_view(view, Path(out), store, known, job)
-
-
-def report(runs: Sequence[PathLike], out: PathLike) -> Path:
-    """The page `out`, one HTML file that needs no network, of the folders that `sweep` wrote: the trade-off, the plans
-    and their pictures, and the model as a map of its layers. Raises UserError."""
-    from planner.showing.html import write_report
-
-    write_report([Path(folder) for folder in runs], Path(out))
-    return Path(out)
 
 
 def verify(

@@ -18,6 +18,8 @@ _NO_GRADIENT = ("a packed layer has no gradient; train the float pipeline (plann
 class ReadOnly(Tensor):
     """A tensor that refuses operations in place; results of all others are plain tensors."""
 
+    _is_hf_initialized = True  # what transformers asks, of models just loaded, before it fills a weight with noise
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__

@@ -15,6 +15,7 @@ from plans.formats import FormatError, Packed, dequantize, quantize
 from plans.kernels import REFERENCE, Kernel, KernelError, check_somewhere, choose_kernel, geometry_of
 from plans.kinds import CLASSES
 from plans.modules import empty_module, kind_of, quantize_module, refusal_of
+from plans.opening import Opening, close, open_for, opened, part_memory, reopen
 from plans.scheme import KEEP, ActivationFormat, Scheme, WeightFormat
 
 
@@ -45,9 +46,10 @@ class Swapped:
 
 @dataclass(frozen=True, eq=False)
 class Swap:
-    """What `swap` did, for `undo` and for reports."""
+    """What `swap` did, for `undo` and for reports. opening: the attentions that were opened for it."""
 
     layers: tuple[Swapped, ...]
+    opening: Opening = Opening()
 
 
 def swap(
@@ -60,12 +62,17 @@ def swap(
     """Replaces every layer named in `schemes` (address `component.path`) in place; those of `keep` stay as they are.
 
     real: with kernels that compute on the stored codes, else with the simulation. keep_originals: hold the float layers
-    for `undo`; without them each float weight is freed as its layer is replaced. If anything fails nothing is replaced,
+    for `undo`; without them each float weight is freed as its layer is replaced. Attentions whose projections are
+    replaced are opened (`plans.attention`). If anything fails nothing is replaced,
     unless originals were not kept. Raises SwapError for an unknown address, KernelError for a scheme that no kernel
     runs here, ActivationError or FormatError, with the address, for what a layer lacks.
     """
     ranges = scales or {}
-    chosen = _choose(components, schemes, real)
+    with opened(components):
+        chosen = _choose(components, schemes, real)
+    opening = open_for(components, chosen)
+    if not keep_originals:
+        opening = opening.for_good()
     places = _places(components)
     done: list[Swapped] = []
     try:
@@ -75,11 +82,13 @@ def swap(
                 done[-1] = _without_original(done[-1])
     except Exception as error:
         if keep_originals:
-            undo(Swap(tuple(done)))
+            undo(Swap(tuple(done), opening))
         if isinstance(error, (ActivationError, FormatError, KernelError)):
             raise type(error)(f"{address}: {error}") from error
         raise
-    return Swap(tuple(done))
+    if not keep_originals:
+        part_memory(opening)
+    return Swap(tuple(done), opening)
 
 
 def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool = True) -> None:
@@ -88,14 +97,19 @@ def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], 
     The layers may be on the meta device themselves. Raises SwapError for an unknown address, KernelError for a scheme
     that no kernel runs on any device. If anything fails nothing is replaced.
     """
+    opening = open_for(components, schemes)
     places, made = _places(components), {}
-    for address, scheme in schemes.items():
-        module = find_layer(components, address)
-        if real:
-            _check_somewhere(module, address, scheme)
-        else:
-            _kernel_for(module, address, scheme, False)
-        made[id(module)] = empty_module(module, scheme, real)
+    try:
+        for address, scheme in schemes.items():
+            module = find_layer(components, address)
+            if real:
+                _check_somewhere(module, address, scheme)
+            else:
+                _kernel_for(module, address, scheme, False)
+            made[id(module)] = empty_module(module, scheme, real)
+    except Exception:
+        close(opening)
+        raise
     for key, layer in made.items():
         for place in places[key]:
             setattr(place.parent, place.name, layer)
@@ -109,10 +123,12 @@ def undo(swap: Swap) -> None:
     for layer in swap.layers:
         for place in layer.places:
             setattr(place.parent, place.name, layer.original)
+    close(swap.opening)
 
 
 def redo(swap: Swap) -> None:
     """Puts the quantized layers of an undone swap in place again, without quantizing anew."""
+    reopen(swap.opening)
     for layer in swap.layers:
         for place in layer.places:
             setattr(place.parent, place.name, layer.made)
@@ -158,7 +174,8 @@ def find_layer(components: Mapping[str, nn.Module], address: str) -> Any:
     try:
         module = components[component].get_submodule(path)
     except (KeyError, AttributeError):
-        raise SwapError(f"no layer {address!r}{_nearest(components, address)}") from None
+        with opened(components):
+            raise SwapError(f"no layer {address!r}{_nearest(components, address)}") from None
     if not path or kind_of(module) is None:
         what = f"{address} is a {type(module).__name__}, which is no layer to swap"
         why = refusal_of(module) or f"none of {CLASSES}"

@@ -12,7 +12,7 @@ of any whole plan, cross terms included, needs no further run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from sensitivity.metrics import Encoder, Metric
+from sensitivity.nested import repeated, tensors_of
 from sensitivity.outcome import Outcome, read
-from sensitivity.unroll import Step, outputs_of, pull, repeated, tensors_of
+from sensitivity.shares import Shares, hooked, shares_of, single_layers
+from sensitivity.unroll import Step, outputs_of, pull
 
 STACKED = 1 << 26  # numbers of changed outputs that are multiplied at once
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -103,14 +105,19 @@ def probe(
 
     layers, changes: by layer; rows: the most that one call gets; product: of (R, K, N) gradients and
     (R, N, S) changes to (R, K, S), their sum over N, unless other scores are to be compared with it. The responses on
-    images of all steps are to be added up; those on denoised outputs are of that step's samples. Layers whose input
-    does not grow with the batch are left out: nothing tells the probes apart there.
+    images of all steps are to be added up; those on denoised outputs are of that step's samples. Layers whose rows
+    are of no sample that can be told are left out: nothing tells the probes apart there (`sensitivity.shares`).
     """
+    single: dict[nn.Module, frozenset[str]] = {}
     for place in sorted(chain.visited, reverse=True):
         found: Responses = {}
         left_out: set[str] = set()
-        for portion in _portions(probes, place, max(1, rows // chain.steps[place].rows)):
-            left_out |= layers.keys() - _visit(chain, place, (layers, changes, product), portion, found)
+        step, batched = chain.steps[place], chain.batched[place]
+        if step.module not in single:  # what a module does with a row for all, it does at each step
+            single[step.module] = single_layers(step, batched, layers)
+        shares = shares_of(step, batched, layers, single[step.module])
+        for portion in _portions(probes, place, max(1, rows // step.rows)):
+            left_out |= layers.keys() - _visit(chain, place, (layers, changes, product, shares), portion, found)
         yield place, {pair: sums for pair, sums in found.items() if pair[0] not in left_out}
 
 
@@ -157,12 +164,12 @@ def _portions(probes: Sequence[Probes], place: int, room: int) -> Iterator[list[
 
 
 def _visit(
-    chain: Chain, place: int, watched: tuple[Mapping[str, nn.Module], Mapping[str, Changes], Product],
+    chain: Chain, place: int, watched: tuple[Mapping[str, nn.Module], Mapping[str, Changes], Product, Shares],
     portion: list[_Part], found: Responses,
 ) -> set[str]:  # fmt: skip
     """One call with a copy of the batch for each probe, and its backward pass; the layers that it reached."""
     reached: set[str] = set()
-    step, (layers, changes, product) = chain.steps[place], watched
+    step, (layers, changes, product, shares) = chain.steps[place], watched
     copies = sum(part.stop - part.start for part in portion)
     cotangents = [
         torch.cat([part.probes.at[place][i][part.start : part.stop].flatten(0, 1) for part in portion])
@@ -174,7 +181,8 @@ def _visit(
             return
         reached.add(layer)
         g_rkn = g.reshape(copies, len(x), -1).transpose(0, 1)
-        for scheme, sums in _products(partial(product, g_rkn), iter(changes[layer](x)), step.rows):
+        owned = shares.of(layer, len(x)) or ()
+        for scheme, sums in _products(partial(product, g_rkn), iter(changes[layer](x)), owned):
             _add(found.setdefault((layer, scheme), {}), sums, portion, len(chain.result))
 
     args, kwargs = repeated((step.args, step.kwargs), chain.batched[place], copies)
@@ -182,8 +190,8 @@ def _visit(
     inputs = [tensor for tensor in given if tensor.requires_grad]
     for tensor in [tensor for tensor in given if tensor.is_floating_point()][:1]:
         tensor.requires_grad_()  # a checkpointed block needs one input with a gradient
-    with torch.enable_grad(), _watching(layers, (copies, step.rows), take):
-        outputs = [tensor for tensor in tensors_of(step.module(*args, **kwargs)) if tensor.is_floating_point()]
+    with torch.enable_grad(), _watching(layers, copies, shares, take):
+        outputs = step.again(args, kwargs)
         ends = [(x, v.to(x.dtype)) for x, v in zip(outputs, cotangents, strict=True) if x.requires_grad]
         if not ends:  # the first call, and it runs none of the layers
             return reached
@@ -205,47 +213,38 @@ def _follow(chain: Chain, place: int, part: _Part, grads: Sequence[Tensor]) -> N
                 whole[k] += more
 
 
-@contextmanager
 def _watching(
-    layers: Mapping[str, nn.Module], shape: tuple[int, int], take: Callable[[str, Tensor, Tensor], None]
-) -> Iterator[None]:
-    """Calls `take` with the layer, its input for one copy, and the gradient on its output for all copies.
+    layers: Mapping[str, nn.Module], copies: int, shares: Shares, take: Callable[[str, Tensor, Tensor], None]
+) -> AbstractContextManager[None]:
+    """Calls `take` with the layer, its input for one copy, and the gradient on its output for all copies."""
 
-    shape: (copies, batch).
-    """
-    copies, rows = shape[0], shape[0] * shape[1]
+    def watch(layer: str, narrow: Tensor, output: Tensor) -> Tensor | None:
+        given, made = shares.widened(layer, narrow, output, copies)
+        other = None if made is output else made
+        if not torch.is_grad_enabled() or not given.ndim or len(given) % copies:
+            return other  # a checkpoint's first pass; one input for all
+        if not shares.of(layer, len(given) // copies):
+            return other
+        x = given.detach()[: len(given) // copies].clone()
+        if made.requires_grad:
+            made.register_hook(lambda g: take(layer, x, g))
+            return other
+        leaf = made.detach().requires_grad_()
+        leaf.register_hook(lambda g: take(layer, x, g))
+        return leaf.clone()  # whoever comes next may write into it
 
-    def watch(layer: str) -> Callable[..., Tensor | None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor], output: Tensor) -> Tensor | None:
-            given = args[0] if args else kwargs["input"]
-            if not torch.is_grad_enabled() or not given.ndim or len(given) % rows:
-                # a checkpoint's first pass; one input for all
-                return None
-            x = given.detach()[: len(given) // copies].clone()
-            if output.requires_grad:
-                output.register_hook(lambda g: take(layer, x, g))
-                return None
-            leaf = output.detach().requires_grad_()
-            leaf.register_hook(lambda g: take(layer, x, g))
-            return leaf.clone()  # whoever comes next may write into it
-
-        return hook
-
-    with ExitStack() as stack:
-        for name, layer in layers.items():
-            stack.callback(layer.register_forward_hook(watch(name), with_kwargs=True).remove)
-        yield
+    return hooked(layers, watch)
 
 
 @torch.no_grad()
 def _products(
-    product: Callable[[Tensor], Tensor], changes: Iterator[tuple[str, Tensor]], batch: int
+    product: Callable[[Tensor], Tensor], changes: Iterator[tuple[str, Tensor]], shares: Sequence[int]
 ) -> Iterator[tuple[str, Tensor]]:
-    """(scheme, (K, B) sums). Of R rows of a layer, a multiple of the batch B, those of one sample follow each other."""
+    """(scheme, (K, B) sums). shares: how many of a layer's rows each of the batch has, one after the other."""
     while some := list(_stack(changes)):
         dy_rns = torch.stack([change.flatten(1) for _, change in some], -1)
         for (scheme, _), sums in zip(some, product(dy_rns).float().permute(2, 1, 0), strict=True):
-            yield scheme, sums.unflatten(1, (batch, -1)).sum(-1)
+            yield scheme, torch.stack([mine.sum(1) for mine in sums.split(list(shares), 1)], 1)
 
 
 def _stack(changes: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:

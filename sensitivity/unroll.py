@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, TypeVar
@@ -17,6 +17,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sensitivity.nested import (
+    Listed,
+    first_of,
+    gathered,
+    leaves_of,
+    mapped,
+    paired,
+    plain,
+    repeated,
+    tensors_of,
+)
 from sensitivity.table import MeasurementError
 
 T = TypeVar("T")
@@ -26,7 +37,8 @@ SAME = 1e-3  # of the largest number: so far apart may the sums of another batch
 @dataclass(frozen=True, eq=False)
 class Step:
     """One call of a module. args and kwargs hold tensors whose graph ends in what earlier steps returned; returned:
-    its tensors, (B, ...) each, are leaves of the graph after it."""
+    its tensors, (B, ...) each, are leaves of the graph after it. A list with a tensor for each sample is `Listed` in
+    what is returned, and after `rehearse` in the arguments."""
 
     module: nn.Module
     args: tuple[Any, ...]
@@ -52,6 +64,12 @@ class Step:
     def inputs(self) -> list[Tensor]:
         """The tensors that depend on earlier steps, in the order in which `tensors_of` meets them."""
         return [tensor for tensor in tensors_of((self.args, self.kwargs)) if tensor.requires_grad]
+
+    def again(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        """The tensors that the module returns for such arguments, in the order of `outputs`."""
+        given = tuple(plain(tuple(args))), plain(dict(kwargs))
+        output = gathered(given, self.module(*given[0], **given[1]))
+        return [tensor for tensor in tensors_of(output) if tensor.is_floating_point()]
 
 
 class Kept:
@@ -100,9 +118,10 @@ def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Ste
             if kept.changed():
                 raise _untold("it keeps something in its arguments from call to call, such as a cache")
             first_of(output)  # there must be one
+            output = gathered(given, output)
             made = mapped(output, lambda x: x.detach().clone().requires_grad_(x.is_floating_point()))
             steps.append(Step(module, *before, made))
-            return mapped(made, Tensor.clone)
+            return mapped(plain(made), Tensor.clone)
 
         return stub
 
@@ -112,13 +131,14 @@ def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Ste
         return steps, run()
 
 
-def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> list[list[torch.Size]]:
-    """The shapes of the tensors that each call gets in a run of one sample more, as `tensors_of` meets them.
+def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> list[tuple[Step, list[torch.Size]]]:
+    """Each step with its lists that have a tensor more for one sample more `Listed`, and the shapes of what its call
+    gets then, as `leaves_of` meets it.
 
     No module computes: each call is given back what it returned for `samples` samples, with rows repeated to be as many
     as it takes; steps, samples: of the run that was unrolled. Raises MeasurementError where the run calls otherwise.
     """
-    found: list[list[torch.Size]] = []
+    found: list[tuple[Step, list[torch.Size]]] = []
 
     def more(tensor: Tensor) -> Tensor:
         rows = torch.arange(len(tensor) * (samples + 1) // samples) % max(len(tensor), 1)
@@ -128,8 +148,11 @@ def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> 
         def stub(*args: Any, **kwargs: Any) -> Any:
             if len(found) == len(steps) or steps[len(found)].module is not module:
                 raise _untold("with one sample more it is called in another order")
-            found.append([tensor.shape for tensor in tensors_of((args, kwargs))])
-            return mapped(steps[len(found) - 1].returned, more)
+            step = steps[len(found)]
+            with torch.enable_grad():  # for the graph of what is put together
+                given, larger = paired((step.args, step.kwargs), (args, kwargs))
+            found.append((replace(step, args=given[0], kwargs=given[1]), [leaf.shape for leaf in leaves_of(larger)]))
+            return plain(mapped(step.returned, more))
 
         return stub
 
@@ -155,37 +178,38 @@ def _try(run: Callable[[], object]) -> None:
 
 
 def batched(step: Step, larger: Sequence[torch.Size]) -> tuple[bool, ...]:
-    """Which of the tensors of a call, as `tensors_of` meets them, hold the batch along their first dimension: those
-    that grow with it. Others may have as many rows by chance: tokens, or numbers of steps.
+    """Which of the tensors of a call, as `tensors_of` meets them, hold the batch along their first dimension, or as a
+    list: those that grow with it. Others may have as many rows by chance: tokens, or numbers of steps.
 
     larger: of the same call with one sample more (see `rehearse`). Raises MeasurementError where copies of a batch
     could not be put into one call: something grows otherwise, nothing does, or what is of the whole batch depends on a
     sample.
     """
-    given = tensors_of((step.args, step.kwargs))
+    given = leaves_of((step.args, step.kwargs))
     if len(given) != len(larger):
         raise _untold(f"it gets {len(given)} tensors, and {len(larger)} with one sample more")
-    grows = tuple(tensor.shape != after for tensor, after in zip(given, larger, strict=True))
+    grows = tuple(leaf.shape != after for leaf, after in zip(given, larger, strict=True))
     if not any(grows):
         raise _untold("its batch does not show in its arguments")
-    for tensor, after, grown in zip(given, larger, grows, strict=True):
-        if grown and not _grown(tensor, after, step.rows):
-            shapes = f"{tuple(tensor.shape)} for {step.rows} rows and {tuple(after)} for more"
+    for leaf, after, grown in zip(given, larger, grows, strict=True):
+        if grown and not _grown(leaf.shape, after, step.rows):
+            shapes = f"{tuple(leaf.shape)} for {step.rows} rows and {tuple(after)} for more"
             raise _untold(f"an argument has the shape {shapes}")
-        if tensor.requires_grad and not grown:
-            raise _untold(f"an argument for all samples, {tuple(tensor.shape)}, depends on earlier calls")
-    if len({Fraction(after[0], len(x)) for x, after, grown in zip(given, larger, grows, strict=True) if grown}) > 1:
+        if leaf.requires_grad and not grown:
+            raise _untold(f"an argument for all samples, {tuple(leaf.shape)}, depends on earlier calls")
+    grown_by = {Fraction(b[0], a.shape[0]) for a, b, grown in zip(given, larger, grows, strict=True) if grown}
+    if len(grown_by) > 1:
         raise _untold("its arguments do not grow alike with the batch")
     if any(len(output) != step.rows for output in step.outputs):
         raise _untold(f"it returns {', '.join(str(tuple(x.shape)) for x in step.outputs)} for {step.rows} rows")
-    if any(grown and len(tensor) > step.rows for tensor, grown in zip(given, grows, strict=True)):
+    if any(isinstance(x, Listed) or (grown and len(x) > step.rows) for x, grown in zip(given, grows, strict=True)):
         _check_order(step, grows)
     return grows
 
 
-def _grown(tensor: Tensor, after: torch.Size, rows: int) -> bool:
+def _grown(before: torch.Size, after: torch.Size, rows: int) -> bool:
     """Whether an argument has the batch along its first dimension, once or several times: a text for each frame."""
-    return bool(tensor.dim()) and not len(tensor) % rows and len(tensor) > 0 and tensor.shape[1:] == after[1:]
+    return bool(before) and not before[0] % rows and before[0] > 0 and before[1:] == after[1:]
 
 
 def _check_order(step: Step, grows: Sequence[bool]) -> None:
@@ -193,11 +217,16 @@ def _check_order(step: Step, grows: Sequence[bool]) -> None:
     an argument has several rows for a sample, these may not follow each other."""
     args, kwargs = repeated((step.args, step.kwargs), grows, 2)
     with torch.no_grad():
-        twice = [x for x in tensors_of(step.module(*args, **kwargs)) if x.is_floating_point()]
+        twice = step.again(args, kwargs)
     for one, two in zip(step.outputs, twice, strict=True):
-        near = max(SAME, 8 * torch.finfo(one.dtype).eps) * float(one.detach().abs().max())
-        if two.shape[0] != 2 * one.shape[0] or not torch.allclose(two, torch.cat([one, one]), rtol=0, atol=near):
+        if two.shape[0] != 2 * one.shape[0] or not alike(torch.cat([one, one]), two):
             raise _untold("an argument has several rows for each of the batch, in an order of its own")
+
+
+def alike(one: Tensor, two: Tensor) -> bool:
+    """Whether they are the same but for the rounding of another batch."""
+    near = max(SAME, 8 * torch.finfo(one.dtype).eps) * float(one.detach().abs().max()) if one.numel() else 0.0
+    return torch.allclose(one, two, rtol=0, atol=near)
 
 
 def _untold(why: str) -> MeasurementError:
@@ -217,35 +246,6 @@ def _replaced(module: nn.Module, stub: Callable[..., Any]) -> Iterator[None]:
         del module.forward
         if own:
             module.forward = forward
-
-
-def first_of(output: Any) -> Tensor:
-    """The tensor that a module returned: bare, or the first of a tuple, a list or a mapping. Raises
-    MeasurementError."""
-    parts = tensors_of(output)
-    if not parts:
-        raise MeasurementError(f"the model returned a {type(output).__name__} without a tensor; it cannot be measured")
-    return parts[0]
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    """All tensors in nested tuples, lists and mappings, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
-    return [tensor for part in parts for tensor in tensors_of(part)]
-
-
-def repeated(value: Any, batched: Sequence[bool], copies: int) -> Any:
-    """The same structure cut off its graph, with each tensor that is `batched`, in the order of `tensors_of`, repeated
-    `copies` times, copy after copy. What depends on earlier steps is made a leaf that takes gradients."""
-    grows = iter(batched)
-
-    def repeat(tensor: Tensor) -> Tensor:
-        found = tensor.detach().repeat(copies, *(1,) * (tensor.dim() - 1)) if next(grows) else tensor.detach()
-        return found.requires_grad_() if tensor.requires_grad else found
-
-    return mapped(value, repeat)
 
 
 @contextmanager
@@ -276,15 +276,3 @@ def pull(steps: Sequence[Step], at: int, cotangents: Sequence[Tensor]) -> list[T
         steps[at].inputs, before, list(cotangents), retain_graph=True, allow_unused=True, materialize_grads=True
     )
     return list(found)
-
-
-def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure of tuples, lists and mappings with every tensor changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        parts = {key: mapped(part, change) for key, part in value.items()}
-        return type(value)(**parts) if is_dataclass(value) else parts  # the outputs of diffusers are both
-    if isinstance(value, (tuple, list)):
-        return type(value)(mapped(part, change) for part in value)
-    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,22 +11,29 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from planner.errors import UserError
+from plans.attention import Piece, pieces
+from plans.opening import closed_in
 from plans.plan import Plan, check_architecture, check_fingerprint, check_layers
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files of a component's weights. places: key in the model -> file and key in it; dtype: the plan's, in which
-    they are read, whatever they are stored in.
+    """The files of a component's weights. places: key in the model -> file and key in it; pieces: what is a part of
+    another key's tensor, as the projections of an attention are -> that key and where; dtype: the plan's, in which they
+    are read, whatever they are stored in.
 
     A file is mapped for one tensor at a time: what is mapped counts as memory of the process once it is touched.
     """
 
     places: dict[str, tuple[str, str]]
     dtype: torch.dtype
+    pieces: Mapping[str, tuple[str, Piece]] = field(default_factory=dict)
 
     def read(self, key: str) -> Tensor:
         """The tensor. Raises UserError where there is none."""
+        if key in self.pieces:
+            whole, piece = self.pieces[key]
+            return piece.of(self.read(whole))
         if key not in self.places:
             raise UserError(f"the checkpoint has no {key}; take the pipeline that the plan was made for")
         file, name = self.places[key]
@@ -44,7 +51,18 @@ def open_checkpoint(files: Sequence[Any], model: Any, dtype: str) -> Checkpoint:
         places |= {name: (file, name) for name in _names(file)}
     if len(files) == 1:  # as diffusers does: checkpoints with the old names of attention layers are all in one file
         model._fix_state_dict_keys_on_load(places)
-    return Checkpoint(places, getattr(torch, dtype))
+    return Checkpoint(places, getattr(torch, dtype), pieces_in(model, closed_in({"": model}).values()))
+
+
+def pieces_in(model: nn.Module, attentions: Iterable[nn.MultiheadAttention]) -> dict[str, tuple[str, Piece]]:
+    """Key in the model while these attentions are open -> that of the whole while they are closed, and where."""
+    chosen = set(attentions)
+    return {
+        f"{path}.{name}": (f"{path}.{piece.name}", piece)
+        for path, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.MultiheadAttention) and module in chosen
+        for name, piece in pieces(module).items()
+    }
 
 
 def _names(file: str) -> list[str]:

@@ -17,12 +17,14 @@ from torch import Tensor
 from planner.arguments import dtype_of
 from planner.errors import UserError
 from planner.loading.config import BitPlanConfig
-from planner.loading.expected import Checkpoint, open_checkpoint
+from planner.loading.expected import Checkpoint, open_checkpoint, pieces_in
 from planner.loading.marking import mark
 from planner.loading.shared import Answers
 from plans.activations import ActivationError
+from plans.attention import Piece
 from plans.formats import FormatError
 from plans.modules import stored_names, stored_tensors
+from plans.opening import holders
 from plans.stored import Stored
 
 
@@ -34,7 +36,9 @@ class BitPlanQuantizer(Answers, DiffusersQuantizer):
     def __init__(self, quantization_config: BitPlanConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
         self.files: list[Any] | None = None
+        self.keys: list[str] = []
         self.checkpoint: Checkpoint | None = None
+        self.pieces: dict[str, tuple[str, Piece]] = {}
         if not self.pre_quantized and quantization_config.expected is None:
             raise UserError("this config belongs to weights that are packed already; planner.config makes one for a "
                             "float model")  # fmt: skip
@@ -57,16 +61,30 @@ class BitPlanQuantizer(Answers, DiffusersQuantizer):
         return state_dict, {}
 
     def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[str]) -> list[str]:
-        """The keys that the files will have had once their weights are packed."""
-        self.files = list(checkpoint_files)
-        if self.pre_quantized:
-            return loaded_keys
-        packed = {f"{path}.weight": stored_names(scheme) for path, scheme in self.quantization_config.layers.items()}
-        return [
-            f"{key.removesuffix('weight')}{name}" if key in packed else key
-            for key in loaded_keys
-            for name in packed.get(key, ("",))
+        """The list of keys in the files; it becomes that of the keys they will have had once their weights are packed,
+        as soon as the model is there, which knows its attentions."""
+        self.files, self.keys = list(checkpoint_files), list(loaded_keys)
+        return self.keys
+
+    def _expect(self, model: Any) -> None:
+        """Of float files: which of their tensors go into what, and how that is then called."""
+        name, layers = self.quantization_config.component, self.quantization_config.layers
+        self.pieces = pieces_in(model, holders({name: model}, (f"{name}.{path}" for path in layers)))
+        parts = self._parts()
+        packed = {f"{path}.weight": stored_names(scheme) for path, scheme in layers.items()}
+        self.keys[:] = [
+            f"{part.removesuffix('weight')}{name}" if part in packed else part
+            for key in self.keys
+            for part in parts.get(key, [key])
+            for name in packed.get(part, ("",))
         ]
+
+    def _parts(self) -> dict[str, list[str]]:
+        """Keys of tensors that are taken apart, with those of the parts."""
+        found: dict[str, list[str]] = {}
+        for part, (whole, _) in self.pieces.items():
+            found.setdefault(whole, []).append(part)
+        return found
 
     def _process_model_before_weight_loading(
         self, model: Any, keep_in_fp32_modules: list[str] | None = None, **kwargs: Any
@@ -78,6 +96,7 @@ class BitPlanQuantizer(Answers, DiffusersQuantizer):
         if not self.pre_quantized and config.expected is not None:
             self.checkpoint = open_checkpoint(self.files, model, dtype_of([config.expected.plan]))
             config.expected.meet(config.component, model, self.checkpoint)
+            self._expect(model)
         self.lay_out(model)
         for path in config.layers:
             if set(path.split(".")) & set(keep_in_fp32_modules or ()):
@@ -95,6 +114,9 @@ class BitPlanQuantizer(Answers, DiffusersQuantizer):
     def maybe_update_state_dict(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         """One file's tensors, each planned weight replaced by what it is stored as."""
         if self.checkpoint is not None:
+            for whole, parts in self._parts().items():
+                if (tensor := state_dict.pop(whole, None)) is not None:
+                    state_dict.update({part: self.pieces[part][1].of(tensor).clone() for part in parts})
             for path in self.quantization_config.layers:
                 if state_dict.pop(f"{path}.weight", None) is not None:
                     state_dict.update(self._quantized(path, self.checkpoint))

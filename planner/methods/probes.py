@@ -70,11 +70,12 @@ def chain_of(station: Station, conditions: Sequence[Any], first: int, visits: in
             raise UserError(
                 f"no gradients flow through {subject.kind} to its outputs; measure with --method exhaustive"
             )
-        larger = rehearse(steps, len(conditions), lambda: run((*conditions, conditions[0]), seed))
+        rehearsed = rehearse(steps, len(conditions), lambda: run((*conditions, conditions[0]), seed))
+        steps = [step for step, _ in rehearsed]
         denoisers = frozenset(station.denoisers)
         calls = {place: step.module for place, step in enumerate(steps) if step.module in denoisers}
         kept, visited = _among(calls, settings.timesteps), _among(calls, visits)
-        grows = {place: _batched(step, larger[place], place in calls) for place, step in enumerate(steps)}
+        grows = {place: _batched(step, larger, place in calls) for place, (step, larger) in enumerate(rehearsed)}
         stand_for = {place: share for place, share in _shares(steps, {*kept, *visited}, calls).items() if grows[place]}
         yield Chain(steps, result, kept, stand_for, [grows[place] or () for place in grows], denoisers)
 

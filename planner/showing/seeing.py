@@ -16,7 +16,7 @@ from plans.scheme import parse_scheme
 from sensitivity.table import FAMILIES
 from solvers.baselines import uniform
 from solvers.problem import Problem, ProblemError
-from solvers.solution import Choice, Solution
+from solvers.solution import Choice, Solution, choice_of
 
 _FLOAT_BITS = {"float32": 32}  # what is kept has 16 bits in every other type
 
@@ -88,8 +88,8 @@ def variant_of(known: Known, name: str, status: str, choice: Choice) -> Variant:
     scheme_of = {layer: choice.names[group] for group, layers in known.groups.items() for layer in layers}
     cells = [layer for layer in known.graph.by_address if layer in scheme_of]
     picks = tuple(known.places[layer][scheme_of[layer]] for layer in cells)
-    flat = [known.problem.index(group, scheme) for group, scheme in choice.names.items()]
-    totals = {column: values[flat].sum().item() for column, values in known.problem.columns.items()}
+    flat = tuple(known.problem.index(group, choice.names[group]) for group in known.problem.groups)
+    totals = dict(choice_of(known.problem, flat).totals)
     return Variant(name, status, picks, totals=totals, errors=_errors(known, scheme_of))
 
 

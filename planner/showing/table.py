@@ -28,6 +28,19 @@ def frontier_text(view: View) -> str:
     return "\n".join(lines)
 
 
+def measured_text(view: View) -> str:
+    """Predicted beside measured for all that was painted: one line a plan, the largest first."""
+    every = (view.full, *view.points, *view.uniform)
+    painted = {one.picks: one for one in reversed(every) if one.measured is not None}
+    whole = view.full.totals["bytes"]
+    rows = []
+    for one in sorted(painted.values(), key=lambda one: -one.totals["bytes"]):
+        size = one.totals["bytes"]
+        row = {"plan": one.name, "bytes": f"{size:,.0f}", "of full": f"{size / whole:.1%}"}
+        rows.append(row | _measured(one, errors=True))
+    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+
+
 def places(count: int, most: int) -> list[int]:
     """At most so many of `count` places, evenly spread, both ends among them."""
     if count <= most:
@@ -42,11 +55,21 @@ def _row(view: View, point: Variant, columns: list[str]) -> dict[str, str]:
     row["objective"] = "" if point.objective is None else f"{point.objective:.6g}"
     row["gap"] = "-" if point.gap is None else f"{point.gap:.2g}"
     row |= {name: _show(name, point.totals[name], "{:.4g}") for name in columns if name in point.totals}
-    for name, (mean, stderr) in (point.measured or {}).items():
-        row[f"{name}, predicted / measured"] = f"{point.totals.get(name, 0):.3g} / {mean:.3g}" + (
-            f" ± {stderr:.1g}" if stderr else ""
-        )
+    return row | _measured(point, errors=False)
+
+
+def _measured(one: Variant, errors: bool) -> dict[str, str]:
+    """Each measured loss beside its prediction. errors: with their standard errors, as far as known."""
+    row = {}
+    for name, (mean, stderr) in (one.measured or {}).items():
+        sides = ((one.totals.get(name), one.errors.get(name)), (mean, stderr))
+        told = [_spread(value, error if errors else None) for value, error in sides]
+        row[f"{name}, predicted / measured"] = " / ".join(told) if mean or one.totals.get(name) else "0"
     return row
+
+
+def _spread(value: float | None, error: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}" + (f" ± {error:.1g}" if error else "")
 
 
 def _show(column: str, value: float, otherwise: str = "{:.6g}") -> str:

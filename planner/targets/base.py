@@ -135,6 +135,8 @@ def why(target: Target, scheme: Scheme, layer: Layer) -> str | None:
         return None
     if "." not in layer.address:
         return "it is the whole component, so that it has no name inside it"
+    if layer.held:
+        return "it is a projection of nn.MultiheadAttention, which no tool finds as a module that is called"
     if layer.aliases:
         return "one module has several names, and the tool goes by names"
     if layer.kind not in target.kinds:

@@ -61,13 +61,14 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
 
 def text(part: Part) -> str:
     """Layers in full precision are named too, since llama-quantize gives the others the type on its command line."""
-    lines = (f"{_pattern(path)}={_type(scheme)}\n" for path, scheme in part.schemes.items())
-    return "".join(lines)
+    names = {path: part.layers[path].held.partition(".")[2] or f"{path}.weight" for path in part.schemes}
+    lines = (f"{_pattern(names[path])}={_type(scheme)}\n" for path, scheme in part.schemes.items())
+    return "".join(dict.fromkeys(lines))
 
 
 def _type(scheme: Scheme) -> str:
     return FULL if scheme == KEEP else _NAMES[scheme.weight][0]
 
 
-def _pattern(path: str) -> str:
-    return rf"^(model\.diffusion_model\.)?{re.escape(path)}\.weight$"
+def _pattern(name: str) -> str:
+    return rf"^(model\.diffusion_model\.)?{re.escape(name)}$"

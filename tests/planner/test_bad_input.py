@@ -61,7 +61,7 @@ class World:
         return ["solve", profile or self.profile, "--out", self.tmp / "new.yaml", *options]
 
     def sweeping(self, start: str, stop: str, *options: object) -> list[object]:
-        return ["frontier", self.profile, "--from", start, "--to", stop, "--out", self.tmp / "new.json", *options]
+        return ["sweep", self.profile, "--from", start, "--to", stop, "--out", self.tmp / "new", *options]
 
     def benching(self, plan: Path | None = None, **options: object) -> list[object]:
         named = [part for name, value in options.items() for part in (f"--{name}", value)]
@@ -260,10 +260,21 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
      lambda w: w.solving("--memory", "20%", "--candidates", 2, "--solver", "greedy")),
     ("candidates too far apart", BAD_INPUT, "1 to", lambda w: w.solving("--candidates", 2, "--distance", 99999)),
     ("candidates of a uniform plan", BAD_INPUT, "leave", lambda w: w.solving("--uniform", "w8a8", "--candidates", 2)),
-    ("frontier of one limit", BAD_INPUT, "--count", lambda w: w.sweeping("10%", "50%", "--count", 1)),
-    ("frontier by no amount", BAD_INPUT, "MiB", lambda w: w.sweeping("a bit", "50%")),
-    ("frontier of no column", BAD_INPUT, "did you mean", lambda w: w.sweeping("1", "2", "--column", "alinment")),
-    ("frontier of a budget", BAD_INPUT, "leave", lambda w: w.sweeping("10%", "50%", "--bits", 4)),
+    ("sweep of one limit", BAD_INPUT, "--points", lambda w: w.sweeping("10%", "50%", "--points", 1)),
+    ("sweep by no amount", BAD_INPUT, "MiB", lambda w: w.sweeping("a bit", "50%")),
+    ("sweep by no bits", BAD_INPUT, "4.5", lambda w: w.sweeping("4%", "8", "--by", "bits")),
+    ("sweep of no column", BAD_INPUT, "did you mean", lambda w: w.sweeping("1", "2", "--by", "alinment")),
+    ("sweep of a budget", BAD_INPUT, "leave", lambda w: w.sweeping("10%", "50%", "--bits", 4)),
+    ("sweep in ratios of nothing", BAD_INPUT, "--spacing linear",
+     lambda w: w.sweeping("0", "1", "--by", "nsr", "--spacing", "log")),
+    ("sweep of nothing to trade", BAD_INPUT, "another budget",
+     lambda w: ["sweep", w.profile, "--by", "nsr", "--out", w.tmp / "new"]),
+    ("sweep within nothing", INFEASIBLE, "bytes", lambda w: ["sweep", w.profile, "--by", "nsr", "--memory", "1%",
+                                                             "--out", w.tmp / "new"]),
+    ("sweep into a file", BAD_INPUT, "choose another --out", lambda w: w.sweeping("10%", "50%", "--out", w.profile)),
+    ("sweep with a count of no images", BAD_INPUT, "--images", lambda w: w.sweeping("10%", "50%", "--count", 4)),
+    ("sweep measured on too few", BAD_INPUT, "at least 8",
+     lambda w: w.sweeping("10%", "50%", "--images", 8, "--count", 4)),
     ("why of no layer", BAD_INPUT, "did you mean 'unet.conv_in'", lambda w: ["why", w.plan, w.profile, "unet.conv_im"]),
     ("why of another model", BAD_INPUT, "own profile",
      lambda w: ["why", w.spoilt_plan(lambda p: p["model"].update(fingerprint="0" * 64)), w.profile, "unet.conv_in"]),

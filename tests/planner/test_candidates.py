@@ -104,13 +104,13 @@ def test_reranking_refuses_another_model(finished: Path, clip_folder: Path, tmp_
 
 
 def test_a_machine_without_torch_asks_all_but_for_measuring(finished: Path, tmp_path: Path) -> None:
-    plan, out = str(tmp_path / "p.plan.yaml"), str(tmp_path / "f.json")
+    plan, out = str(tmp_path / "p.plan.yaml"), str(tmp_path / "run")
     code = f"""import sys
 sys.modules |= dict.fromkeys(("torch", "diffusers", "transformers"))
 from planner.cli import main
 for command in (["solve", {str(finished)!r}, "--memory", "14%", "--candidates", "2", "--worth", "--out", {plan!r}],
                 ["verify", {plan!r}, {str(finished)!r}], ["why", {plan!r}, {str(finished)!r}, "unet.conv_in"],
-                ["frontier", {str(finished)!r}, "--from", "10%", "--to", "20%", "--count", "2", "--out", {out!r}]):
+                ["sweep", {str(finished)!r}, "--from", "10%", "--to", "20%", "--points", "2", "--out", {out!r}]):
     main(command, standalone_mode=False)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

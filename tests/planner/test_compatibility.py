@@ -28,7 +28,7 @@ from diffusers import (
 from diffusers.hooks import group_offloading
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from diffusers.models.modeling_utils import get_parameter_dtype
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict
 
 import planner
@@ -37,7 +37,7 @@ from planner.loading.quantizer import BitPlanQuantizer
 from plans.kernels import KernelError
 from plans.modules import QuantConv2d, QuantLinear, module_bytes
 from plans.plan import Plan
-from tests import tiny
+from tests import attending, tiny
 from tests.packed import paint, plan_for, same, stored
 
 torch.set_num_threads(1)
@@ -388,6 +388,30 @@ def test_state_dict(packed: Any, picture: torch.Tensor, plan: Plan) -> None:
     assert not torch.equal(paint(other), picture)
     other.unet.load_state_dict(packed.unet.state_dict())
     assert torch.equal(paint(other), picture)
+
+
+@pytest.fixture
+def attention() -> attending.Attending:
+    """Packed in part."""
+    net = attending.build()
+    planner.apply(attending.made(net), plan_for(SimpleNamespace(net=net), ["net"], ("w8a8", "w4a8", "keep")))
+    return net
+
+
+@torch.no_grad()
+def test_multihead_attention(attention: attending.Attending, tmp_path: Path) -> None:
+    attention.save_pretrained(tmp_path)
+    again = attending.Attending.from_pretrained(tmp_path)
+    assert torch.equal(again(*attending.inputs()), attention(*attending.inputs()))
+    assert {"plain.q_proj.codes", "plain.k_proj.weight"} < set(again.state_dict())
+
+
+def test_a_lora_on_multihead_attention(attention: attending.Attending) -> None:
+    out = attention(*attending.inputs())
+    with pytest.raises(ValueError, match="Only same embed"):
+        inject_adapter_in_model(LoraConfig(target_modules=["plain"]), attention)
+    inject_adapter_in_model(LoraConfig(target_modules=["plain.q_proj"], init_lora_weights=False), attention)
+    assert not torch.allclose(attention(*attending.inputs()), out)
 
 
 def test_from_pipe(packed: Any, picture: torch.Tensor) -> None:

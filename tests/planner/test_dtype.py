@@ -63,8 +63,11 @@ def test_nothing_is_measured_by_a_run_in_16_bits(halved: Path) -> None:
         assert store.header()["model"]["dtype"] == "bfloat16"
 
 
-def test_what_no_probe_reaches_is_refused_in_16_bits(tiny_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
-    """The table of positions, which is looked up once for all prompts."""
+def test_what_no_probe_reaches_is_refused_in_16_bits(
+    tiny_folder: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table of positions, which is looked up once for all prompts, were it not given to each."""
+    monkeypatch.setattr("sensitivity.probes.single_layers", lambda *_: frozenset())
     both: Any = {"components": ("unet", "text_encoder"), "schemes": ("w8a16",)}
     with pytest.raises(MeasurementError, match="no probe reaches.*position_embedding.*--dtype float32"):
         profiled(tiny_folder, clip_folder, tmp_path / "t.profile", dtype="bfloat16", **both)

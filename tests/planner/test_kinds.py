@@ -15,12 +15,12 @@ from planner.costs import cost_candidates
 from planner.graph import architecture_fingerprint, from_json, to_json
 from planner.graph_trace import fingerprint, trace
 from planner.inspecting import layers_text
-from planner.past import ATTENTION
 from planner.past import REASON as PAST
 from planner.space import candidates, parse_schemes
 from plans.changes import output_changes
 from plans.formats import stored_bytes
 from plans.modules import module_bytes
+from plans.opening import opened
 from plans.scheme import KEEP, parse_scheme
 from plans.swap import find_layer, swap, undo, variant
 from sensitivity.calibration import calibrate
@@ -203,21 +203,30 @@ class Block(nn.Module):
         return self.layer(self.proj(x))
 
 
+class OwnAttention(nn.MultiheadAttention):
+    pass
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
-def test_attention_with_projections_of_its_own_stays_float_and_is_listed(mode: Callable[[], object]):
+@pytest.mark.parametrize("opens", [True, False])
+def test_attention_is_planned_and_a_subclass_of_it_listed(opens: bool, mode: Callable[[], object]):
     """Also where torch runs the whole block as one operation."""
     torch.manual_seed(0)
     net, x = Block().eval(), torch.randn(2, 3, 8)
+    net.layer.self_attn.__class__ = nn.MultiheadAttention if opens else OwnAttention
     parts = {"net": net}
     with mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = trace(parts, lambda: net(x))
         reasons = dict(graph.reasons)
-        assert reasons["net.layer.self_attn"] == ATTENTION and reasons["net.layer.self_attn.out_proj"] == PAST
-        assert not any("self_attn" in name for name in graph.by_address)
+        if opens:
+            assert not reasons and sum("self_attn" in name for name in graph.by_address) == 4
+        else:
+            assert "OwnAttention is a subclass" in reasons["net.layer.self_attn"]
+            assert reasons["net.layer.self_attn.out_proj"] == PAST and len(graph.layers) == 3
         full, scheme = net(x), parse_scheme("w3a16")
         for name in graph.by_address:
-            with variant(parts, name, scheme):
+            with opened(parts), variant(parts, name, scheme):
                 alone = net(x)
             done = swap(parts, {name: scheme}, real=False)
             torch.testing.assert_close(net(x), alone, rtol=1e-4, atol=1e-5)

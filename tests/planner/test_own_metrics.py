@@ -15,6 +15,7 @@ import planner
 from planner.errors import UserError
 from planner.formulate import formulate, members_of
 from planner.own_metrics import check_metric, metrics_of
+from planner.showing.table import frontier_text
 from planner.solving import read_evidence
 from planner.store import Profile, open_profile
 from sensitivity.metrics import METRICS, Metric
@@ -233,12 +234,10 @@ def test_it_is_shown(own: Path, finished: Path, tmp_path: Path) -> None:
     planner.solve(own, path, memory="12%")
     assert "tone " in str(planner.inspect(path)) and "| tone" in str(planner.inspect(own))
     assert "| tone" in str(planner.why(path, own, "unet.conv_out"))
-    swept = planner.frontier(own, tmp_path / "f.json", start="12%", stop="30%", count=2)
-    assert "| tone" in str(swept)
-    capped = planner.frontier(
-        own, tmp_path / "f.json", column="tone", start="w8a8", stop="w4g64ma8", count=2, memory="30%"
-    )
-    assert "tone at most" in str(capped)
+    swept = planner.sweep(own, tmp_path / "run", start="12%", stop="30%", points=2)
+    assert "| tone" in frontier_text(swept)
+    capped = planner.sweep(own, tmp_path / "run", by="tone", start="w8a8", stop="w4g64ma8", points=2, memory="30%")
+    assert "tone at most" in frontier_text(capped)
     planner.solve(finished, path, memory="12%")
     assert "tone" not in str(planner.why(path, finished, "unet.conv_out"))
 
@@ -252,7 +251,7 @@ def test_one_that_was_measured_for_some_alone_can_be_neither_capped_nor_weighed(
         with pytest.raises(UserError, match="tone was measured for .* of .* profile with --method exhaustive"):
             planner.solve(own, path, **request)
     with pytest.raises(UserError, match="tone was measured for"):
-        planner.frontier(own, tmp_path / "f.json", column="tone", start="1", stop="2", count=2)
+        planner.sweep(own, tmp_path / "run", by="tone", start="1", stop="2", points=2)
 
 
 def test_a_profile_without_alignment_is_planned_by_quality(own: Path, tmp_path: Path) -> None:

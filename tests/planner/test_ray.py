@@ -25,6 +25,7 @@ from planner.probing import probed, responses_of
 from planner.store import open_profile
 from sensitivity.table import Measurement
 from tests import tiny
+from tests.planner import test_checking_objects as objects
 from tests.planner.killing import Run, measured, workers_below
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is not installed")
@@ -129,6 +130,17 @@ def test_checks_of_few_jobs_are_those_of_one_process(
     for key, loss in expected.items():
         assert found[key].source == loss.source
         assert found[key].mean == pytest.approx(loss.mean, rel=1e-6, abs=0), key
+
+
+def test_a_check_on_objects_is_that_of_one_process(ray: Any, tmp_path: Path) -> None:
+    name = objects.__name__
+    base = planner.profile(f"{name}:bare", tmp_path / "t.profile", prompts=objects.VECTORS, **objects.OPTIONS)
+    options: dict[str, Any] = {"sample": 4, "prompts": objects.VECTORS}
+    here = planner.check(base, f"{name}:tuned", **options)
+    there = planner.check(base, f"{name}:tuned", engine="ray", workers=1, **options)
+    assert [c.new.layer for c in there.compared] == [c.new.layer for c in here.compared]
+    assert [c.new.mean for c in there.compared] == pytest.approx([c.new.mean for c in here.compared], rel=1e-5)
+    assert there.verdict == here.verdict
 
 
 @dataclasses.dataclass(frozen=True)

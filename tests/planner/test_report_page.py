@@ -55,7 +55,7 @@ def run(tmp_path: Path) -> Path:
 def test_the_command_writes_one_file(run: Path, tmp_path: Path, bitplan: Callable[..., Result]) -> None:
     out = tmp_path / "report.html"
     result = bitplan("report", run, "--out", out)
-    assert result.exit_code == 0 and result.output == f"wrote {out}; open it in a browser\n"
+    assert result.exit_code == 0 and result.output == f"wrote {out}; next: open it in a browser\n"
     assert {path.name for path in tmp_path.iterdir()} == {"run", "report.html"}
     data = Read(out.read_text()).data("data")
     assert [point["name"] for point in data["runs"][0]["points"]] == [point.name for point in views.view_of().points]

@@ -62,15 +62,14 @@ def test_roles_are_pinned_in_plans(finished: Path, tmp_path: Path, bitplan: Any)
     assert "multiply-adds" in bitplan("inspect", finished).output
 
 
-def test_uniform_plans_and_frontiers_take_roles(finished: Path, tmp_path: Path) -> None:
+def test_uniform_plans_and_sweeps_take_roles(finished: Path, tmp_path: Path) -> None:
     rule = {"role:out": "keep"}
     plan = planner.solve(finished, tmp_path / "u.yaml", uniform="w8a8", pins=rule)
     assert [plan.schemes["unet.conv_out"], plan.schemes["unet.conv_in"]] == ["keep", "w8a8"]
-    folder = tmp_path / "plans"
-    planner.frontier(finished, tmp_path / "f.json", start="60%", stop="30%", count=2, pins=rule, plans=folder)
+    planner.sweep(finished, tmp_path / "run", start="60%", stop="30%", points=2, pins=rule)
     from plans.plan import load_plan
 
-    assert {load_plan(path).solver["pins"]["unet.conv_out"] for path in folder.iterdir()} == {"keep"}
+    assert {load_plan(path).solver["pins"]["unet.conv_out"] for path in (tmp_path / "run/plans").iterdir()} == {"keep"}
 
 
 @pytest.mark.parametrize(

@@ -16,21 +16,21 @@ from sensitivity.probes import Chain, Changes, Probes, Responses, draw, probe
 from sensitivity.unroll import batched, frozen, rehearse, unroll
 
 PROMPTS, WIDTH, STEPS, STEP = 2, 3, 3, 0.3
-LAYERS = ("time", "first", "twice", "last")
+LAYERS = ("time", "first", "twice", "table", "last")
 KEPT = (0, 2)
 TINY = 1e-5  # a change of a weight over which the whole run is linear to 1e-9
 
 
 class Toy(nn.Module):
-    """A denoiser without activations. time sees nothing that depends on the sample; twice is called twice; table sees
-    one input for the whole batch; outside is never run."""
+    """A denoiser without activations. time sees nothing that depends on the sample; twice is called twice; table gets
+    one row for the whole batch, fixed gives it to all itself; outside is never run."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.time, self.table = nn.Linear(2, 5), nn.Linear(4, 5)
         self.first, self.twice, self.last = nn.Linear(WIDTH, 5), nn.Linear(5, 5), nn.Linear(5, WIDTH)
-        self.outside = nn.Linear(3, 3)
+        self.fixed, self.outside = nn.Linear(4, 5), nn.Linear(3, 3)
         self.double()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -38,6 +38,7 @@ class Toy(nn.Module):
             self.first(x)
             + self.time(t.sum(0, keepdim=True).expand(len(x), 2))
             + self.table(torch.ones(1, 4, dtype=x.dtype))
+            + self.fixed(torch.ones(1, 4, dtype=x.dtype))[0]
         )
         return self.last(self.twice(self.twice(hidden)))
 
@@ -99,7 +100,7 @@ class Bench:
     """The toy with a sampler, and what each scheme does: scheme -> layer -> change of its weight."""
 
     sampler: Callable[[nn.Module, Tensor], Tensor]
-    toy: Toy = field(default_factory=Toy)
+    toy: nn.Module = field(default_factory=Toy)
     prompts: int = PROMPTS
 
     def __post_init__(self) -> None:
@@ -120,8 +121,8 @@ class Bench:
     def chain_with(self, kept: tuple[int, ...]) -> Chain:
         steps, images = unroll([self.toy], self.run)
         more = torch.cat([self.start, self.start[:1]])
-        larger = rehearse(steps, self.prompts, lambda: self.sampler(self.toy, more))
-        grows = [batched(*both) for both in zip(steps, larger, strict=True)]
+        rehearsed = rehearse(steps, self.prompts, lambda: self.sampler(self.toy, more))
+        grows, steps = [batched(*both) for both in rehearsed], [step for step, _ in rehearsed]
         return Chain(steps, images, kept, dict.fromkeys(range(len(steps)), 1.0), grows, frozenset([self.toy]))
 
     def changes(self, layer: str) -> Changes:
@@ -142,7 +143,7 @@ class Bench:
         modules = {name: getattr(self.toy, name) for name in layers}
         return dict(probe(chain, modules, {name: self.changes(name) for name in modules}, probes, rows))
 
-    def changed(self, scheme: str, *layers: str) -> Toy:
+    def changed(self, scheme: str, *layers: str) -> Any:
         toy = copy.deepcopy(self.toy)
         with torch.no_grad():
             for layer in layers:
@@ -220,6 +221,29 @@ def test_mean_squared_response_is_the_squared_error() -> None:
         assert (stderr < 0.1 * expected).all()
 
 
+class Mean(nn.Module):
+    """What a layer puts out for the whole batch is averaged, or given to the samples in another order."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.how, self.table, self.last = how, nn.Linear(4, WIDTH).double(), nn.Linear(WIDTH, WIDTH).double()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        row = torch.tanh(self.table(torch.ones(1, 4, dtype=x.dtype)))
+        if self.how == "only":
+            row = row.view(1, WIDTH)
+        return (
+            self.last(x) * {"mean": lambda: row.mean(0), "turned": lambda: row.flip(0), "only": lambda: row}[self.how]()
+        )
+
+
+@pytest.mark.parametrize("how", ["mean", "turned", "only"])
+def test_a_row_for_all_is_given_to_each_only_where_it_acts_on_each(how: str) -> None:
+    _, found = Bench(plain_sampler, toy=Mean(how)).respond(Drawn("images"), layers=("table", "last"))
+    assert {layer for pairs in found.values() for layer, _ in pairs} == {"last"}
+
+
 @pytest.mark.parametrize("rows", [1, 2, 6, 9])
 def test_probes_in_portions_are_the_probes_at_once(rows: int) -> None:
     """Though a portion ends in the midst of one metric's."""
@@ -239,7 +263,7 @@ def test_probes_in_portions_are_the_probes_at_once(rows: int) -> None:
 def test_layers_that_cannot_be_told_apart_are_left_out(prompts: int, rows: int) -> None:
     """Whatever the portions: one may hold a single copy, where one input for all looks like any other."""
     bench = Bench(plain_sampler, prompts=prompts)
-    _, found = bench.respond(Drawn("images"), count=5, layers=("first", "table", "outside"), rows=rows)
+    _, found = bench.respond(Drawn("images"), count=5, layers=("first", "fixed", "outside"), rows=rows)
     assert {layer for pairs in found.values() for layer, _ in pairs} == {"first"}
 
 
@@ -251,10 +275,10 @@ def test_layers_that_the_denoiser_does_not_run_are_left_out() -> None:
 
 def test_a_single_copy_at_a_time_sees_every_layer() -> None:
     bench, drawn = Bench(plain_sampler, prompts=1), Drawn("images")
-    _, found = bench.respond(drawn, layers=("table",), rows=1)
+    _, found = bench.respond(drawn, layers=("fixed",), rows=1)
     with torch.no_grad():
-        change = plain_sampler(bench.changed("tiny", "table"), bench.start) - bench.run()
-    mine = summed(found, ("table", "tiny"), drawn.metric.name).double()
+        change = plain_sampler(bench.changed("tiny", "fixed"), bench.start) - bench.run()
+    mine = summed(found, ("fixed", "tiny"), drawn.metric.name).double()
     torch.testing.assert_close(mine, images_of(drawn, change), rtol=1e-3, atol=1e-9)
 
 
@@ -274,3 +298,61 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in bench.toy.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in bench.toy.parameters())
     assert not any(module._forward_hooks for module in bench.toy.modules())
+
+
+class Lists(nn.Module):
+    """A denoiser that takes and gives lists with a tensor for each sample, whose words are not as many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.time, self.first, self.words = nn.Linear(1, 5), nn.Linear(WIDTH, 5), nn.Linear(2, 5)
+        self.mixed, self.last = nn.Linear(5, 5), nn.Linear(5, WIDTH)
+        self.double()
+
+    def forward(self, xs: list[Tensor], t: Tensor, words: list[Tensor]) -> tuple[list[Tensor]]:
+        read = self.words(torch.cat(words)).split([len(some) for some in words])
+        padded = nn.utils.rnn.pad_sequence(list(read), batch_first=True)
+        known = torch.stack([self.mixed(rows)[: len(some)].sum(0) for rows, some in zip(padded, words, strict=True)])
+        return (list(self.last(self.first(torch.cat(xs)) + self.time(t) + known).unsqueeze(1).unbind()),)
+
+
+def listing_sampler(lengths: tuple[int, ...], guided: bool) -> Callable[[nn.Module, Tensor], Tensor]:
+    """lengths: of words, in turn. The words of a step depend on what came out before, as those of a text encoder do."""
+
+    def sample(denoiser: nn.Module, start: Tensor) -> Tensor:
+        x = start
+        for i in range(STEPS):
+            words = [row[:2].expand(lengths[j % len(lengths)], 2) + i for j, row in enumerate(x)]
+            given = torch.cat([x, 2 * x + 1]) if guided else x
+            words += [row[1:].expand(1, 2) for row in x] if guided else []
+            t = torch.full((len(given), 1), 1.0 + i, dtype=x.dtype)
+            out = torch.cat(denoiser(list(given[:, None].unbind()), t, words)[0])
+            x = x - STEP * (out[: len(x)] + (0.5 * out[len(x) :] if guided else 0))
+        return x
+
+    return sample
+
+
+@pytest.mark.parametrize("layer", ["time", "first", "words", "last"])
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("lengths", [(2,), (2, 3), (1, 3)])  # the last ones add up to a multiple of the batch
+def test_batches_that_are_lists_are_as_good_as_tensors(lengths: tuple[int, ...], guided: bool, layer: str) -> None:
+    sampler = listing_sampler(lengths, guided)
+    bench, images, denoised = Bench(sampler, toy=Lists()), Drawn("images"), Drawn("denoised")
+    chain, found = bench.respond(images, denoised, layers=(layer,), rows=5)
+    assert [step.rows for step in chain.steps] == [PROMPTS * (1 + guided)] * STEPS
+    with torch.no_grad():
+        change = sampler(bench.changed("tiny", layer), bench.start) - bench.run()
+    expected = images_of(images, change)
+    mine = summed(found, (layer, "tiny"), images.metric.name)
+    torch.testing.assert_close(mine.double(), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().mean()))
+    assert found[0][layer, "tiny"][denoised.metric.name].shape == (4, PROMPTS * (1 + guided))
+
+
+def test_a_layer_of_a_list_whose_rows_have_no_owner_is_left_out() -> None:
+    """It is called for one sample after the other: those of a copy do not follow each other in its input."""
+    for lengths, rows in (((2,), 2), ((8,), 256), ((2, 3), 2)):
+        bench = Bench(listing_sampler(lengths, False), toy=Lists())
+        _, found = bench.respond(Drawn("images"), layers=("mixed",), rows=rows)
+        assert not any(found.values())

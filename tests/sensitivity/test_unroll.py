@@ -13,9 +13,11 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from planner.calling import outputs_of
-from planner.pipelines import Generation, generate
+from planner.measure import denoised_of
+from planner.pipelines import Call, Generation, generate
+from sensitivity.nested import first_of, gathered, plain, repeated, tensors_of
 from sensitivity.table import MeasurementError
-from sensitivity.unroll import Step, batched, first_of, frozen, pull, rehearse, repeated, tensors_of, unroll
+from sensitivity.unroll import Step, batched, frozen, pull, rehearse, unroll
 from tests import tiny
 
 STEPS = 4
@@ -238,8 +240,8 @@ def test_a_rehearsal_computes_nothing_and_sees_every_call(toy: Toy, start: Tenso
     more = torch.cat([start, start[:1]])
     found = rehearse(steps, len(start), lambda: sample(toy, more))
     assert not calls and "forward" not in vars(toy)
-    assert [one[0] for one in found] == [more.shape] * len(steps)
-    for step, larger in zip(steps, found, strict=True):
+    assert [larger[0] for _, larger in found] == [more.shape] * len(steps)
+    for step, larger in found:
         assert sum(batched(step, larger)) == sum(len(x.shape) == 2 for x in tensors_of((step.args, step.kwargs)))
 
 
@@ -353,3 +355,51 @@ def test_an_unrolled_pipeline_paints_the_same_image(guidance: float) -> None:
     assert images.requires_grad
     grads = torch.autograd.grad(images.sum(), [step.output for step in steps])
     assert all(float(grad.abs().sum()) > 0 for grad in grads)
+
+
+def test_lists_that_grow_are_one_tensor_each() -> None:
+    """Those that do not stay lists, as what is held for the whole batch; the module gets lists again."""
+    seen: list[Any] = []
+
+    class Module(nn.Module):
+        def forward(self, xs: Any, many: Any, both: Any) -> Any:
+            seen.append((xs, many, both))
+            return {"sample": [2 * x for x in xs], "seen": len(many)}
+
+    module, both = Module(), [torch.zeros(2), torch.ones(2)]
+
+    def run(start: Tensor) -> Any:
+        return module(tuple(start), [row[: 1 + i % 2] for i, row in enumerate(start)], {"both": both})["sample"]
+
+    start = torch.randn(2, 3, requires_grad=True)
+    (step,), end = unroll([module], lambda: run(start))
+    assert torch.equal(step.output, 2 * start) and step.output.is_leaf and type(end) is list
+    ((found, larger),) = rehearse([step], 2, lambda: run(torch.randn(3, 3)))
+    assert [len(shape) for shape in larger] == [2, 1, 1, 1] and batched(found, larger) == (True, True, False, False)
+    args, kwargs = repeated((found.args, found.kwargs), (True, True, False, False), 2)
+    assert torch.equal(found.again(args, kwargs)[0], torch.cat([2 * start] * 2))
+    xs, many, kept = seen[-1]
+    assert (type(xs), type(many), type(kept["both"])) == (tuple, list, list)
+    assert [len(some) for some in many] == [1, 2, 1, 2] and len(kept["both"]) == 2
+    (grad,) = torch.autograd.grad(found.inputs[1].sum(), start)
+    assert grad.eq(torch.tensor([[1.0, 0, 0], [1, 1, 0]])).all()
+
+
+XS = [torch.ones(3), torch.zeros(3)]
+GIVEN: dict[str, tuple[tuple[Any, ...], Any, tuple[int, ...]]] = {
+    "a list for a list": ((XS,), ([2 * x for x in XS],), (2, 3)),
+    "in a mapping": ((tuple(XS), X), {"none": None, "sample": list(XS)}, (2, 3)),
+    "a list for a tensor": ((X, XS), list(XS), (3,)),
+    "a tuple, such as of a sample and more": ((XS,), tuple(XS), (3,)),
+    "more than samples": ((XS,), [*XS, XS[0]], (3,)),
+    "of other shapes": ((XS,), [XS[0], XS[1][:2]], (3,)),
+    "a batch": ((XS,), X, (2, 3)),
+}
+
+
+@pytest.mark.parametrize("case", GIVEN)
+def test_what_a_call_is_about_is_a_batch(case: str) -> None:
+    args, output, shape = GIVEN[case]
+    assert tuple(first_of(gathered((args, {}), output)).shape) == shape
+    assert denoised_of([Call(args, {})], [output])[0].shape == shape
+    assert str(plain(gathered((args, {}), output))) == str(output)

@@ -18,7 +18,7 @@ SPREAD = 0.05  # standard deviation of weights that a class begins with at zero
 @dataclass(frozen=True)
 class Animal:
     """name: of the pipeline's class; make: builds it from configs; iterates: the components that a sampler runs in a
-    loop; refused: with what probes refuse it, so that every loss is measured by itself."""
+    loop."""
 
     name: str
     family: str
@@ -26,7 +26,6 @@ class Animal:
     iterates: tuple[str, ...]
     generation: Generation
     conditions: tuple[Any, ...] = PROMPTS
-    refused: str = ""
 
     def build(self) -> Any:
         """The same pipeline each time."""

@@ -184,8 +184,7 @@ DITS: tuple[Animal, ...] = (
     Animal("HunyuanDiTPipeline", "DiT", hunyuan, ("transformer",),
            Generation(2, 2.0, options=SIZE | {"use_resolution_binning": False})),
     Animal("AuraFlowPipeline", "DiT", aura, ("transformer",), Generation(2, 2.0, options=READ)),
-    Animal("ZImagePipeline", "DiT", z_image, ("transformer",), Generation(2, 2.0, options=READ),
-           refused="it is no tensor's rows that grow"),
+    Animal("ZImagePipeline", "DiT", z_image, ("transformer",), Generation(2, 2.0, options=READ)),
     Animal("QwenImagePipeline", "DiT", qwen, ("transformer",),
            Generation(2, options=SIZE | {"max_sequence_length": 16, "true_cfg_scale": 2.0}), GUIDED),
 )  # fmt: skip

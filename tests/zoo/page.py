@@ -10,6 +10,11 @@ from tabulate import tabulate
 from tests.zoo.animal import Animal
 from tests.zoo.story import MEMORY, Story
 
+UNREACHED = """Nothing that these put out reaches the pipeline's output, as where the last block of a transformer goes
+on with texts that nobody reads. No gradient comes back to them, so they are measured by runs of the model: any scheme
+will do for them.
+
+"""
 NEAR = 0.5  # of an output's own spread: what a plan may move it by here
 
 HEAD = f"""# Pipelines
@@ -26,10 +31,10 @@ FOOT = f"""
 *planned*: the components that the trace found to be run in a loop, which is what is planned by default. *modules that
 ran*: Linear, Conv1d, Conv2d, Conv3d and Embedding modules of all components that the run called, of those there are.
 *found*: those of them that can be planned. *planned layers*: those of the planned components; *probed*: those whose
-losses came from probes, the others were measured one by one. *bytes*: of the planned layers, in full precision and with
-the plan. *fake*, *int*: the output with the plan is finite and within {NEAR} of the output's own spread, simulated and
-with real kernels. *restored*: the output after `planner.restore` is that of before, to the bit. *loaded*: so is that of
-the pipeline that `save_pretrained` wrote with its plan and `from_pretrained` read.
+losses came from probes, the others were measured by runs of the model. *bytes*: of the planned layers, in full
+precision and with the plan. *fake*, *int*: the output with the plan is finite and within {NEAR} of the output's own
+spread, simulated and with real kernels. *restored*: the output after `planner.restore` is that of before, to the bit.
+*loaded*: so is that of the pipeline that `save_pretrained` wrote with its plan and `from_pretrained` read.
 """
 
 
@@ -43,7 +48,7 @@ def row_of(animal: Animal, story: Story) -> dict[str, str]:
         "modules that ran": f"{len(story.ran)} of {len(story.present)}",
         "found": str(len(story.layers)),
         "planned layers": str(len(story.planned)),
-        "probed": str(len(story.sources) - story.alone),
+        "probed": str(len(story.planned) - len(story.alone)),
         "bytes": f"{before:,.0f} to {after / before:.0%}",
         "fake": "near" if 0 < story.near("fake") < NEAR else "far",
         "int": "near" if 0 < story.near("int") < NEAR else "far",
@@ -59,15 +64,19 @@ def page_of(rows: Mapping[str, Mapping[str, str]], stories: Mapping[str, Story])
         (story.unplanned[layer], name) for name, story in stories.items() for layer in story.ran - story.layers
     )
     lines = [f"- {count} of `{name}`: {why}" for (why, name), count in odd.items()]
-    refused = [f"- `{name}`: {story.refusal}" for name, story in stories.items() if story.refusal]
+    unreached = [f"- {_told(story.alone)} of `{name}`: {', '.join(f'`{layer}`' for layer in story.alone)}"
+                 for name, story in stories.items() if story.alone]  # fmt: skip
     sections = [HEAD + table + "\n" + FOOT]
     if lines:
         sections.append("\n## Modules that ran and cannot be planned\n\n" + "\n".join(lines) + "\n")
-    if refused:
-        sections.append(
-            "\n## Not by probes\n\nAll losses of these were measured one by one.\n\n" + "\n".join(refused) + "\n"
-        )
+    if unreached:
+        sections.append("\n## Layers that no probe reaches\n\n" + UNREACHED + "\n".join(unreached) + "\n")
     return "".join(sections)
+
+
+def _told(alone: Mapping[str, float]) -> str:
+    largest = max(alone.values())
+    return f"{len(alone)}, with {f'losses of up to {largest:.1g}' if largest else 'no loss at all'},"
 
 
 def rows_in(page: str) -> dict[str, dict[str, str]]:

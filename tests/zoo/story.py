@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +13,25 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 import planner
-from planner.errors import UserError
 from planner.graph import LayerGraph
 from planner.store import open_profile
 from planner.subject import Subject, run_subject, subject_of
 from planner.tracing import examine
-from sensitivity.table import MeasurementError
+from sensitivity.table import Measurement
 from tests.zoo.animal import Animal
 
 MEMORY = 0.4  # of full precision, of the components that are planned
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)  # what a layer is a module of
 SCHEMES = ("w8a8", "w4a8", "w4a16")  # the last one is for embeddings, too
-ONE_BY_ONE = ("w8a8", "w4a16")  # where each is measured by itself
 
 
 @dataclass(frozen=True, eq=False)
 class Story:
     """What came of it. present, ran: addresses of the modules of `KINDS`, and of those that were called; layers,
     unplanned: what the trace says of them, the latter with why not; iterating: components planned by default; planned:
-    layers of these; sources: where their losses came from; refusal: of probes; bytes: of the planned layers in full
-    precision, and with the plan; outputs: what came out at each stage."""
+    layers of these; alone: those of them that no probe reached, with the largest of their losses, which were measured
+    by runs of the model; bytes: of the planned layers in full precision, and with the plan; outputs: what came out at
+    each stage."""
 
     present: frozenset[str]
     ran: frozenset[str]
@@ -40,15 +39,9 @@ class Story:
     unplanned: Mapping[str, str]
     iterating: tuple[str, ...]
     planned: frozenset[str]
-    sources: Mapping[str, str]
-    refusal: str
+    alone: Mapping[str, float]
     bytes: tuple[float, float]
     outputs: Mapping[str, Tensor]
-
-    @property
-    def alone(self) -> int:
-        """How many layers were measured by themselves."""
-        return sum(source == "exhaustive" for source in self.sources.values())
 
     def near(self, stage: str) -> float:
         """Root mean square of the difference from full precision, in units of full precision's own spread."""
@@ -68,28 +61,28 @@ def tell(animal: Animal, clip: Path, folder: Path) -> Story:
     present, ran = _called(subject, animal.conditions[:1])
     with_layers = [name for name, root in subject.modules.items() if any(isinstance(m, KINDS) for m in root.modules())]
     whole = examine(subject, animal.conditions, names=with_layers).graph
-    profile, refusal = _profiled(animal, subject, clip, folder)
+    profile = planner.profile(
+        subject, folder / "p.profile", schemes=SCHEMES, checks=0, probes=2, prompts=animal.conditions, clip=str(clip),
+        timesteps=1,
+    )  # fmt: skip
     with open_profile(profile) as store:
-        sources = {m.layer: m.source for m in store.measurements()}
+        alone = _alone(store.measurements())
         iterating, planned = tuple(store.header()["model"]["components"]), frozenset(store.layers())
     found = planner.solve(profile, folder / "p.plan.yaml", memory=f"{MEMORY:.0%}")
     sizes = _bytes(whole, planned), found.predictions["total"]["bytes"]
     outputs = _applied(animal, pipe, folder / "p.plan.yaml", folder / "pipeline")
     return Story(
         present, ran, frozenset(whole.by_address), dict.fromkeys(whole.unused, "") | dict(whole.reasons), iterating,
-        planned, sources, refusal, sizes, outputs,
+        planned, alone, sizes, outputs,
     )  # fmt: skip
 
 
-def _profiled(animal: Animal, subject: Subject, clip: Path, folder: Path) -> tuple[Path, str]:
-    """By probes, or where these refuse, with their line, one by one."""
-    options: dict[str, Any] = {"prompts": animal.conditions, "clip": str(clip), "timesteps": 1}
-    try:
-        probed = folder / "probes.profile"
-        return planner.profile(subject, probed, schemes=SCHEMES, checks=0, probes=2, **options), ""
-    except (MeasurementError, UserError) as error:
-        measured = folder / "exhaustive.profile"
-        return planner.profile(subject, measured, schemes=ONE_BY_ONE, method="exhaustive", **options), str(error)
+def _alone(measurements: Iterable[Measurement]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for one in measurements:
+        if one.source == "exhaustive":
+            found[one.layer] = max(found.get(one.layer, 0.0), abs(one.mean))
+    return found
 
 
 def _bytes(graph: LayerGraph, planned: frozenset[str]) -> float:

@@ -1,6 +1,8 @@
 "use strict";
 // The trade-off, drawn by Plotly. Colours of Okabe and Ito, and a shape for each, so that none needs its colour.
 
+let ringEdge = 0; // where a plan without loss is drawn
+
 const INK = { predicted: "#0072b2", measured: "#b34700", uniform: "#555555", chosen: "#000000", grid: "#e3e3e3" };
 
 /** Plotly takes longer to start than all else to be shown: it is run after that. */
@@ -27,7 +29,7 @@ function seen(run, variants, value, error) {
     x: kept.map((variant) => variant.totals[run.by] / one),
     y: kept.map(value),
     customdata: kept.map((variant) => variant.name),
-    text: kept.map((variant) => plain(hoverText(run, variant))),
+    text: kept.map((variant) => `${plain(hoverText(run, variant))}: ${plain(spread(value(variant), error?.(variant)))}`),
     error: kept.map((variant) => error?.(variant) ?? 0),
   };
 }
@@ -38,7 +40,7 @@ function hoverText(run, variant) {
 }
 
 function series(name, data, style) {
-  const hovertemplate = `%{text}<br>${name} %{y:.3g}<extra></extra>`;
+  const hovertemplate = `${name}: %{text}<extra></extra>`;
   const error = data.error.some((value) => value > 0)
     ? { error_y: { type: "data", array: data.error, thickness: 1.2, width: 3, color: style.marker.color } } : {};
   const { error: _, ...rest } = data;
@@ -76,19 +78,43 @@ function uniformsShown(run) {
     && Object.entries(run.budgets).every(([name, limit]) => one.totals[name] <= limit));
 }
 
+/** Whether a logarithmic axis tells more; what is 0 then stands at its lower edge. */
 function isLog(values) {
-  return values.length > 1 && Math.min(...values) > 0 && Math.max(...values) > 4 * Math.min(...values);
+  const above = values.filter((value) => value > 0);
+  return above.length > 1 && Math.min(...values) >= 0 && Math.max(...above) > 4 * Math.min(...above);
+}
+
+/** Where 0 is drawn among these values, on a logarithmic axis. */
+function edgeOf(values) {
+  return Math.min(...values.filter((value) => value > 0)) / 3;
 }
 
 function axis(title, values) {
-  const type = isLog(values) ? "log" : "linear";
-  return { title: { text: plain(title), standoff: 8 }, type, gridcolor: INK.grid, zeroline: false, automargin: true,
-    exponentformat: "power", ...(type === "log" ? { dtick: Math.max(...values) > 30 * Math.min(...values) ? 1 : "D2" } : {}) };
+  const common = { title: { text: plain(title), standoff: 8 }, gridcolor: INK.grid, zeroline: false, automargin: true, exponentformat: "power" };
+  if (!isLog(values)) return { ...common, type: "linear" };
+  const above = values.filter((value) => value > 0);
+  const [least, most] = [Math.min(...above), Math.max(...above)];
+  return { ...common, type: "log", ...(most > 60 * least ? { dtick: 1 } : { tickmode: "array", ...roundNumbers(least, most) }) };
+}
+
+/** 1, 2, 5, 10 and so on, for axes too short for powers of ten. */
+function roundNumbers(least, most) {
+  const powers = [];
+  for (let power = Math.floor(Math.log10(least)); power <= Math.ceil(Math.log10(most)); power += 1) powers.push(10 ** power);
+  const tickvals = powers.flatMap((power) => [1, 2, 3, 5, 7].map((one) => one * power));
+  return { tickvals, ticktext: tickvals.map((value) => plain(digits(value))) };
 }
 
 function layoutOf(run, column, traces) {
   const drawn = traces.filter((trace) => trace.name !== "chosen");
-  const [x, y] = ["x", "y"].map((name) => drawn.flatMap((trace) => trace[name]));
+  const [x, y] = ["x", "y"].map((name) => {
+    const values = drawn.flatMap((trace) => trace[name]);
+    if (!isLog(values)) return values;
+    const raised = (value) => value || edgeOf(values);
+    for (const trace of traces) trace[name] = trace[name].map(raised);
+    return values.map(raised);
+  });
+  ringEdge = isLog(y) ? Math.min(...y) : 0;
   const { unit, one } = scaleOf(run);
   const name = capital(columnText(run.by)) + (unit ? ` (${unit})` : "");
   return {
@@ -169,7 +195,8 @@ function markChart(run, column, variant) {
   const chart = document.getElementById("chart");
   if (!window.Plotly) return;
   const { x, y } = placeOf(run, column, variant);
-  if (!moveRing(chart, x[0], y[0])) Plotly.restyle(chart, { x: [x], y: [y] }, [chart.data.length - 1]);
+  const up = y.map((value) => value || ringEdge);
+  if (!moveRing(chart, x[0], up[0])) Plotly.restyle(chart, { x: [x], y: [up] }, [chart.data.length - 1]);
 }
 
 /** The ring alone, where it stays on the chart: to draw all anew takes longer than all else that a step shows. Whether

@@ -62,7 +62,7 @@ function chooseRun(index) {
   showPlans(run);
   showAbout(run);
   document.getElementById("run-name")?.replaceChildren(run.label);
-  goTo(Math.floor(run.source.stops / 2));
+  goTo(firstStop(run, chosen.column));
 }
 
 function setSlider(run) {

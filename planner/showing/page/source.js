@@ -57,6 +57,14 @@ function firstLoss(run) {
   return metrics.at(0) ?? goal;
 }
 
+/** Where a run is opened: at the smallest plan that loses no more than any uniform one does; else in the middle. */
+function firstStop(run, column) {
+  const least = Math.min(...run.uniform.map((one) => one.totals[column] ?? Infinity));
+  const { points } = run.source;
+  const found = lossesOf(run).some(({ name }) => name === run.by) ? -1 : points.findIndex((point) => point.totals[column] <= least);
+  return found > 0 ? found : Math.floor(run.source.stops / 2);
+}
+
 /** Of the uniform plans that take no less memory, the smallest. */
 function uniformBeside(run, variant) {
   const larger = run.uniform.filter((one) => one.totals.bytes >= variant.totals.bytes);

@@ -1,0 +1,170 @@
+"""Which figures of a result file stand in docs/figures.md: one line a table. A file without a line is shown as a whole.
+
+A table has a row for each place that `at` matches, `*` being any key or index; its columns are paths below that place,
+`@0` the key that the first `*` stood for. A row that has nothing but keys is left out. `%` behind a path: in percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a section. columns: header -> path."""
+
+    caption: str
+    at: str
+    columns: Mapping[str, str]
+
+
+SOURCES = {  # result -> what writes it, where that is not the file of the same name in benchmarks/
+    "demo": "examples/demo.py",
+    "example_audio": "examples/audio/run.py",
+    "example_decoder": "examples/decoder/run.py",
+}
+
+_LOSSES = ("nsr", "dssim", "clip_drop", "embed_drift")
+_EXAMPLE = {"budget": "budget", "bytes": "bytes/held"}
+
+TABLES: Mapping[str, tuple[Table, ...]] = {
+    "demo": (
+        Table("Variants, on held-out prompts; losses against full precision.", "results/*", {
+            "variant": "name", "bytes": "bytes/measured", "denoiser ms, x full precision": "denoiser_ms/ratio",
+            **{f"{loss}, {what}": f"losses/{loss}/{what}" for loss in _LOSSES for what in ("predicted", "measured")},
+            "scene accuracy": "scene_accuracy %"}),
+    ),
+    "brute_force": (
+        Table("", "", {"problems": "cases", "optimal": "optimal", "infeasible": "infeasible", "differing": "differing",
+                       "mean seconds": "solve_seconds/mean", "most seconds": "solve_seconds/most"}),
+        Table("Why the search stopped.", "stopped/*", {"stopped": "@0", "problems": "."}),
+    ),
+    "cpu_speed": (
+        Table("One denoiser call.", "*/variants/*", {
+            "denoiser": "@0", "layers": "name", "compiled": "compiled", "ms": "ms",
+            "times as fast as float32": "times/float32", "as bfloat16": "times/bfloat16", "bytes": "bytes"}),
+        Table("What bounds it.", "*", {
+            "denoiser": "@0", "these layers in float32, ms": "layers_in_float32_ms",
+            "int8 products alone, ms": "int8_products_alone_ms"}),
+        Table("Predicted and measured time of random plans.", "*", {
+            "denoiser": "@0", "within 10 %": "within_10_percent", "median error": "median_error %",
+            "mean bias": "mean_bias %", "Spearman": "spearman"}),
+    ),
+    "example_audio": (
+        Table("", "rows/*", {
+            **_EXAMPLE, **{f"{loss}, {what}": f"losses/{loss}/{what}" for loss in ("nsr", "output_nsr", "spectral")
+                           for what in ("joint", "measured")}, "pitch heard": "figures/pitch heard %"}),
+    ),
+    "example_decoder": (
+        Table("", "rows/*", {
+            **_EXAMPLE, **{f"{loss}, {what}": f"losses/{loss}/{what}" for loss in ("nsr", "dssim", "pixcorr")
+                           for what in ("joint", "measured")},
+            **{name: f"figures/{name}" for name in ("pixel correlation", "SSIM", "two-way", "scene shown")}}),
+    ),
+    "exhaustive": (
+        Table("Seconds of a measurement.", "ratios/*", {
+            "part": "@0", "whole": "whole s", "resumed": "resumed s", "median of ratios": "median of ratios",
+            "ratio of sums": "ratio of sums"}),
+        Table("", "", {"(layer, scheme) in all": "candidates", "seconds of recording": "recording s",
+                       "largest relative difference of a loss": "largest relative difference of a loss"}),
+        Table("Batches.", "batch/*", {"prompts a call": "@0", "seconds, relative": "."}),
+    ),
+    "kill_resume": (
+        Table("", "", {"measurements": "rows", "after all kills": "rows_resumed", "the very same": "same"}),
+        Table("Each kill.", "kills/*", {"measured before": "rows_before", "kept": "rows_after"}),
+    ),
+    "meta_models": (
+        Table("From configurations alone.", "models/*", {
+            "model": "@0", "class": "class", "parameters": "parameters", "layers": "layers", "multiply-adds": "macs",
+            "CPU seconds": "cpu_seconds", "published parameters": "published/parameters/0",
+            "the same": "same/parameters"}),
+        Table("Bytes at a scheme.", "models/*", {
+            "model": "@0", **{s: f"bytes/{s}" for s in ("float32", "bfloat16", "w8a8", "w4a8", "w4g64ma8")}}),
+    ),
+    "mixdq": (
+        Table("At the bits of each published plan.", "plans/*/*", {
+            "plan": "@0", "by": "@1", "bits": "bits", "nsr": "nsr", "dssim": "dssim",
+            "times less noise than published": "times_less_noise", "joint has times less": "times_joint",
+            "seconds": "seconds"}),
+    ),
+    "mmkp": (
+        Table("", "rows/*", {
+            "instance": "name", "best known": "known", "proven": "proven", "ours": "ours", "bound": "bound",
+            "gap": "gap", "seconds": "seconds", "status": "status"}),
+    ),
+    "probe_plans": (
+        Table("The best plans at a budget by each profile, measured on held-out prompts.", "at one budget/*", {
+            "share of bytes": "share %",
+            **{f"{loss}, {way}": f"{way}/{loss}" for loss in ("nsr", "dssim", "embed_drift")
+               for way in ("probes", "exhaustive", "diagonal Fisher")}}),
+        *(Table(f"{name.capitalize()}: predicted and measured.", f"{name}/metrics/*", {
+            "metric": "@0", "Spearman, sum": "sum/spearman", "joint": "joint/spearman",
+            "median of predicted / measured, sum": "sum/median_ratio", "joint estimate": "joint/median_ratio"})
+          for name in ("random plans", "good plans")),
+    ),
+    "probes": (
+        Table("Rank correlation with exhaustive measurement, and the share found of the most sensitive tenth.",
+              "variants/*", {
+            "estimate": "@0", "CPU seconds": "cpu_seconds",
+            **{f"{loss}, {what}": f"metrics/{loss}/{path}" for loss in _LOSSES
+               for what, path in (("Spearman", "spearman"), ("tenth", "top_tenth_found %"))}}),
+    ),
+    "profile_time": (
+        Table("Profiles, in CPU seconds.", "*", {
+            "model": "@0", "layers": "layers", "(layer, scheme)": "pairs", "a whole run": "exhaustive_each/whole",
+            "a resumed run": "exhaustive_each/resumed", "by probes": "probes", "and checks": "probes_and_checks",
+            "of whole runs": "ratio_to_whole_runs %", "of resumed runs": "ratio_to_resumed_runs %",
+            "of resumed runs, without checks": "ratio_without_checks %"}),
+        Table("Twice the schemes.", "*/twice_the_schemes", {
+            "model": "@0", "(layer, scheme)": "pairs", "times as long": "times"}),
+        Table("Deeper models.", "depth/*", {"model": "@0", "layers": "layers", "seconds": "seconds"}),
+    ),
+    "ray_workers": (
+        Table("", "methods/*", {
+            "method": "@0", "measurements": "measurements", "bit for bit": "bit_for_bit",
+            "largest relative difference": "largest_relative_difference", "seconds, local": "seconds_local",
+            "seconds, Ray": "seconds_ray"}),
+    ),
+    "scenes": (
+        Table("", "*", {
+            "layers": "@0", "scenes right, one object": "one %", "two": "two %", "dssim": "dssim/mean",
+            "its standard error": "dssim/stderr", "embed_drift": "embed_drift/mean",
+            "its error": "embed_drift/stderr"}),
+        Table("", "", {"drawn scenes that the reader confirms": "reader %",
+                       "right caption of 64 by its CLIP": "clip_right_caption_of_64 %"}),
+    ),
+    "signed_metrics": (
+        Table("Losses of plans with it over those without.", "with_over_without/*", {
+            "metric": "@0", "median": "median", "least": "least", "most": "most"}),
+    ),
+    "solver": (
+        Table("Seconds.", "instances/*", {
+            "budgets": "budgets", "seed": "seed",
+            **{way: f"{way}/seconds" for way in ("naive PuLP+CBC", "gap 1e-3", "proven", "SCIP, gap 1e-3",
+                                                 "CP-SAT, gap 1e-3")}}),
+        Table("How often as fast as naive PuLP and CBC, median of paired ratios.", "median ratio to naive/*", {
+            "instances": "@0", "gap 1e-3": "gap 1e-3", "proven optimal": "proven"}),
+        Table("A frontier of 50 budgets.", "frontier/*", {
+            "way": "@0", "seconds": "seconds", "largest gap": "largest gap", "times as fast": "ratio"}),
+        Table("5000 groups of 30 candidates, two budgets.", "large", {
+            "candidates": "candidates", "seconds": "seconds", "gap": "gap", "MiB before": "MiB before",
+            "peak MiB": "peak MiB"}),
+    ),
+    "transfer": (
+        Table("The check's verdict: extra loss of old plans.", "variants/*/check/families/*", {
+            "variant": "@0", "family": "column", "extra loss": "regret %", "from": "low %", "to": "high %",
+            "verdict": "verdict"}),
+        Table("The truth: plans of the old profile and of the variant's own, measured on the variant.",
+              "variants/*/plans/*", {
+            "variant": "@0", "budget": "@1", "layers that differ": "layers that differ",
+            **{f"{loss}, {whose}": f"{whose}/{loss}/0" for loss in ("nsr", "dssim", "embed_drift")
+               for whose in ("old", "own")}}),
+    ),
+    "watermark": (
+        Table("Bit errors over the keys.", "plans/*", {
+            "budget": "budget", "plan": "plan", "bytes": "predicted/bytes", "predicted": "errors predicted %",
+            "measured": "measured/errors %", "standard error": "measured/stderr %", "marks found": "measured/found %",
+            "dssim": "predicted/dssim"}),
+    ),
+}  # fmt: skip

@@ -1,0 +1,76 @@
+"""The pages build without a warning, and name what there is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import planner
+from plans.formats import Format
+from plans.kernels import Kernel
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+@pytest.mark.timeout(600)
+def test_the_site_builds_without_a_warning_and_needs_no_network_to_be_read(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", tmp_path / "trees"]
+    done = subprocess.run([*build, DOCS, tmp_path / "site"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stderr} (a page that is in no list: name it in docs/index.md)"
+    for page in DOCS.glob("*.md"):
+        text = (tmp_path / "site" / page.with_suffix(".html").name).read_text()
+        assert not re.findall(r"<(?:script|img|iframe)[^>]*src=\"(?:https?:)?//|<link[^>]*stylesheet[^>]*//", text)
+    math = (tmp_path / "site/formulation.html").read_text()
+    assert math.count("<math") > 30 and "$$" not in math
+
+
+def test_every_verb_and_noun_of_python_is_in_the_reference() -> None:
+    told = re.findall(r"^\.\. auto(?:function|class):: (?:planner\.)?(\w+)$", (DOCS / "python.md").read_text(), re.M)
+    assert set(planner.__all__) == set(told) & set(planner.__all__)
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, names without their backticks."""
+    table = re.search(rf"^#+ {heading}[\s\S]*?^\|[-|]+\|\n((?:\|.*\n)+)", page, re.M)
+    assert table, heading
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table[1].splitlines()]
+
+
+def found(text: str) -> Any:
+    """What "`NAME`, `file.py`" names."""
+    name, path = re.split(r"`?, `", text)
+    return getattr(import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")), name)
+
+
+def test_the_families_and_their_fields_are_those_of_the_code() -> None:
+    page = (DOCS / "add-a-part.md").read_text()
+    for family, table, noun, test in rows(page, "Add a format"):
+        members = found(table)
+        members = list(members.values()) if isinstance(members, dict) else list(members)
+        assert members and all(isinstance(member, found(noun)) for member in members), family
+        assert (ROOT / test).exists(), test
+    named = [field.name for field in fields(Format)]
+    assert [row[0] for row in rows(page, "A weight format")] == [n for n in named if n not in ("name", "says")]
+    named = [field.name for field in fields(Kernel)]
+    assert [row[0] for row in rows(page, "A kernel")] == [n for n in named if n not in ("name", "says", "real")]
+
+
+def test_the_names_in_the_formulation_exist() -> None:
+    code = "".join(path.read_text() for room in ("planner", "solvers") for path in (ROOT / room).rglob("*.py"))
+    for name in re.findall(r"`(_?[a-z]+(?:_[a-z]+)+|[A-Z][a-z]+)`", (DOCS / "formulation.md").read_text()):
+        assert re.search(rf"\b(?:def|class) {name}\b", code), name
+
+
+def test_files_that_pages_name_exist() -> None:
+    for page in DOCS.glob("*.md"):
+        for path in re.findall(r"`((?:planner|plans|solvers|sensitivity|docs|benchmarks|examples|tests)/[\w/.-]+)`",
+                               page.read_text()):  # fmt: skip
+            assert (ROOT / path).exists() or path.endswith("gpu_kernels.json"), f"{page.name}: {path}"
