@@ -88,6 +88,14 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
             "times less noise than published": "times_less_noise", "joint has times less": "times_joint",
             "seconds": "seconds"}),
     ),
+    "published_plans": (
+        Table("For `scenes`: losses predicted and measured.", "scenes/rows/*", {
+            "plan": "name", "bytes": "totals/bytes",
+            **{f"{loss}, predicted": f"totals/{loss}" for loss in _LOSSES},
+            **{f"{loss}, measured": f"measured/{loss}/0" for loss in _LOSSES}}),
+        Table("For SDXL-Turbo, by the measurements of MixDQ's authors, beside their plans.", "sdxl-turbo/*/*", {
+            "plan": "@0", "by": "@1", "bits": "bits", "nsr": "nsr", "dssim": "dssim", "layers kept": "kept layers"}),
+    ),
     "mmkp": (
         Table("", "rows/*", {
             "instance": "name", "best known": "known", "proven": "proven", "ours": "ours", "bound": "bound",

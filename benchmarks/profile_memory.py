@@ -39,16 +39,19 @@ def text_config(words: CLIPTokenizer, width: int) -> CLIPTextConfig:
     )  # fmt: skip
 
 
-def build_pipeline(layers: tuple[int, ...]) -> StableDiffusionXLPipeline:
-    """SDXL's own UNet configuration but for the size of its latents, 64 x 64."""
+def build_pipeline(
+    layers: tuple[int, ...], channels: tuple[int, ...] = (320, 640, 1280), side: int = 64
+) -> StableDiffusionXLPipeline:
+    """SDXL's own UNet configuration but for the size of its latents. channels: multiples of 64."""
     words = CLIPTokenizer.from_pretrained(PIPELINE_FOLDER / "tokenizer")
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     unet = UNet2DConditionModel(
-        sample_size=64, block_out_channels=(320, 640, 1280), layers_per_block=2, cross_attention_dim=2048,
+        sample_size=side, block_out_channels=channels, layers_per_block=2, cross_attention_dim=2048,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(5, 10, 20), transformer_layers_per_block=layers, use_linear_projection=True,
+        attention_head_dim=tuple(width // 64 for width in channels), transformer_layers_per_block=layers,
+        use_linear_projection=True,
         addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
     )  # fmt: skip
     vae = AutoencoderKL(

@@ -15,6 +15,7 @@ from planner.cli_options import (
     FILE,
     KERNELS,
     MISMATCH,
+    OFFLOAD,
     PROMPTS,
     THREADS,
     Said,
@@ -55,6 +56,7 @@ def main() -> None:
               help="Of the pipeline. bfloat16: half the memory, probes alone.")  # fmt: skip
 @ENGINE
 @click.option("--part", metavar="K/N", help="Measure the K-th of N shares of the layers, to be merged.")
+@OFFLOAD
 @THREADS
 @telling
 def profile(pipeline: str, out: Path, schemes: str | None, components: str, threads: int | None, **rest: Any) -> Said:
@@ -108,6 +110,7 @@ def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads
 @judged
 @click.option("--count", type=click.IntRange(2), default=64, show_default=True, help="How many built-in prompts.")
 @click.option("--blocks/--no-blocks", default=True, show_default=True, help="Also each block of layers alone.")
+@OFFLOAD
 @KERNELS
 @MISMATCH
 @generation(seed=1000)
@@ -170,6 +173,7 @@ def bench(plan: Path, pipeline: str, out: Path | None, threads: int | None, **re
 @ENGINE
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
 @click.option("--out", type=FILE, help="A JSON file for all of it.")
+@OFFLOAD
 @THREADS
 @telling
 def check(profile: Path, pipeline: str, out: Path | None, threads: int | None, **rest: Any) -> Said:

@@ -158,6 +158,8 @@ KERNELS = click.option(
     help="int: only schemes that a real kernel runs here; fake: simulate, any scheme.",
 )  # fmt: skip
 MISMATCH = click.option("--allow-mismatch", is_flag=True, help="Take a plan of another model with the same layers.")
+OFFLOAD = click.option("--offload-folder", type=FILE, metavar="FOLDER",
+                       help="On a disk: where converted weights lie instead of in memory.")  # fmt: skip
 THREADS = click.option("--threads", type=click.IntRange(1), help="CPU threads for torch [all].")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from planner import graph as layer_graph
-from planner.arguments import FLOAT32, check_dtype
+from planner.arguments import FLOAT32, PathLike, check_dtype
 from planner.costs import cost_candidates
 from planner.engines import Site, engine_named
 from planner.errors import UserError
@@ -23,6 +23,7 @@ from planner.judging import judge_of, probed_by
 from planner.measuring import Plant, by_probes, exhaustively
 from planner.methods import method_named
 from planner.methods.base import Pair, share_of
+from planner.offloading import offloaded
 from planner.probing import probed
 from planner.progress import current, expected_of
 from planner.space import Candidate, candidates, parse_schemes
@@ -40,7 +41,7 @@ class Way:
     """How losses are found. method, engine: names in their tables; site: where the engine works; part: (k, n) measures
     the k-th of n shares of the layers and leaves the rest to others; costs are the first share's; checks: how many
     estimates by probes are measured exhaustively, too; seconds: after which no more is begun; around: the
-    memory of the plans that are looked at while there is time."""
+    memory of the plans that are looked at while there is time; folder: where weights lie instead of in memory."""
 
     method: str = "probes"
     engine: str = "local"
@@ -49,6 +50,7 @@ class Way:
     checks: int = 16
     seconds: float = math.inf
     around: str = "25%"
+    folder: PathLike | None = None
 
 
 def check_way(schemes: Sequence[str], dtype: str, out: Path, way: Way) -> None:
@@ -57,7 +59,8 @@ def check_way(schemes: Sequence[str], dtype: str, out: Path, way: Way) -> None:
     parse_schemes(schemes)
     method_named(way.method)
     check_dtype(dtype, way.method == "exhaustive" or way.checks > 0 or math.isfinite(way.seconds))
-    engine_named(way.engine, way.site)
+    if engine_named(way.engine, way.site).sited and way.folder is not None:
+        raise UserError(f"--offload-folder is for this process, not for workers; leave --engine {way.engine} out")
     if not out.absolute().parent.is_dir():
         raise UserError(f"the folder of {out} does not exist; make it, or choose another --out")
 
@@ -86,7 +89,8 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
     deadline = time.monotonic() + way.seconds
     current().deadline = deadline
     schemes = parse_schemes(settings.schemes)
-    judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
+    with offloaded(way.folder):
+        judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
     if judge.left_out:
         print(f"{' and '.join(judge.left_out)} left out: no condition is a text and no CLIP is named; name one with "
               "--clip to have the drift of images measured", file=sys.stderr)  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.arguments import FLOAT32
+from planner.arguments import FLOAT32, PathLike
 from planner.calling import Generation
 from planner.checking import corrections_of
 from planner.comparing import Compared, agreement_of, compare, ratios_of
@@ -42,7 +42,8 @@ from solvers.problem import Problem
 class Asked:
     """How to check. sample: pairs to measure; tolerance: share of regret that is still called good; plan: whose choices
     alone are judged; clip: the CLIPModel that measures alignment; seed: of the bootstrap; conditions: those of the
-    profile, where neither its labels nor the pipeline tell them; engine: a name in `ENGINES`; site: where it works."""
+    profile, where neither its labels nor the pipeline tell them; engine: a name in `ENGINES`; site: where it works;
+    folder: where weights lie instead of in memory."""
 
     sample: int
     tolerance: float
@@ -52,6 +53,7 @@ class Asked:
     conditions: Sequence[Any] | None = None
     engine: str = "local"
     site: Site = Site()
+    folder: PathLike | None = None
 
 
 def check_profile(store: Profile, pipeline: str | Subject, asked: Asked) -> Check:
@@ -64,7 +66,7 @@ def check_profile(store: Profile, pipeline: str | Subject, asked: Asked) -> Chec
     problem = _problem(evidence)
     if asked.plan is not None:
         check_same_model(asked.plan, store)
-    traced = _traced(store, settings, pipeline, asked.conditions)
+    traced = _traced(store, settings, pipeline, asked)
     name = pipeline if isinstance(pipeline, str) else pipeline.name
     _check_layers(store, traced, name)
     told = Told(str(store.path), name, asked.tolerance, _static(store, asked.plan), asked.plan is not None)
@@ -145,9 +147,9 @@ def _families(evidence: Evidence, problem: Problem, plan: Plan | None) -> list[s
     return mine or known
 
 
-def _traced(store: Profile, settings: Settings, pipeline: str | Subject, given: Sequence[Any] | None) -> Traced:
+def _traced(store: Profile, settings: Settings, pipeline: str | Subject, asked: Asked) -> Traced:
     """The fine-tune, run once as the base was, on the conditions of the profile. Raises UserError for others."""
-    subject = load_subject(pipeline, settings.generation, FLOAT32)
+    subject, given = load_subject(pipeline, settings.generation, FLOAT32, asked.folder), asked.conditions
     if given is not None:
         subject = holding(subject, conditions_of(subject, given, len(given)))
     conditions, model = conditions_in(subject, settings.prompts), store.header()["model"]

@@ -104,6 +104,7 @@ def evaluate(
     prompts: PathLike | Sequence[Any] | None = None, count: int = 64, kernels: str = "int", blocks: bool = True,
     allow_mismatch: bool = False, clip: str | None = None, steps: int | None = None, guidance: float | None = None,
     seed: int = 1000, call: Mapping[str, Any] | None = None, metrics: Sequence[str] = (),
+    offload_folder: PathLike | None = None,
 ) -> Evaluation:  # fmt: skip
     """Predicted beside measured for each plan, on held-out prompts, into `report.md`, `.json` and `images.png` of the
     folder `out`. blocks: also each block's layers alone; the rest as in `profile`."""
@@ -119,7 +120,7 @@ def evaluate(
     make_folder(Path(out))
     generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
     given = arguments.conditions_in(prompts)
-    subject = load_subject(pipeline, generation, arguments.dtype_of(loaded.values()))
+    subject = load_subject(pipeline, generation, arguments.dtype_of(loaded.values()), offload_folder)
     for plan in loaded.values():
         check_model(plan, float_components(subject, plan.model["components"]), allow_mismatch)
     chosen = conditions_of(subject, given, count, held_out=True)
@@ -140,15 +141,15 @@ def check(
     profile: PathLike, pipeline: str | Subject, *, sample: int = 24, tolerance: float = 0.25,
     plan: Plan | PathLike | None = None, prompts: PathLike | Sequence[Any] | None = None, clip: str | None = None,
     engine: str = "local", address: str | None = None, workers: int | None = None, seed: int = 0,
-    out: PathLike | None = None,
+    out: PathLike | None = None, offload_folder: PathLike | None = None,
 ) -> Check:  # fmt: skip
     """Whether the profile of a base model is still good for a fine-tune of it: `sample` (layer, scheme) are measured on
     `pipeline` as the profile was, and compared.
 
     tolerance: by which share the old plans' losses may be above the best of the same bytes; plan: judge the choices of
     this plan of the profile alone; prompts: those that the profile was measured on, where it holds only digests of
-    them and the pipeline does not bring them; clip, engine, address, workers: as in `profile`; seed: of the bootstrap;
-    out: a JSON file for all of it. Raises UserError for a pipeline of other layers, PlanError.
+    them and the pipeline does not bring them; clip, engine, address, workers, offload_folder: as in `profile`; seed: of
+    the bootstrap; out: a JSON file for all of it. Raises UserError for a pipeline of other layers, PlanError.
     """
     from planner import rechecking
     from planner.engines import Site
@@ -156,7 +157,8 @@ def check(
 
     arguments.check_sample(sample, tolerance, out)
     judged, given = None if plan is None else arguments.plan_in(plan), arguments.conditions_in(prompts)
-    asked = rechecking.Asked(sample, tolerance, judged, clip, seed, given, engine, Site(address, workers))
+    site = Site(address, workers)
+    asked = rechecking.Asked(sample, tolerance, judged, clip, seed, given, engine, site, offload_folder)
     with open_profile(profile) as store:
         found = rechecking.check_profile(store, pipeline, asked)
     if out is not None:

@@ -15,10 +15,11 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from planner import prompts
-from planner.arguments import FLOAT32
+from planner.arguments import FLOAT32, PathLike
 from planner.calling import Generation, conditions_for, outputs_of, taken_by
 from planner.conditions import is_digest, labels_of
 from planner.errors import UserError
+from planner.offloading import offloaded
 from planner.pipelines import SCENES, load_pipeline
 from planner.references import is_reference, load_reference
 from sensitivity.metrics import Metric
@@ -91,11 +92,22 @@ def _run_pipeline(pipe: Any, generation: Generation, conditions: Sequence[Any], 
     return outputs_of(pipe, conditions, replace(generation, seed=seed))
 
 
-def load_subject(name: str | Subject, generation: Generation, dtype: str = FLOAT32) -> Subject:
+def load_subject(
+    name: str | Subject, generation: Generation, dtype: str = FLOAT32, folder: PathLike | None = None
+) -> Subject:
     """`scenes`, a folder or a hub id of a diffusers pipeline, or `package.module:name` of a Subject, of a pipeline, or
-    of a function without arguments that makes one. A Subject is given back as it is. Raises UserError."""
-    if isinstance(name, Subject):
-        return subject_of(name, generation)
+    of a function without arguments that makes one. A Subject is given back as it is. folder: where weights lie instead
+    of in memory, see `planner.offloading`. Raises UserError."""
+    if not isinstance(name, Subject):
+        with offloaded(folder):
+            return _loaded(name, generation, dtype)
+    if folder is not None:
+        raise UserError(f"{name.name} is in memory already, and --offload-folder is for what is loaded here; name it "
+                        "as package.module:name of a function that makes it")  # fmt: skip
+    return subject_of(name, generation)
+
+
+def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
     if not is_reference(name):
         return subject_of(load_pipeline(name, dtype), generation, name)
     if dtype != FLOAT32:

@@ -57,7 +57,7 @@ def profile(
     guidance: float | None = None, seed: int = 0, method: str = "probes", probes: int = 4, checks: int | None = None,
     time: str | None = None, around: str = "25%", engine: str = "local", address: str | None = None,
     workers: int | None = None, part: str | None = None, dtype: str = arguments.FLOAT32,
-    call: Mapping[str, Any] | None = None, metrics: Sequence[str] = (),
+    call: Mapping[str, Any] | None = None, metrics: Sequence[str] = (), offload_folder: PathLike | None = None,
 ) -> Path:  # fmt: skip
     """Measure what each scheme does to each layer of `pipeline`, into the file `out`; goes on where one stopped.
 
@@ -66,10 +66,10 @@ def profile(
     calls of each denoiser judged by their own output; clip: the CLIPModel that measures alignment; call: what else the
     pipeline's call is given, such as its height; metrics: more of them, built-in ones or `package.module:name`.
     method: a name of `planner.methods.METHODS`; probes: of each metric of the image; checks: how many estimates are
-    measured exhaustively, too; time: `10m`, spent where a plan of the memory `around` is undecided, and what is there
-    then is a usable profile.
+    measured exhaustively, too; time: `10m`, spent where a plan of the memory `around` is undecided.
     engine: a name of `planner.engines.ENGINES`; address, workers: of its cluster; part: `2/3` measures the second third
-    alone, for `merge`; dtype: of the pipeline, `float32` or `bfloat16`, which takes half the memory.
+    alone, for `merge`; dtype: of the pipeline, `float32` or `bfloat16`, which takes half the memory; offload_folder: on
+    a disk, where weights that are converted lie instead of in memory.
     """
     from planner import profiling
     from planner.conditions import labels_of
@@ -77,11 +77,11 @@ def profile(
     from planner.tracing import examine
 
     generation = arguments.generation_of(pipeline, steps, guidance, seed, call)
-    site, share, seconds = profiling.Site(address, workers), arguments.part_of(part), arguments.seconds_of(time)
-    way = profiling.Way(method, engine, site, share, arguments.checks_of(checks, dtype), seconds, around)
+    site, share, checks = profiling.Site(address, workers), arguments.part_of(part), arguments.checks_of(checks, dtype)
+    way = profiling.Way(method, engine, site, share, checks, arguments.seconds_of(time), around, offload_folder)
     profiling.check_way(schemes, dtype, Path(out), way)
     given = arguments.conditions_in(prompts)
-    subject = load_subject(pipeline, generation, dtype)
+    subject = load_subject(pipeline, generation, dtype, offload_folder)
     chosen = conditions_of(subject, given, count)
     settings = profiling.Settings(
         subject.name, labels_of(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip, dtype,

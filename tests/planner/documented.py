@@ -28,7 +28,8 @@ STAND_INS = (
     (r"\w+ (scenes|PIPELINE|FOLDER|SDXL-FOLDER)", "pipeline"),
     (r"inspect (.*/)?config\.json", "config.json"),
     (r"solve 80%", "latency"),
-    (r"\w+ .*\.plan\.yaml", "plan"),
+    (r"apply stabilityai/.*", "pipeline"),
+    (r"\w+ (.*\.plan\.yaml|[\w-]+@\w+%?)", "plan"),  # or the name of a published one
     (r"\w+ .*\.profile", "profile"),
 )
 WRITES = ("--out", "--plans")  # the next word is a file or folder to be made

@@ -16,14 +16,20 @@ import planner
 from planner.errors import UserError
 from planner.graph import from_json, to_json
 from planner.graph_trace import find_layers, survey, trace
+from planner.methods.base import Job
 from planner.past import REASON as PAST
 from planner.predicting import predict_plan
+from planner.profiling import context_of
+from planner.rechecking import settings_of
+from planner.station import open_station
 from planner.store import open_profile
 from planner.subject import Subject, run_subject
+from planner.tracing import examine
 from plans.attention import Attention
 from plans.guards import ReadOnly
 from plans.kernels import KernelError
 from plans.plan import Plan, PlanError
+from sensitivity.calibration import ActivationRange
 from tests.attending import Attending, build, inputs, made
 from tests.packed import plan_for, same
 
@@ -206,11 +212,18 @@ def test_other_tools_are_told_that_they_cannot(profiles: dict[str, Path], planne
     assert sum(line.endswith("=f16") for line in lines) >= 8
 
 
-def test_a_worker_opens_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "tests.attending:made"
-    planner.profile(name, tmp_path / "x.profile", schemes=("w8a8",), count=2, timesteps=1, checks=1)
-    with open_profile(tmp_path / "x.profile") as store:
-        assert {m.layer for m in store.measurements()} >= {f"net.plain.{one}" for one in PROJECTIONS}
+def test_a_worker_opens_its_own(profiles: dict[str, Path]) -> None:
+    """As another process does that is told no more than the subject's name."""
+    with open_profile(profiles["exhaustive"]) as store:
+        told = {m.scheme: m.mean for m in store.measurements() if (m.layer, m.metric) == ("net.plain.q_proj", "nsr")}
+        settings = replace(settings_of(store), pipeline="tests.attending:made")
+        ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
+    subject = made()
+    traced = examine(subject, subject.conditions, 0, ("net",))
+    station = open_station(context_of(traced, settings, ranges))
+    pairs = (("net.plain.q_proj", "w4a8"), ("net.plain.q_proj", "w3a8"))
+    found = [m for one in station.measure(Job("exhaustive", pairs)) for m in one.measurements if m.metric == "nsr"]
+    assert {m.scheme: m.mean for m in found} == pytest.approx({scheme: told[scheme] for _, scheme in pairs}, rel=1e-3)
 
 
 @torch.no_grad()

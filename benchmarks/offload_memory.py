@@ -1,0 +1,156 @@
+"""Claim: with --offload-folder a profile needs no memory for weights: `python -m benchmarks.offload_memory`.
+
+Saves a StableDiffusionXLPipeline with random weights in bfloat16, and profiles it in float32, in a process of its own:
+as it is, with --offload-folder, and from files that are in float32 already. Memory is sampled from outside every 20 ms:
+`anonymous` must be held, `mapped` is of files, which the system drops where memory is short, and reads again. As a
+proof, one run is made to give back what it mapped whenever that is more than --room, as on a machine without more.
+`added` is over what the process has with its libraries imported. With and without the folder all losses are the same to
+the bit; those from float32 files may differ by rounding, since tensors in a file lie at other addresses modulo 64.
+Writes benchmarks/results/offload_memory.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.profile_memory import build_pipeline
+from planner.offloading import LEAST
+from planner.scenes import CLIP_FOLDER
+from planner.store import open_profile
+
+PAGE_OUT, PROCESS_MADVISE, MOST = 21, 440, 1024  # of Linux: an advice, a system call, and ranges a call
+IMPORTS = "import planner.profiling, planner.subject, planner.tracing, planner.methods.probes"
+EVERY = 0.02  # seconds
+
+
+class Range(ctypes.Structure):
+    """Of addresses: what C calls an iovec."""
+
+    _fields_ = [("start", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+
+
+def save(folder: Path, args: argparse.Namespace) -> None:
+    """The pipeline in bfloat16 and in float32, the same values."""
+    layers, channels = (tuple(map(int, text.split(","))) for text in (args.layers, args.channels))
+    pipe = build_pipeline(layers, channels, args.side // 8)
+    pipe.save_pretrained(folder / "bfloat16")
+    pipe.to(torch.float32).save_pretrained(folder / "float32")
+
+
+def held(pid: int) -> dict[str, float]:
+    """MiB of a process now."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        found = {key: int(status.split(f"{key}:")[1].split()[0]) / 1024 for key in ("RssAnon", "RssFile", "VmRSS")}
+    except (OSError, IndexError):  # it has ended
+        return {}
+    return {"anonymous": found["RssAnon"], "mapped": found["RssFile"], "all": found["VmRSS"]}
+
+
+def imported() -> dict[str, float]:
+    """What a process has that has imported all and done nothing."""
+    code = f"{IMPORTS}; import sys; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        return held(process.pid)
+
+
+def page_out(pid: int) -> None:
+    """The system takes back what the process mapped of large files, and writes what was changed."""
+    ranges = []
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        words = line.split(maxsplit=5)
+        start, stop = (int(end, 16) for end in words[0].split("-"))
+        if len(words) > 5 and words[5].startswith("/") and stop - start >= LEAST and "x" not in words[1]:
+            ranges.append(Range(start, stop - start))
+    handle = os.pidfd_open(pid)
+    try:
+        for at in range(0, len(ranges), MOST):
+            some = ranges[at : at + MOST]
+            ctypes.CDLL(None).syscall(PROCESS_MADVISE, handle, (Range * len(some))(*some), len(some), PAGE_OUT, 0)
+    finally:
+        os.close(handle)
+
+
+def profile(folder: Path, out: Path, options: Sequence[object], room: float | None) -> dict[str, float]:
+    """The most MiB that `bitplan profile` held at any moment, of each kind."""
+    command = [
+        sys.executable, "-m", "planner.cli", "profile", folder, "--out", out, "--count", "1", "--steps", "2",
+        "--guidance", "1", "--timesteps", "1", "--probes", "1", "--checks", "4", "--clip", CLIP_FOLDER, "--schemes",
+        "w4g64ma8,w2ma8", "--threads", "1", *options,
+    ]  # fmt: skip
+    most: dict[str, float] = {}
+    with subprocess.Popen([str(word) for word in command], stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            now = held(process.pid)
+            most = {key: max(value, most.get(key, 0.0)) for key, value in now.items()} or most
+            if room is not None and now.get("mapped", 0.0) > room:
+                page_out(process.pid)
+            time.sleep(EVERY)
+    if process.returncode:
+        raise SystemExit(f"bitplan profile ended with {process.returncode}")
+    return most
+
+
+def measured(path: Path) -> tuple[list[Any], float]:
+    """All losses, and the MiB of the layers' weights."""
+    with open_profile(path) as store:
+        weights = sum(cost.bytes for cost in store.costs() if cost.scheme == "keep")
+        return sorted(store.measurements(), key=repr), weights / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", default="1,1,1", help="transformer layers a block of the three resolutions")
+    parser.add_argument("--channels", default="192,384,768", help="of the three resolutions")
+    parser.add_argument("--side", type=int, default=128, help="px of the image")
+    parser.add_argument("--room", type=float, default=400.0, help="MiB of mapped memory, libraries included")
+    parser.add_argument("--folder", type=Path, help="on a disk, for all files [of the system for temporary files]")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "offload_memory.json")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
+        folder = Path(temporary)
+        save(folder, args)
+        offload = ("--offload-folder", folder / "offload")
+        ways: dict[str, tuple[str, Sequence[object], float | None]] = {
+            "bfloat16 files": ("bfloat16", (), None),
+            "bfloat16 files, --offload-folder": ("bfloat16", offload, None),
+            "float32 files": ("float32", (), None),
+            f"bfloat16 files, --offload-folder, {args.room:.0f} MiB for what is mapped": (
+                "bfloat16", offload, args.room,
+            ),
+        }  # fmt: skip
+        before, rows, losses = imported(), [], []
+        for place, (way, (files, options, room)) in enumerate(ways.items()):
+            most = profile(folder / files, folder / f"{place}.profile", options, room)
+            found, weights = measured(folder / f"{place}.profile")
+            losses.append(found)
+            rows.append({
+                "way": way, "peak_MiB": most, "added_MiB": {key: most[key] - before[key] for key in most},
+                "same_losses": found == losses[0],
+            })  # fmt: skip
+            print(json.dumps(rows[-1]), flush=True)
+    about = {
+        "weights_MiB": weights, "imported_MiB": before, "losses": len(losses[0]), "layers": args.layers,
+        "channels": args.channels, "side": args.side, "seed": 0, "machine": platform.machine(),
+        "torch": torch.__version__,
+    }  # fmt: skip
+    args.out.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
