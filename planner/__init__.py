@@ -20,7 +20,7 @@ from planner.loading import register
 
 NOUNS = {"Subject": "planner.subject", "Metric": "sensitivity.metrics"}
 __all__ = [
-    "Metric", "Subject", "apply", "bench", "check", "config", "cost", "doctor", "evaluate", "export",
+    "Metric", "Subject", "apply", "bench", "check", "config", "cost", "doctor", "evaluate", "explore", "export",
     "import_profile", "inspect", "merge", "paint", "predict", "profile", "report", "restore", "solve", "sweep",
     "verify", "why",
 ]  # fmt: skip

@@ -73,7 +73,9 @@ def profile(pipeline: str, out: Path, schemes: str | None, components: str, thre
     return Said(lambda: workflow.inspect(out), wrote=[out], then=then)
 
 
-for _command in (cli_solve.solve, cli_solve.sweep, cli_solve.verify, cli_solve.why, cli_solve.predict):
+for _command in (cli_solve.solve, cli_solve.sweep, cli_solve.explore):
+    main.add_command(_command)
+for _command in (cli_solve.verify, cli_solve.why, cli_solve.predict):
     main.add_command(_command)
 for _command in (cli_meta.inspect, cli_meta.cost, completing.completion):
     main.add_command(_command)

@@ -10,7 +10,19 @@ import click
 
 from planner import completing
 from planner.arguments import SPACINGS
-from planner.cli_options import FILE, KERNELS, PROMPTS, THREADS, Said, options, pairs, pinned, set_threads, telling
+from planner.cli_options import (
+    FILE,
+    KERNELS,
+    PROMPTS,
+    THREADS,
+    Said,
+    guarded,
+    options,
+    pairs,
+    pinned,
+    set_threads,
+    telling,
+)
 from planner.completing import FAMILIES, LOSSES
 from planner.errors import BAD_INPUT
 
@@ -118,6 +130,23 @@ def sweep(
     found = workflow.sweep(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
     then = f"bitplan report {out} --out report.html"
     return Said(found, lambda: frontier_text(found), wrote=[out], then=then)
+
+
+@click.command()
+@click.argument("profile", type=FILE)
+@click.option("--plans", type=FILE, help="The folder where plans are saved [the profile's own].")
+@click.option("--pipeline", help="What to paint with [what PROFILE was measured on].")
+@click.option("--port", type=int, default=0, show_default=True, help="Of 127.0.0.1; 0: any that is free.")
+@click.option("--open", is_flag=True, help="Also open the page in a browser.")
+@KERNELS
+@click.option("--steps", type=int, help="Denoising steps of a picture [as PROFILE was measured].")
+@click.option("--guidance", type=float, help="Guidance scale [as PROFILE was measured].")
+@guarded
+def explore(profile: Path, **rest: Any) -> None:
+    """Serve a page for this machine alone: drag the budgets of PROFILE, see its plan, save it, paint with it."""
+    from planner import workflow
+
+    workflow.explore(profile, **rest)
 
 
 @click.command()

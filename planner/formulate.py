@@ -101,12 +101,12 @@ def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Seque
     allowed = np.array([not (real and any((a, s) in evidence.simulated for a in groups[g])) for g, s in pairs])
     return Problem(
         groups=tuple(groups), candidates=tuple(names.values()), columns=columns,
-        objective=_measured(objective, columns),
+        objective=weighed(objective, columns),
         budgets=tuple(budgets), ties=_ties(evidence, groups, names), allowed=allowed,
     )  # fmt: skip
 
 
-def _measured(objective: Mapping[str, float], columns: Mapping[str, object]) -> dict[str, float]:
+def weighed(objective: Mapping[str, float], columns: Mapping[str, object]) -> dict[str, float]:
     """Without the families of which nothing was measured. Raises UserError where nothing is left."""
     rest = {name: weight for name, weight in objective.items() if name in columns or name not in FAMILIES}
     if objective and not rest:

@@ -81,6 +81,24 @@ def paint(
     return save_outputs(outputs, output_of(subject, outputs), Path(out))
 
 
+def explore(
+    profile: PathLike, *, plans: PathLike | None = None, pipeline: str | None = None, port: int = 0,
+    open: bool = False, kernels: str = "int", steps: int | None = None, guidance: float | None = None,
+) -> None:  # fmt: skip
+    """Serve a page on this machine alone, with the solver behind it, until interrupted; its address is printed.
+
+    plans: the folder where the page saves plans, else the profile's own; pipeline: what the page paints with, else what
+    the profile was measured on, and as it was; port: 0 for any that is free; open: also in a browser; kernels: as in
+    `solve`. Raises UserError.
+    """
+    from planner.exploring import serve
+    from planner.showing.painter import Studio
+
+    arguments.check_kernels(kernels)
+    studio = Studio(pipeline, steps, guidance, kernels)
+    serve(Path(profile), None if plans is None else Path(plans), studio, port, open)
+
+
 def evaluate(
     plans: Sequence[PathLike], pipeline: str | Subject, out: PathLike, *,
     prompts: PathLike | Sequence[Any] | None = None, count: int = 64, kernels: str = "int", blocks: bool = True,

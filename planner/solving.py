@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod
 
+import numpy as np
+
 from planner.errors import InfeasibleError, UserError
 from planner.formulate import KEEP, Evidence, check_known, formulate, groups_of, order_of, twins_of, weights_of, z_of
 from planner.graph import from_json
@@ -28,6 +30,7 @@ from solvers.solution import PROVEN, Choice, Solution, Status, choice_of, relati
 from solvers.strategies import STRATEGIES, Effort, strategy_named
 from solvers.worth import worth
 
+LONGEST = 20.0  # seconds to find out by how much budgets are too tight together
 SHOW = {"bytes": show_bytes, "ms": show_milliseconds}
 
 
@@ -107,9 +110,10 @@ def _partly(table: LossTable, families: Mapping[str, str], wanted: set[tuple[str
 
 def whole(evidence: Evidence) -> dict[str, float]:
     """Bytes and milliseconds of all planned layers in full precision: what per cent are of."""
-    problem = formulate(evidence, {}, (), real=False)
-    first = problem.offsets[:-1]  # `keep` is the first candidate of every group
-    return {name: problem.column(name)[first].sum().item() for name in ("bytes", "ms")}
+    groups = groups_of(evidence).values()
+    size = sum(evidence.size[layers[0], KEEP] for layers in groups)  # a shared float weight is held once
+    ms = np.array([sum(evidence.ms[layer, KEEP] for layer in layers) for layers in groups]).sum().item()
+    return {"bytes": size, "ms": ms}
 
 
 def make_plans(store: Profile, request: Request, search: Search, uniform: str | None = None) -> list[Plan]:
@@ -159,7 +163,7 @@ def pose(evidence: Evidence, request: Request, effort: Effort) -> Problem:
     """The problem that the request asks, each column with one budget at most. Raises UserError, InfeasibleError."""
     check_known(evidence, (*request.objective, *request.order, *request.caps))
     budgets = budgets_of(evidence, request)
-    _check_pins(evidence, request)
+    check_pins(evidence, request)
     problem = pin(formulate(evidence, request.objective, budgets, request.real), request.pins)
     if not 0 <= request.slack < float("inf"):
         raise UserError(f"--slack {request.slack:g} is no share; give a finite number of at least 0, such as 0.05")
@@ -210,7 +214,8 @@ def _candidate(problem: Problem, first: Solution, other: Solution, effort: Effor
 def check_solved(problem: Problem, solution: Solution, effort: Effort) -> None:
     """Raises InfeasibleError or UserError where there is no choice, saying why."""
     if solution.status is Status.INFEASIBLE:
-        raise InfeasibleError(f"no plan fits: {message(explain(problem), SHOW)}; raise the budget or allow more")
+        told = message(explain(problem, time_limit=min(effort.time_limit, LONGEST)), SHOW)
+        raise InfeasibleError(f"no plan fits: {told}; raise the budget or allow more")
     if solution.status is Status.INTERRUPTED:
         raise UserError(f"no plan found in {effort.time_limit:g} s ({solution.stopped}); raise --time-limit, or take "
                         f"--solver {STRATEGIES[0].name}")  # fmt: skip
@@ -261,7 +266,7 @@ def _uniform(problem: Problem, text: str, pins: Mapping[str, str]) -> Choice:
     return chosen
 
 
-def _check_pins(evidence: Evidence, request: Request) -> None:
+def check_pins(evidence: Evidence, request: Request) -> None:
     """A pin overrides what the solver may choose, so what no kernel runs is refused here. Raises UserError."""
     for pair in request.pins.items():
         if request.real and pair in evidence.simulated:

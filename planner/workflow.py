@@ -4,6 +4,7 @@ pipeline -> layer graph -> calibration -> costs and sensitivities -> X.profile  
 X.profile + budgets -> problem -> solution -> P.plan.yaml                             solve
 X.profile + limits of one column -> plans, and their pictures -> RUN                  sweep
 RUNs -> one page that shows their plans, pictures and layers                         report
+X.profile + a browser -> plans solved as budgets are dragged, saved, painted            explore
 P.plan.yaml + X.profile -> does it hold, why is it so, what does it do as a whole     verify, why, predict
 P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images              apply, restore, config
 P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                evaluate
@@ -29,6 +30,7 @@ from planner.running import bench as bench
 from planner.running import check as check
 from planner.running import config as config
 from planner.running import evaluate as evaluate
+from planner.running import explore as explore
 from planner.running import paint as paint
 from planner.running import report as report
 from planner.running import restore as restore

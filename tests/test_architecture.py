@@ -32,6 +32,7 @@ WITHOUT_TORCH = (
     "planner.probing", "planner.checking", "planner.transfer", "planner.comparing", "planner.verdicts",
     "planner.methods", "planner.methods.base", "planner.arguments", "planner.cli_solve",
     "planner.cli_meta", "planner.completing", "planner.plain", "planner.progress", "planner.showing.bitmap",
+    "planner.exploring", "planner.showing.session", "planner.showing.server",
     "planner.store",
     "planner.graph", "planner.roles", "planner.parts", "planner.rules", "planner.role_tables",
     "planner.ranges", "planner.inspecting", "planner.scenes", "planner.prompts",

@@ -26,7 +26,7 @@ from planner.units import show_bytes
 SWEEP = "sweep.json"  # the view, in the folder that `bitplan sweep` writes
 SCRIPTS = ("words.js", "source.js", "chart.js", "numbers.js", "pictures.js", "layout.js", "map.js", "layer.js",
            "changes.js", "main.js")  # fmt: skip
-LIVE_SCRIPTS = ()  # besides, where a server solves
+LIVE_SCRIPTS = ("live_ask.js", "live_limits.js", "live_fixed.js", "live_take.js", "live.js")  # where a server solves
 MEANINGS = {
     "quality": "how far the outputs are from full precision's",
     "alignment": "how much less they show what was asked",
@@ -71,8 +71,9 @@ def page_of(views: Mapping[str, View], folders: Mapping[str, Path] | None = None
     told = {"title": title_of(first), "subtitle": _subtitle(views), "live": live, "labels": data["labels"]}
     text = {"data": _embedded(data), "pictures": _embedded(album.addresses)}
     policy = _policy([plotly, *scripts], live)
+    style = Markup("".join(_text(name) for name in ("page.css", *(("live.css",) if live else ()))))
     return _environment().get_template("page.html.j2").render(
-        **told, **text, policy=policy, plotly=plotly, scripts=scripts, style=Markup(_text("page.css"))
+        **told, **text, policy=policy, plotly=plotly, scripts=scripts, style=style
     )  # fmt: skip
 
 

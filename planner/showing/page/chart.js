@@ -195,5 +195,22 @@ function markChart(run, column, variant) {
   const chart = document.getElementById("chart");
   if (!window.Plotly) return;
   const { x, y } = placeOf(run, column, variant);
-  Plotly.restyle(chart, { x: [x], y: [y.map((value) => value || ringEdge)] }, [chart.data.length - 1]);
+  const up = y.map((value) => value || ringEdge);
+  if (!moveRing(chart, x[0], up[0])) Plotly.restyle(chart, { x: [x], y: [up] }, [chart.data.length - 1]);
+}
+
+/** The ring alone, where it stays on the chart: to draw all anew takes longer than all else that a step shows. Whether
+ * it could be done. */
+function moveRing(chart, x, y) {
+  const { xaxis, yaxis } = chart._fullLayout ?? {};
+  const rings = chart.querySelectorAll(".scatterlayer > .trace:last-child .point");
+  const last = chart.data.length - 1;
+  const known = chart.calcdata?.[last]?.[0];
+  if (!xaxis?.d2p || rings.length !== 1 || !known || x === undefined || y === undefined) return false;
+  const [across, down] = [xaxis.d2p(x), yaxis.d2p(y)];
+  if (!(across >= 0 && across <= xaxis._length && down >= 0 && down <= yaxis._length)) return false;
+  Object.assign(known, { x: xaxis.d2c(x), y: yaxis.d2c(y) }); // for when it is next drawn anew
+  Object.assign(chart.data[last], { x: [x], y: [y] });
+  rings[0].setAttribute("transform", `translate(${across},${down})`);
+  return true;
 }

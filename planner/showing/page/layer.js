@@ -23,7 +23,7 @@ function details(run, variant, place, pinned) {
 function optionsTable(run, cell, pick) {
   const metrics = run.columns.filter((column) => column.family !== "").map((column) => column.name);
   const rows = cell.options.map((option, index) => [
-    option.scheme + (option.real ? "" : " *") + (index === pick ? " \u25c0" : ""), bytesText(option.bytes), digits(option.ms),
+    schemeCell(run, cell, option, index === pick), bytesText(option.bytes), digits(option.ms),
     ...metrics.map((name) => lossCell(option.losses[name])),
   ]);
   const made = table(`Schemes of ${cell.layer}; ${cell.options[pick].scheme} is in this plan`,
@@ -31,6 +31,14 @@ function optionsTable(run, cell, pick) {
   if (cell.options.some((option) => !option.real)) made.append(make("tfoot", {}, make("tr", {},
     make("td", { colspan: 3 + metrics.length }, "* simulated: no kernel runs it"))));
   return made;
+}
+
+/** The scheme's name; where a server solves, a button that fixes the layer at it. */
+function schemeCell(run, cell, option, picked) {
+  const text = option.scheme + (option.real ? "" : " *") + (picked ? " \u25c0" : "");
+  if (!run.source.fix) return text;
+  return make("button", { type: "button", class: "link", title: `fix ${cell.layer} at ${option.scheme}`,
+    onclick: () => run.source.fix(cell.layer, option.scheme) }, text);
 }
 
 /** Mean and, below it, standard error; nothing is lost where a layer is kept. */

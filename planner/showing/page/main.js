@@ -1,7 +1,8 @@
 "use strict";
 // The page: what is chosen, and everything that follows from it. `show` draws any plan, wherever it comes from.
 
-const chosen = { run: null, stop: 0, variant: null, against: null, column: "", looked: null, pinned: null };
+const chosen = { run: null, stop: 0, variant: null, against: null, column: "", looked: null, pinned: null,
+  passing: false }; // passing: a plan that is soon followed by another one
 const PAPER = { map: 500, chart: { width: 470, height: 420 } }; // px: what fits on a sheet of A4 or Letter on its side
 const slider = document.getElementById("slider");
 
@@ -14,7 +15,7 @@ function show(variant, against = null) {
   showNumbers(run, variant);
   markChart(run, chosen.column, variant);
   colourMap(variant, against);
-  showChanges(run, variant, against, pinLayer);
+  if (!chosen.passing) showChanges(run, variant, against, pinLayer);
   showPictures(run, variant);
   again();
 }
@@ -42,6 +43,7 @@ async function goTo(stop) {
   chosen.stop = stop;
   slider.value = String(stop);
   const { source } = chosen.run;
+  if (source.ask) { source.ask(stop); return; } // shown when it is answered
   const variant = await source.at(stop);
   if (chosen.stop === stop) show(variant ?? chosen.run.full, source.before(stop));
 }

@@ -8,7 +8,7 @@ const looking = { way: "pair", turning: false, full: false, timer: null, large: 
 /** The variant whose pictures are shown: the plan itself, or the nearest that was painted. */
 function paintedNear(run, variant) {
   if (variant.pictures.length) return variant;
-  const painted = run.source.points.filter((point) => point.pictures.length);
+  const painted = (run.source.painted ?? run.source.points).filter((point) => point.pictures.length);
   const away = (point) => Math.abs(point.totals[run.by] - variant.totals[run.by]);
   return painted.sort((a, b) => away(a) - away(b))[0] ?? null;
 }

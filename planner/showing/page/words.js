@@ -70,8 +70,9 @@ function columnText(column) {
   return { bytes: "memory", ms: "time" }[column] ?? (["quality", "alignment"].includes(column) ? `${column} loss` : column);
 }
 
-/** The plan before, on the slider. */
+/** The plan before, on the slider; where a server solves, in time. */
 function lowerText(column) {
+  if (PAGE.live) return "the plan before";
   return { bytes: "the next smaller plan", ms: "the next faster plan" }[column] ?? `the plan of the next lower ${columnText(column)}`;
 }
 

@@ -1,0 +1,49 @@
+"use strict";
+// What is not left to the solver: layers fixed at a scheme, and roles kept in full precision.
+
+/** layer: its name; scheme: null to let go of it. */
+function fixLayer(layer, scheme) {
+  begin();
+  if (scheme === null) delete live.asked.pins[layer];
+  else live.asked.pins[layer] = scheme;
+  showFixed();
+  settle();
+}
+
+function rolesAsked() {
+  const counts = new Map();
+  for (const cell of chosen.run.layers) counts.set(cell.role, (counts.get(cell.role) ?? 0) + 1);
+  const known = Object.keys(PAGE.roles).filter((role) => counts.has(role));
+  const boxes = known.map((role) => {
+    const box = make("input", { type: "checkbox", value: role, name: "kept" });
+    box.addEventListener("change", () => fixLayer(`role:${role}`, box.checked ? "keep" : null));
+    return make("label", { title: PAGE.roles[role] }, box, ` ${role} (${counts.get(role)})`);
+  });
+  return make("fieldset", { id: "kept", class: "radios" }, make("legend", {}, "Keep in full precision:"), ...boxes);
+}
+
+function fixedAsked() {
+  return make("div", {}, make("h3", {}, "Fixed layers"), make("ul", { id: "fixed" }));
+}
+
+function showFixed() {
+  const layers = Object.entries(live.asked.pins).filter(([name]) => !name.startsWith("role:"));
+  const line = ([name, scheme]) => make("li", {},
+    make("button", { type: "button", class: "link", onclick: () => pinLayer(placeNamed(name)) }, name), ` = ${scheme} `,
+    make("button", { type: "button", class: "free", "aria-label": `Let go of ${name}`, onclick: () => fixLayer(name, null) }, "\u2715"));
+  fill("fixed", ...(layers.length ? layers.map(line) : [make("li", { class: "note" },
+    "none; click a cell of the map, then one of its schemes")]));
+  markFixed();
+}
+
+function placeNamed(layer) {
+  return chosen.run.layers.findIndex((cell) => cell.layer === layer);
+}
+
+/** Fixed cells, and those of kept roles, have a mark on the map. */
+function markFixed() {
+  mapped.cells.forEach((cell, place) => {
+    const { layer, role } = chosen.run.layers[place];
+    cell.classList.toggle("fixed", layer in live.asked.pins || `role:${role}` in live.asked.pins);
+  });
+}
