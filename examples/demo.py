@@ -1,8 +1,8 @@
 """The main job on the embedded pipeline, as `make demo` runs it: profile, solve, apply with real kernels, compare.
 
 At the bytes of uniform 4-bit and of uniform 3-bit weights: full precision, uniform, the plan by quality alone and the
-plan by quality and alignment, on held-out prompts. Everything lands in the folder `--out`; the profile is continued
-when it is there already.
+plan by quality and alignment, on held-out prompts; and the frontier of plans by memory, a page to look at. Everything
+lands in the folder `--out`; the profile is continued when it is there already.
 """
 
 from __future__ import annotations
@@ -46,8 +46,11 @@ def main() -> None:
     found = planner.evaluate(plans, "scenes", args.out, count=args.prompts, blocks=False)
     caption = "a small red circle above a large blue square on a yellow background"
     planner.paint(plans[2], "scenes", [caption], args.out / "painted.png")
+    planner.sweep(profile, args.out / "frontier", points=24, start="6.6%", stop="30%", images=8, paint=8)
+    planner.report([args.out / "frontier"], args.out / "report.html")
     print("\n" + summary(to_json(found)) + "\n")
     print(f"{args.out}/: scenes.profile, {len(plans)} plans, report.md, report.json, images.png, painted.png")
+    print(f"{args.out}/report.html: the frontier, its plans and their pictures, to be opened in a browser")
     print(f"done in {time.monotonic() - start:.0f} s")
 
 

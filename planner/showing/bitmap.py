@@ -21,10 +21,11 @@ from plans.plan import Plan
 from plans.scheme import KEEP, parse_scheme
 
 FULL = "·"  # full precision, in no colour
-# bits of weights -> the colour behind them, from viridis, and that of the character, at a contrast of 4.5 or more
+# bits of weights -> the colour behind them, from viridis and, as on the page, darker for more of them, and that of the
+# character, at a contrast of 4.5 or more
 COLOURS = {
-    "2": ("#440154", "#ffffff"), "3": ("#414487", "#ffffff"), "4": ("#2a788e", "#ffffff"),
-    "5": ("#22a884", "#000000"), "6": ("#7ad151", "#000000"), "8": ("#fde725", "#000000"),
+    "2": ("#fde725", "#000000"), "3": ("#7ad151", "#000000"), "4": ("#22a884", "#000000"),
+    "5": ("#2a788e", "#ffffff"), "6": ("#414487", "#ffffff"), "8": ("#440154", "#ffffff"),
 }  # fmt: skip
 ALL = "all layers"  # the one row where no roles are told
 _ASCII = str.maketrans("·×", "Fx")  # for terminals that have no more
