@@ -33,6 +33,7 @@ PASSING = Effort(0.15, 1e-3)  # while a slider is dragged
 SETTLED = Effort(2.0)  # once it is let go
 POINTS, FEWER = 40, 12  # of the curve, and where other budgets make each of them slow
 _EACH = Effort(0.1, 1e-3)  # of them
+_SEEN = 1e-7  # of the largest objective: on a chart that shows less, nothing else can be told apart
 _NOT_YET = "no plan found in passing; let go of the slider to look longer"
 _NOT_FOUND = f"no plan found in {SETTLED.time_limit:g} s; loosen a limit, or let `bitplan solve` look for longer"
 
@@ -99,7 +100,9 @@ def curve(session: Session, problem: Problem) -> tuple[Variant, ...]:
     else:
         found = frontier(posed, "bytes", limits, time_limit=_EACH.time_limit, gap=_EACH.gap)
     seen = (solved(session.known, name_of("bytes", plain(most)), each, plain(most)) for most, each in found)
-    return tuple(one for one in seen if one.picks)
+    plans = [one for one in seen if one.picks]
+    worst = max((one.objective or 0.0 for one in plans), default=0.0)
+    return tuple(one for one in plans if (one.objective or 0.0) >= _SEEN * worst)
 
 
 def _without(problem: Problem, column: str) -> Problem:

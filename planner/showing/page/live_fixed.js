@@ -19,7 +19,7 @@ function rolesAsked() {
     box.addEventListener("change", () => fixLayer(`role:${role}`, box.checked ? "keep" : null));
     return make("label", { title: PAGE.roles[role] }, box, ` ${role} (${counts.get(role)})`);
   });
-  return make("fieldset", { id: "kept", class: "radios" }, make("legend", {}, "Keep in full precision:"), ...boxes);
+  return make("fieldset", { id: "kept", class: "radios", hidden: known.length === 0 }, make("legend", {}, "Keep in full precision:"), ...boxes);
 }
 
 function fixedAsked() {
