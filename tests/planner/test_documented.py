@@ -46,7 +46,8 @@ def stand_in(
         (folder / name).write_text(yaml.safe_dump(data, sort_keys=False))
     return {
         "profile": finished, "plan": folder / "p.plan.yaml", "pipeline": tiny_folder, "CLIP": clip_folder,
-        "mixdq folder": folder, "config.json": tiny_folder / "unet/config.json", "latency": "1000%", "run": folder / "run",
+        "mixdq folder": folder, "config.json": tiny_folder / "unet/config.json", "latency": "1000%",
+        "run": folder / "run",
     }  # fmt: skip
 
 
