@@ -25,6 +25,7 @@ RUN_ELSEWHERE = {  # page -> the test that runs all of it, in order
 # earlier command of the page has written is taken as it is.
 STAND_INS = (
     (r"import FOLDER", "mixdq folder"),
+    (r"report RUN", "run"),
     (r"\w+ (scenes|PIPELINE|FOLDER|SDXL-FOLDER)", "pipeline"),
     (r"inspect (.*/)?config\.json", "config.json"),
     (r"solve 80%", "latency"),
@@ -50,6 +51,9 @@ SHORTER = (
 NOT_RUN = {  # the command without its comment -> why
     f"bitplan profile PIPELINE --out X.profile --engine ray{more}": "needs a cluster: tests/planner/test_ray.py has one"
     for more in ("", " --workers 4", " --threads 1", " --address 10.0.0.1:6379", " --address HEAD:6379")
+} | {
+    f"bitplan explore scenes.profile{more}": "serves until it is stopped: tests/planner/test_explore.py stops it"
+    for more in ("", " --open")
 }
 
 FILES = {  # what commands name beside pipelines, profiles and plans
