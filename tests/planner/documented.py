@@ -44,7 +44,6 @@ SHORTER = (
     (r"bitplan apply ", "--steps 2"),
     (r"bitplan evaluate ", "--count 2 --steps 2 --no-blocks --clip CLIP"),
     (r"bitplan bench ", "--pairs 1 --against float32"),
-    (r"bitplan export p.plan.yaml --to sdnq --out ", "--approximate"),  # the page's plan has scales of least squares
     (r"bitplan check ", "--sample 2 --tolerance 1000 --clip CLIP"),
 )
 
