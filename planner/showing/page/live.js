@@ -9,8 +9,9 @@ function buildAsked() {
     part("What you ask", memoryAsked(), limitOf("ms", "Time at most", (text) => { live.asked.latency = text; }), balanceAsked(),
       capsAsked(), ...(erred(chosen.run) ? [confidenceAsked()] : [])),
     part("What you fix", rolesAsked(), fixedAsked()),
-    part("What you take", planTaken(), pictureTaken()));
+    part("What you take", planTaken()));
   document.getElementById("model").before(section);
+  document.getElementById("pictures-part").before(pictureTaken());
   document.getElementById("legend").append(make("span", { class: "key" }, make("span", { class: "swatch fixed" }, ""), " fixed by you"));
   document.getElementById("chosen-title").after(make("p", { id: "no-plan", role: "alert" }));
 }

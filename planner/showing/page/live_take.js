@@ -48,8 +48,9 @@ function pictureTaken() {
   const seed = make("input", { type: "number", id: "seed", "aria-label": "Seed", value: 0, min: 0, max: 2 ** 31 - 1 });
   const button = make("button", { type: "button", id: "paint" }, "Paint");
   button.addEventListener("click", () => paint(button, prompt.value, Number(seed.value)));
-  return make("div", {}, make("div", { class: "line" }, prompt, seed, button),
-    make("p", { id: "painting", role: "status", class: "note" }, `with ${live.start.pipeline}, beside full precision`));
+  return make("div", { id: "asked-picture" }, make("h3", {}, "See what it paints, beside full precision"),
+    make("div", { class: "line" }, prompt, seed, button),
+    make("p", { id: "painting", role: "status", class: "note" }, `with ${live.start.pipeline}`));
 }
 
 async function paint(button, prompt, seed) {
