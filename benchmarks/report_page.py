@@ -56,7 +56,8 @@ def enlarged(run: Path, out: Path, side: int) -> Path:
             Image.fromarray((pixels + grain[i]).clip(0, 255).astype(np.uint8)).save(out / paths[-1])
         return replace(variant, pictures=tuple(paths))
 
-    write_view(replace(view, points=tuple(map(paint, view.points)), full=paint(view.full)), out / SWEEP)
+    points, uniform = (tuple(map(paint, some)) for some in (view.points, view.uniform))
+    write_view(replace(view, points=points, uniform=uniform, full=paint(view.full)), out / SWEEP)
     return out
 
 

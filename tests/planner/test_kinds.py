@@ -25,6 +25,7 @@ from plans.scheme import KEEP, parse_scheme
 from plans.swap import find_layer, swap, undo, variant
 from sensitivity.calibration import calibrate
 from sensitivity.probes import _watching
+from sensitivity.shares import Shares
 
 torch.set_num_threads(1)
 
@@ -127,7 +128,8 @@ def test_probes_of_a_linear_model_are_exact(film):
     x, label = inputs(rows)
     v = torch.randn(copies * rows, 8, 32)
     found: dict[str, tuple[Tensor, Tensor]] = {}
-    with torch.enable_grad(), _watching(layers, (copies, rows), lambda name, x, g: found.update({name: (x, g)})):
+    shares = Shares(rows, None, frozenset())
+    with torch.enable_grad(), _watching(layers, copies, shares, lambda name, x, g: found.update({name: (x, g)})):
         film(x.repeat(copies, 1, 1, 1, 1), label.repeat(copies)).backward(v)
     assert found.keys() == layers.keys()
     scheme = parse_scheme("w4a16")

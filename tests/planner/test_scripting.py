@@ -38,6 +38,7 @@ def scene(finished: Path, tiny_folder: Path, clip_folder: Path, tmp_path_factory
     at = tmp_path_factory.mktemp("scripting")
     profile, plan = Path(shutil.copy(finished, at / "t.profile")), at / "p.plan.yaml"
     planner.solve(profile, plan, memory="25%")
+    planner.sweep(profile, at / "swept", points=2)
     (at / "measured").mkdir()
     for name, data in GOOD.items():
         (at / "measured" / name).write_text(yaml.safe_dump(data, sort_keys=False))
@@ -53,6 +54,7 @@ def scene(finished: Path, tiny_folder: Path, clip_folder: Path, tmp_path_factory
         "profile": [tiny_folder, "--out", profile, *same],
         "solve": [profile, "--out", at / "s.plan.yaml", "--memory", "30%"],
         "sweep": [profile, "--out", at / "run", "--points", 2],
+        "report": [at / "swept", "--out", at / "r.html"],
         "verify": [plan, profile],
         "why": [plan, profile, "unet.conv_in"],
         "predict": [plan, profile],
