@@ -114,7 +114,7 @@ def test_every_character_can_be_read_on_its_colour() -> None:
         light, dark = sorted((luminance(back), luminance(front)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5
     shades = [luminance(COLOURS[bits][0]) for bits in sorted(COLOURS)]
-    assert all(b - a > 0.02 for a, b in pairwise(shades))  # told apart by lightness alone
+    assert all(a - b > 0.02 for a, b in pairwise(shades))  # darker for more, and told apart by lightness alone
 
 
 def test_solve_shows_map_and_table_by_role(bitplan: Any, finished: Path, tmp_path: Path) -> None:
