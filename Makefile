@@ -29,7 +29,7 @@ docs: $(READY)
 # Exported plans, read by the tools that they are for; these are installed beside the environment, not into it.
 interop: $(READY)
 	$(PIP) --no-deps --upgrade --target $(VENV)/interop $(TOOLS)
-	BITPLAN_INTEROP=$(VENV)/interop $(BIN)/python -m pytest tests/planner/test_interop.py
+	BITPLAN_INTEROP=$(VENV)/interop $(BIN)/python -m pytest tests/planner/interop/test_tools.py
 
 lint: $(READY)
 	$(BIN)/ruff check

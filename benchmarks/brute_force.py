@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from solvers.problem import Budget, Problem, Tie, rebudget
-from solvers.solution import Solution, Status
-from solvers.solve import solve
+from bitplan.solvers.problem import Budget, Problem, Tie, rebudget
+from bitplan.solvers.solution import Solution, Status
+from bitplan.solvers.solve import solve
 
 GROUPS, CANDIDATES = 8, 5
 BUDGETS = ("bytes", "ms", "alignment")
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="processes; 1 runs in this one")
-    parser.add_argument("--backend", help="a name of solvers.backends, default the first that runs here")
+    parser.add_argument("--backend", help="a name of solvers.programs.backends, default the first that runs here")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "brute_force.json")
     args = parser.parse_args()
     start, work = time.monotonic(), partial(check, args.seed, args.backend)

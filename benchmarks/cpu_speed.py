@@ -28,15 +28,15 @@ from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 from scipy.stats import spearmanr
 from torch import nn
 
-from planner.benching import PLAN, Timing, Variant, baseline, seconds_in_turn, time_variants
-from planner.costs import cost_candidates
-from planner.graph import LayerGraph
-from planner.graph_trace import trace
-from planner.pipelines import Call
-from planner.space import Candidate
-from planner.timing import median_ms
-from plans.scheme import KEEP, parse_scheme
-from plans.swap import find_layer, swap
+from bitplan.planner.costs.candidates import Candidate
+from bitplan.planner.costs.clock import median_ms
+from bitplan.planner.costs.table import cost_candidates
+from bitplan.planner.evaluation.speed import PLAN, Timing, Variant, baseline, seconds_in_turn, time_variants
+from bitplan.planner.graph.layers import LayerGraph
+from bitplan.planner.graph.trace import trace
+from bitplan.plans.layers.swap import find_layer, swap
+from bitplan.plans.scheme import KEEP, parse_scheme
+from bitplan.sensitivity.runs.calls import Call
 
 SCHEMES = ("w8a8", "w6a8", "w4a8", "w3a8", "w2a8", "w4g64a8")
 NAME = "denoiser"

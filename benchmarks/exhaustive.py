@@ -29,20 +29,21 @@ import torch
 from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
-from planner.measure import Rig, build_rig, replay
-from planner.pipelines import DEFAULTS, SCENES, load_encoder
-from planner.prompts import built_in_prompts
-from planner.resuming import Recorded, recorded, run_from
-from planner.space import Candidate, candidates, parse_schemes, scales_of
-from planner.stages import stage_modules
-from planner.subject import load_subject
-from planner.tracing import Traced, examine
-from planner.workflow import DEFAULT_SCHEMES
-from plans.scheme import KEEP
-from plans.swap import variant
-from sensitivity.calibration import ActivationRange, calibrate
-from sensitivity.exhaustive import measure_layers
-from sensitivity.outcome import Outcome
+from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes, scales_of
+from bitplan.planner.graph.stages import stage_modules
+from bitplan.planner.measurement.replay import Rig, build_rig, replay
+from bitplan.planner.measurement.resume import Recorded, recorded, run_from
+from bitplan.planner.pipelines.conditions import built_in_prompts
+from bitplan.planner.pipelines.encoder import load_encoder
+from bitplan.planner.pipelines.sources import DEFAULTS, load_subject
+from bitplan.planner.pipelines.traced import Traced, examine
+from bitplan.planner.scenes import SCENES
+from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
+from bitplan.plans.layers.simulation import variant
+from bitplan.plans.scheme import KEEP
+from bitplan.sensitivity.calibration.ranges import ActivationRange, calibrate
+from bitplan.sensitivity.runs.exhaustive import measure_layers
+from bitplan.sensitivity.runs.outcome import Outcome
 
 PROMPTS, TIMESTEPS, REPEATS = 8, 4, (1, 2, 4, 8)
 Ranges = dict[str, ActivationRange]

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
-
-import planner
 from benchmarks.instances import SCHEMES_12, Shape, problem_of, sdxl_shapes
-from planner.graph import Call, Layer, LayerGraph, to_json
-from planner.machine import about_machine
-from planner.store import Cost, Profile
-from sensitivity.table import Measurement
+from tabulate import tabulate
 from tests.browser import browser
 from tests.served import opened, served, shown
+
+import bitplan
+from bitplan.planner.costs.machine import about_machine
+from bitplan.planner.graph.layers import Call, Layer, LayerGraph, to_json
+from bitplan.planner.profiles.profile import Cost, Profile
+from bitplan.sensitivity.table import Measurement
 
 COUNT, SEED = 60, 0
 FAMILIES = {"nsr": "quality", "embed_drift": "alignment"}
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, browser() as program:
-        scenes = args.scenes or planner.profile("scenes", Path(folder) / "scenes.profile")
+        scenes = args.scenes or bitplan.profile("scenes", Path(folder) / "scenes.profile")
         rows = measured(program, "scenes", scenes)
         rows += measured(program, "SDXL's shapes", large_profile(Path(folder) / "sdxl.profile"))
         about = about_machine() | {"chromium": program.version, "seed": SEED}

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from plans.formats import quantize
-from plans.kernels.cpu_weight_only import _dequantized, _few_rows
-from plans.scheme import parse_scheme
+from bitplan.plans.formats import quantize
+from bitplan.plans.kernels.cpu.weight_only import _dequantized, _few_rows
+from bitplan.plans.scheme import parse_scheme
 
 ROWS, SHAPES, REPEATS = (1, 2, 4, 8, 16, 32, 64, 128), ((1280, 320), (1280, 1280), (5120, 1280)), 15
 

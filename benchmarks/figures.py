@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from benchmarks.figure_tables import SOURCES, TABLES, Table
+from tabulate import tabulate
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"

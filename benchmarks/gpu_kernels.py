@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plans.kernels import KERNELS, REFERENCE, geometry_of
-from plans.modules import kind_of, quantize_module
-from plans.scheme import parse_scheme
+from bitplan.plans.kernels import KERNELS, REFERENCE, geometry_of
+from bitplan.plans.layers.modules import kind_of, quantize_module
+from bitplan.plans.scheme import parse_scheme
 
 HERE = Path(__file__).parent
 BATCH = 2

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from solvers.problem import Budget, Problem, Tie
+from bitplan.solvers.problem import Budget, Problem, Tie
 
 SCHEMES_12 = ("keep", "w8a8", "w8a16", "w6a8", "w6a16", "w5a8", "w4a8", "w4a16", "w3a8", "w3a16", "w2a8", "w2a16")
 SCHEMES_30 = tuple(f"w{w}{g}a{a}" for w in (8, 6, 5, 4, 3, 2) for g in ("", "g64") for a in (16, 8)) + tuple(

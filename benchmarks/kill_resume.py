@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import tiny
-from tests.planner.killing import Run, finish, kills, progress
+from tests.planner.support.killing import Run, finish, kills, progress
 
 
 def kill_and_resume(folder: Path, times: int, seed: int) -> dict[str, Any]:

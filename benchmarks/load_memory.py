@@ -34,12 +34,13 @@ def prepare(folder: Path, channels: tuple[int, ...], scheme: str, shard: str) ->
     import torch
     from diffusers import UNet2DConditionModel
 
-    from planner.graph import architecture_fingerprint
-    from planner.graph_trace import find_layers, fingerprint, survey
-    from planner.loading.by_plan import mark_applied
-    from plans.plan import Plan, save_plan
-    from plans.scheme import parse_scheme
-    from plans.swap import swap
+    from bitplan.planner.applied.loading import mark_applied
+    from bitplan.planner.graph.fingerprint import fingerprint
+    from bitplan.planner.graph.layers import architecture_fingerprint
+    from bitplan.planner.graph.trace import find_layers, survey
+    from bitplan.plans.layers.swap import swap
+    from bitplan.plans.plan import Plan, save_plan
+    from bitplan.plans.scheme import parse_scheme
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -61,16 +62,16 @@ def prepare(folder: Path, channels: tuple[int, ...], scheme: str, shard: str) ->
 
 def load(folder: Path, way: str) -> None:
     """Loads one way and prints one line of JSON."""
+    import bitplan.planner.loading.by_plan  # noqa: F401 - what loading imports is no part of its peak
     import torch
     from diffusers import UNet2DConditionModel
 
-    import planner
-    import planner.loading.by_plan  # noqa: F401 - what loading imports is no part of its peak
+    import bitplan
 
     name, planned = WAYS[way]
     options: dict[str, Any] = {}
     if planned:
-        options["quantization_config"] = planner.config(folder / "p.plan.yaml", "unet")
+        options["quantization_config"] = bitplan.config(folder / "p.plan.yaml", "unet")
     before = resident_mib()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     unet = UNet2DConditionModel.from_pretrained(folder / name, **options)

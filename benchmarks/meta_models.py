@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from planner.graph import total_macs, total_parameters
-from planner.meta.models import read
-from planner.meta.outline import examine, stored
-from plans.scheme import parse_scheme
+from bitplan.planner.graph.layers import total_macs, total_parameters
+from bitplan.planner.outlines.models import read
+from bitplan.planner.outlines.outline import examine, stored
+from bitplan.plans.scheme import parse_scheme
 
 FOLDER = Path(__file__).parent / "published"
 SCHEMES = ("w8a8", "w4a8", "w4g64ma8")

@@ -33,16 +33,16 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
-import planner
-from planner.foreign.mixdq import SCHEMES, address
-from planner.formulate import Evidence, formulate
-from planner.solving import read_evidence
-from planner.store import open_profile
-from solvers.certify import exact_total, violations
-from solvers.problem import Budget, Problem
-from solvers.solution import Choice, choice_of
-from solvers.solve import solve
-from solvers.split import Point, Split, best, halves, share_of, shares, sweep
+import bitplan
+from bitplan.planner.choice.evidence import Evidence, read_evidence
+from bitplan.planner.choice.problem import formulate
+from bitplan.planner.interop.foreign.mixdq import SCHEMES, address
+from bitplan.planner.profiles.profile import open_profile
+from bitplan.solvers.certify import exact_total, violations
+from bitplan.solvers.problem import Budget, Problem
+from bitplan.solvers.solution import Choice, choice_of
+from bitplan.solvers.solve import solve
+from bitplan.solvers.strategies.split import Point, Split, best, halves, share_of, shares, sweep
 
 PLANS = ("3.66", "4.00", "4.08", "5.02")
 TARGETS, FACTORS = 10, np.linspace(0.46, 1.36, 10)  # their grid: mean bits from 0.3 below the target, and the split's
@@ -170,7 +170,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         profile = Path(temporary) / "mixdq.profile"
-        decided = planner.import_profile("mixdq", args.folder, profile)
+        decided = bitplan.import_profile("mixdq", args.folder, profile)
         with open_profile(profile) as store:
             evidence = read_evidence(store)
     problem = problem_of(evidence)

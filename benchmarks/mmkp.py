@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from solvers import exact
-from solvers.problem import Budget, Problem
-from solvers.solve import solve
+from bitplan.solvers.problem import Budget, Problem
+from bitplan.solvers.search import path as exact
+from bitplan.solvers.solve import solve
 
 CENTS = 100
 
@@ -104,7 +104,7 @@ def measure(instance: Instance, known: tuple[float, bool], time_limit: float) ->
 
 
 class Clock:
-    """Seconds inside each step that `solvers.exact` calls, while entered."""
+    """Seconds inside each step that `bitplan.solvers.search.path` calls, while entered."""
 
     STEPS = {"ascend": "prices", "repair": "repair", "fix": "fixing", "search": "labels", "_program": "PuLP"}
 

@@ -25,14 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from benchmarks.profile_memory import build_pipeline
-from planner.offloading import LEAST
-from planner.scenes import CLIP_FOLDER
-from planner.store import open_profile
+
+from bitplan.planner.pipelines.offload import LEAST
+from bitplan.planner.profiles.profile import open_profile
+from bitplan.planner.scenes import CLIP_FOLDER
 
 PAGE_OUT, PROCESS_MADVISE, MOST = 21, 440, 1024  # of Linux: an advice, a system call, and ranges a call
-IMPORTS = "import planner.profiling, planner.subject, planner.tracing, planner.methods.probes"
+IMPORTS = (
+    "import bitplan.planner.measurement.run, bitplan.planner.measurement.methods.probes\n"
+    "import bitplan.planner.pipelines.subject, bitplan.planner.pipelines.traced"
+)
 EVERY = 0.02  # seconds
 
 
@@ -89,7 +92,7 @@ def page_out(pid: int) -> None:
 def profile(folder: Path, out: Path, options: Sequence[object], room: float | None) -> dict[str, float]:
     """The most MiB that `bitplan profile` held at any moment, of each kind."""
     command = [
-        sys.executable, "-m", "planner.cli", "profile", folder, "--out", out, "--count", "1", "--steps", "2",
+        sys.executable, "-m", "bitplan", "profile", folder, "--out", out, "--count", "1", "--steps", "2",
         "--guidance", "1", "--timesteps", "1", "--probes", "1", "--checks", "4", "--clip", CLIP_FOLDER, "--schemes",
         "w4g64ma8,w2ma8", "--threads", "1", *options,
     ]  # fmt: skip

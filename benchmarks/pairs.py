@@ -12,10 +12,10 @@ import platform
 from pathlib import Path
 
 import numpy as np
-
 from benchmarks.instances import sdxl
-from solvers.pairs import Pair, solve_pairs, with_pairs
-from solvers.solve import solve
+
+from bitplan.solvers.questions.pairs import Pair, solve_pairs, with_pairs
+from bitplan.solvers.solve import solve
 
 COUNTS = (0, 25, 50, 100, 200, 400)
 

@@ -24,9 +24,9 @@ def child(variant: str, calls: int) -> None:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from plans.modules import module_bytes
-    from plans.scheme import parse_scheme
-    from plans.swap import layer_addresses, swap
+    from bitplan.plans.layers.modules import module_bytes
+    from bitplan.plans.layers.swap import layer_addresses, swap
+    from bitplan.plans.scheme import parse_scheme
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(

@@ -22,28 +22,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.probes import station_of
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from benchmarks.probes import station_of
-from planner.formulate import Evidence, formulate
-from planner.measure import Rig, build_rig
-from planner.predicting import predict_plan
-from planner.recording import Told, plan_of
-from planner.solving import read_evidence, whole
-from planner.space import scales_of
-from planner.station import Station
-from planner.store import Profile, open_profile
-from planner.subject import conditions_of
-from plans.plan import Plan
-from plans.scheme import parse_scheme
-from plans.swap import swap, undo
-from sensitivity.exhaustive import measure
-from sensitivity.metrics import TEXT_TO_IMAGE
-from sensitivity.table import LossTable, Measurement
-from solvers.problem import Budget, Problem
-from solvers.solution import choice_of
-from solvers.solve import solve
+from bitplan.planner.choice.evidence import Evidence, read_evidence, whole
+from bitplan.planner.choice.joint import predict_plan
+from bitplan.planner.choice.problem import formulate
+from bitplan.planner.choice.record import Told, plan_of
+from bitplan.planner.costs.candidates import scales_of
+from bitplan.planner.measurement.replay import Rig, build_rig
+from bitplan.planner.measurement.worker import Station
+from bitplan.planner.pipelines.subject import conditions_of
+from bitplan.planner.profiles.profile import Profile, open_profile
+from bitplan.plans.layers.swap import swap, undo
+from bitplan.plans.plan import Plan
+from bitplan.plans.scheme import parse_scheme
+from bitplan.sensitivity.metrics import TEXT_TO_IMAGE
+from bitplan.sensitivity.runs.exhaustive import measure
+from bitplan.sensitivity.table import LossTable, Measurement
+from bitplan.solvers.problem import Budget, Problem
+from bitplan.solvers.solution import choice_of
+from bitplan.solvers.solve import solve
 
 SHARES, NEAR = (0.30, 0.25, 0.20, 0.15), 0.18  # of full precision's bytes
 RANDOM, GOOD, HELD_OUT = 60, 30, 48

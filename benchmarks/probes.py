@@ -24,17 +24,17 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from planner.methods.base import Job, Pair
-from planner.methods.probes import VISITS, chain_of, changes_by_layer, drawn
-from planner.profiling import context_of
-from planner.rechecking import settings_of
-from planner.station import Station, set_up
-from planner.store import Profile, open_profile
-from planner.subject import load_subject
-from planner.tracing import examine
-from sensitivity.calibration import ActivationRange
-from sensitivity.metrics import TEXT_TO_IMAGE
-from sensitivity.probes import joined, probe
+from bitplan.planner.finetunes.check import settings_of
+from bitplan.planner.measurement.jobs import Job
+from bitplan.planner.measurement.methods.probes import VISITS, chain_of, changes_by_layer, drawn
+from bitplan.planner.measurement.run import context_of
+from bitplan.planner.measurement.worker import Station, set_up
+from bitplan.planner.pipelines.sources import load_subject
+from bitplan.planner.pipelines.traced import examine
+from bitplan.planner.profiles.profile import Pair, Profile, open_profile
+from bitplan.sensitivity.calibration.ranges import ActivationRange
+from bitplan.sensitivity.metrics import TEXT_TO_IMAGE
+from bitplan.sensitivity.probes.estimate import joined, probe
 
 Losses = dict[tuple[str, str, str], float]
 ROUND = 4

@@ -25,8 +25,8 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from planner.scenes import CLIP_FOLDER, PIPELINE_FOLDER
-from planner.store import open_profile
+from bitplan.planner.profiles.profile import open_profile
+from bitplan.planner.scenes import CLIP_FOLDER, PIPELINE_FOLDER
 
 LIMIT_GIB = 20
 
@@ -69,7 +69,7 @@ def build_pipeline(
 def profile(folder: Path, out: Path, threads: int) -> dict[str, Any]:
     """Peak GiB and seconds of the whole command."""
     command = [
-        sys.executable, "-m", "planner.cli", "profile", str(folder), "--out", str(out), "--dtype", "bfloat16",
+        sys.executable, "-m", "bitplan", "profile", str(folder), "--out", str(out), "--dtype", "bfloat16",
         "--count", "1", "--steps", "2", "--guidance", "1", "--timesteps", "2", "--clip", str(CLIP_FOLDER),
         "--threads", str(threads),
     ]  # fmt: skip

@@ -26,21 +26,24 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
-from planner.methods.base import Job, Pair
-from planner.methods.exhaustive import measure as measure_exhaustively
-from planner.methods.probes import measure as measure_by_probes
-from planner.pipelines import DEFAULTS, SCENES, Generation, load_pipeline
-from planner.profiling import context_of
-from planner.prompts import built_in_prompts
-from planner.resuming import run_from
-from planner.space import candidates, parse_schemes
-from planner.station import Settings, Station, set_up
-from planner.subject import run_subject, subject_of
-from planner.tracing import examine
-from planner.workflow import DEFAULT_SCHEMES
-from plans.scheme import KEEP
-from sensitivity.calibration import ActivationRange, calibrate
-from sensitivity.exhaustive import measure_layers
+from bitplan.planner.costs.candidates import candidates, parse_schemes
+from bitplan.planner.measurement.jobs import Job
+from bitplan.planner.measurement.methods.exhaustive import measure as measure_exhaustively
+from bitplan.planner.measurement.methods.probes import measure as measure_by_probes
+from bitplan.planner.measurement.resume import run_from
+from bitplan.planner.measurement.run import context_of
+from bitplan.planner.measurement.worker import Settings, Station, set_up
+from bitplan.planner.pipelines.conditions import built_in_prompts
+from bitplan.planner.pipelines.generation import Generation
+from bitplan.planner.pipelines.sources import DEFAULTS, load_pipeline
+from bitplan.planner.pipelines.subject import run_subject, subject_of
+from bitplan.planner.pipelines.traced import examine
+from bitplan.planner.profiles.profile import Pair
+from bitplan.planner.scenes import SCENES
+from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
+from bitplan.plans.scheme import KEEP
+from bitplan.sensitivity.calibration.ranges import ActivationRange, calibrate
+from bitplan.sensitivity.runs.exhaustive import measure_layers
 
 CHECKS, ROUND = 16, 4
 MORE = ("w8ma8", "w6ma8", "w5a8", "w4a8", "w3a8", "w8g64a8", "w6g64a8", "w5g64ma8", "w8za8")

@@ -7,7 +7,7 @@ The profile is what `bitplan profile scenes --out scenes.profile` makes. Its swe
 pictures, losses measured on held-out prompts, and report.md; an interrupted one goes on with the same command.
 
 FOLDER holds MixDQ's measurements and plans (see `benchmarks.mixdq`). For each published plan, at no more bytes and no
-more SSIM loss: the least noise power by `planner.solve`, every layer at 2, 4 or 8 bits or not quantized. The plan files
+more SSIM loss: the least noise power by `bitplan.solve`, every layer at 2, 4 or 8 bits or not quantized. The plan files
 go to plans/published/sdxl-turbo; their layers are checked against SDXL's UNet, built from its configuration alone.
 Figures of both: benchmarks/results/published_plans.json, and from there the tables in docs/published-plans.md.
 """
@@ -23,21 +23,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.mixdq import PLANS, figures, problem_of, published
 from tabulate import tabulate
 
-import planner
-from benchmarks.mixdq import PLANS, figures, problem_of, published
-from planner.machine import about_machine
-from planner.meta.outline import examine
-from planner.published import ROOT
-from planner.recording import plain
-from planner.showing.table import measured_text
-from planner.showing.view import View
-from planner.solving import read_evidence
-from planner.store import open_profile
-from planner.sweeping import name_of
-from plans.plan import Plan, save_plan
-from solvers.certify import exact_total
+import bitplan
+from bitplan.planner.choice.evidence import read_evidence
+from bitplan.planner.choice.published import ROOT
+from bitplan.planner.costs.machine import about_machine
+from bitplan.planner.outlines.outline import examine
+from bitplan.planner.profiles.profile import open_profile
+from bitplan.planner.views.sweep import name_of
+from bitplan.planner.views.table import measured_text
+from bitplan.planner.views.view import View
+from bitplan.plans.plan import Plan, save_plan
+from bitplan.solvers.certify import exact_total
+from bitplan.solvers.problem import plain
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "published_plans.json"
@@ -50,7 +50,7 @@ SCENES: dict[str, Any] = {"stop": "50%", "points": 14, "images": 8}
 
 def publish_scenes(profile: Path, out: Path) -> dict[str, Any]:
     """The sweep of `scenes` in the folder; its rows."""
-    view = planner.sweep(profile, out, **SCENES)
+    view = bitplan.sweep(profile, out, **SCENES)
     (out / "report.md").write_text(report_of(view), "utf-8")
     found = {one.picks: one for one in (*view.uniform, *view.points, view.full) if one.measured is not None}
     rows = [{key: value for key, value in asdict(one).items() if key in KEPT} for one in found.values()]
@@ -77,15 +77,15 @@ def publish_turbo(folder: Path, out: Path) -> dict[str, Any]:
     rows = {}
     with tempfile.TemporaryDirectory() as temporary:
         profile = Path(temporary) / "mixdq.profile"
-        planner.import_profile("mixdq", folder, profile)
+        bitplan.import_profile("mixdq", folder, profile)
         with open_profile(profile) as store:
             problem = problem_of(read_evidence(store))
         for name in PLANS:
             theirs = published(problem, folder / f"final_weight_{name}.yaml")
             limits = {column: plain(exact_total(problem, column, theirs.picks)) for column in ("bytes", "dssim")}
-            plan = planner.solve(profile, Path(temporary) / "p.yaml", memory=f"{limits['bytes']}B", objective="nsr",
+            plan = bitplan.solve(profile, Path(temporary) / "p.yaml", memory=f"{limits['bytes']}B", objective="nsr",
                                  caps={"dssim": repr(limits["dssim"])})  # fmt: skip
-            assert planner.verify(plan, profile).failures == ()
+            assert bitplan.verify(plan, profile).failures == ()
             save_plan(addressed(plan, outline), out / f"{name_of('bytes', limits['bytes'])}.plan.yaml")
             rows[name] = {"authors": figures(problem, theirs), "planner": told(plan)}
     return rows

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.planner.support.killing import measured, workers_below
 
-import planner
-from planner.engines.ray import RETRIES
-from planner.probing import ROUND
-from planner.store import content_digest, open_profile
-from sensitivity.table import Measurement
-from tests.planner.killing import measured, workers_below
+import bitplan
+from bitplan.planner.measurement.engines.ray import RETRIES
+from bitplan.planner.measurement.rounds import ROUND
+from bitplan.planner.profiles.profile import content_digest, open_profile
+from bitplan.sensitivity.table import Measurement
 
 TARGET = 1e-6
 Key = tuple[str, str, str]  # layer, scheme, metric
@@ -48,7 +48,7 @@ def kill_a_worker(path: Path, rows: int, killed: list[dict[str, int]]) -> None:
 def profile(out: Path, options: dict[str, Any]) -> tuple[dict[Key, Measurement], str, float]:
     """The measurements, their digest, and the seconds that it took, loading included."""
     start = time.perf_counter()
-    planner.profile("scenes", out, **options)
+    bitplan.profile("scenes", out, **options)
     seconds = time.perf_counter() - start
     with open_profile(out) as store:
         found = {(m.layer, m.scheme, m.metric): m for m in store.measurements()}

@@ -25,11 +25,11 @@ import numpy as np
 import plotly
 from PIL import Image
 from tabulate import tabulate
-
-from planner.machine import about_machine
-from planner.showing.html import SWEEP, write_report
-from planner.showing.view import Variant, View, read_view, write_view
 from tests.browser import browser, until
+
+from bitplan.planner.costs.machine import about_machine
+from bitplan.planner.page.html import SWEEP, write_report
+from bitplan.planner.views.view import Variant, View, read_view, write_view
 
 SHOWN = "performance.getEntriesByName('shown').length > 0"
 STEP = """() => new Promise((done) => {

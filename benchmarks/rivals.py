@@ -17,10 +17,10 @@ import numpy as np
 if sys.argv[1:2] == ["CP-SAT"]:  # before PuLP loads highspy, whose HiGHS hides the one that OR-tools needs
     import ortools.sat.python.cp_model  # noqa: F401
 
-from solvers import ilp
-from solvers.backends import backend_named
-from solvers.problem import Problem
-from solvers.relax import minima
+from bitplan.solvers.problem import Problem
+from bitplan.solvers.programs import ilp
+from bitplan.solvers.programs.backends import backend_named
+from bitplan.solvers.reduction.relax import minima
 
 
 def naive(problem: Problem, limit: float) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.instances import SCHEMES_12, Shape, problem_of
 from tabulate import tabulate
 from tqdm import tqdm
 
-from benchmarks.instances import SCHEMES_12, Shape, problem_of
-from solvers.backends import BACKENDS
-from solvers.certify import exact_total, violations
-from solvers.problem import Picks, Problem
-from solvers.strategies import Effort, strategy_named
+from bitplan.solvers.certify import exact_total, violations
+from bitplan.solvers.problem import Picks, Problem
+from bitplan.solvers.programs.backends import BACKENDS
+from bitplan.solvers.strategies import Effort, strategy_named
 
 POWERS = range(-30, 31, 5)
 LOSSES = ("quality", "alignment")

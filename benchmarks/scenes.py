@@ -18,15 +18,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from planner.evaluating import scene_accuracy
-from planner.pipelines import DEFAULTS, SCENES, components, generate, load_encoder, load_pipeline
-from planner.scenes.draw import draw_scenes
-from planner.scenes.grammar import HELD_OUT, held_out_scenes, sample_scene
-from planner.scenes.reader import shows
-from plans.scheme import parse_scheme
-from plans.swap import layer_addresses, swap, undo
-from sensitivity.metrics import METRICS
-from sensitivity.table import summarise
+from bitplan.planner.evaluation.plans import scene_accuracy
+from bitplan.planner.pipelines.encoder import load_encoder
+from bitplan.planner.pipelines.sources import DEFAULTS, components, generate, load_pipeline
+from bitplan.planner.scenes import SCENES
+from bitplan.planner.scenes.draw import draw_scenes
+from bitplan.planner.scenes.grammar import HELD_OUT, held_out_scenes, sample_scene
+from bitplan.planner.scenes.reader import shows
+from bitplan.plans.layers.swap import layer_addresses, swap, undo
+from bitplan.plans.scheme import parse_scheme
+from bitplan.sensitivity.metrics import METRICS
+from bitplan.sensitivity.table import summarise
 
 UNIFORM = ("w8a8", "w4a8", "w4ma8", "w3a8", "w3ma8", "w2a8", "w2ma8")
 

@@ -11,10 +11,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import planner
-from planner.published import ROOT
 from tests.browser import browser, until
 from tests.served import opened, served, shown
+
+import bitplan
+from bitplan.planner.choice.published import ROOT
 
 OUT = Path(__file__).parents[1] / "docs" / "images"
 SIZE = {"width": 1280, "height": 800}
@@ -22,7 +23,7 @@ SIZE = {"width": 1280, "height": 800}
 
 def report(chromium: object, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        file = planner.report([ROOT / "scenes"], Path(folder) / "report.html")
+        file = bitplan.report([ROOT / "scenes"], Path(folder) / "report.html")
         page = chromium.new_page(viewport=SIZE)  # type: ignore[attr-defined]
         page.goto(file.as_uri())
         until(page, "document.querySelector('#chart .main-svg') !== null")

@@ -18,14 +18,13 @@ from statistics import median
 from typing import Any
 
 import torch
-
 from benchmarks.probe_plans import best, measured, problem_of
 from benchmarks.probes import station_of
-from planner.formulate import scale_of
-from planner.measure import build_rig
-from planner.solving import read_evidence
-from planner.store import open_profile
-from planner.subject import conditions_of
+
+from bitplan.planner.choice.evidence import read_evidence, scale_of
+from bitplan.planner.measurement.replay import build_rig
+from bitplan.planner.pipelines.subject import conditions_of
+from bitplan.planner.profiles.profile import open_profile
 
 SHARES, HELD_OUT = (0.25, 0.20, 0.15, 0.12), 32
 SIGNED, PLAIN = "clip_drop", "embed_drift"

@@ -22,12 +22,12 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from benchmarks import instances, rivals
 from tabulate import tabulate
 
-from benchmarks import instances, rivals
-from solvers.frontier import frontier
-from solvers.problem import Problem, rebudget
-from solvers.solve import solve
+from bitplan.solvers.problem import Problem, rebudget
+from bitplan.solvers.questions.frontier import frontier
+from bitplan.solvers.solve import solve
 
 LIMIT = 60.0
 GAPS = {"gap 1e-3": 1e-3, "proven": 0.0}

@@ -23,22 +23,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.transfer_variants import MAKERS, make
 from scipy.stats import spearmanr
 
-import planner
-from benchmarks.transfer_variants import MAKERS, make
-from planner.checking import corrections_of
-from planner.comparing import compare, ratios_of
-from planner.evaluating import build_bench, losses_of
-from planner.formulate import Evidence, formulate
-from planner.pipelines import DEFAULTS, SCENES
-from planner.prompts import built_in_prompts, held_out_prompts
-from planner.scenes import CLIP_FOLDER
-from planner.solving import read_evidence
-from planner.store import open_profile
-from planner.subject import load_subject
-from planner.transfer import choose, judge, ladder_of, plans_on
-from sensitivity.table import FAMILIES
+import bitplan
+from bitplan.planner.choice.evidence import Evidence, read_evidence
+from bitplan.planner.choice.problem import formulate
+from bitplan.planner.evaluation.plans import build_bench, losses_of
+from bitplan.planner.finetunes.ratios import ratios_of
+from bitplan.planner.pipelines.conditions import built_in_prompts, held_out_prompts
+from bitplan.planner.pipelines.sources import DEFAULTS, load_subject
+from bitplan.planner.profiles.corrections import corrections_of
+from bitplan.planner.profiles.profile import open_profile
+from bitplan.planner.scenes import CLIP_FOLDER, SCENES
+from bitplan.sensitivity.agreement import compare
+from bitplan.sensitivity.table import FAMILIES
+from bitplan.solvers.questions.regret import choose, judge, ladder_of, plans_on
 
 BUDGETS = ("10%", "14%", "20%")
 SAMPLES, STARTS = (12, 24, 48), 10
@@ -57,7 +57,7 @@ def kept(path: Path, work: Callable[[], Any]) -> Any:
 def profile_of(name: str, folder: Path) -> Path:
     """The profile by probes of a variant, or of `scenes`, with the settings of `bitplan profile scenes`."""
     pipeline = SCENES if name == SCENES else str(make(name, folder, 0))
-    return planner.profile(
+    return bitplan.profile(
         pipeline, folder / f"{name}.profile", prompts=built_in_prompts(True, 8), steps=FULL.steps,
         guidance=FULL.guidance, clip=None if name == SCENES else str(CLIP_FOLDER),
     )  # fmt: skip
@@ -74,7 +74,7 @@ def plans_measured(name: str, folder: Path, count: int) -> dict[str, Any]:
     bench, rows = None, {}
     for budget in BUDGETS:
         plans = {
-            whose: planner.solve(folder / f"{profile}.profile", folder / "p.plan.yaml", memory=budget)
+            whose: bitplan.solve(folder / f"{profile}.profile", folder / "p.plan.yaml", memory=budget)
             for whose, profile in (("old", SCENES), ("own", name))
         }
         if bench is None:
@@ -90,7 +90,7 @@ def plans_measured(name: str, folder: Path, count: int) -> dict[str, Any]:
 
 def checked(name: str, folder: Path, sample: int = 24) -> dict[str, Any]:
     start = time.process_time()
-    found = planner.check(folder / f"{SCENES}.profile", str(folder / name), sample=sample, tolerance=TOLERANCE)
+    found = bitplan.check(folder / f"{SCENES}.profile", str(folder / name), sample=sample, tolerance=TOLERANCE)
     print(found, flush=True)
     return found.to_json() | {"cpu_seconds": time.process_time() - start}
 

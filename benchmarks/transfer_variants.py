@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
-
-from planner.pipelines import SCENES, load_pipeline
-from planner.scenes.draw import draw_scenes
-from planner.scenes.grammar import Scene
 from training.checkpoint import Recipe, train
 from training.data import random_scene
 from training.unet import make_loss
+
+from bitplan.planner.pipelines.sources import load_pipeline
+from bitplan.planner.scenes import SCENES
+from bitplan.planner.scenes.draw import draw_scenes
+from bitplan.planner.scenes.grammar import Scene
 
 POOL = 2048  # pictures to train on
 LARGE = 40.0  # factor of an outlier channel

@@ -14,7 +14,6 @@ import platform
 from pathlib import Path
 
 import torch
-
 from examples.watermark.run import story, table
 
 

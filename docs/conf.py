@@ -12,9 +12,9 @@ from docutils.utils.math import latex2mathml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import planner  # noqa: E402
+import bitplan  # noqa: E402
 
-project, author, release = "BitPlan", "the BitPlan authors", planner.__version__
+project, author, release = "BitPlan", "the BitPlan authors", bitplan.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_click"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]

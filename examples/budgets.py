@@ -12,7 +12,7 @@ from typing import Any
 from tabulate import tabulate
 from torch import Tensor
 
-import planner
+import bitplan
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Asked:
     """subject: `package.module:name`; components: to plan; budgets: of full precision's bytes; count, held_out:
     conditions for the profile and for the evaluation; steps: denoiser calls judged by their own output; checks:
     estimates that are measured, too; schemes: to choose from; metrics: measured besides the subject's own; clip: as
-    `planner.evaluate` has it."""
+    `bitplan.evaluate` has it."""
 
     subject: str
     components: tuple[str, ...]
@@ -38,16 +38,16 @@ def story(asked: Asked, out: Path, look: Callable[[Tensor], Mapping[str, float]]
     """Profile, solve and evaluate, with all files in the folder `out`. look: what the outputs of the held-out
     conditions are worth by themselves, not against full precision's."""
     out.mkdir(parents=True, exist_ok=True)
-    profile = planner.profile(
+    profile = bitplan.profile(
         asked.subject, out / "subject.profile", count=asked.count, schemes=asked.schemes, components=asked.components,
         timesteps=asked.steps, checks=asked.checks,
     )  # fmt: skip
     plans = {name: out / f"{name.rstrip('%')}.plan.yaml" for name in asked.budgets}
     joint = {}
     for budget, file in plans.items():
-        plan = planner.solve(profile, file, memory=budget, objective="quality")
-        joint[budget] = {name: found.joint for name, found in planner.predict(plan, profile).items()}
-    report = planner.evaluate(
+        plan = bitplan.solve(profile, file, memory=budget, objective="quality")
+        joint[budget] = {name: found.joint for name, found in bitplan.predict(plan, profile).items()}
+    report = bitplan.evaluate(
         list(plans.values()), asked.subject, out / "report", count=asked.held_out, blocks=False,
         metrics=asked.metrics, clip=asked.clip,
     )  # fmt: skip

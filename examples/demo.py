@@ -14,8 +14,11 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import planner  # noqa: E402
-from planner.evaluation_report import summary, to_json  # noqa: E402
+import bitplan  # noqa: E402
+from bitplan.planner.evaluation.report import (
+    summary,
+    to_json,  # noqa: E402
+)
 
 SCHEMES = ("w8a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8")
 
@@ -25,11 +28,11 @@ def make_plans(profile: Path, out: Path) -> list[Path]:
     files = []
     for bits in (4, 3):
         uniform = out / f"uniform-w{bits}.plan.yaml"
-        held = planner.solve(profile, uniform, uniform=f"w{bits}ma8").predictions["total"]["bytes"]
+        held = bitplan.solve(profile, uniform, uniform=f"w{bits}ma8").predictions["total"]["bytes"]
         files.append(uniform)
         for objective in ("quality", "both"):
             files.append(out / f"{objective}-at-w{bits}.plan.yaml")
-            planner.solve(profile, files[-1], memory=str(held), objective=objective)
+            bitplan.solve(profile, files[-1], memory=str(held), objective=objective)
     return files
 
 
@@ -40,14 +43,14 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    profile = planner.profile("scenes", args.out / "scenes.profile", schemes=SCHEMES)
+    profile = bitplan.profile("scenes", args.out / "scenes.profile", schemes=SCHEMES)
     print(f"profiled after {time.monotonic() - start:.0f} s", flush=True)
     plans = make_plans(profile, args.out)
-    found = planner.evaluate(plans, "scenes", args.out, count=args.prompts, blocks=False)
+    found = bitplan.evaluate(plans, "scenes", args.out, count=args.prompts, blocks=False)
     caption = "a small red circle above a large blue square on a yellow background"
-    planner.paint(plans[2], "scenes", [caption], args.out / "painted.png")
-    planner.sweep(profile, args.out / "frontier", points=24, start="6.6%", stop="30%", images=8, paint=8)
-    planner.report([args.out / "frontier"], args.out / "report.html")
+    bitplan.paint(plans[2], "scenes", [caption], args.out / "painted.png")
+    bitplan.sweep(profile, args.out / "frontier", points=24, start="6.6%", stop="30%", images=8, paint=8)
+    bitplan.report([args.out / "frontier"], args.out / "report.html")
     print("\n" + summary(to_json(found)) + "\n")
     print(f"{args.out}/: scenes.profile, {len(plans)} plans, report.md, report.json, images.png, painted.png")
     print(f"{args.out}/report.html: the frontier, its plans and their pictures, to be opened in a browser")

@@ -19,6 +19,8 @@ _SILENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _AHEAD, _UNKNOWN = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left", "{desc}: {elapsed} gone"
 _OFTEN, _SELDOM = 0.1, 10.0  # seconds between two lines, on a terminal and in a log
 _ENOUGH = 0.25  # share of a phase after which its own pace alone tells how long the rest takes
+
+
 # Seconds of a phase before anything of it is known, from those of one full-precision run of one prompt, as on `scenes`:
 _PROBED, _SCHEME = 24.0, 1.8  # runs that probing a prompt takes as long as, and more for each scheme
 _MEASURED = 1.2  # runs a measurement of a prompt

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from planner.errors import UserError
+from bitplan.planner.errors import UserError
 
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _MILLISECONDS = {"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -52,3 +52,8 @@ def show_bytes(count: float) -> str:
 
 def show_milliseconds(value: float) -> str:
     return f"{value:.3g} ms"
+
+
+COSTS = ("bytes", "ms")
+SHOW = {"bytes": show_bytes, "ms": show_milliseconds}
+SPACINGS = ("log", "linear")  # of the limits of a sweep

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from plans.scheme import Scheme
+from bitplan.plans.scheme import Scheme
 
 _CONVOLUTION = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
                 "padding_mode", "transposed", "output_padding")  # fmt: skip
+
+
 _TABLE = ("num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
 
 
@@ -65,4 +67,6 @@ KINDS: dict[str, Kind] = {
              _TABLE, looks_up=True),
     )
 }  # fmt: skip
+
+
 CLASSES = ", ".join(f"nn.{kind.layer}" for kind in KINDS.values())  # for sentences

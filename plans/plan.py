@@ -14,8 +14,18 @@ from typing import Any
 import jsonschema
 import yaml
 
-from plans.plan_schema import SCHEMA, VERSION
-from plans.scheme import SchemeError, parse_scheme
+from bitplan.plans.plan_schema import SCHEMA, VERSION
+from bitplan.plans.scheme import SchemeError, parse_scheme
+
+FLOAT32 = "float32"
+
+
+def dtype_of(plans: Iterable[Plan]) -> str:
+    """The float type that all the plans were made in. Raises UserError where they differ."""
+    found = dict.fromkeys(plan.model.get("dtype", FLOAT32) for plan in plans)
+    if len(found) > 1:
+        raise PlanError(f"the plans were made in {' and '.join(found)}; take those of one type at a time")
+    return next(iter(found), FLOAT32)
 
 
 class PlanError(ValueError):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 VERSION = 1
-
 _DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
 _AMOUNTS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
+
+
 _MODEL = {
     "type": "object",
     "required": ["name", "fingerprint", "architecture", "components"],
@@ -21,12 +22,16 @@ _MODEL = {
         "components": {"type": "array", "items": {"type": "string"}, "minItems": 1},
     },
 }
+
+
 _RANGE = {
     "type": "object",
     "required": ["tensor"],
     "additionalProperties": False,
     "properties": {"tensor": {"type": "number", "minimum": 0}, "first": {"type": "number", "minimum": 0}},
 }
+
+
 _CALIBRATION = {
     "type": "object",
     "additionalProperties": False,
@@ -41,6 +46,8 @@ _CALIBRATION = {
         "ranges": {"type": "object", "additionalProperties": _RANGE},
     },
 }
+
+
 _SOLVER = {
     "type": "object",
     "required": ["status"],
@@ -59,12 +66,18 @@ _SOLVER = {
         "confidence": {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1},
     },
 }
+
+
 _BLOCKS = {"type": "object", "additionalProperties": _NUMBERS}
+
+
 _PREDICTIONS = {
     "type": "object",
     "additionalProperties": False,
     "properties": {"total": _NUMBERS, "blocks": _BLOCKS, "full": _BLOCKS},
 }
+
+
 _PARTS: dict[str, Any] = {
     "bitplan": {"type": "integer", "minimum": 1},
     "model": _MODEL,
@@ -75,6 +88,8 @@ _PARTS: dict[str, Any] = {
     "predictions": _PREDICTIONS,
     "solver": _SOLVER,
 }
+
+
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": list(_PARTS),

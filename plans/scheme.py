@@ -14,12 +14,32 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+
+def static_range(seen: Mapping[str, Any], fmt: ActivationFormat) -> dict[str, float] | None:
+    """`tensor`: the largest magnitude to represent, and `first`: that of the first token, where it is kept apart.
+
+    seen: the fields of a `bitplan.sensitivity.calibration.ranges.ActivationRange`. None for formats that find their
+    range as they go.
+    """
+    if not fmt.static:
+        return None
+    if fmt.first_token:
+        return {"tensor": seen["rest_absmax"], "first": seen["first_absmax"]}
+    return {"tensor": seen["absmax"]}
+
 
 WEIGHT_BITS = (8, 6, 5, 4, 3, 2)
 ACTIVATION_BITS = (16, 8, 6, 4)
+
+
 EXAMPLES = ("w8a8", "w6a8", "w5a8", "w4a8", "w4g64a8", "w4g64za8", "w3g64ma8", "w2g64ma8", "w4g64a16", "w8a8t",
             "w8a8t+first", "w4a4", "fp8a16", "keep")  # fmt: skip
+
+
 _PATTERN = re.compile(r"(?:w(\d+)(?:g(\d+))?(z?)(m?)|(fp8))a(\d+)(t?)((?:\+first)?)")
 
 

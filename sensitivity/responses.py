@@ -1,6 +1,7 @@
 """Losses out of responses: of one (layer, scheme), or of many at once, whose responses add up first. Needs no torch.
 
-A response is v.(change of a reading), for probe k and sample s (see `sensitivity.probes`). For a metric without a
+A response is v.(change of a reading), for probe k and sample s (see `bitplan.sensitivity.probes.estimate`). For a
+metric without a
 sign its square, on average over probes, is the sample's loss to second order; for a signed one it is itself the loss
 to first order. (Second orders of a signed one that are at hand, such as what a cosine loses on the sphere, made
 predictions worse where they were tried: those of the network, of either sign, are as large.)
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sensitivity.table import Measurement, MeasurementError, describe, summarise
+from bitplan.sensitivity.table import Measurement, MeasurementError, describe, summarise
 
 Sums = NDArray[np.floating]
 

@@ -7,8 +7,11 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+ESTIMATES = ("probes", "corrected")  # sources of measurements that responses can give again
 FAMILIES = ("quality", "alignment")
 OWN = "own"  # the family of metrics of the user's own: a column each, in no objective unless named
+
+
 SOURCES = {
     "exhaustive": "measured with this one change in the model",
     "probes": "estimated from gradients and the layer's own change",

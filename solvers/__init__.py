@@ -1,8 +1,7 @@
 """Which choices to take: a knapsack with one choice per group, several budgets and ties.
 
-Read in this order: `problem` (what is asked), `solution` (what is answered), `solve` (the way from one to the other),
-then its steps: `core` `lagrangian` `dual` `repair` `labels` `ilp` `exact`, which stand on `presolve` `ties` `relax`
-`backends`. What more can be asked: `frontier` `why` `worth` `kbest` `lexicographic` `chance` `split`. `certify`
-re-checks every answer in exact arithmetic, `explain` says why there is none, `baselines` and `greedy` are what answers
-are compared with, and `strategies` is the table of all ways to one.
+Read `problem` (what is asked), `solution` (what is answered) and `solve` (from one to the other). `reduction` decides
+what needs no search, `search` is the exact path on what is left, `programs` hands an integer program to a backend.
+`questions` holds what else can be asked of a problem, `strategies` the table of ways to an answer. `certify` checks
+every answer again in exact arithmetic.
 """

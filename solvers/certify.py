@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from solvers.problem import Picks, Problem, ProblemError
+from bitplan.solvers.problem import Picks, Problem, ProblemError
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+
+def plain(number: Number) -> int | float:
+    """The number as YAML holds it: integers as they are, fractions rounded up."""
+    if isinstance(number, (int, float)):
+        return number
+    if number.denominator == 1:
+        return number.numerator
+    near = float(number)
+    return near if Fraction(near) >= number else math.nextafter(near, math.inf)
+
+
 Number = int | float | Fraction
 Column = NDArray[np.int64] | NDArray[np.float64]
 Mask = NDArray[np.bool_]

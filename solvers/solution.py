@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
-from solvers.problem import Picks, Problem
+from bitplan.solvers.problem import Picks, Problem, ProblemError, nearest
+
+
+def uniform(problem: Problem, label: str, fallback: Sequence[str] = ()) -> Choice:
+    """Every group takes the candidate named `label`, or the first of `fallback` that it has and may take.
+
+    Looks at no budget and no tie; `certify.violations` tells what it breaks. Raises ProblemError where a group has
+    none of the names.
+    """
+    picks = tuple(_named(problem, place, (label, *fallback)) for place in range(len(problem.groups)))
+    return choice_of(problem, picks)
+
+
+def _named(problem: Problem, place: int, names: tuple[str, ...]) -> int:
+    members = problem.members(place)
+    allowed = {n: c for n, c in zip(problem.candidates[place], members, strict=True) if problem.allowed[c]}
+    for name in names:
+        if name in allowed:
+            return allowed[name]
+    wanted = " or ".join(repr(name) for name in names)
+    advice = nearest(names[0], allowed) or "; it may take nothing"
+    raise ProblemError(f"group {problem.groups[place]!r} may not take {wanted}{advice} (or name a fallback)")
+
 
 PROVEN = 1e-9  # relative gap below which bound and objective are the same number to a floating-point solver
 

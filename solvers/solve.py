@@ -11,14 +11,14 @@ import math
 import time
 from fractions import Fraction
 
-from solvers.backends import backend_named
-from solvers.certify import exact_total, violations
-from solvers.core import Core, core_of
-from solvers.exact import Limits, State, exact
-from solvers.lagrangian import lightest
-from solvers.presolve import SLIVER, affordable
-from solvers.problem import Problem, ProblemError
-from solvers.solution import PROVEN, Solution, Status, choice_of, relative_gap
+from bitplan.solvers.certify import exact_total, violations
+from bitplan.solvers.problem import Problem, ProblemError
+from bitplan.solvers.programs.backends import backend_named
+from bitplan.solvers.reduction.presolve import SLIVER, affordable
+from bitplan.solvers.search.core import Core, core_of
+from bitplan.solvers.search.lagrangian import lightest
+from bitplan.solvers.search.path import Limits, State, exact
+from bitplan.solvers.solution import PROVEN, Solution, Status, choice_of, relative_gap
 
 NOTHING = "some group has no candidate left that fits its ties and the budgets"
 

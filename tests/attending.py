@@ -10,7 +10,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from planner.subject import Subject
+from bitplan.planner.pipelines.subject import Subject
 
 WIDTH, STEPS = 16, 3
 

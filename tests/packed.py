@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from planner.graph import architecture_fingerprint
-from planner.graph_trace import find_layers, fingerprint, survey
-from planner.pipelines import Generation, generate
-from plans.kinds import KINDS
-from plans.plan import Plan
-from plans.scheme import parse_scheme
+from bitplan.planner.graph.fingerprint import fingerprint
+from bitplan.planner.graph.layers import architecture_fingerprint
+from bitplan.planner.graph.trace import find_layers, survey
+from bitplan.planner.pipelines.generation import Generation
+from bitplan.planner.pipelines.sources import generate
+from bitplan.plans.kinds import KINDS
+from bitplan.plans.plan import Plan
+from bitplan.plans.scheme import parse_scheme
 from tests import tiny
 
 SCHEMES = ("w8a8", "w4g64ma8", "w3a8", "keep", "w8a8t", "fp8a16", "w4g64za8", "w2ma16")

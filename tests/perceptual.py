@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sensitivity.metrics.perceptual import network_of
+from bitplan.sensitivity.metrics.perceptual import network_of
 
 
 class Layers(nn.Module):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 @contextmanager
 def served(profile: Path, *options: str) -> Iterator[str]:
     """The page's address; it ends as by Ctrl-C. Raises RuntimeError where there is no address, or no clean end."""
-    command = [sys.executable, "-m", "planner.cli", "explore", str(profile), *options]
+    command = [sys.executable, "-m", "bitplan", "explore", str(profile), *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

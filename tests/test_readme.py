@@ -6,10 +6,10 @@ import json
 import re
 from pathlib import Path
 
-import planner
-from planner.cli import main
-from planner.evaluation_report import summary
-from plans.scheme import parse_scheme
+import bitplan
+from bitplan.planner.cli import main
+from bitplan.planner.evaluation.report import summary
+from bitplan.plans.scheme import parse_scheme
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -33,8 +33,8 @@ def test_make_targets_exist() -> None:
 def test_schemes_parse_and_names_exist() -> None:
     for text in re.findall(r"`((?:w\d|fp8)\w*a\d+t?(?:\+first)?)`", TEXT):
         assert str(parse_scheme(text)) == text
-    for name in re.findall(r"planner\.(\w+)\(", TEXT):
-        assert callable(getattr(planner, name))
+    for name in re.findall(r"bitplan\.(\w+)\(", TEXT):
+        assert callable(getattr(bitplan, name))
 
 
 def test_files_named_exist() -> None:

@@ -17,7 +17,7 @@ from transformers import (
     CLIPVisionConfig,
 )
 
-from planner.scenes import PIPELINE_FOLDER
+from bitplan.planner.scenes import PIPELINE_FOLDER
 
 PROMPTS = (
     "a small red circle on the left on a white background",

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from planner.scenes.grammar import COLOURS, PLACES, RELATIONS, SHAPES, SIZES, Scene
+from bitplan.planner.scenes.grammar import COLOURS, PLACES, RELATIONS, SHAPES, SIZES, Scene
 from training.checkpoint import Recipe, train
 from training.data import numpy_rng, random_scene, scene_batch
 from training.tokenizer import LENGTH, train_tokenizer

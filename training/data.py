@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from planner.scenes.draw import draw_scenes
-from planner.scenes.grammar import TRAIN, Scene, sample_scene
+from bitplan.planner.scenes.draw import draw_scenes
+from bitplan.planner.scenes.grammar import TRAIN, Scene, sample_scene
 
 TWO_SHARE = 0.6  # share of scenes with two things: they are the harder ones
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from planner.scenes import CLIP_FOLDER, PIPELINE_FOLDER
+from bitplan.planner.scenes import CLIP_FOLDER, PIPELINE_FOLDER
 
 
 def make_scheduler() -> DPMSolverMultistepScheduler:

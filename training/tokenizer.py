@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from planner.scenes.grammar import ANY, sample_scene
+from bitplan.planner.scenes.grammar import ANY, sample_scene
 
 LENGTH = 24  # tokens, begin and end included; the longest caption has 18
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")

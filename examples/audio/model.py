@@ -10,10 +10,9 @@ import math
 from pathlib import Path
 
 import torch
+from examples.audio.sounds import LENGTH, NOTES
 from safetensors.torch import load_file
 from torch import Tensor, nn
-
-from examples.audio.sounds import LENGTH, NOTES
 
 FRAME, FRAMES = 64, LENGTH // 64  # samples of a frame, frames of a sound
 WIDTH = 76

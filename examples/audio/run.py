@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from examples.audio.sounds import NOTES, draw_notes, heard
 from examples.budgets import Asked, run, story
-from sensitivity.metrics import METRICS
+from torch import Tensor
+
+from bitplan.sensitivity.metrics import METRICS
 
 HELD_OUT_SEED = 2
 ASKED = Asked(
@@ -31,8 +31,9 @@ def look(sounds: Tensor) -> Mapping[str, float]:
 
 def tell(out: Path, **changes: Any) -> dict[str, Any]:
     """The whole example. changes: to what is asked, for a small one."""
-    from planner.calling import Generation
-    from planner.subject import load_subject, run_subject
+    from bitplan.planner.pipelines.generation import Generation
+    from bitplan.planner.pipelines.sources import load_subject
+    from bitplan.planner.pipelines.subject import run_subject
 
     asked = replace(ASKED, **changes)
     found = story(asked, out, look)

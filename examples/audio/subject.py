@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-
 from examples.audio.model import load, sample
 from examples.audio.sounds import LENGTH, Note, draw_notes
-from planner import Subject
+from torch import Tensor
+
+from bitplan import Subject
 
 
 def sounds() -> Subject:

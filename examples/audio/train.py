@@ -10,11 +10,10 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
-
 from examples.audio.model import SCALE, WEIGHTS, Denoiser, Reader, sample
 from examples.audio.sounds import LENGTH, NOTES, draw_notes, heard, play
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 COUNT, BATCH, RATE, WARM_UP = 3000, 48, 4e-3, 100
 KEPT = 0.998  # of the running mean of the weights, at each step

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from examples.decoder.voxels import NOISE, VOXELS, see
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-
-from examples.decoder.voxels import NOISE, VOXELS, see
 
 COUNT = 600  # scenes that the branches are fitted on
 RIDGE = 0.01  # of the mean variance of a voxel, a scene

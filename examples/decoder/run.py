@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from examples.budgets import Asked, run, story
 from examples.decoder.twoway import confused
 from examples.decoder.voxels import see
-from planner.pipelines import SCENES, load_encoder
-from planner.scenes import CLIP_FOLDER
-from planner.scenes.reader import shows
-from sensitivity.metrics import METRICS, Encoder
+from torch import Tensor
+
+from bitplan.planner.pipelines.encoder import load_encoder
+from bitplan.planner.scenes import CLIP_FOLDER, SCENES
+from bitplan.planner.scenes.reader import shows
+from bitplan.sensitivity.metrics import METRICS, Encoder
 
 ASKED = Asked(
     "examples.decoder.subject:decoder", ("semantic", "low", "unet", "vae"), ("20%", "14%", "10%", "8%"), count=8,

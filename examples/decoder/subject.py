@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-
 from examples.decoder.branches import COUNT, branches_for, read
 from examples.decoder.voxels import see
-from planner import Subject
-from planner.pipelines import SCENES, load_pipeline
+from torch import Tensor
+
+from bitplan import Subject
+from bitplan.planner.pipelines.sources import load_pipeline
+from bitplan.planner.scenes import SCENES
 
 STEPS, STRENGTH, GUIDANCE = 6, 0.75, 2.5  # strength: share of noise that the sampler starts from
 

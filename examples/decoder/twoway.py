@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sensitivity.metrics import Metric
+from bitplan.sensitivity.metrics import Metric
 
 
 def confused(originals: Tensor, found: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from planner.scenes.draw import draw_scene
-from planner.scenes.grammar import COLOURS, HELD_OUT, PLACES, SHAPES, SIZES, TRAIN, Scene, sample_scene
+from bitplan.planner.scenes.draw import draw_scene
+from bitplan.planner.scenes.grammar import COLOURS, HELD_OUT, PLACES, SHAPES, SIZES, TRAIN, Scene, sample_scene
 
 EARLY, LATE = 128, 128  # voxels
 VOXELS = EARLY + LATE

@@ -18,9 +18,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a file, the example is in no package that Python knows
 
 from diffusers import StableDiffusionPipeline  # noqa: E402
-
 from examples.watermark.mark import KEY, Key, adapter_of, carried, carriers_of, message_of  # noqa: E402
-from planner.pipelines import SCENES, load_pipeline  # noqa: E402
+
+from bitplan.planner.pipelines.sources import load_pipeline  # noqa: E402
+from bitplan.planner.scenes import SCENES
 
 
 def write_adapter(pipe: Any, folder: Path, key: Key = KEY) -> None:

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from examples.watermark.mark import BITS, RANK
 from torch import Tensor
 
-from examples.watermark.mark import BITS, RANK
-from planner.store import open_profile
-from plans.formats import dequantize, quantize
-from plans.scheme import parse_scheme
-from sensitivity.table import OWN, Measurement
+from bitplan.planner.profiles.profile import open_profile
+from bitplan.plans.formats import dequantize, quantize
+from bitplan.plans.scheme import parse_scheme
+from bitplan.sensitivity.table import OWN, Measurement
 
 METRIC = "mark"
 

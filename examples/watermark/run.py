@@ -20,10 +20,6 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a file, the example is in no package that Python knows
 
-from tabulate import tabulate  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-import planner  # noqa: E402
 from examples.watermark.errors import cap_for, chance, error_rate  # noqa: E402
 from examples.watermark.make import make  # noqa: E402
 from examples.watermark.mark import (  # noqa: E402
@@ -38,13 +34,24 @@ from examples.watermark.mark import (  # noqa: E402
     message_of,
 )
 from examples.watermark.noise import METRIC, add_mark, rounded  # noqa: E402
-from planner.evaluating import scene_accuracy  # noqa: E402
-from planner.pipelines import DEFAULTS, SCENES, generate, load_pipeline  # noqa: E402
-from planner.prompts import held_out_prompts  # noqa: E402
-from planner.scenes import CLIP_FOLDER  # noqa: E402
-from planner.store import open_profile  # noqa: E402
-from plans.plan import Plan  # noqa: E402
-from sensitivity.metrics import METRICS  # noqa: E402
+from tabulate import tabulate  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+import bitplan  # noqa: E402
+from bitplan.planner.evaluation.plans import scene_accuracy  # noqa: E402
+from bitplan.planner.pipelines.conditions import held_out_prompts  # noqa: E402
+from bitplan.planner.pipelines.sources import (
+    DEFAULTS,
+    generate,
+    load_pipeline,  # noqa: E402
+)
+from bitplan.planner.profiles.profile import open_profile  # noqa: E402
+from bitplan.planner.scenes import (
+    CLIP_FOLDER,  # noqa: E402
+    SCENES,
+)
+from bitplan.plans.plan import Plan  # noqa: E402
+from bitplan.sensitivity.metrics import METRICS  # noqa: E402
 
 BUDGETS = ("7.5%", "8%", "9%")  # of full precision's bytes; all layers at 2 bits take 6.5 %
 RATE = 0.05  # the bit error rate that the cap is made for
@@ -55,7 +62,7 @@ OTHERS = tuple(Key(seed, seed + 1000) for seed in range(100, 124))  # other keys
 def measure(folder: str, profile: Path, count: int) -> None:
     """The profile of the marked pipeline, with the column `mark`."""
     default = DEFAULTS[SCENES]
-    planner.profile(folder, profile, count=count, checks=0, clip=str(CLIP_FOLDER), steps=default.steps,
+    bitplan.profile(folder, profile, count=count, checks=0, clip=str(CLIP_FOLDER), steps=default.steps,
                     guidance=default.guidance)  # fmt: skip
     with open_profile(profile) as store:
         done = METRIC in store.families()
@@ -79,9 +86,9 @@ def summary(right: Sequence[int]) -> dict[str, float]:
 
 def decode_applied(pipe: Any, plan: Plan, hosts: Mapping[str, Tensor]) -> dict[str, Any]:
     """What is read off the packed layers of the pipeline with the plan."""
-    planner.apply(pipe, plan, allow_mismatch=True)
+    bitplan.apply(pipe, plan, allow_mismatch=True)
     weights = carried(pipe.unet)
-    planner.restore(pipe)
+    bitplan.restore(pipe)
     return decode(weights, hosts)
 
 
@@ -100,7 +107,7 @@ def plans_of(profile: Path, cap: float, budget: str, out: Path) -> dict[str, Pla
     """At one budget, the plan that never heard of the mark and the one that must keep it."""
     caps = {"free": {}, "capped": {METRIC: repr(cap)}}
     return {
-        name: planner.solve(profile, out / f"{name}-{budget.rstrip('%')}.plan.yaml", memory=budget, caps=cap)
+        name: bitplan.solve(profile, out / f"{name}-{budget.rstrip('%')}.plan.yaml", memory=budget, caps=cap)
         for name, cap in caps.items()
     }
 

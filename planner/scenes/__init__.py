@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
+SCENES = "scenes"
 PIPELINE_FOLDER = Path(__file__).parent / "pipeline"
 CLIP_FOLDER = Path(__file__).parent / "clip"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from planner.scenes.grammar import PALETTE, SHAPES, Scene
+from bitplan.planner.scenes.grammar import PALETTE, SHAPES, Scene
 
 SIDE = 64
 RADIUS = {"small": 6.5, "large": 12.0}  # px: half the extent of a thing

@@ -1,7 +1,7 @@
 """The world of the embedded pipeline: scenes, their captions, and which of them training never sees.
 
 A scene holds one or two flat objects on a flat background. Its caption says everything that the reader
-(`planner.scenes.reader`) can check: size, colour and shape of each object, place or relation, background.
+(`bitplan.planner.scenes.reader`) can check: size, colour and shape of each object, place or relation, background.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy as np
 
 SHAPES = ("circle", "square", "triangle", "cross")
 SIZES = ("small", "large")
+
+
 PALETTE = {  # name -> sRGB 0..255
     "red": (214, 36, 36),
     "green": (36, 160, 64),
@@ -22,7 +24,11 @@ PALETTE = {  # name -> sRGB 0..255
     "white": (245, 245, 245),
     "black": (16, 16, 16),
 }
+
+
 COLOURS = tuple(PALETTE)
+
+
 PLACES = {  # phrase -> offset of the centre, in units of 1/4 picture, (x, y) with y down
     "in the center": (0, 0),
     "on the left": (-1, 0),
@@ -30,12 +36,16 @@ PLACES = {  # phrase -> offset of the centre, in units of 1/4 picture, (x, y) wi
     "at the top": (0, -1),
     "at the bottom": (0, 1),
 }
+
+
 RELATIONS = {  # phrase -> offset of the first object's centre
     "above": (0, -1),
     "below": (0, 1),
     "left of": (-1, 0),
     "right of": (1, 0),
 }
+
+
 TRAIN, HELD_OUT, ANY = "train", "held-out", "any"
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from planner.scenes.draw import RADIUS, coverage
-from planner.scenes.grammar import COLOURS, PALETTE, PLACES, RELATIONS, SHAPES, Scene, Thing
+from bitplan.planner.scenes.draw import RADIUS, coverage
+from bitplan.planner.scenes.grammar import COLOURS, PALETTE, PLACES, RELATIONS, SHAPES, Scene, Thing
 
 _RGB = np.array([PALETTE[c] for c in COLOURS], float)
 _MIN_PIXELS = 20  # specks below this are noise, not objects: the smallest drawn thing covers 90

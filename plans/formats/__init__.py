@@ -13,13 +13,25 @@ from math import prod
 import torch
 from torch import Tensor
 
-from plans.formats.base import Format, FormatError, Grid, Packed, flattened, row_blocks, shaped
-from plans.formats.floating import FP8, KEPT
-from plans.formats.integer import INTEGER
-from plans.scheme import WeightFormat
+from bitplan.plans.formats.base import (
+    Format,  # noqa: F401
+    FormatError,  # noqa: F401
+    Grid,  # noqa: F401
+    Packed,  # noqa: F401
+    flattened,  # noqa: F401
+    row_blocks,  # noqa: F401
+    shaped,  # noqa: F401
+)
+from bitplan.plans.formats.floating import (
+    FP8,  # noqa: F401
+    KEPT,  # noqa: F401
+)
+from bitplan.plans.formats.integer import INTEGER  # noqa: F401
+from bitplan.plans.scheme import WeightFormat  # noqa: F401
 
 __all__ = ["FORMATS", "Format", "FormatError", "Grid", "Packed", "dequantize", "dequantize_rows", "empty", "grid_of",
            "on_grid", "quantize", "row_blocks", "shaped", "stored_bytes", "unpack_rows"]  # fmt: skip
+
 
 FORMATS: dict[str, Format] = {kind.name: kind for kind in (INTEGER, FP8, KEPT)}
 _BLOCK = 1 << 20

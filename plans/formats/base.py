@@ -8,7 +8,7 @@ from math import prod
 
 from torch import Tensor
 
-from plans.scheme import WeightFormat
+from bitplan.plans.scheme import WeightFormat
 
 Parts = tuple[Tensor, Tensor | None, Tensor | None]
 

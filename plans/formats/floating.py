@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from plans.formats.base import Format, Grid, Packed, Parts
-from plans.scheme import WeightFormat
+from bitplan.plans.formats.base import Format, Grid, Packed, Parts
+from bitplan.plans.scheme import WeightFormat
 
 FP8_MAX = 448.0  # the largest finite e4m3fn
 _TINY = torch.finfo(torch.float32).tiny
@@ -74,6 +74,8 @@ FP8 = Format(
     "fp8", "e4m3 floats with a scale for each output channel", quantize_fp8, dequantize_fp8, grid_fp8, on_grid_fp8,
     None, fp8_bytes, layout_fp8,
 )  # fmt: skip
+
+
 KEPT = Format(
     "keep", "the weight as it is", quantize_keep, dequantize_keep, grid_keep, on_grid_keep, None, keep_bytes, None
 )  # fmt: skip

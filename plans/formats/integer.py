@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from plans.formats.base import Format, Grid, Packed, Parts
-from plans.formats.packing import pack, row_bytes, unpack
-from plans.scheme import WeightFormat
+from bitplan.plans.formats.base import Format, Grid, Packed, Parts
+from bitplan.plans.formats.packing import pack, row_bytes, unpack
+from bitplan.plans.scheme import WeightFormat
 
 RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # to the min-max scale, tried first
 NEARER = (0.05, 0.025, 0.0125)  # then these below and above the best so far

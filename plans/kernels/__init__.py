@@ -9,18 +9,24 @@ from collections.abc import Mapping
 
 import torch
 
-from plans.kernels.base import Geometry, Kernel, KernelError, geometry_of
-from plans.kernels.cpu_int8 import CPU_INT8
-from plans.kernels.cpu_weight_only import CPU_WEIGHT_ONLY
-from plans.kernels.gpu_int8 import GPU_INT8
-from plans.kernels.gpu_int_mm import GPU_INT_MM
-from plans.kernels.gpu_weight_only import GPU_WEIGHT_ONLY
-from plans.kernels.lookup import LOOKUP
-from plans.kernels.reference import REFERENCE
-from plans.scheme import Scheme
+from bitplan.plans.kernels.base import (
+    Geometry,  # noqa: F401
+    Kernel,  # noqa: F401
+    KernelError,  # noqa: F401
+    geometry_of,  # noqa: F401
+)
+from bitplan.plans.kernels.cpu.int8 import CPU_INT8  # noqa: F401
+from bitplan.plans.kernels.cpu.weight_only import CPU_WEIGHT_ONLY  # noqa: F401
+from bitplan.plans.kernels.gpu.int8 import GPU_INT8  # noqa: F401
+from bitplan.plans.kernels.gpu.int_mm import GPU_INT_MM  # noqa: F401
+from bitplan.plans.kernels.gpu.weight_only import GPU_WEIGHT_ONLY  # noqa: F401
+from bitplan.plans.kernels.lookup import LOOKUP  # noqa: F401
+from bitplan.plans.kernels.reference import REFERENCE  # noqa: F401
+from bitplan.plans.scheme import Scheme  # noqa: F401
 
 __all__ = ["KERNELS", "REFERENCE", "Geometry", "Kernel", "KernelError", "available_kernels", "check_somewhere",
            "choose_kernel", "geometry_of"]  # fmt: skip
+
 
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
@@ -35,7 +41,8 @@ def choose_kernel(
     real_only: bool = True,
     geometry: Geometry | None = None,
 ) -> Kernel:
-    """The first kernel that runs `scheme` on a layer of `kind` (of `plans.kinds`) on `device`. Raises KernelError
+    """The first kernel that runs `scheme` on a layer of `kind` (of `bitplan.plans.kinds`) on `device`. Raises
+    KernelError
     with every kernel's reason if none does."""
     reasons = {}
     for kernel in KERNELS.values():

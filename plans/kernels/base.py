@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv2d, conv3d, pad
 
-from plans.activations import ActivationScales
-from plans.formats import Packed
-from plans.kinds import KINDS
-from plans.scheme import Scheme
+from bitplan.plans.formats import Packed
+from bitplan.plans.inputs.integer import ActivationScales
+from bitplan.plans.kinds import KINDS
+from bitplan.plans.scheme import Scheme
 
 BLOCK = 1 << 21  # weights unpacked at once: about a level-2 cache of codes
 
@@ -86,7 +86,8 @@ class Kernel:
     def supports(
         self, scheme: Scheme, kind: str, device: torch.device | str = "cpu", geometry: Geometry | None = None
     ) -> str | None:
-        """None if it runs `scheme` on a layer of `kind` (of `plans.kinds`) on `device`, else the reason in words."""
+        """None if it runs `scheme` on a layer of `kind` (of `bitplan.plans.kinds`) on `device`, else the reason in
+        words."""
         return self.available(torch.device(device)) or self.refuses(scheme, kind, geometry)
 
     def refuses(self, scheme: Scheme, kind: str, geometry: Geometry | None = None) -> str | None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from plans.activations import ActivationScales
-from plans.formats import Packed, dequantize_rows
-from plans.kernels.base import Geometry, Kernel, declines_float, on_cpu
-from plans.kernels.gpu import on_cuda
-from plans.scheme import Scheme
+from bitplan.plans.formats import Packed, dequantize_rows
+from bitplan.plans.inputs.integer import ActivationScales
+from bitplan.plans.kernels.base import Geometry, Kernel, declines_float, on_cpu
+from bitplan.plans.kernels.gpu.operators import on_cuda
+from bitplan.plans.scheme import Scheme
 
 
 def available(device: torch.device) -> str | None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear
 
-from plans.activations import ActivationScales, fake_quantize
-from plans.formats import Packed, dequantize
-from plans.kernels.base import Geometry, Kernel, float_conv
-from plans.kinds import KINDS
-from plans.scheme import Scheme
+from bitplan.plans.formats import Packed, dequantize
+from bitplan.plans.inputs.integer import ActivationScales, fake_quantize
+from bitplan.plans.kernels.base import Geometry, Kernel, float_conv
+from bitplan.plans.kinds import KINDS
+from bitplan.plans.scheme import Scheme
 
 
 def anywhere(device: torch.device) -> None:

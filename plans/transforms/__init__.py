@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from plans.transforms.base import Transform
-from plans.transforms.first_token import FIRST_TOKEN
+from bitplan.plans.transforms.base import Transform  # noqa: F401
+from bitplan.plans.transforms.first_token import FIRST_TOKEN  # noqa: F401
 
 __all__ = ["TRANSFORMS", "Transform"]
-
 TRANSFORMS: dict[str, Transform] = {transform.name: transform for transform in (FIRST_TOKEN,)}

@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from plans.transforms.base import Transform
+from bitplan.plans.transforms.base import Transform
 
 
 def row_ranges(leading: tuple[int, ...], tensor: float, first: float) -> Tensor:

@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import difflib
 
-from sensitivity.metrics.base import OUTPUTS, Metric
-from sensitivity.metrics.frechet import frechet
-from sensitivity.metrics.image import dssim, dssim_probe
-from sensitivity.metrics.learned import Encoder, clip_drop, clip_encoder, clip_gradient, drift_probe, embed_drift
-from sensitivity.metrics.perceptual import lpips, lpips_probe, missing
-from sensitivity.metrics.signal import change_residuals, nsr, nsr_probe, pattern_residuals, pixcorr
-from sensitivity.metrics.spectrum import spectral_residuals
-from sensitivity.metrics.squares import loss_of, probe_of
-from sensitivity.table import MeasurementError
+from bitplan.sensitivity.metrics.base import (
+    OUTPUTS,  # noqa: F401
+    Metric,  # noqa: F401
+)
+from bitplan.sensitivity.metrics.frechet import frechet  # noqa: F401
+from bitplan.sensitivity.metrics.image import (
+    dssim,  # noqa: F401
+    dssim_probe,  # noqa: F401
+)
+from bitplan.sensitivity.metrics.learned import (
+    Encoder,  # noqa: F401
+    clip_drop,  # noqa: F401
+    clip_encoder,  # noqa: F401
+    clip_gradient,  # noqa: F401
+    drift_probe,  # noqa: F401
+    embed_drift,  # noqa: F401
+)
+from bitplan.sensitivity.metrics.perceptual import (
+    lpips,  # noqa: F401
+    lpips_probe,  # noqa: F401
+    missing,  # noqa: F401
+)
+from bitplan.sensitivity.metrics.signal import (
+    change_residuals,  # noqa: F401
+    nsr,  # noqa: F401
+    nsr_probe,  # noqa: F401
+    pattern_residuals,  # noqa: F401
+    pixcorr,  # noqa: F401
+)
+from bitplan.sensitivity.metrics.spectrum import spectral_residuals  # noqa: F401
+from bitplan.sensitivity.metrics.squares import (
+    loss_of,  # noqa: F401
+    probe_of,  # noqa: F401
+)
+from bitplan.sensitivity.table import MeasurementError  # noqa: F401
 
 __all__ = ["METRICS", "OUTPUTS", "TEXT_TO_IMAGE", "Encoder", "Metric", "clip_encoder", "default_metrics",
            "metric_named"]  # fmt: skip
 
+
 _SEEN, _HEARD = ("images", "video"), ("audio",)
+
+
 _TABLE = (
     Metric("nsr", "quality", "denoised", "noise over signal power of the denoiser's output", nsr, probe=nsr_probe,
            default=OUTPUTS),
@@ -40,6 +69,8 @@ _TABLE = (
     Metric("frechet", "quality", "embeds", "Frechet distance of the image embeddings of the whole set", frechet,
            outputs=_SEEN, additive=False),
 )  # fmt: skip
+
+
 METRICS = {metric.name: metric for metric in _TABLE}
 
 

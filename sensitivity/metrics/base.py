@@ -21,8 +21,8 @@ def _not_missing() -> str | None:
 class Metric:
     """One loss: lower is better, 0 for identical runs.
 
-    family: one of `sensitivity.table.FAMILIES`, or OWN.
-    reads: the reading that it compares (a key of `sensitivity.outcome.READINGS`).
+    family: one of `bitplan.sensitivity.table.FAMILIES`, or OWN.
+    reads: the reading that it compares (a key of `bitplan.sensitivity.runs.outcome.READINGS`).
     says: what its number means, in a few words for tables.
     function: (full, variant) -> float64 losses, one a sample. Both are that reading, samples first.
     probe: (full, generator) -> weights v shaped like `full`, by which a small change d of the reading tells the loss:

@@ -15,9 +15,9 @@ from functools import partial
 
 import torch
 
-from sensitivity.metrics.base import Loss, Metric, Probe
-from sensitivity.metrics.signal import random_signs
-from sensitivity.table import MeasurementError
+from bitplan.sensitivity.metrics.base import Loss, Metric, Probe
+from bitplan.sensitivity.metrics.signal import random_signs
+from bitplan.sensitivity.table import MeasurementError
 
 PRODUCTS = 40  # at most
 CLOSE = 1e-3  # relative change of v by one more product: enough

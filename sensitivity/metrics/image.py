@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from sensitivity.metrics.base import loss_by_frame, probe_by_frame
-from sensitivity.metrics.signal import random_signs
-from sensitivity.table import MeasurementError
+from bitplan.sensitivity.metrics.base import loss_by_frame, probe_by_frame
+from bitplan.sensitivity.metrics.signal import random_signs
+from bitplan.sensitivity.table import MeasurementError
 
 WINDOW, SIGMA = 11, 1.5  # px: Wang et al. 2004, section III.C
 C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 with L = 1, the range of the pixels

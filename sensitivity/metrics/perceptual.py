@@ -15,12 +15,14 @@ from typing import Any
 
 import torch
 
-from sensitivity.metrics.base import loss_by_frame, probe_by_frame
-from sensitivity.metrics.squares import Residuals, loss_of, probe_of
-from sensitivity.table import MeasurementError
+from bitplan.sensitivity.metrics.base import loss_by_frame, probe_by_frame
+from bitplan.sensitivity.metrics.squares import Residuals, loss_of, probe_of
+from bitplan.sensitivity.table import MeasurementError
 
 INSTALL = "pip install lpips torchvision"
 TINY = 1e-10  # of a feature's length
+
+
 # (N, 3, H, W) in 0..1 -> of each layer (N, C, h, w) features, and (C,) weights >= 0
 Network = Callable[[torch.Tensor], Sequence[tuple[torch.Tensor, torch.Tensor]]]
 

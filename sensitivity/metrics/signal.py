@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from sensitivity.table import MeasurementError
+from bitplan.sensitivity.table import MeasurementError
 
 FLAT = 1e-6  # of a sample's length: less is rounding of a single value
 

@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from sensitivity.table import MeasurementError
+from bitplan.sensitivity.table import MeasurementError
 
 WINDOWS = (128, 512, 2048)  # samples of a frame; a quarter of it from frame to frame
 FLOOR = 1e-4  # of the loud frames' mean power: 40 dB below it there is nothing to hear or to compare

@@ -5,11 +5,15 @@ Every one certifies its choice in exact arithmetic and says what bound it has on
 
 from __future__ import annotations
 
-from solvers.problem import ProblemError
-from solvers.strategies import exact, greedy, ilp, lagrangian, split
-from solvers.strategies.base import Effort, Strategy
+from bitplan.solvers.problem import ProblemError  # noqa: F401
+from bitplan.solvers.strategies import exact, greedy, ilp, lagrangian, split
+from bitplan.solvers.strategies.base import (
+    Effort,  # noqa: F401
+    Strategy,  # noqa: F401
+)
 
 __all__ = ["STRATEGIES", "Effort", "Strategy", "strategy_named"]
+
 
 STRATEGIES = (
     Strategy("exact", "prices, repair, fixing, labels, and PuLP for what is left: proven", exact.run),

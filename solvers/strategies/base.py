@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from solvers.certify import violations
-from solvers.core import Core, core_of
-from solvers.exact import State, better
-from solvers.presolve import affordable
-from solvers.problem import Picks, Problem, ProblemError
-from solvers.solution import Solution, choice_of
-from solvers.solve import NOTHING, floor
+from bitplan.solvers.certify import violations
+from bitplan.solvers.problem import Picks, Problem, ProblemError
+from bitplan.solvers.reduction.presolve import affordable
+from bitplan.solvers.search.core import Core, core_of
+from bitplan.solvers.search.path import State, better
+from bitplan.solvers.solution import Solution, choice_of
+from bitplan.solvers.solve import NOTHING, floor
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""The exact path of `solvers.solve`: a proof, or what a limit left of one."""
+"""The exact path of `bitplan.solvers.solve`: a proof, or what a limit left of one."""
 
 from __future__ import annotations
 
-from solvers.problem import Problem
-from solvers.solution import Solution
-from solvers.solve import solve
-from solvers.strategies.base import Effort
+from bitplan.solvers.problem import Problem
+from bitplan.solvers.solution import Solution
+from bitplan.solvers.solve import solve
+from bitplan.solvers.strategies.base import Effort
 
 
 def run(problem: Problem, effort: Effort) -> Solution:

@@ -6,17 +6,17 @@ import math
 import time
 from dataclasses import replace
 
-from solvers import ilp
-from solvers.backends import backend_named
-from solvers.backends.base import FAILED, INFEASIBLE
-from solvers.certify import violations
-from solvers.exact import COARSE, State
-from solvers.presolve import affordable
-from solvers.problem import Problem
-from solvers.relax import minima
-from solvers.solution import Solution
-from solvers.solve import NOTHING, solution_of
-from solvers.strategies.base import Effort, met
+from bitplan.solvers.certify import violations
+from bitplan.solvers.problem import Problem
+from bitplan.solvers.programs import ilp
+from bitplan.solvers.programs.backends import backend_named
+from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE
+from bitplan.solvers.reduction.presolve import affordable
+from bitplan.solvers.reduction.relax import minima
+from bitplan.solvers.search.path import COARSE, State
+from bitplan.solvers.solution import Solution
+from bitplan.solvers.solve import NOTHING, solution_of
+from bitplan.solvers.strategies.base import Effort, met
 
 
 def run(problem: Problem, effort: Effort) -> Solution:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from solvers.dual import ascend
-from solvers.problem import Problem
-from solvers.repair import repair
-from solvers.solution import Solution
-from solvers.solve import solution_of
-from solvers.strategies.base import Effort, begin, met
+from bitplan.solvers.problem import Problem
+from bitplan.solvers.search.dual import ascend
+from bitplan.solvers.search.repair import repair
+from bitplan.solvers.solution import Solution
+from bitplan.solvers.solve import solution_of
+from bitplan.solvers.strategies.base import Effort, begin, met
 
 
 def run(problem: Problem, effort: Effort) -> Solution:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plans.formats import (
+from bitplan.plans.formats import (
     FORMATS,
     FormatError,
     dequantize,
@@ -20,7 +20,7 @@ from plans.formats import (
     stored_bytes,
     unpack_rows,
 )
-from plans.scheme import WEIGHT_BITS, WeightFormat
+from bitplan.plans.scheme import WEIGHT_BITS, WeightFormat
 
 torch.set_num_threads(1)
 INTEGERS = [

@@ -13,14 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv2d, conv3d, embedding, linear
 
-import plans.kernels.cpu_int8 as cpu_int8
-import plans.kernels.cpu_weight_only as cpu_weight_only
-import plans.kernels.lookup as lookup
-import plans.kernels.products as products
-from plans.activations import ActivationScales, as_rows, quantize_rows
-from plans.formats import Packed, dequantize, quantize, shaped, unpack_rows
-from plans.formats.base import flattened
-from plans.kernels import (
+from bitplan.plans.formats import Packed, dequantize, quantize, shaped, unpack_rows
+from bitplan.plans.formats import dequantize_rows as lookup__dequantize_rows
+from bitplan.plans.formats.base import flattened
+from bitplan.plans.inputs.integer import ActivationScales, as_rows, quantize_rows
+from bitplan.plans.kernels import (
     KERNELS,
     REFERENCE,
     Geometry,
@@ -30,9 +27,13 @@ from plans.kernels import (
     check_somewhere,
     choose_kernel,
     geometry_of,
+    lookup,
 )
-from plans.modules import kind_of, quantize_module
-from plans.scheme import EXAMPLES, KEEP, Scheme, WeightFormat, parse_scheme
+from bitplan.plans.kernels.cpu import int8 as cpu_int8
+from bitplan.plans.kernels.cpu import products
+from bitplan.plans.kernels.cpu import weight_only as cpu_weight_only
+from bitplan.plans.layers.modules import kind_of, quantize_module
+from bitplan.plans.scheme import EXAMPLES, KEEP, Scheme, WeightFormat, parse_scheme
 
 torch.set_num_threads(1)
 SCHEMES = [
@@ -361,7 +362,7 @@ def test_rows_that_are_looked_up_are_the_reference_to_the_bit(scheme, features):
 
 def test_only_the_rows_asked_for_are_dequantized(monkeypatch):
     packed, seen = quantize(torch.randn(1000, 8), WeightFormat("int", 4)), []
-    whole = lookup.dequantize_rows
+    whole = lookup__dequantize_rows
     monkeypatch.setattr(lookup, "dequantize_rows", lambda *args: seen.append(args[2] - args[1]) or whole(*args))
     LOOKUP.run(torch.tensor([[1, 999], [1, 0]]), packed, parse_scheme("w4a16"), None, None, None)
     assert seen == [4]

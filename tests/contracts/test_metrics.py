@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from tabulate import tabulate
+from tests.perceptual import stand_in
 from transformers import CLIPConfig, CLIPModel
 
-from sensitivity.metrics import (
+from bitplan.sensitivity.metrics import (
     METRICS,
     OUTPUTS,
     TEXT_TO_IMAGE,
@@ -19,10 +20,9 @@ from sensitivity.metrics import (
     metric_named,
     perceptual,
 )
-from sensitivity.metrics.learned import clip_encoder
-from sensitivity.outcome import READINGS, Outcome, clean, read
-from sensitivity.table import FAMILIES, MeasurementError
-from tests.perceptual import stand_in
+from bitplan.sensitivity.metrics.learned import clip_encoder
+from bitplan.sensitivity.runs.outcome import READINGS, Outcome, clean, read
+from bitplan.sensitivity.table import FAMILIES, MeasurementError
 
 SAMPLES = 6
 FULL: list[torch.Tensor] = []  # the images of `full`

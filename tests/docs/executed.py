@@ -16,7 +16,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from planner.cli import main
+from bitplan.planner.cli import main
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```(console)\n(.*?)^```\n|^```(python)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.M | re.S)

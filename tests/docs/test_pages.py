@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-import planner
-from plans.formats import Format
-from plans.kernels import Kernel
+import bitplan
+from bitplan.plans.formats import Format
+from bitplan.plans.kernels import Kernel
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -33,8 +33,8 @@ def test_the_site_builds_without_a_warning_and_needs_no_network_to_be_read(tmp_p
 
 
 def test_every_verb_and_noun_of_python_is_in_the_reference() -> None:
-    told = re.findall(r"^\.\. auto(?:function|class):: (?:planner\.)?(\w+)$", (DOCS / "python.md").read_text(), re.M)
-    assert set(planner.__all__) == set(told) & set(planner.__all__)
+    told = re.findall(r"^\.\. auto(?:function|class):: (?:bitplan\.)?(\w+)$", (DOCS / "python.md").read_text(), re.M)
+    assert set(bitplan.__all__) == set(told) & set(bitplan.__all__)
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
@@ -47,7 +47,9 @@ def rows(page: str, heading: str) -> list[list[str]]:
 def found(text: str) -> Any:
     """What "`NAME`, `file.py`" names."""
     name, path = re.split(r"`?, `", text)
-    return getattr(import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")), name)
+    return getattr(
+        import_module("bitplan." + path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")), name
+    )
 
 
 def test_the_families_and_their_fields_are_those_of_the_code() -> None:

@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from planner import timing
-from planner.store import content_digest, open_profile
+from bitplan.planner.costs import clock as timing
+from bitplan.planner.profiles.profile import content_digest, open_profile
 from tests.docs.executed import ROOT, differences, run, steps_of
 
 PAGE, NOTEBOOK = ROOT / "docs/tutorial.md", ROOT / "docs/notebook.ipynb"

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
-
-import planner
 from examples.audio import run, train
 from examples.audio.model import WEIGHTS
 from examples.audio.sounds import LENGTH, NOTES, draw_notes, heard, play
 from examples.audio.subject import sounds
 from examples.budgets import table
-from planner.store import open_profile
-from planner.subject import Subject, run_subject
-from sensitivity.metrics import METRICS
+from torch import Tensor, nn
+
+import bitplan
+from bitplan.planner.pipelines.subject import Subject, run_subject
+from bitplan.planner.profiles.profile import open_profile
+from bitplan.sensitivity.metrics import METRICS
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]
@@ -72,10 +72,10 @@ def test_a_plan_that_makes_silence_scores_badly(tmp_path: Path) -> None:
     denoiser = subject.modules["denoiser"]
     fragile = denoiser.outward = Fragile(denoiser.outward)  # type: ignore[assignment]
     fragile = Subject({**subject.modules, "voice": fragile}, subject.run, subject.conditions, "audio", name="fragile")
-    profile = planner.profile(fragile, tmp_path / "s.profile", count=2, schemes=("w8a8", "w2a8"), checks=0, timesteps=1,
+    profile = bitplan.profile(fragile, tmp_path / "s.profile", count=2, schemes=("w8a8", "w2a8"), checks=0, timesteps=1,
                               components=("voice",), method="exhaustive")  # fmt: skip
-    planner.solve(profile, tmp_path / "quiet.plan.yaml", uniform="w2a8")
-    found = planner.evaluate([tmp_path / "quiet.plan.yaml"], fragile, tmp_path / "report", count=4, blocks=False)
+    bitplan.solve(profile, tmp_path / "quiet.plan.yaml", uniform="w2a8")
+    found = bitplan.evaluate([tmp_path / "quiet.plan.yaml"], fragile, tmp_path / "report", count=4, blocks=False)
     full, quiet = (result.outputs for result in found.results)
     assert quiet.square().mean() < 1e-4 * full.square().mean() and set(heard(quiet[:, 0]).tolist()) == {-1}
     silence = METRICS["spectral"].function(full, torch.zeros_like(full)).mean()

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from examples.budgets import table
 from examples.decoder import branches, run
 from examples.decoder.branches import RIDGE, ridge
 from examples.decoder.subject import decoder
 from examples.decoder.twoway import TWOWAY, confused
 from examples.decoder.voxels import EARLY, VOXELS, answers, see
-from planner.subject import Subject, run_subject
-from sensitivity.metrics import METRICS
+
+from bitplan.planner.pipelines.subject import Subject, run_subject
+from bitplan.sensitivity.metrics import METRICS
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,8 @@ def test_two_way_identification_counts_pairs() -> None:
 
 
 def test_branches_are_fitted_once(subject: Subject, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from planner.pipelines import SCENES, load_pipeline
+    from bitplan.planner.pipelines.sources import load_pipeline
+    from bitplan.planner.scenes import SCENES
 
     monkeypatch.setattr(branches, "_fitted", lambda *_: pytest.fail("fitted again"))
     again = branches.branches_for(load_pipeline(SCENES), COUNT)

@@ -11,11 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import planner
-from planner.cli import main
-from planner.errors import UserError
-from planner.subject import load_subject, run_subject
-from planner.tracing import examine
+import bitplan
+from bitplan.planner.cli import main
+from bitplan.planner.errors import UserError
+from bitplan.planner.pipelines.sources import load_subject
+from bitplan.planner.pipelines.subject import run_subject
+from bitplan.planner.pipelines.traced import examine
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]
@@ -43,13 +44,13 @@ def test_the_commands_run_as_written(written: Path) -> None:
         tool, *words = shlex.split(line)
         done = CliRunner().invoke(main, words)
         assert tool == "bitplan" and done.exit_code == 0, done.output
-    from planner.calling import Generation
+    from bitplan.planner.pipelines.generation import Generation
 
     subject = load_subject("own:subject", Generation())
     before = run_subject(subject, subject.conditions, 0)
-    planner.apply(subject, written / "own.plan.yaml")
+    bitplan.apply(subject, written / "own.plan.yaml")
     assert not torch.equal(run_subject(subject, subject.conditions, 0), before)
-    planner.restore(subject)
+    bitplan.restore(subject)
     assert torch.equal(run_subject(subject, subject.conditions, 0), before)
     report = (written / "report/report.md").read_text()
     assert "output_nsr" in report and "| own " in report
@@ -64,6 +65,6 @@ def test_examples_are_as_short_as_they_say() -> None:
 
 def test_a_component_that_is_a_layer_is_refused() -> None:
     layer = torch.nn.Linear(3, 3)
-    subject = planner.Subject({"layer": layer}, lambda given, seed: layer(torch.stack(given)), [torch.ones(3)])
+    subject = bitplan.Subject({"layer": layer}, lambda given, seed: layer(torch.stack(given)), [torch.ones(3)])
     with pytest.raises(UserError, match="layer is a layer itself, which nothing holds; put it into an nn.Sequential"):
         examine(subject, subject.conditions, names=("layer",))

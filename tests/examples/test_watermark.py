@@ -9,10 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from scipy.stats import binomtest, kurtosis
-
-import planner
 from examples.watermark import errors, noise
 from examples.watermark.make import fuse, write_adapter
 from examples.watermark.mark import (
@@ -29,9 +25,13 @@ from examples.watermark.mark import (
     message_of,
     statistics_of,
 )
-from planner.store import open_profile
-from plans.plan import Plan
-from sensitivity.table import FAMILIES
+from safetensors.torch import load_file
+from scipy.stats import binomtest, kurtosis
+
+import bitplan
+from bitplan.planner.profiles.profile import open_profile
+from bitplan.plans.plan import Plan
+from bitplan.sensitivity.table import FAMILIES
 from tests import tiny
 
 SHAPES = ((48, 40), (64, 48), (40, 64), (96, 32))
@@ -199,7 +199,7 @@ def test_a_cap_keeps_the_mark_at_the_same_bytes(marked_pipe, tmp_path):
     folder, file, out = tmp_path / "marked", tmp_path / "t.profile", tmp_path / "p.plan.yaml"
     pipe.save_pretrained(folder)
     schemes = ("w8a8", "w4ma8", "w2ma8")
-    planner.profile(
+    bitplan.profile(
         str(folder), file, prompts=tiny.PROMPTS, schemes=schemes, steps=1, timesteps=1, probes=1, checks=0,
         clip=str(tiny.save_clip(tmp_path / "clip")),
     )  # fmt: skip
@@ -209,9 +209,9 @@ def test_a_cap_keeps_the_mark_at_the_same_bytes(marked_pipe, tmp_path):
         column = {(m.layer, m.scheme): m.mean for m in store.measurements() if m.metric == noise.METRIC}
         assert column.keys() == store.measured()
     assert {layer for (layer, _), loss in column.items() if loss} == {f"unet.{name}" for name in hosts}
-    free = planner.solve(file, out, memory="16%")
+    free = bitplan.solve(file, out, memory="16%")
     most = free.predictions["total"]["mark"] / 8
-    capped = planner.solve(file, out, memory="16%", caps={"mark": repr(most)})
+    capped = bitplan.solve(file, out, memory="16%", caps={"mark": repr(most)})
     assert capped.predictions["total"]["mark"] <= most
     assert capped.predictions["total"]["bytes"] <= 1.02 * free.predictions["total"]["bytes"]
     strength = (8 * most) ** 0.5
@@ -222,8 +222,8 @@ def test_a_cap_keeps_the_mark_at_the_same_bytes(marked_pipe, tmp_path):
     wrong = [float((margins < 0).double().mean()) for margins in left]
     assert wrong[0] > 0.05 > 0.01 > wrong[1]
     before = carried(pipe.unet)
-    planner.apply(pipe, capped)
+    bitplan.apply(pipe, capped)
     expected = {name: noise.rounded(weight, capped.schemes[f"unet.{name}"]) for name, weight in before.items()}
     after = carried(pipe.unet)
-    planner.restore(pipe)
+    bitplan.restore(pipe)
     assert all(torch.allclose(after[name], expected[name], atol=1e-6) for name in expected)

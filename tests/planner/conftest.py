@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from planner import workflow
-from planner.cli import main
-from planner.pipelines import load_pipeline
+import bitplan
+from bitplan.planner.cli import main
+from bitplan.planner.pipelines.sources import load_pipeline
+from bitplan.planner.verbs.measure import profile as workflow__profile
 from tests import tiny
 
 
@@ -30,7 +31,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(tiny_folder: Path, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished profile of the tiny pipeline, by probes."""
-    return workflow.profile(
+    return workflow__profile(
         str(tiny_folder), tmp_path_factory.mktemp("finished") / "t.profile", clip=str(clip_folder), **tiny.SETTINGS
     )
 
@@ -39,7 +40,7 @@ def finished(tiny_folder: Path, clip_folder: Path, tmp_path_factory: pytest.Temp
 def oracle(tiny_folder: Path, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, every loss measured."""
     out = tmp_path_factory.mktemp("oracle") / "t.profile"
-    return workflow.profile(str(tiny_folder), out, clip=str(clip_folder), method="exhaustive", **tiny.SETTINGS)
+    return workflow__profile(str(tiny_folder), out, clip=str(clip_folder), method="exhaustive", **tiny.SETTINGS)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +50,7 @@ def latency(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
     def between(**options: Any) -> str:
         best, fastest = (
-            workflow.solve(finished, path, objective=objective, **options).predictions["total"]["ms"]
+            bitplan.solve(finished, path, objective=objective, **options).predictions["total"]["ms"]
             for objective in ("both", "ms=1")
         )
         assert fastest < best
@@ -70,7 +71,7 @@ def pipe(tiny_folder: Path) -> Any:
 
 
 @pytest.fixture
-def bitplan() -> Any:
+def command_line() -> Any:
     """Runs the command line in this process."""
 
     def run(*args: object) -> Result:

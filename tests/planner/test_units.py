@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.errors import UserError
-from planner.units import bits_to_bytes, parse_bytes, parse_milliseconds, show_bytes, show_milliseconds
+from bitplan.planner.errors import UserError
+from bitplan.planner.units import bits_to_bytes, parse_bytes, parse_milliseconds, show_bytes, show_milliseconds
 
 WHOLE = 1_000_003
 

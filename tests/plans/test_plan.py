@@ -13,9 +13,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plans.plan import Plan, PlanError, check_fingerprint, check_layers, dump_plan, load_plan, save_plan
-from plans.plan_schema import SCHEMA
-from plans.scheme import EXAMPLES
+from bitplan.plans.plan import Plan, PlanError, check_fingerprint, check_layers, dump_plan, load_plan, save_plan
+from bitplan.plans.plan_schema import SCHEMA
+from bitplan.plans.scheme import EXAMPLES
 
 DOCS = Path(__file__).parents[2] / "docs" / "plan-file.md"
 EXAMPLE = re.search(r"```yaml\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)[1]  # type: ignore[index]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans.scheme import (
+from bitplan.plans.scheme import (
     ACTIVATION_BITS,
     EXAMPLES,
     KEEP,

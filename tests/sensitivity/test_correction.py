@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sensitivity.correction import Correction, chance, fit
+from bitplan.sensitivity.correction import Correction, chance, fit
 
 SIZES = [10.0**-e for e in range(6)]
 numbers = st.floats(-8, 3).map(lambda e: 10.0**e)

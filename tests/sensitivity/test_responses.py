@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from sensitivity.responses import Reading, measurement_of, samples_of
-from sensitivity.table import MeasurementError
+from bitplan.sensitivity.responses import Reading, measurement_of, samples_of
+from bitplan.sensitivity.table import MeasurementError
 
 PLAIN = Reading((0, 0), (4, 5), False)
 SIGNED = Reading((0, 0), (4, 5), True)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensitivity.table import LossTable, Measurement, MeasurementError, summarise
+from bitplan.sensitivity.table import LossTable, Measurement, MeasurementError, summarise
 
 ONE = Measurement("unet.a", "w4a8", "nsr", 0.5, 0.1, 4)
 

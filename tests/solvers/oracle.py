@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from solvers.problem import Budget, Problem, Tie
+from bitplan.solvers.problem import Budget, Problem, Tie
 
 
 def choices(problem: Problem) -> Iterator[tuple[int, ...]]:

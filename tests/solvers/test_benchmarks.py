@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from benchmarks import brute_force, mmkp, scale
-from solvers.solution import Status, choice_of
-from solvers.solve import solve
+
+from bitplan.solvers.solution import Status, choice_of
+from bitplan.solvers.solve import solve
 from tests.solvers import oracle
 from tests.solvers.test_solve import HERE, only_the_program
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from solvers.certify import exact_total, violations
-from solvers.problem import Budget, Problem
+from bitplan.solvers.certify import exact_total, violations
+from bitplan.solvers.problem import Budget, Problem
 from tests.solvers import oracle
 
 CALM = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])

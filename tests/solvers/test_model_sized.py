@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from solvers.certify import lower_bound
-from solvers.problem import Budget, Problem, Tie, rebudget
-from solvers.solution import Status
-from solvers.solve import solve
+from bitplan.solvers.certify import lower_bound
+from bitplan.solvers.problem import Budget, Problem, Tie, rebudget
+from bitplan.solvers.solution import Status
+from bitplan.solvers.solve import solve
 
 GROUPS, SIZE = 800, 12
 

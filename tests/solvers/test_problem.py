@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from solvers.problem import Budget, Problem, ProblemError, Tie, pin
+from bitplan.solvers.problem import Budget, Problem, ProblemError, Tie, pin
 
 GOOD = {
     "groups": ("a", "b"),

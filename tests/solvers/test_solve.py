@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from solvers.backends import BACKENDS, Backend, BackendError, backend_named
-from solvers.backends import base as backend_base
-from solvers.certify import violations
-from solvers.labels import OutOfRoomError
-from solvers.problem import Budget, Problem, ProblemError, Tie
-from solvers.solution import NoSolutionError, Status
-from solvers.solve import solve
+from bitplan.solvers.certify import violations
+from bitplan.solvers.problem import Budget, Problem, ProblemError, Tie
+from bitplan.solvers.programs.backends import BACKENDS, Backend, BackendError, backend_named
+from bitplan.solvers.programs.backends import base as backend_base
+from bitplan.solvers.search.labels import OutOfRoomError
+from bitplan.solvers.solution import NoSolutionError, Status
+from bitplan.solvers.solve import solve
 from tests.solvers import oracle
 
 HERE = [
@@ -73,7 +73,7 @@ OFF = {  # what the exact path can do without
 def test_each_part_of_the_path_finds_it_alone(problem: Problem, backend: str, off: tuple[str, ...]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name in off:
-            patch.setattr(f"solvers.exact.{name}", OFF[name])
+            patch.setattr(f"bitplan.solvers.search.path.{name}", OFF[name])
         check_against_brute_force(problem, backend)
 
 
@@ -99,7 +99,7 @@ def test_timed_out_answer_is_not_optimal(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", HERE)
 def test_stopped_before_any_answer(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solvers.exact.repair", OFF["repair"])
+    monkeypatch.setattr("bitplan.solvers.search.path.repair", OFF["repair"])
     solution = solve(hard(200, 20, 8), time_limit=0.01, backend=backend)
     assert solution.status is Status.INTERRUPTED and math.isinf(solution.gap)
     with pytest.raises(NoSolutionError, match="stopped before any choice"):
@@ -156,7 +156,7 @@ def test_no_backend_denies_an_answer_that_there_is(backend: str, monkeypatch: py
 
 def only_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, nothing in OFF.items():
-        monkeypatch.setattr(f"solvers.exact.{name}", nothing)
+        monkeypatch.setattr(f"bitplan.solvers.search.path.{name}", nothing)
 
 
 class Lying:
@@ -178,7 +178,7 @@ class Lying:
 
 def test_answer_that_breaks_a_budget_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     liar = Lying(backend_named(), lies=1)
-    monkeypatch.setattr("solvers.solve.backend_named", lambda name: liar)
+    monkeypatch.setattr("bitplan.solvers.solve.backend_named", lambda name: liar)
     only_the_program(monkeypatch)
     problem = hard(12, 5, 2, seed=5)
     solution = solve(problem)
@@ -189,7 +189,7 @@ def test_answer_that_breaks_a_budget_is_cut_off(monkeypatch: pytest.MonkeyPatch)
 
 def test_answer_that_always_breaks_a_budget_is_never_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     liar = Lying(backend_named(), lies=10**9)
-    monkeypatch.setattr("solvers.solve.backend_named", lambda name: liar)
+    monkeypatch.setattr("bitplan.solvers.solve.backend_named", lambda name: liar)
     only_the_program(monkeypatch)
     solution = solve(hard(12, 5, 2, seed=5), time_limit=0.3)
     assert solution.status is Status.INTERRUPTED
@@ -198,7 +198,7 @@ def test_answer_that_always_breaks_a_budget_is_never_returned(monkeypatch: pytes
 @pytest.mark.parametrize("state", [backend_base.STOPPED, backend_base.FAILED])
 def test_backend_that_stops_proves_nothing(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = hard(30, 8, 3, seed=5)
-    monkeypatch.setattr("solvers.exact.search", no_room)
+    monkeypatch.setattr("bitplan.solvers.search.path.search", no_room)
     ended = backend_base.Ended(state, -math.inf, False, "gone")
     monkeypatch.setattr(Backend, "run", lambda self, program, time_limit, gap: ended)
     solution = solve(problem)
@@ -208,7 +208,7 @@ def test_backend_that_stops_proves_nothing(state: str, monkeypatch: pytest.Monke
 def test_backend_that_denies_a_certified_choice_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = backend_base.Ended(backend_base.INFEASIBLE, math.inf, False, "none")
     monkeypatch.setattr(Backend, "run", lambda self, program, time_limit, gap: ended)
-    monkeypatch.setattr("solvers.exact.search", no_room)
+    monkeypatch.setattr("bitplan.solvers.search.path.search", no_room)
     assert solve(hard(30, 8, 3, seed=5)).status is Status.FEASIBLE
 
 

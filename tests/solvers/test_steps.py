@@ -13,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from solvers import ilp
-from solvers.baselines import greedy, uniform
-from solvers.certify import violations
-from solvers.presolve import affordable, undominated
-from solvers.problem import Problem, ProblemError, Tie, pin
-from solvers.relax import cheapest
-from solvers.solution import choice_of
-from solvers.ties import MOST_LABELLINGS, bundles, labellings
+from bitplan.solvers.certify import violations
+from bitplan.solvers.problem import Problem, ProblemError, Tie, pin
+from bitplan.solvers.programs import ilp
+from bitplan.solvers.reduction.presolve import affordable, undominated
+from bitplan.solvers.reduction.relax import cheapest
+from bitplan.solvers.reduction.ties import MOST_LABELLINGS, bundles, labellings
+from bitplan.solvers.solution import choice_of, uniform
+from bitplan.solvers.strategies.greedy import greedy
 from tests.solvers import oracle
 
 CALM = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -141,8 +141,9 @@ def test_choice_sums_integers_exactly() -> None:
 
 def test_imports_no_torch_and_the_table_no_pulp() -> None:
     code = (
-        "import sys, solvers, solvers.backends; assert not {'pulp', 'numpy'} & set(sys.modules)\n"
-        "import solvers.solve, solvers.explain, solvers.baselines, solvers.backends.highs, solvers.backends.cbc\n"
-        "bad = {'torch', 'plans', 'sensitivity', 'planner'} & set(sys.modules); assert not bad, bad"
+        "import sys, bitplan.solvers.programs.backends; assert not {'pulp', 'numpy'} & set(sys.modules)\n"
+        "from bitplan.solvers import solve, solution; from bitplan.solvers.questions import explain\n"
+        "from bitplan.solvers.programs.backends import cbc, highs\n"
+        "bad = {'torch', 'bitplan.plans', 'bitplan.sensitivity'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from planner.calling import Generation
+from bitplan.planner.pipelines.generation import Generation
 
 PROMPTS = ("a small red circle on the left", "a large blue square at the top")
 SPREAD = 0.05  # standard deviation of weights that a class begins with at zero

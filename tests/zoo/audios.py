@@ -30,7 +30,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from planner.calling import Generation
+from bitplan.planner.pipelines.generation import Generation
 from tests.zoo import parts
 from tests.zoo.animal import PROMPTS, Animal
 

@@ -25,7 +25,7 @@ from diffusers import (
 )
 from transformers import BertConfig, BertModel, UMT5Config, UMT5EncoderModel
 
-from planner.calling import Generation
+from bitplan.planner.pipelines.generation import Generation
 from tests import tiny
 from tests.zoo import parts
 from tests.zoo.animal import PROMPTS, Animal

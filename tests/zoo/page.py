@@ -33,7 +33,7 @@ ran*: Linear, Conv1d, Conv2d, Conv3d and Embedding modules of all components tha
 *found*: those of them that can be planned. *planned layers*: those of the planned components; *probed*: those whose
 losses came from probes, the others were measured by runs of the model. *bytes*: of the planned layers, in full
 precision and with the plan. *fake*, *int*: the output with the plan is finite and within {NEAR} of the output's own
-spread, simulated and with real kernels. *restored*: the output after `planner.restore` is that of before, to the bit.
+spread, simulated and with real kernels. *restored*: the output after `bitplan.restore` is that of before, to the bit.
 *loaded*: so is that of the pipeline that `save_pretrained` wrote with its plan and `from_pretrained` read.
 """
 

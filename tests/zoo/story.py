@@ -12,12 +12,12 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-import planner
-from planner.graph import LayerGraph
-from planner.store import open_profile
-from planner.subject import Subject, run_subject, subject_of
-from planner.tracing import examine
-from sensitivity.table import Measurement
+import bitplan
+from bitplan.planner.graph.layers import LayerGraph
+from bitplan.planner.pipelines.subject import Subject, run_subject, subject_of
+from bitplan.planner.pipelines.traced import examine
+from bitplan.planner.profiles.profile import open_profile
+from bitplan.sensitivity.table import Measurement
 from tests.zoo.animal import Animal
 
 MEMORY = 0.4  # of full precision, of the components that are planned
@@ -61,14 +61,14 @@ def tell(animal: Animal, clip: Path, folder: Path) -> Story:
     present, ran = _called(subject, animal.conditions[:1])
     with_layers = [name for name, root in subject.modules.items() if any(isinstance(m, KINDS) for m in root.modules())]
     whole = examine(subject, animal.conditions, names=with_layers).graph
-    profile = planner.profile(
+    profile = bitplan.profile(
         subject, folder / "p.profile", schemes=SCHEMES, checks=0, probes=2, prompts=animal.conditions, clip=str(clip),
         timesteps=1,
     )  # fmt: skip
     with open_profile(profile) as store:
         alone = _alone(store.measurements())
         iterating, planned = tuple(store.header()["model"]["components"]), frozenset(store.layers())
-    found = planner.solve(profile, folder / "p.plan.yaml", memory=f"{MEMORY:.0%}")
+    found = bitplan.solve(profile, folder / "p.plan.yaml", memory=f"{MEMORY:.0%}")
     sizes = _bytes(whole, planned), found.predictions["total"]["bytes"]
     outputs = _applied(animal, pipe, folder / "p.plan.yaml", folder / "pipeline")
     return Story(
@@ -96,9 +96,9 @@ def _applied(animal: Animal, pipe: Any, plan: Path, folder: Path) -> dict[str, T
         return run_subject(subject_of(some, animal.generation), animal.conditions, 0)
 
     outputs = {"full": run(pipe)}
-    outputs["fake"] = run(planner.apply(pipe, plan, kernels="fake"))
-    outputs["restored"] = run(planner.restore(pipe))
-    outputs["int"] = run(planner.apply(pipe, plan, kernels="int"))
+    outputs["fake"] = run(bitplan.apply(pipe, plan, kernels="fake"))
+    outputs["restored"] = run(bitplan.restore(pipe))
+    outputs["int"] = run(bitplan.apply(pipe, plan, kernels="int"))
     pipe.save_pretrained(folder)
     loaded = DiffusionPipeline.from_pretrained(folder)
     loaded.set_progress_bar_config(disable=True)

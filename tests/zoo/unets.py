@@ -18,7 +18,7 @@ from diffusers import (
 )
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 
-from planner.calling import Generation
+from bitplan.planner.pipelines.generation import Generation
 from tests import tiny
 from tests.zoo import parts
 from tests.zoo.animal import PROMPTS, Animal

@@ -30,7 +30,7 @@ from diffusers import (
 )
 from transformers import LlamaConfig, LlamaModel, UMT5Config, UMT5EncoderModel
 
-from planner.calling import Generation
+from bitplan.planner.pipelines.generation import Generation
 from tests.zoo import parts
 from tests.zoo.animal import Animal
 

@@ -1,0 +1,109 @@
+"""What a component's config.json says of its packed layers: enough to lay them out, and where the plan came from.
+
+Diffusers and transformers have a base class each for such configs. This is none of either: it serves both, and each of
+them may be imported while the other is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from bitplan.planner.errors import UserError
+from bitplan.planner.pipelines.marks import METHOD
+from bitplan.plans.inputs.integer import ActivationError, ActivationScales
+from bitplan.plans.plan import Plan
+from bitplan.plans.scheme import Scheme, SchemeError, parse_scheme
+
+if TYPE_CHECKING:
+    from bitplan.planner.applied.checkpoint import Expected
+
+
+VERSION = 1
+
+
+class Method(str, Enum):  # noqa: UP042 - diffusers reads `.value` and compares with texts
+    """The name under which both libraries know us."""
+
+    BITPLAN = METHOD
+
+
+@dataclass(frozen=True, repr=False)
+class BitPlanConfig:
+    """The packed layers of one component, and how they run.
+
+    component: its name in the pipeline. schemes: scheme -> the paths, within the component, of the layers that have it;
+    layers kept as they are, are left out. ranges: path -> the calibrated range of its input, and that of the first
+    token where the scheme has one. kernels: `int` or `fake`. source: name and fingerprint of the float model.
+    expected: the plan to hold the float weights against, where they are yet to be quantized; not saved.
+    """
+
+    component: str
+    schemes: Mapping[str, Sequence[str]]
+    ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    kernels: str = "int"
+    source: Mapping[str, str] = field(default_factory=dict)
+    expected: Expected | None = field(default=None, compare=False)
+    version: int = VERSION
+    quant_method: Method = Method.BITPLAN
+
+    @cached_property
+    def layers(self) -> dict[str, Scheme]:
+        """Path -> scheme."""
+        return {path: parse_scheme(text) for text, paths in self.schemes.items() for path in paths}
+
+    @cached_property
+    def scales(self) -> dict[str, ActivationScales]:
+        """Path -> the calibrated ranges of its input."""
+        return {path: ActivationScales(*values) for path, values in self.ranges.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As config.json holds it."""
+        return {
+            "quant_method": METHOD, "version": self.version, "component": self.component, "kernels": self.kernels,
+            "source": dict(self.source),
+            "schemes": {scheme: list(paths) for scheme, paths in self.schemes.items()},
+            "ranges": {path: list(values) for path, values in self.ranges.items()},
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], **_: Any) -> BitPlanConfig:
+        """What `to_dict` gave. Raises UserError for what it did not."""
+        if data.get("quant_method") != METHOD or data.get("version") != VERSION:
+            raise UserError(f"this quantization config says {data.get('quant_method')} version {data.get('version')}, "
+                            f"and this BitPlan reads {METHOD} {VERSION}; upgrade bitplan")  # fmt: skip
+        try:
+            config = cls(**{**data, "quant_method": Method.BITPLAN})
+            layers, _scales = config.layers, config.scales
+        except (SchemeError, ActivationError, TypeError, AttributeError) as error:
+            raise UserError(f"the quantization config cannot be read: {error}; save the pipeline again") from None
+        if config.kernels not in ("int", "fake") or sum(map(len, config.schemes.values())) > len(layers):
+            raise UserError("the quantization config names a layer twice, or kernels other than int and fake; "
+                            "save the pipeline again")  # fmt: skip
+        return config
+
+    def __repr__(self) -> str:
+        return f"BitPlanConfig({self.component}, {len(self.layers)} packed layers, {self.kernels} kernels)"
+
+
+def component_config(
+    plan: Plan, component: str, kernels: str = "int", expected: Expected | None = None
+) -> BitPlanConfig:
+    """The config of one of the plan's components. expected: given where its float weights will be quantized."""
+    prefix = f"{component}."
+    schemes: dict[str, list[str]] = {}
+    for address, scheme in plan.schemes.items():
+        if address.startswith(prefix) and scheme != "keep":
+            schemes.setdefault(scheme, []).append(address.removeprefix(prefix))
+    static = {path for scheme, paths in schemes.items() if parse_scheme(scheme).activation.static for path in paths}
+    held: Mapping[str, Any] = plan.calibration.get("ranges", {})
+    ranges = {
+        path: [entry["tensor"], *([entry["first"]] if "first" in entry else [])]
+        for address, entry in held.items()
+        if (path := address.removeprefix(prefix)) in static and address.startswith(prefix)
+    }
+    source = {"name": plan.model["name"], "fingerprint": plan.model["fingerprint"]}
+    return BitPlanConfig(component, schemes, ranges, kernels, source, expected)

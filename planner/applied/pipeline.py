@@ -1,0 +1,108 @@
+"""The doing half of the story: a plan's schemes put into a pipeline's layers, and taken out again."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from bitplan.planner.applied.loading import can_load_packed, check_packed, loading_config, mark_applied
+from bitplan.planner.errors import UserError
+from bitplan.planner.graph.fingerprint import fingerprint
+from bitplan.planner.graph.layers import architecture_fingerprint
+from bitplan.planner.graph.trace import find_layers, survey
+from bitplan.planner.pipelines.generation import Generation
+from bitplan.planner.pipelines.marks import is_marked, unmark
+from bitplan.planner.pipelines.references import is_reference
+from bitplan.planner.pipelines.sources import float_components, load_pipeline, load_subject, locate
+from bitplan.planner.pipelines.subject import Subject, subject_of
+from bitplan.plans.inputs.integer import ActivationScales
+from bitplan.plans.layers.swap import Swap, swap, undo
+from bitplan.plans.plan import Plan, check_architecture, check_fingerprint, check_layers, dtype_of
+from bitplan.plans.scheme import Scheme, parse_scheme
+
+# what was put into which pipeline, so that the pipeline object itself stays as diffusers made it
+_APPLIED: weakref.WeakKeyDictionary[Any, Swap] = weakref.WeakKeyDictionary()
+
+
+def apply_plan(
+    pipe: Any, plan: Plan, kernels: str = "int", allow_mismatch: bool = False, keep_originals: bool = True
+) -> Swap:
+    """Swap the layers of `pipe` in place, as `plan` says.
+
+    kernels: `int` computes with the stored codes, `fake` simulates. allow_mismatch: take a plan of another model with
+    the same layers. keep_originals: hold the float weights for `restore`. Raises UserError, PlanError for a plan that
+    does not fit, KernelError for a scheme that no kernel runs here.
+    """
+    if pipe in _APPLIED:
+        raise UserError("this pipeline has a plan applied already; call bitplan.restore(pipe) first")
+    parts = float_components(pipe, plan.model["components"])
+    check_model(plan, parts, allow_mismatch)
+    swapped = swap(parts, schemes_of(plan), scales_in(plan), kernels == "int", keep_originals)
+    for name, part in parts.items():
+        mark_applied(plan, name, part, kernels)
+    _APPLIED[pipe] = swapped
+    return swapped
+
+
+def load_applied(pipeline: str, plan: Plan, kernels: str, allow_mismatch: bool) -> Any:
+    """The pipeline named `pipeline` with the plan in it for good. Raises as `apply_plan` and `load_pipeline`.
+
+    With real kernels each weight is packed as it is read, and no more memory is needed than the packed pipeline takes.
+    """
+    if kernels == "int" and can_load_packed(plan, locate(pipeline)):
+        config = loading_config(plan, None, kernels, allow_mismatch)
+        pipe = load_pipeline(pipeline, dtype_of([plan]), config)
+        check_packed(pipe, config)
+        return pipe
+    pipe = load_pipeline(pipeline, dtype_of([plan]))
+    apply_plan(pipe, plan, kernels, allow_mismatch, keep_originals=False)
+    return pipe
+
+
+def load_planned(
+    pipeline: str | Subject, plan: Plan | None, generation: Generation, kernels: str, allow_mismatch: bool
+) -> Subject:
+    """What `pipeline` names, as `load_subject` says, with the plan in it where there is one. Raises as `apply_plan`."""
+    if plan is None:
+        return load_subject(pipeline, generation)
+    if isinstance(pipeline, str) and not is_reference(pipeline):
+        return subject_of(load_applied(pipeline, plan, kernels, allow_mismatch), generation, pipeline)
+    subject = load_subject(pipeline, generation, dtype_of([plan]))
+    apply_plan(subject, plan, kernels, allow_mismatch)
+    return subject
+
+
+def restore_pipeline(pipe: Any) -> None:
+    """Put the float layers back. Raises UserError when nothing is applied, SwapError when they were not kept."""
+    if pipe not in _APPLIED:
+        if any(is_marked(part) for part in pipe.components.values()):
+            raise UserError("this pipeline was loaded, or copied, with its plan: its float weights were never here; "
+                            "load the float pipeline")  # fmt: skip
+        raise UserError("no plan is applied to this pipeline; there is nothing to restore")
+    undo(_APPLIED[pipe])
+    del _APPLIED[pipe]
+    for part in pipe.components.values():
+        if is_marked(part):
+            unmark(part)
+
+
+def check_model(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: bool) -> None:
+    """Raises PlanError where the plan's layers or its model's fingerprint are not those of the components, and
+    GraphError where a weight is NaN or infinite, mismatch or not."""
+    check_layers(plan, list(find_layers(parts)))
+    graph = survey(parts, plan.schemes)
+    check_architecture(plan, architecture_fingerprint(graph))
+    check_fingerprint(plan, fingerprint(parts, graph), allow_mismatch)
+
+
+def schemes_of(plan: Plan) -> dict[str, Scheme]:
+    return {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
+
+
+def scales_in(plan: Plan) -> dict[str, ActivationScales]:
+    """The calibrated ranges that the plan carries for static activation formats."""
+    held: Mapping[str, Any] = plan.calibration.get("ranges", {})
+    return {layer: ActivationScales(entry["tensor"], entry.get("first")) for layer, entry in held.items()}

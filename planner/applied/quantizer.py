@@ -1,0 +1,34 @@
+"""What diffusers and transformers ask of a quantizer alike, answered once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bitplan.planner.applied.config import BitPlanConfig
+from bitplan.planner.errors import UserError
+from bitplan.plans.layers.swap import lay_out
+
+
+class Answers:
+    """Packed layers are saved as they are and can be compiled, and cannot be trained; for either library's base class,
+    in front of it."""
+
+    quantization_config: BitPlanConfig
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+    @property
+    def is_compileable(self) -> bool:
+        return True
+
+    def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
+        """Raises UserError for a device map with `disk`: what goes there is cast past us."""
+        if isinstance(device_map, dict) and "disk" in map(str, device_map.values()):
+            raise UserError("packed layers cannot be offloaded to disk; give max_memory, or use group offloading")
+
+    def lay_out(self, model: Any) -> None:
+        """Puts empty packed layers into the component's model. Raises as `bitplan.plans.layers.swap.lay_out`."""
+        config, name = self.quantization_config, self.quantization_config.component
+        lay_out({name: model}, {f"{name}.{path}": s for path, s in config.layers.items()}, config.kernels == "int")

@@ -1,0 +1,95 @@
+"""From a profile to a problem for the solver, and from its solution to a plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bitplan.planner.choice.evidence import KEEP, Evidence, groups_of, members_of, scale_of
+from bitplan.planner.errors import UserError
+from bitplan.plans.scheme import parse_scheme
+from bitplan.sensitivity.table import FAMILIES
+from bitplan.solvers.problem import Budget, Problem, Tie
+
+
+def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Sequence[Budget], real: bool) -> Problem:
+    """The problem whose groups are layers and whose candidates are schemes.
+
+    Columns: bytes, ms, each metric, and each family: the mean of `members_of` it, each in units of its own mean loss.
+    A family of which nothing was measured has no column, and no say in the objective. Layers that share an input share
+    an activation format, so that it is quantized once. real: simulated schemes are forbidden. Raises UserError, or
+    MeasurementError for a profile that is not finished.
+    """
+    groups = groups_of(evidence)
+    names = {group: _offered(evidence, layers) for group, layers in groups.items()}
+    pairs = [(group, scheme) for group in groups for scheme in names[group]]
+    columns: dict[str, np.ndarray] = {
+        "bytes": np.array([_bytes(evidence, groups[g], s) for g, s in pairs], np.int64),
+        "ms": np.array([sum(evidence.ms[layer, s] for layer in groups[g]) for g, s in pairs], float),
+    }
+    for metric in evidence.metrics:
+        columns[metric] = np.array([sum(_loss(evidence, layer, s, metric) for layer in groups[g]) for g, s in pairs])
+    for family in FAMILIES:
+        if members := members_of(evidence, family):
+            columns[family] = _mean_seen([columns[m] / scale_of(evidence, m) for m in members], pairs)
+    allowed = np.array([not (real and any((a, s) in evidence.simulated for a in groups[g])) for g, s in pairs])
+    return Problem(
+        groups=tuple(groups), candidates=tuple(names.values()), columns=columns,
+        objective=weighed(objective, columns),
+        budgets=tuple(budgets), ties=_ties(evidence, groups, names), allowed=allowed,
+    )  # fmt: skip
+
+
+def weighed(objective: Mapping[str, float], columns: Mapping[str, object]) -> dict[str, float]:
+    """Without the families of which nothing was measured. Raises UserError where nothing is left."""
+    rest = {name: weight for name, weight in objective.items() if name in columns or name not in FAMILIES}
+    if objective and not rest:
+        raise UserError(f"the profile measured no {' and no '.join(objective)}; it has {', '.join(columns)}")
+    return rest
+
+
+def _mean_seen(losses: Sequence[np.ndarray], pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """The mean of the metrics that see a group at all: what acts outside of the denoiser leaves its output as it is,
+    and would otherwise count for less than it does. losses: of each metric, one number a (group, scheme)."""
+    _, inverse = np.unique([group for group, _ in pairs], return_inverse=True)
+    seen = [np.bincount(inverse, one)[inverse] > 0 for one in losses]
+    total = np.sum([np.where(sees, one, 0.0) for sees, one in zip(seen, losses, strict=True)], axis=0)
+    return np.asarray(total / np.maximum(np.sum(seen, axis=0), 1))
+
+
+def _offered(evidence: Evidence, layers: Sequence[str]) -> tuple[str, ...]:
+    """The schemes that all layers of a group have."""
+    return tuple(s for s in evidence.offered[layers[0]] if all(s in evidence.offered[layer] for layer in layers))
+
+
+def _bytes(evidence: Evidence, layers: Sequence[str], scheme: str) -> int:
+    """A shared float weight is held once; packed, each of its layers holds its own."""
+    return evidence.size[layers[0], scheme] * (1 if scheme == KEEP else len(layers))
+
+
+def _loss(evidence: Evidence, layer: str, scheme: str, metric: str) -> float:
+    if scheme == KEEP:
+        return 0.0
+    if not evidence.z:
+        return evidence.losses.loss(layer, scheme, metric)
+    found = evidence.losses.measurement(layer, scheme, metric)
+    if not math.isfinite(found.stderr):
+        few = f"{metric} of {layer} at {scheme} has no standard error, from {found.count} samples"
+        raise UserError(f"{few}; profile on more prompts, or leave --confidence out")
+    return max(found.mean + evidence.z * found.stderr, 0.0)
+
+
+def _ties(
+    evidence: Evidence, groups: Mapping[str, tuple[str, ...]], names: Mapping[str, tuple[str, ...]]
+) -> tuple[Tie, ...]:
+    """One activation format for the groups of each shared input."""
+    leader = {layer: group for group, layers in groups.items() for layer in layers}
+    ties = []
+    for family in evidence.shared:
+        members = list(dict.fromkeys(leader[layer] for layer in family if layer in leader))
+        if len(members) > 1:
+            labels = {m: tuple(str(parse_scheme(s).activation) for s in names[m]) for m in members}
+            ties.append(Tie(labels))
+    return tuple(ties)

@@ -1,0 +1,52 @@
+"""Plans that come with BitPlan, by name: `scenes@12%` is the published one for `scenes` within 12 % of its bytes."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitplan.planner.errors import UserError
+from bitplan.planner.files import PathLike
+from bitplan.planner.units import parse_bytes, show_bytes
+from bitplan.plans.plan import load_plan
+
+if TYPE_CHECKING:
+    from bitplan.plans.plan import Plan
+
+
+def plan_in(plan: Plan | PathLike) -> Plan:
+    """The plan itself, read where it is a path, or the name of a published one. Raises UserError, PlanError."""
+    from bitplan.plans.plan import Plan, load_plan
+
+    return plan if isinstance(plan, Plan) else load_plan(plan_file(plan))
+
+
+ROOT = Path(str(files("bitplan.plans"))) / "published"
+_LIMIT = re.compile(r"bytes-(\d+)\.plan\.yaml")
+
+
+def plan_file(name: str | Path) -> Path:
+    """The file itself; of `MODEL@MEMORY`, where there is no such file, the published plan of the largest budget that
+    is no larger. Raises UserError where there is none."""
+    model, at, memory = str(name).partition("@")
+    if not at or Path(name).exists() or not re.fullmatch(r"[\w-]+", model):
+        return Path(name)
+    files = published(model)
+    if not files:
+        known = ", ".join(sorted(folder.name for folder in ROOT.glob("*/")))
+        raise UserError(f"no plans are published for {model!r}; there are some for {known}; give a plan file")
+    full = load_plan(next(iter(files.values()))).predictions["full"]
+    most = parse_bytes(memory, sum(block["bytes"] for block in full.values()))
+    within = [limit for limit in files if limit <= most]
+    if not within:
+        raise UserError(f"the smallest plan published for {model} is for {show_bytes(min(files))}, above {memory}; "
+                        f"see {ROOT / model}")  # fmt: skip
+    return files[max(within)]
+
+
+def published(model: str) -> dict[int, Path]:
+    """Budget in bytes -> plan file, of all that is published for the model."""
+    found = {path: _LIMIT.fullmatch(path.name) for path in sorted((ROOT / model).rglob("*.plan.yaml"))}
+    return {int(match[1]): path for path, match in found.items() if match}

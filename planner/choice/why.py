@@ -1,0 +1,90 @@
+"""Why a layer got its scheme: what each other one would cost, with all other layers chosen anew. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+from bitplan.planner.choice.evidence import groups_of, read_evidence, shown_columns
+from bitplan.planner.choice.record import check_same_model, picks_of, problem_of
+from bitplan.planner.errors import UserError
+from bitplan.planner.profiles.profile import Profile
+from bitplan.planner.units import SHOW
+from bitplan.plans.plan import Plan
+from bitplan.solvers.problem import nearest
+from bitplan.solvers.questions.why import Alternative, alternatives
+from bitplan.solvers.solution import choice_of
+from bitplan.solvers.strategies import Effort
+
+
+@dataclass(frozen=True)
+class Why:
+    """layer: as asked; layers: those that must take its scheme, itself included; scheme: what the plan gives it;
+    objective: of the plan; pinned: whether it was given beforehand; alternatives: every scheme that it may take;
+    columns: of the table."""
+
+    layer: str
+    layers: tuple[str, ...]
+    scheme: str
+    objective: float
+    pinned: bool
+    alternatives: tuple[Alternative, ...]
+    columns: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        told = {name: getattr(self, name) for name in ("layer", "layers", "scheme", "objective", "pinned")}
+        return told | {"alternatives": [_told(each) for each in self.alternatives]}
+
+    def __str__(self) -> str:
+        together = f" (with {', '.join(a for a in self.layers if a != self.layer)})" if len(self.layers) > 1 else ""
+        pinned = ", as it was pinned" if self.pinned else ""
+        lines = [f"{self.layer}{together} takes {self.scheme}{pinned}; forcing each scheme and choosing all else anew:"]
+        rows = [_row(self, each) for each in self.alternatives]
+        return "\n".join([*lines, str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))])
+
+
+def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Why:
+    """The alternatives of one layer within the plan's own budgets. Raises UserError for an unknown layer, for a profile
+    of another model, or for a plan that is not made of what the profile offers."""
+    check_same_model(plan, store)
+    if layer not in plan.schemes:
+        raise UserError(f"no layer is named {layer!r}{nearest(layer, plan.schemes)}")
+    evidence = read_evidence(store, plan.solver.get("confidence"))
+    problem = problem_of(evidence, plan)
+    picks, wrong = picks_of(problem, evidence, plan)
+    if wrong:
+        raise UserError(f"{wrong[0]}; solve again, or see `bitplan verify`")
+    group, layers = next((group, layers) for group, layers in groups_of(evidence).items() if layer in layers)
+    choice = choice_of(problem, picks)
+    found = tuple(alternatives(problem, choice, group, time_limit=effort.time_limit, gap=effort.gap,
+                               backend=effort.backend))  # fmt: skip
+    pinned = group in plan.solver.get("pins", {})
+    return Why(layer, layers, plan.schemes[layer], choice.objective, pinned, found, shown_columns(evidence))
+
+
+def _row(why: Why, each: Alternative) -> dict[str, str]:
+    chosen = each.candidate == why.scheme
+    row = {"scheme": each.candidate + " (chosen)" * chosen}
+    if each.cost is None:
+        return row | {"objective": f"no plan: {each.solution.status}"}
+    row["objective"] = f"{each.solution.objective:.6g}"
+    row["costs"] = f"{each.cost:+.3g}" if each.cost else "0"
+    share = each.cost / why.objective if why.objective else math.nan
+    row["of the plan's"] = f"{share:+.2%}" if math.isfinite(share) else "-"
+    row |= {name: SHOW.get(name, "{:.4g}".format)(each.solution.totals[name])
+            for name in why.columns if name in each.solution.totals}  # fmt: skip
+    return row | {"others that move": str(len(each.moved))}
+
+
+def _told(each: Alternative) -> dict[str, Any]:
+    """None where there is no plan with that scheme."""
+    solution = each.solution
+    found = None if each.cost is None else solution
+    return {
+        "scheme": each.candidate, "status": str(solution.status), "objective": found and found.objective,
+        "costs": each.cost, "totals": found and dict(found.totals), "moved": list(each.moved),
+    }  # fmt: skip

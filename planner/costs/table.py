@@ -1,0 +1,78 @@
+"""What choices cost: bytes exactly as stored, and milliseconds of the kernel that really runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+
+import torch
+from torch import nn
+
+from bitplan.planner.costs.candidates import Candidate
+from bitplan.planner.costs.clock import Rest, kept_memory, median_ms
+from bitplan.planner.graph.layers import Layer, LayerGraph
+from bitplan.planner.profiles.profile import Cost
+from bitplan.plans.formats import stored_bytes
+from bitplan.plans.inputs.integer import ActivationScales
+from bitplan.plans.kernels import choose_kernel, geometry_of
+from bitplan.plans.kinds import KINDS
+from bitplan.plans.layers.modules import quantize_module
+from bitplan.plans.scheme import KEEP, Scheme
+
+_STAND_IN = ActivationScales(4.0, 4.0)  # a range for timing only: it changes no shapes
+
+
+def cost_candidates(
+    pending: Sequence[Candidate], graph: LayerGraph, modules: Mapping[str, nn.Module]
+) -> Iterator[Cost]:
+    """The cost of each candidate, in order. Layers of one shape are timed once.
+
+    A layer is timed as it runs in the model: the caches are full of other layers' weights, its input has just been
+    written, and if an earlier layer has read that too, it is rounded already. A simulated scheme is timed as full
+    precision, which is what would run in its stead.
+    """
+    timed: dict[tuple[object, ...], tuple[float, str]] = {}
+    rest = Rest(sum(prod(layer.weight) for layer in graph.layers) * torch.float32.itemsize)
+    rounded = {address for readers in graph.shared_inputs for address in readers[1:]}
+    for candidate in pending:
+        layer, module = graph.by_address[candidate.layer], modules[candidate.layer]
+        scheme = KEEP if candidate.simulated else candidate.scheme
+        key = (layer.kind, layer.weight, layer.geometry, layer.calls, str(scheme), layer.address in rounded)
+        if key not in timed:
+            timed[key] = _time_layer(layer, module, scheme, rest, layer.address in rounded)
+        ms, kernel = timed[key]
+        size = stored_bytes(layer.weight, candidate.scheme.weight, module.weight.element_size())
+        simulated = candidate.simulated is not None
+        yield Cost(candidate.layer, str(candidate.scheme), size, ms, "none" if simulated else kernel, simulated)
+
+
+def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: Rest, rounded: bool) -> tuple[float, str]:
+    """Milliseconds of all calls of the layer in one image, and the name of the kernel."""
+    name, dtype = "float", torch.long if KINDS[layer.kind].looks_up else module.weight.dtype
+    if scheme != KEEP:
+        kernel = choose_kernel(scheme, layer.kind, module.weight.device, True, geometry_of(module))
+        module, name = quantize_module(module, scheme, kernel, _STAND_IN), kernel.name
+    generator = torch.Generator().manual_seed(0)
+    total = 0.0
+    for call in layer.calls:
+        x = _stand_in(layer, call.input, generator).to(dtype)
+
+        def before(x: torch.Tensor = x) -> None:
+            rest.run()
+            x.sum() if rounded else x.mul_(1)  # into the caches; what is written is another input, to be rounded anew
+
+        with kept_memory():
+            total += median_ms(lambda x=x: module(x), before) * call.count  # type: ignore[misc]
+    return total, name
+
+
+def _stand_in(layer: Layer, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """An input of that shape: row numbers of an embedding, else values."""
+    if KINDS[layer.kind].looks_up:
+        return torch.randint(layer.weight[0], shape, generator=generator)
+    return torch.randn(shape, generator=generator)
+
+
+def parameters_of(layers: Sequence[Layer]) -> int:
+    """Weights (not biases) of all layers."""
+    return sum(prod(layer.weight) for layer in layers)

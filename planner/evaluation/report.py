@@ -1,0 +1,154 @@
+"""Reports of an evaluation: Markdown for people, JSON for programs, and a picture of pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from bitplan.planner.errors import UserError
+from bitplan.planner.evaluation.plans import BlockRow, Result
+from bitplan.planner.files import make_folder
+from bitplan.planner.pipelines.outputs import save_grid
+from bitplan.planner.units import show_bytes
+from bitplan.plans.plan import Plan
+from bitplan.sensitivity.metrics import METRICS
+
+GRID_COLUMNS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All that an evaluation found. plans: name -> plan; blocks: name -> its rows; about: how it was measured."""
+
+    results: Sequence[Result]
+    plans: Mapping[str, Plan]
+    blocks: Mapping[str, Sequence[BlockRow]]
+    about: Mapping[str, Any]
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """The evaluation as what `json.dumps` takes; images are left out."""
+    return {
+        "about": dict(evaluation.about),
+        "results": [
+            {
+                "name": r.name,
+                "bytes": {"predicted": _predicted(evaluation, r).get("bytes", r.bytes), "measured": r.bytes},
+                "denoiser_ms": {"measured": r.ms, "full_precision": r.full_ms, "ratio": r.ms / r.full_ms},
+                "losses": {
+                    name: {"predicted": _predicted(evaluation, r).get(name), "measured": mean, "stderr": stderr}
+                    for name, (mean, stderr) in r.losses.items()
+                },
+                "scene_accuracy": r.accuracy,
+            }
+            for r in evaluation.results
+        ],
+        "blocks": {
+            name: [{"block": b.block, "layers": b.layers, "predicted": dict(b.predicted), "measured": dict(b.measured)}
+                   for b in rows]
+            for name, rows in evaluation.blocks.items()
+        },
+    }  # fmt: skip
+
+
+def to_markdown(evaluation: Evaluation) -> str:
+    """The tables: all variants, then each plan by block."""
+    parts = [_variants(evaluation)]
+    for name, rows in evaluation.blocks.items():
+        parts += [f"\n### {name}, block by block (losses: the plan in this block alone)\n", _blocks(rows)]
+    return "\n".join(parts) + "\n"
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """One narrow table of what was measured, from what `to_json` gave."""
+    rows = []
+    for r in report["results"]:
+        row = {"variant": r["name"], "bytes": f"{r['bytes']['measured']:,}"}
+        row["denoiser time"] = f"{r['denoiser_ms']['ratio']:.2f}×"
+        for name, loss in r["losses"].items():
+            spread = f" ± {loss['stderr']:.1g}" if loss["stderr"] else ""
+            row[f"{_family(report['about'], name)}: {name}"] = (
+                f"{loss['measured']:.4f}{spread}" if loss["measured"] else "0"
+            )
+        if r["scene_accuracy"] is not None:
+            row["scene accuracy"] = f"{r['scene_accuracy']:.1%}"
+        rows.append(row)
+    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+
+
+def write_report(evaluation: Evaluation, out: Path) -> None:
+    """`report.md`, `report.json` and, of images, `images.png` in the folder `out`, made where it is missing.
+
+    Raises OSError.
+    """
+    make_folder(out)
+    (out / "report.md").write_text(to_markdown(evaluation), "utf-8")
+    (out / "report.json").write_text(json.dumps(to_json(evaluation), indent=1) + "\n", "utf-8")
+    if is_drawn(evaluation):
+        save_grid({r.name: r.outputs[:GRID_COLUMNS] for r in evaluation.results}, out / "images.png")
+
+
+def is_drawn(evaluation: Evaluation) -> bool:
+    """Whether there is a picture of pictures."""
+    return evaluation.results[0].kind == "images"
+
+
+def check_comparable(plans: Mapping[str, Plan], count: int) -> None:
+    """Raises UserError where `count` plans are not of so many names, or not of the same layers."""
+    if len(plans) < count:
+        raise UserError(f"{count} plans have {len(plans)} names, and a report tells them by name; rename the files")
+    first, *others = plans
+    for name in others:
+        if odd := set(plans[first].schemes) ^ set(plans[name].schemes):
+            raise UserError(f"{first} and {name} plan different layers, such as {min(odd)}; evaluate them one by one")
+
+
+def _family(about: Mapping[str, Any], metric: str) -> str:
+    return str(about.get("families", {}).get(metric) or METRICS[metric].family)
+
+
+def _predicted(evaluation: Evaluation, result: Result) -> Mapping[str, Any]:
+    plan = evaluation.plans.get(result.name)
+    return plan.predictions.get("total", {}) if plan else {}
+
+
+def _pair(predicted: float | None, measured: float, stderr: float | None = None) -> str:
+    spread = f" ± {stderr:.2g}" if stderr else ""
+    return f"{'–' if predicted is None else f'{predicted:.4f}'} / {measured:.4f}{spread}"
+
+
+def _variants(evaluation: Evaluation) -> str:
+    rows = []
+    for r in evaluation.results:
+        predicted = _predicted(evaluation, r)
+        row: dict[str, str] = {"variant": r.name, "bytes, predicted / held": _bytes(predicted, r)}
+        row["denoiser ms (× full precision)"] = f"{r.ms:.0f} ({r.ms / r.full_ms:.2f}×)" if r.ms != r.full_ms else "1×"
+        for name, (mean, stderr) in r.losses.items():
+            label = f"{_family(evaluation.about, name)}: {name}, predicted / measured"
+            row[label] = "0" if r.name not in evaluation.plans else _pair(predicted.get(name), mean, stderr)
+        if r.accuracy is not None:
+            row["scene accuracy"] = f"{r.accuracy:.1%}"
+        rows.append(row)
+    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+
+
+def _bytes(predicted: Mapping[str, Any], result: Result) -> str:
+    if "bytes" not in predicted:
+        return f"– / {result.bytes:,} ({show_bytes(result.bytes)})"
+    return f"{predicted['bytes']:,} / {result.bytes:,} ({show_bytes(result.bytes)})"
+
+
+def _blocks(rows: Sequence[BlockRow]) -> str:
+    table = []
+    for row in rows:
+        line: dict[str, str] = {"block": row.block, "layers": str(row.layers)}
+        for name, measured in row.measured.items():
+            predicted = row.predicted.get(name)
+            line[name] = f"{predicted:,} / {measured:,}" if name == "bytes" else _pair(predicted, measured)
+        table.append(line)
+    return str(tabulate(table, headers="keys", tablefmt="github", disable_numparse=True))

@@ -1,0 +1,188 @@
+"""How long one denoiser call takes with a plan and without: paired medians, eager and compiled, baselines by name."""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from bitplan.planner.applied.pipeline import scales_in, schemes_of
+from bitplan.planner.costs.clock import kept_memory
+from bitplan.planner.costs.machine import about_machine
+from bitplan.planner.errors import UserError
+from bitplan.planner.evaluation.layer_time import LayerTime, layer_time, predicted_share, time_layers
+from bitplan.planner.pipelines.generation import Generation
+from bitplan.planner.pipelines.subject import Subject, run_subject
+from bitplan.planner.units import show_bytes
+from bitplan.plans.layers.modules import module_bytes
+from bitplan.plans.layers.opening import opened
+from bitplan.plans.layers.swap import swap
+from bitplan.plans.plan import Plan
+from bitplan.sensitivity.runs.calls import Call, recorded_calls
+from bitplan.sensitivity.runs.nested import mapped
+
+PLAN = "plan"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One variant. ms: the median of one call; times: how often as fast as each baseline, by name, the median of
+    calls taken in turn; bytes: of all its parameters and buffers."""
+
+    name: str
+    compiled: bool
+    ms: float
+    times: Mapping[str, float]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What was found. rows: baselines first; about: how; layers: the plan's layers alone, where it predicts them."""
+
+    rows: tuple[Timing, ...]
+    about: Mapping[str, Any]
+    layers: LayerTime | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A denoiser that is to be timed on one recorded call. baseline: whether others are told against it."""
+
+    name: str
+    module: nn.Module
+    call: Call
+    compiled: bool = False
+    baseline: bool = False
+
+    def runner(self) -> Callable[[], object]:
+        """Calls it once. Compiled without a graph break, or not at all."""
+        run: Any = torch.compile(self.module, fullgraph=True) if self.compiled else self.module
+        return partial(run, *self.call.args, **self.call.kwargs)
+
+
+def variants_of(
+    part: tuple[str, nn.Module], plan: Plan, call: Call, against: Sequence[str], compiled: bool
+) -> list[Variant]:
+    """The baselines in the float types `against`, then the plan in the type of the pipeline; then all compiled.
+
+    part: the denoiser's component and the module. Raises PlanError, KernelError.
+    """
+    name, denoiser = part
+    found = [baseline(dtype, denoiser, call) for dtype in against]
+    planned = copy.deepcopy(denoiser)
+    mine = {address: scheme for address, scheme in schemes_of(plan).items() if address.startswith(f"{name}.")}
+    swap({name: planned}, mine, scales_in(plan), keep_originals=False)
+    found.append(Variant(PLAN, planned, call))
+    return found + [replace(v, compiled=True, baseline=False) for v in found if compiled]
+
+
+def baseline(dtype: str, module: nn.Module, call: Call, channels_last: bool = True) -> Variant:
+    """A copy of the module and the call in a float type, by the name of which it goes. channels_last: where it has
+    convolutions, they run in that memory format, which is their fastest."""
+
+    def cast(x: Tensor) -> Tensor:
+        return x.to(getattr(torch, dtype)) if x.is_floating_point() else x
+
+    made = copy.deepcopy(module).to(getattr(torch, dtype))
+    if channels_last and any(isinstance(layer, nn.Conv2d) for layer in made.modules()):
+        made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Variant(dtype, made, Call(mapped(call.args, cast), mapped(call.kwargs, cast)), baseline=True)
+
+
+@torch.no_grad()
+def seconds_in_turn(variants: Sequence[Variant], pairs: int) -> list[tuple[float, ...]]:
+    """The seconds of each variant's calls, made in turn, `pairs` times after one to warm up. Memory that is freed stays
+    with the process, as for the cost table."""
+    runs = [variant.runner() for variant in variants]
+    with kept_memory():
+        seconds = [[_seconds(run) for run in runs] for _ in range(pairs + 1)][1:]
+    return list(zip(*seconds, strict=True))
+
+
+def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]:
+    """Medians of `seconds_in_turn`."""
+    columns = seconds_in_turn(variants, pairs)
+    bases = {v.name: columns[i] for i, v in enumerate(variants) if v.baseline}
+    return tuple(
+        Timing(
+            v.name, v.compiled, statistics.median(mine) * 1e3,
+            {name: statistics.median(b / m for b, m in zip(base, mine, strict=True)) for name, base in bases.items()},
+            module_bytes(v.module),
+        )
+        for v, mine in zip(variants, columns, strict=True)
+    )  # fmt: skip
+
+
+def time_planned_layers(
+    part: str, plan: Plan, variants: Sequence[Variant], pairs: int, generation: tuple[int, float | None]
+) -> LayerTime | None:
+    """The plan's layers in the component `part` alone, predicted and measured. generation: prompts a call, guidance.
+
+    None where the plan does not say how long they take, or says it of another generation or of a float type that is not
+    among the baselines.
+    """
+    share, said = predicted_share(plan, part), (1, plan.calibration.get("guidance"))
+    timed = {v.name: v for v in variants if not v.compiled}
+    full = timed.get(plan.model.get("dtype", "float32"))
+    if share is None or full is None or generation != said or plan.calibration.get("options"):
+        return None
+    paths = [address.removeprefix(f"{part}.") for address in plan.schemes if address.startswith(f"{part}.")]
+    runs = [(v.module, v.runner()) for v in (full, timed[PLAN])]
+    with opened({part: full.module}), kept_memory():
+        return layer_time(full.name, share, time_layers(paths, runs, pairs))
+
+
+def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]) -> Call:
+    """What the denoiser gets at the first step for these conditions. Raises UserError where it is never called."""
+    with recorded_calls(denoiser) as calls:
+        run_subject(subject, conditions, seed=0)
+    if not calls:
+        raise UserError(f"{subject.kind} never calls the {type(denoiser).__name__} as a whole; nothing can be timed")
+    return calls[0]
+
+
+def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) -> dict[str, Any]:
+    """How it was timed."""
+    said = {"pipeline": pipeline, "prompts": prompts, "pairs": pairs}
+    return {**said, **generation.told(), **about_machine()}
+
+
+def to_json(found: Timings) -> dict[str, Any]:
+    """The timings as what `json.dumps` takes."""
+    layers = {} if found.layers is None else {"planned_layers": asdict(found.layers)}
+    return {"about": dict(found.about), "rows": [asdict(row) for row in found.rows], **layers}
+
+
+def write_timings(found: Timings, path: Path) -> None:
+    """As JSON."""
+    path.write_text(json.dumps(to_json(found), indent=1) + "\n")
+
+
+def to_text(found: Timings) -> str:
+    """A table, and a line on the planned layers alone."""
+    bases = list(found.rows[0].times)
+    head = ["denoiser call", "ms", *(f"times as fast as {base}" for base in bases), "bytes"]
+    rows = [
+        [row.name + ", compiled" * row.compiled, f"{row.ms:.4g}", *(f"{row.times[b]:.2f}" for b in bases),
+         show_bytes(row.bytes)]
+        for row in found.rows
+    ]  # fmt: skip
+    table = tabulate(rows, head, tablefmt="github", disable_numparse=True)
+    return table if found.layers is None else f"{table}\n\n{found.layers}"
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

@@ -1,0 +1,216 @@
+"""A profile checked against a fine-tune of its model: a small sample measured anew, and a verdict on the old plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bitplan.planner.choice.evidence import Evidence, members_of, read_evidence
+from bitplan.planner.choice.problem import formulate
+from bitplan.planner.choice.record import check_same_model, picks_of
+from bitplan.planner.errors import UserError
+from bitplan.planner.files import PathLike
+from bitplan.planner.finetunes.ratios import ratios_of
+from bitplan.planner.finetunes.verdict import Check, Told, conclude
+from bitplan.planner.graph.layers import architecture_fingerprint, from_json
+from bitplan.planner.measurement.engines import Site, engine_named
+from bitplan.planner.measurement.jobs import jobs_of
+from bitplan.planner.measurement.run import context_of
+from bitplan.planner.measurement.worker import Settings, set_up
+from bitplan.planner.pipelines.conditions import labels_of
+from bitplan.planner.pipelines.generation import Generation
+from bitplan.planner.pipelines.sources import load_subject
+from bitplan.planner.pipelines.subject import Subject, conditions_in, conditions_of, holding, run_subject
+from bitplan.planner.pipelines.traced import Traced, examine
+from bitplan.planner.profiles.corrections import corrections_of
+from bitplan.planner.profiles.profile import Pair, Profile
+from bitplan.planner.progress import bar
+from bitplan.planner.scenes import CLIP_FOLDER, SCENES
+from bitplan.plans.layers.opening import opened
+from bitplan.plans.plan import FLOAT32, Plan
+from bitplan.plans.scheme import parse_scheme
+from bitplan.sensitivity.agreement import Compared, agreement_of, compare
+from bitplan.sensitivity.calibration.ranges import ActivationRange, calibrate
+from bitplan.sensitivity.table import FAMILIES, Measurement
+from bitplan.solvers.problem import Problem
+from bitplan.solvers.questions.regret import Judged, Ladder, Plans, choose, judge, ladder_of, plan_on, plans_on
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How to check. sample: pairs to measure; tolerance: share of regret that is still called good; plan: whose choices
+    alone are judged; clip: the CLIPModel that measures alignment; seed: of the bootstrap; conditions: those of the
+    profile, where neither its labels nor the pipeline tell them; engine: a name in `ENGINES`; site: where it works;
+    folder: where weights lie instead of in memory."""
+
+    sample: int
+    tolerance: float
+    plan: Plan | None = None
+    clip: str | None = None
+    seed: int = 0
+    conditions: Sequence[Any] | None = None
+    engine: str = "local"
+    site: Site = Site()
+    folder: PathLike | None = None
+
+
+def check_profile(store: Profile, pipeline: str | Subject, asked: Asked) -> Check:
+    """Measure a sample on `pipeline` as the profile was measured, and judge. Raises UserError for a pipeline of other
+    layers, for an unfinished profile, for one that was measured elsewhere; PlanError, MeasurementError."""
+    settings, engine = settings_of(store), engine_named(asked.engine, asked.site)
+    if engine.sited and not isinstance(pipeline, str):
+        raise UserError(f"the workers of {engine.name} load the subject themselves; name it as package.module:name")
+    evidence = read_evidence(store)
+    problem = _problem(evidence)
+    if asked.plan is not None:
+        check_same_model(asked.plan, store)
+    traced = _traced(store, settings, pipeline, asked)
+    name = pipeline if isinstance(pipeline, str) else pipeline.name
+    _check_layers(store, traced, name)
+    told = Told(str(store.path), name, asked.tolerance, _static(store, asked.plan), asked.plan is not None)
+    if traced.fingerprint == store.header()["model"]["fingerprint"]:
+        return conclude(told, (), (), ())
+    ladder, plans = _decisions(problem, evidence, asked.plan)
+    sample = choose(ladder, plans, asked.sample)
+    pairs = [
+        (problem.groups[group], problem.candidates[group][flat - problem.offsets[group]]) for group, flat in sample
+    ]
+    clip = asked.clip or settings.clip or (str(CLIP_FOLDER) if settings.pipeline == SCENES else None)
+    new = _measured(store, traced, replace(settings, pipeline=name, clip=clip), (pairs, asked))
+    scatters = {name: its.scatter for name, its in corrections_of(store).items()}
+    compared = compare(evidence.losses.measurements, new, scatters)
+    metrics = [agreement_of(compared, m, family) for m, family in evidence.metrics.items() if _has(compared, m)]
+    groups = [group for group, _ in sample]
+    judged = [_judged(problem, evidence, family, (groups, pairs, compared), asked)
+              for family in _families(evidence, problem, asked.plan)]  # fmt: skip
+    return conclude(told, judged, metrics, compared)
+
+
+def settings_of(store: Profile) -> Settings:
+    """As the profile was measured. Raises UserError for one that BitPlan did not measure."""
+    header = store.header()
+    kept: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in header["settings"].items()
+    }
+    try:
+        generation = Generation(**kept.pop("generation"))
+        return Settings(header["model"]["name"], generation=generation, **kept)
+    except (KeyError, TypeError):
+        raise UserError(f"{store.path} was not measured by BitPlan, and does not say how to measure again; "
+                        "profile the model with `bitplan profile`") from None  # fmt: skip
+
+
+def _problem(evidence: Evidence) -> Problem:
+    """Of what a kernel runs, or of everything where none runs any."""
+    real = formulate(evidence, {}, (), real=True)
+    return real if len(ladder_of(real, _loss(real)).group) else formulate(evidence, {}, (), real=False)
+
+
+def _loss(problem: Problem) -> Any:
+    """(C,) both families together."""
+    return sum(problem.column(family) for family in FAMILIES if family in problem.columns)
+
+
+def _decisions(problem: Problem, evidence: Evidence, plan: Plan | None) -> tuple[Ladder, Plans]:
+    """The steps, by both families, and the plans whose choices among them are to be judged."""
+    ladder = ladder_of(problem, _loss(problem))
+    return ladder, _plans(problem, evidence, ladder, plan)
+
+
+def _plans(problem: Problem, evidence: Evidence, ladder: Ladder, plan: Plan | None) -> Plans:
+    if plan is None:
+        return plans_on(problem, ladder)
+    picks, wrong = picks_of(problem, evidence, plan)
+    if wrong:
+        raise UserError(f"{wrong[0]}; solve again, or check without --plan")
+    return plan_on(ladder, picks)
+
+
+def _judged(
+    problem: Problem, evidence: Evidence, family: str, sample: tuple[Sequence[int], Sequence[Pair], Sequence[Compared]],
+    asked: Asked,
+) -> Judged:  # fmt: skip
+    groups, pairs, compared = sample
+    ladder = ladder_of(problem, problem.column(family).astype(np.float64))
+    ratios, noise = ratios_of(evidence, family, pairs, compared)
+    plans = _plans(problem, evidence, ladder, asked.plan)
+    owners = np.array(groups, np.int64)
+    return judge(family, (owners, ratios, noise), ladder, plans, asked.tolerance, asked.seed)
+
+
+def _families(evidence: Evidence, problem: Problem, plan: Plan | None) -> list[str]:
+    """Those that the plan weighs, by name or by a metric of theirs; all where there is no plan or it weighs none."""
+    known = [family for family in FAMILIES if family in problem.columns]
+    weights = {} if plan is None else plan.solver.get("weights", {})
+    weighed = {name for name, weight in weights.items() if weight}
+    mine = [family for family in known if weighed & {family, *members_of(evidence, family)}]
+    return mine or known
+
+
+def _traced(store: Profile, settings: Settings, pipeline: str | Subject, asked: Asked) -> Traced:
+    """The fine-tune, run once as the base was, on the conditions of the profile. Raises UserError for others."""
+    subject, given = load_subject(pipeline, settings.generation, FLOAT32, asked.folder), asked.conditions
+    if given is not None:
+        subject = holding(subject, conditions_of(subject, given, len(given)))
+    conditions, model = conditions_in(subject, settings.prompts), store.header()["model"]
+    if labels_of(conditions) != settings.prompts:
+        raise UserError(
+            f"{subject.name} is to be checked on the {len(settings.prompts)} conditions that {store.path} was measured "
+            "on, and these are others; let it bring those, or give them as prompts"
+        )
+    return examine(subject, conditions, settings.generation.seed, model["components"])
+
+
+def _measured(
+    store: Profile, traced: Traced, settings: Settings, what: tuple[Sequence[Pair], Asked]
+) -> list[Measurement]:
+    """By runs of the whole model, everything else in full precision. what: the pairs, and who measures them."""
+    pairs, asked = what
+    engine = engine_named(asked.engine, asked.site)
+    with opened(traced.subject.modules):
+        context = context_of(traced, settings, _ranges(store, traced, settings, pairs))
+        layers = len({layer for layer, _ in pairs})
+        jobs = jobs_of("exhaustive", pairs, -(-layers // engine.share(asked.site, context.threads)))
+        results = engine.run(context, jobs, lambda: set_up(context, traced.subject), asked.site)
+        found = {one.pair: one.measurements for one in bar(results, "sample", len(pairs), "measurement")}
+    return [measurement for pair in pairs for measurement in found[pair]]
+
+
+def _ranges(store: Profile, traced: Traced, settings: Settings, pairs: Sequence[Pair]) -> Mapping[str, ActivationRange]:
+    """The fine-tune's own where a scheme of the sample needs one; else nobody reads them."""
+    modules = {layer: traced.modules[layer] for layer, scheme in pairs if parse_scheme(scheme).activation.static}
+    ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
+    if modules:
+        conditions, seed = conditions_in(traced.subject, settings.prompts), settings.generation.seed
+        ranges |= calibrate(modules, lambda: run_subject(traced.subject, conditions, seed, batch=16))
+    return ranges
+
+
+def _check_layers(store: Profile, traced: Traced, pipeline: str) -> None:
+    """Raises UserError where the pipeline's layers are not those of the profile."""
+    model = store.header()["model"]
+    if architecture_fingerprint(traced.graph) == model["architecture"]:
+        return
+    old, new = (
+        {layer.address: (layer.kind, layer.weight) for layer in graph.layers}
+        for graph in (from_json(store.graph()), traced.graph)
+    )
+    odd = sorted(layer for layer in old.keys() | new.keys() if old.get(layer) != new.get(layer))
+    such = f", such as {odd[0]}" if odd else ", in their bias, geometry or ties"
+    raise UserError(
+        f"{pipeline} has other layers than {store.path}, of {model['name']}: {len(odd)} of {len(old)} differ{such}; "
+        "only a fine-tune of the same architecture can be checked, profile this one"
+    )
+
+
+def _static(store: Profile, plan: Plan | None) -> bool:
+    """Whether plans may hold calibrated ranges of the old model's activations."""
+    schemes = store.schemes() if plan is None else plan.schemes.values()
+    return any(parse_scheme(scheme).activation.static for scheme in schemes)
+
+
+def _has(compared: Sequence[Compared], metric: str) -> bool:
+    return any(one.new.metric == metric for one in compared)

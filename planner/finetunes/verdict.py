@@ -1,0 +1,155 @@
+"""What a check of a profile against a fine-tune says, in words and tables. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tabulate import tabulate
+
+from bitplan.planner.texts import plain
+from bitplan.sensitivity.agreement import Agreement, Compared
+from bitplan.solvers.questions.regret import BROKEN, HOLDS, UNSURE, Judged
+
+SAME = "same weights"
+SENSIBLE = 8  # times the sample: what is still advised
+SHOWN = 3  # pairs that disagree most
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a check was about. static: whether plans may hold calibrated ranges; one: whether of one plan alone."""
+
+    profile: str
+    pipeline: str
+    tolerance: float
+    static: bool
+    one: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """verdict: `holds`, `does not hold`, `cannot tell` or `same weights`; sentence: that with its numbers, and what to
+    do; families: by column of the solver; metrics: how the sample agrees; compared: the sample."""
+
+    verdict: str
+    sentence: str
+    families: tuple[Judged, ...]
+    metrics: tuple[Agreement, ...]
+    compared: tuple[Compared, ...]
+    told: Told
+
+    @property
+    def holds(self) -> bool:
+        """Whether the old plans may be used."""
+        return self.verdict in (HOLDS, SAME)
+
+    def __str__(self) -> str:
+        tables = [_table([_metric_row(each) for each in self.metrics]), _table([_row(each) for each in self.families])]
+        return "\n\n".join([*(tables if self.families else ()), self.sentence])
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes; numbers that are not finite are null."""
+        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
+
+
+def conclude(
+    told: Told, families: Sequence[Judged], metrics: Sequence[Agreement], compared: Sequence[Compared]
+) -> Check:
+    """The verdict on all families together: what one of them cannot do, the plans cannot. No families: the weights are
+    those of the profile, and nothing was measured."""
+    verdicts = {each.verdict for each in families}
+    verdict = next((v for v in (BROKEN, UNSURE, HOLDS) if v in verdicts), SAME)
+    sentence = " ".join([_finding(told, verdict, families, compared), _advice(told, verdict, families)]).strip()
+    return Check(verdict, sentence, tuple(families), tuple(metrics), tuple(compared), told)
+
+
+def _finding(told: Told, verdict: str, families: Sequence[Judged], compared: Sequence[Compared]) -> str:
+    if verdict == SAME:
+        return f"{SAME}: {told.pipeline} has the very weights that {told.profile} was measured on."
+    what = "the plan" if told.one else f"plans by {told.profile}"
+    each = " and ".join(f"{_share(j.regret)} ({_share(j.low)} to {_share(j.high)}) in {j.column}" for j in families)
+    text = (
+        f"{verdict}: on {told.pipeline}, the loss of {what} is above the best of the same bytes by {each}, where up to "
+        f"{_share(told.tolerance)} counts as good; {families[0].pairs} pairs were measured again."
+    )
+    broken = {(c.new.layer, c.new.scheme) for c in compared if not c.new.finite}
+    if broken:
+        layer, scheme = min(broken)
+        text += f" {len(broken)} of them gave outputs that are not finite, such as {layer} at {scheme}."
+    return text + (_odd(compared) if verdict != HOLDS else "")
+
+
+def _odd(compared: Sequence[Compared]) -> str:
+    """The pairs that moved most against the others, by the first metric."""
+    mine = [c for c in compared if c.new.metric == compared[0].new.metric and min(c.old.mean, c.new.mean) > 0]
+    if len(mine) < 2:
+        return ""
+    logs = sorted(math.log(c.new.mean / c.old.mean) for c in mine)
+    centre = logs[len(logs) // 2]
+    far = sorted(mine, key=lambda c: -abs(math.log(c.new.mean / c.old.mean) - centre))[:SHOWN]
+    each = (f"{c.new.layer} at {c.new.scheme} ×{c.new.mean / c.old.mean / math.exp(centre):.2g}" for c in far)
+    return f" Most against the others moved, in {mine[0].new.metric}: {', '.join(each)}."
+
+
+def _advice(told: Told, verdict: str, families: Sequence[Judged]) -> str:
+    if verdict == SAME:
+        return "Its plans are for it."
+    if verdict == BROKEN:
+        return f"Profile it: bitplan profile {told.pipeline} --out X.profile."
+    if verdict == UNSURE:
+        pairs, more = families[0].pairs, _more(told, families)
+        enough = (
+            f"measure about {more} pairs (--sample {more})" if more <= 8 * pairs else "no sample of a sensible size"
+        )
+        return (
+            f"To tell, {enough}, or profile it." if more <= 8 * pairs else f"To tell, {enough} is enough: profile it."
+        )
+    text = "Use them with --allow-mismatch, or bitplan.apply(pipe, plan, allow_mismatch=True)."
+    if told.static:
+        text += (
+            " Layers with static activations (t) would keep the ranges of the old model, which this check has "
+            "calibrated anew: plan without them (a8), or profile this model."
+        )
+    return text
+
+
+def _more(told: Told, families: Sequence[Judged]) -> int:
+    """One family that is likely to be broken settles it; else all must be settled."""
+    likely = [each.needed for each in families if each.needed and each.regret > told.tolerance]
+    return min(likely) if likely else max(each.needed for each in families)
+
+
+def _row(judged: Judged) -> dict[str, str]:
+    return {
+        "family": judged.column, "extra loss of old plans": _share(judged.regret),
+        "90 % interval": f"{_share(judged.low)} to {_share(judged.high)}", "verdict": judged.verdict,
+        "new/old scatters by": _times(judged.spread), "errors explain": _times(judged.noise),
+    }  # fmt: skip
+
+
+def _metric_row(found: Agreement) -> dict[str, str]:
+    return {
+        "metric": found.metric, "Spearman": _number(found.spearman),
+        "90 % interval": f"{_number(found.low)} to {_number(found.high)}", "without noise": _number(found.clean),
+        "new/old": _number(found.factor), "scatters by": _times(found.spread), "errors explain": _times(found.noise),
+    }  # fmt: skip
+
+
+def _table(rows: Sequence[dict[str, str]]) -> str:
+    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+
+
+def _share(value: float) -> str:
+    return "unknown" if not math.isfinite(value) else f"{value:.1%}"
+
+
+def _number(value: float) -> str:
+    return "–" if not math.isfinite(value) else f"{value:.2f}"
+
+
+def _times(deviation: float) -> str:
+    """A standard deviation of logarithms as a factor."""
+    return "–" if not math.isfinite(deviation) else f"×{math.exp(deviation):.2f}"

@@ -1,0 +1,59 @@
+"""The parts of a pipeline that it calls as wholes: found by running it once, never by names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+from bitplan.sensitivity.probes.unroll import Kept
+
+
+@contextmanager
+def watched_stages(components: Mapping[str, nn.Module], keeping: set[str] | None = None) -> Iterator[dict[str, int]]:
+    """Within the `with`, counts the calls that are not made inside another module's call: address -> calls, in order
+    of the first one. A component called as a whole is one; of a decoder that is reached by a method of its own, these
+    are the modules that the method calls. keeping: takes those that leave something in their arguments for a later
+    call, such as a cache."""
+    counts: dict[str, int] = {}
+    inside: list[Kept | None] = []
+
+    def enter(address: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not inside:
+            counts[address] = counts.get(address, 0) + 1
+        inside.append(None if inside or keeping is None else Kept((args, kwargs)))
+
+    def leave(address: str) -> None:
+        kept = inside.pop()
+        if keeping is not None and kept is not None and kept.changed():
+            keeping.add(address)
+
+    with ExitStack() as stack:
+        for module, address in _addresses(components).items():
+            before = module.register_forward_pre_hook(
+                lambda _, args, kwargs, address=address: enter(address, args, kwargs), with_kwargs=True
+            )
+            after = module.register_forward_hook(lambda *_, address=address: leave(address), always_call=True)
+            stack.callback(before.remove)
+            stack.callback(after.remove)
+        yield counts
+
+
+def stage_modules(components: Mapping[str, nn.Module], addresses: Iterable[str]) -> dict[str, nn.Module]:
+    """The modules of these addresses."""
+    found = {}
+    for address in addresses:
+        component, _, path = address.partition(".")
+        found[address] = components[component].get_submodule(path)
+    return found
+
+
+def _addresses(components: Mapping[str, nn.Module]) -> dict[nn.Module, str]:
+    """Every module below the components by its first address; one that two components share is the first one's."""
+    found: dict[nn.Module, str] = {}
+    for component, root in components.items():
+        for path, module in root.named_modules():
+            found.setdefault(module, f"{component}.{path}" if path else component)
+    return found

@@ -1,0 +1,190 @@
+"""Find the layer graph by running the model once: never by names, never by reading its code.
+
+`bitplan.planner.graph.flow` keeps, for each memory block (storage), which layers last fed it and which inputs of a
+component it comes
+from. A layer reads the marks of its input, which gives the edges, and leaves itself as the only feeder of its output;
+a component that is entered puts the marks of its arguments there. Roles follow from both: see
+`bitplan.planner.graph.roles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import nn
+
+from bitplan.planner.graph.bypass import REASON, PastUse
+from bitplan.planner.graph.flow import Flow
+from bitplan.planner.graph.hooks import Record, Watch, hooked, parts_of
+from bitplan.planner.graph.layers import Call, Geometry, GraphError, Layer, LayerGraph
+from bitplan.planner.graph.roles import Scene, roles_of
+from bitplan.plans.kinds import CLASSES, KINDS
+from bitplan.plans.layers.attention import Attention, held_names
+from bitplan.plans.layers.attention import refusal as refusal_of_attention
+from bitplan.plans.layers.modules import bias_of, kind_of, refusal_of
+from bitplan.plans.layers.opening import opened
+
+Found = dict[str, tuple[Any, tuple[str, ...]]]
+
+
+def find_layers(components: Mapping[str, nn.Module]) -> Found:
+    """Every module below the components that can be planned, with its other addresses, by its first address; of
+    attentions that can be opened, their projections as they are then."""
+    with opened(components):
+        return _find_layers(components)
+
+
+def _find_layers(components: Mapping[str, nn.Module]) -> Found:
+    return {names[0]: (module, tuple(names[1:])) for module, names in _addresses(components).items() if kind_of(module)}
+
+
+def find_refused(components: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Modules of the layers' classes that cannot be planned, and attentions that cannot be opened, by their first
+    address: why."""
+    reasons = (
+        (names[0], refusal_of(module) or refusal_of_attention(module))
+        for module, names in _addresses(components).items()
+    )
+    return {address: why for address, why in reasons if why}
+
+
+def _addresses(components: Mapping[str, nn.Module]) -> dict[nn.Module, list[str]]:
+    found: dict[nn.Module, list[str]] = {}
+    for component, root in components.items():
+        for path, module in root.named_modules(remove_duplicate=False):
+            found.setdefault(module, []).append(f"{component}.{path}" if path else component)
+    return found
+
+
+def trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> LayerGraph:
+    """The layer graph of one call of `run`, which runs the components. Hooks are gone afterwards, come what may.
+
+    Modules of the kinds of `bitplan.plans.kinds` become layers when they are called, and so do the projections of
+    attentions
+    that can be opened, which they are for the run alone. One whose weight is used past its call,
+    too, stays unplanned, since that use would see the plan and nothing would measure it; to tell what flows by it, the
+    run is then repeated. Errors of `run` pass through.
+    Raises GraphError when the components hold no layers or the run calls none.
+    """
+    with opened(components):
+        return _trace(components, run)
+
+
+def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> LayerGraph:
+    found = _find_layers(components)
+    if not found:
+        raise GraphError(f"{', '.join(components) or 'nothing'}: none of {CLASSES} inside; name what to plan")
+    watch, flow, past = _watched(components, found, run)
+    reasons = find_refused(components) | dict.fromkeys((name for name in found if name in past), REASON)
+    if past & watch.records.keys():
+        watch, flow, _ = _watched(components, {name: its for name, its in found.items() if name not in past}, run)
+    if not watch.records:
+        names = ", ".join(components)
+        raise GraphError(f"the run called none of the {len(found)} layers of {names}; name components that it runs")
+    parts = parts_of(components, watch)
+    kinds = {name: str(kind_of(found[name][0])) for name in watch.records}
+    uses = {name: record.use for name, record in watch.records.items()}
+    roles = roles_of(Scene(uses, kinds, flow.attentions, {part.name: dict(part.inputs) for part in parts}))
+    held = _held(components)
+    layers = {
+        n: replace(_describe(n, *found[n], record), role=roles[n], held=held.get(n, ""))
+        for n, record in watch.records.items()
+    }
+    order = {name: place for place, name in enumerate(layers)}
+    edges = ((source, name) for name, record in watch.records.items() for source in record.feeders)
+    return LayerGraph(
+        layers=tuple(layers.values()),
+        edges=tuple(sorted(edges, key=lambda edge: (order[edge[0]], order[edge[1]]))),
+        shared_inputs=_groups(order, ((n, seen) for n, record in watch.records.items() for seen in record.inputs)),
+        tied=_groups(order, ((name, _memory(found[name][0].weight)) for name in layers)),
+        unused=tuple(name for name in dict.fromkeys((*found, *reasons)) if name not in layers),
+        parts=parts,
+        reasons=tuple(reasons.items()),
+    )
+
+
+def _watched(
+    components: Mapping[str, nn.Module], found: Found, run: Callable[[], object]
+) -> tuple[Watch, Flow, set[str]]:
+    """What one run shows of these layers, and those of them whose weight it used past their call."""
+    watch = Watch()
+    weights = frozenset(w.untyped_storage()._cdata for root in components.values() for w in root.parameters())
+    past = PastUse({address: module.weight for address, (module, _) in found.items()}, watch.calling)
+    flow = Flow(watch.marks, weights, past)
+    with hooked(components, found, watch), flow:
+        run()
+    return watch, flow, past.found
+
+
+def survey(components: Mapping[str, nn.Module], addresses: Iterable[str]) -> LayerGraph:
+    """What can be told of the named layers without a run: no calls, no edges. Enough for a fingerprint.
+
+    Raises GraphError for an address that holds no layer.
+    """
+    with opened(components):
+        return _survey(components, list(addresses))
+
+
+def _survey(components: Mapping[str, nn.Module], names: Sequence[str]) -> LayerGraph:
+    found, held = _find_layers(components), _held(components)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise GraphError(f"{len(missing)} layers are not in {', '.join(components)}, such as {missing[0]}")
+    order = {name: place for place, name in enumerate(names)}
+    return LayerGraph(
+        layers=tuple(replace(_describe(name, *found[name], Record()), held=held.get(name, "")) for name in names),
+        edges=(),
+        shared_inputs=(),
+        tied=_groups(order, ((name, _memory(found[name][0].weight)) for name in names)),
+        unused=(),
+    )
+
+
+def _held(components: Mapping[str, nn.Module]) -> dict[str, str]:
+    """The projections of open attentions, with what their weights are held as while it is closed."""
+    return {
+        f"{names[0]}.{layer}": f"{names[0]}.{tensor}"
+        for module, names in _addresses(components).items()
+        if isinstance(module, Attention)
+        for layer, tensor in held_names(module).items()
+    }
+
+
+def _describe(address: str, module: Any, aliases: tuple[str, ...], record: Record) -> Layer:
+    shape, biased = tuple(module.weight.shape), bias_of(module) is not None
+    kind = KINDS[str(kind_of(module))]
+    return Layer(
+        address=address,
+        aliases=aliases,
+        kind=kind.name,
+        weight=shape,
+        bias=biased,
+        parameters=prod(shape) + biased * shape[0],
+        geometry=_geometry(module) if kind.dims else None,
+        calls=tuple(Call(i, o, kind.macs(shape, prod(o)), times) for (i, o), times in record.shapes.items()),
+    )
+
+
+def _geometry(conv: Any) -> Geometry:
+    padding = conv.padding if isinstance(conv.padding, str) else tuple(map(int, conv.padding))
+    stride, dilation = tuple(map(int, conv.stride)), tuple(map(int, conv.dilation))
+    return Geometry(stride, padding, dilation, conv.groups, conv.padding_mode)
+
+
+def _memory(weight: torch.Tensor) -> tuple[int, int]:
+    return weight.untyped_storage()._cdata, weight.storage_offset()
+
+
+def _groups(order: Mapping[str, int], pairs: Iterable[tuple[str, object]]) -> tuple[tuple[str, ...], ...]:
+    """The layers that are linked through common keys, directly or by way of others; lone layers are left out."""
+    graph = nx.Graph()
+    for name, key in pairs:
+        graph.add_edge((0, name), (1, key))
+    sets = ([name for side, name in part if side == 0] for part in nx.connected_components(graph))
+    groups = (tuple(sorted(names, key=order.__getitem__)) for names in sets if len(names) > 1)
+    return tuple(sorted(groups, key=lambda names: order[names[0]]))

@@ -1,0 +1,57 @@
+"""Plans as other tools' own configurations: a table of the targets. Imports no torch, and none of the tools.
+
+A target is a module here with `refuses(scheme, layer)`, why it cannot express that, or None, and `text(part)`, the
+file of one component (see `base.py`), and a line in `TARGETS`. What a target lacks is found by asking `refuses`, so
+that a new one needs nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from bitplan.planner.errors import UserError  # noqa: F401
+from bitplan.planner.interop.targets import gguf, modelopt, sdnq, torchao
+from bitplan.planner.interop.targets.base import (
+    Export,  # noqa: F401
+    Target,  # noqa: F401
+    check_out,  # noqa: F401
+    export_files,  # noqa: F401
+)
+from bitplan.planner.interop.targets.model import read_model  # noqa: F401
+from bitplan.plans.plan import Plan  # noqa: F401
+
+TARGETS = {
+    t.name: t
+    for t in (
+        Target("torchao", "diffusers' TorchAoConfig as JSON: 8-bit weights of linear layers", torchao.refuses,
+               torchao.text, torchao.LOST, torchao.USE),
+        Target("sdnq", "sdnq's SDNQConfig as JSON: 2 to 8 bits, linear layers and convolutions", sdnq.refuses,
+               sdnq.text, sdnq.LOST, sdnq.USE),
+        Target("modelopt", "the configuration of modelopt's mtq.quantize as YAML: simulated, any bits",
+               modelopt.refuses, modelopt.text, modelopt.LOST, modelopt.USE),
+        Target("gguf-recipe", "a type for each tensor, for llama-quantize and stable-diffusion.cpp: weights of linear "
+               "layers", gguf.refuses, gguf.text, gguf.LOST, gguf.USE),
+    )
+}  # fmt: skip
+
+
+def target_named(name: str) -> Target:
+    """Raises UserError with the nearest name."""
+    if name not in TARGETS:
+        near = difflib.get_close_matches(name, TARGETS, 1, 0)
+        raise UserError(f"there is no target {name!r}; did you mean {near[0]}? (targets: {', '.join(TARGETS)})")
+    return TARGETS[name]
+
+
+def export_plan(
+    plan: Plan, to: str, out: Path, model: str | None = None, approximate: bool = False
+) -> tuple[Export, ...]:
+    """Write the plan for the tool `to`, one file a component: `out`, or `out` with -COMPONENT where there are several.
+
+    model: see `read_model`; approximate: take the nearest scheme that the tool can express, and list what was changed.
+    Raises UserError naming how many layers the tool cannot express, PlanError for another model's layers.
+    """
+    target = target_named(to)
+    check_out(out)
+    return export_files(plan, read_model(plan, model), target, out, approximate)

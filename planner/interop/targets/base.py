@@ -1,0 +1,236 @@
+"""What all targets share: refusing what one cannot express, or taking the nearest that it can, and the files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from bitplan.planner.errors import UserError
+from bitplan.planner.graph.layers import Layer
+from bitplan.plans.plan import Plan, check_architecture, check_layers
+from bitplan.plans.scheme import (
+    ACTIVATION_BITS,
+    KEEP,
+    WEIGHT_BITS,
+    ActivationFormat,
+    Scheme,
+    WeightFormat,
+    parse_scheme,
+)
+
+GROUPS = (None, 128, 64, 32)
+_SHOWN = 3  # reasons in one line
+
+
+@dataclass(frozen=True)
+class Model:
+    """The layers that plans are for. layers: those of the plan, by address; unplanned: addresses of other modules that
+    have a weight matrix, as far as they are known; architecture: the fingerprint of the layers."""
+
+    layers: Mapping[str, Layer]
+    unplanned: tuple[str, ...]
+    architecture: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What goes into one file: schemes and layers by their path below `component`, in the plan's order; unplanned:
+    paths of the others, see `Model`."""
+
+    component: str
+    schemes: Mapping[str, Scheme]
+    layers: Mapping[str, Layer]
+    unplanned: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tool to write for. refuses: why it cannot express a scheme of a layer, or None; text: the file of a component;
+    lost: what no file of it can carry; use: how a file of it is used, with {file} and {component}; kinds: of layers
+    that files are written for."""
+
+    name: str
+    about: str
+    refuses: Callable[[Scheme, Layer], str | None]
+    text: Callable[[Part], str]
+    lost: str
+    use: str
+    kinds: tuple[str, ...] = ("linear", "conv2d")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A layer that got another scheme than planned, and why."""
+
+    layer: str
+    planned: str
+    written: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Export:
+    """One file that was written. schemes: layer address -> scheme as written."""
+
+    path: Path
+    target: Target
+    component: str
+    schemes: Mapping[str, str]
+    changes: tuple[Change, ...]
+
+    @property
+    def use(self) -> str:
+        """How the file is used."""
+        return self.target.use.format(file=str(self.path), component=self.component)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return {
+            "path": str(self.path), "target": self.target.name, "component": self.component,
+            "schemes": dict(self.schemes), "changes": [asdict(change) for change in self.changes],
+            "lost": self.target.lost, "use": self.use,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        counts = Counter(self.schemes.values())
+        kinds = ", ".join(f"{scheme} x {count}" for scheme, count in counts.most_common())
+        lines = [f"{self.path}: {self.target.name} for {self.component}, {_layers(len(self.schemes))}: {kinds}"]
+        alike: dict[tuple[str, str, str], list[str]] = {}
+        for change in self.changes:
+            alike.setdefault((change.planned, change.written, change.reason), []).append(change.layer)
+        lines += [
+            f"changed: {planned} -> {written} in {', '.join(layers)} ({_layers(len(layers))}): {reason}"
+            for (planned, written, reason), layers in alike.items()
+        ]
+        return "\n".join([*lines, f"lost: {self.target.lost}", f"use: {self.use}"])
+
+
+def export_files(plan: Plan, model: Model, target: Target, out: Path, approximate: bool) -> tuple[Export, ...]:
+    """See `bitplan.planner.interop.targets.export_plan`."""
+    check_layers(plan, model.layers)
+    check_architecture(plan, model.architecture)
+    planned = {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
+    reasons = {layer: why(target, scheme, model.layers[layer]) for layer, scheme in planned.items()}
+    refused = {layer: reason for layer, reason in reasons.items() if reason}
+    if refused and not approximate:
+        raise UserError(_refusal(target, planned, refused))
+    taken = {layer: nearest(target, planned[layer], model.layers[layer]) for layer in refused}
+    changes = tuple(Change(la, str(planned[la]), str(taken[la]), reason) for la, reason in refused.items())
+    schemes = planned | taken
+    parts = list(_parts(schemes, model))
+    exports = [
+        Export(
+            out if len(parts) == 1 else out.with_stem(f"{out.stem}-{part.component}"), target, part.component,
+            {layer: str(scheme) for layer, scheme in schemes.items() if _component(layer) == part.component},
+            tuple(change for change in changes if _component(change.layer) == part.component),
+        )
+        for part in parts
+    ]  # fmt: skip
+    for export, part in zip(exports, parts, strict=True):
+        _write(target.text(part), export.path)
+    return tuple(exports)
+
+
+def why(target: Target, scheme: Scheme, layer: Layer) -> str | None:
+    """Why `target` cannot express `scheme` of `layer`, or None. Every target can leave a layer in full precision."""
+    if scheme == KEEP:
+        return None
+    if "." not in layer.address:
+        return "it is the whole component, so that it has no name inside it"
+    if layer.held:
+        return "it is a projection of nn.MultiheadAttention, which no tool finds as a module that is called"
+    if layer.aliases:
+        return "one module has several names, and the tool goes by names"
+    if layer.kind not in target.kinds:
+        return f"its files are written for {' and '.join(target.kinds)} layers, not for {layer.kind}"
+    return target.refuses(scheme, layer)
+
+
+def nearest(target: Target, scheme: Scheme, layer: Layer) -> Scheme:
+    """The scheme nearest to `scheme` that `target` can express of `layer`, `keep` at worst. See `distance`."""
+    return next(other for other in _by_distance(scheme) if why(target, other, layer) is None)
+
+
+@cache
+def _by_distance(planned: Scheme) -> tuple[Scheme, ...]:
+    return tuple(sorted(every_scheme(), key=lambda other: distance(planned, other)))
+
+
+def distance(planned: Scheme, other: Scheme) -> tuple[float, ...]:
+    """What is compared first matters most: integer or floating point, weight bits (more before fewer), input bits
+    (likewise), how inputs get their scales, groups (smaller before larger), zero points, least squares."""
+    w, v, a, b = planned.weight, other.weight, planned.activation, other.activation
+    group, others = w.group or 1 << 20, v.group or 1 << 20
+    return (
+        w.kind != v.kind, max(0, w.bits - v.bits), v.bits - w.bits, max(0, a.bits - b.bits), b.bits - a.bits,
+        a.static != b.static, a.first_token != b.first_token, max(1, others / group), group / others,
+        w.affine != v.affine, w.least_squares != v.least_squares,
+    )  # fmt: skip
+
+
+@cache
+def every_scheme() -> tuple[Scheme, ...]:
+    """Each has a text form that `parse_scheme` reads."""
+    flags = (False, True)
+    weights = [WeightFormat("int", *parts) for parts in product(WEIGHT_BITS, GROUPS, flags, flags)]
+    ways = ((False, False), (True, False), (True, True))  # static, first token
+    inputs = [ActivationFormat(16), *(ActivationFormat(bits, *way) for bits in ACTIVATION_BITS[1:] for way in ways)]
+    return (KEEP, *(Scheme(w, a) for w in (WeightFormat("fp8", 8), *weights) for a in inputs))
+
+
+def _refusal(target: Target, planned: Mapping[str, Scheme], refused: Mapping[str, str]) -> str:
+    """One line: how many layers, why, and the first of each kind."""
+    counts = Counter(refused.values())
+    kinds = []
+    for reason, count in counts.most_common(_SHOWN):
+        first = next(layer for layer, its in refused.items() if its == reason)
+        kinds.append(f"{count}, the first {first} ({planned[first]}): {reason}")
+    more = sum(count for _, count in counts.most_common()[_SHOWN:])
+    return (
+        f"{target.name} cannot express {len(refused)} of {len(planned)} layers: {'; '.join(kinds)}"
+        + (f"; {more} for other reasons" if more else "")
+        + "; give --approximate for the nearest that it can express, or solve again with schemes that it can"
+    )
+
+
+def _parts(schemes: Mapping[str, Scheme], model: Model) -> Iterator[Part]:
+    for name in dict.fromkeys(map(_component, schemes)):
+        inside = {layer: layer[len(name) + 1 :] for layer in schemes if layer.startswith(name + ".")}
+        yield Part(
+            name,
+            {path: schemes[layer] for layer, path in inside.items()},
+            {path: model.layers[layer] for layer, path in inside.items()},
+            tuple(layer[len(name) + 1 :] for layer in model.unplanned if layer.startswith(name + ".")),
+        )
+
+
+def _component(layer: str) -> str:
+    return layer.partition(".")[0]
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' * (count != 1)}"
+
+
+def check_out(out: Path) -> None:
+    """Raises UserError where no file can be written, before any work is done."""
+    if out.is_dir() or not out.parent.is_dir():
+        problem = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise UserError(f"cannot write {out}: {problem}; choose another --out")
+
+
+def _write(text: str, path: Path) -> None:
+    """In one move. Raises UserError."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, "utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None

@@ -1,0 +1,82 @@
+r"""A GGUF recipe: lines `pattern=type`, one a layer, first match counts.
+
+    llama-quantize --tensor-type-file FILE IN.gguf OUT.gguf q8_0
+    sd-cli -M convert -m IN -o OUT.gguf --tensor-type-rules "$(paste -sd, FILE)"
+
+llama.cpp reads such a file word by word, lower-cases the pattern and searches names for it as a regular expression, but
+only where the type given last is itself quantized (tools/quantize/quantize.cpp, `parse_tensor_type_file`;
+src/llama-quant.cpp, `llama_tensor_get_type`); stable-diffusion.cpp takes the same separated by commas (src/model.cpp,
+`parse_tensor_type_rules`). ComfyUI-GGUF reads the files that come out. Neither takes comments, so there are none.
+
+Names are those of the diffusers state dict, with or without stable-diffusion.cpp's `model.diffusion_model.` in front: a
+model whose tensors are renamed on conversion (the UNets of Stable Diffusion) must be converted with diffusers' names.
+Types (ggml-common.h): groups of 32 with a half-precision scale, or, in blocks of 256, of 32 (q4_K, q5_K) or 16 with
+scales of 4 to 8 bits, found by least squares. A row, here the inputs of a linear layer, holds whole blocks; the row of
+a convolution is as wide as its kernel, which no block fits. llama.cpp's products round inputs to 8 bits in groups.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bitplan.planner.graph.layers import Layer
+from bitplan.planner.interop.targets.base import Part
+from bitplan.plans.scheme import KEEP, Scheme, WeightFormat
+
+TYPES = {  # type -> (its format, weights in a block)
+    "q8_0": (WeightFormat("int", 8, 32), 32),
+    "q6_K": (WeightFormat("int", 6, 32, least_squares=True), 256),
+    "q5_0": (WeightFormat("int", 5, 32), 32),
+    "q5_1": (WeightFormat("int", 5, 32, affine=True), 32),
+    "q5_K": (WeightFormat("int", 5, 32, affine=True, least_squares=True), 256),
+    "q4_0": (WeightFormat("int", 4, 32), 32),
+    "q4_1": (WeightFormat("int", 4, 32, affine=True), 32),
+    "q4_K": (WeightFormat("int", 4, 32, affine=True, least_squares=True), 256),
+    "q3_K": (WeightFormat("int", 3, 32, least_squares=True), 256),
+    "q2_K": (WeightFormat("int", 2, 32, affine=True, least_squares=True), 256),
+}
+
+
+FULL = "f16"
+
+
+LOST = ("the plan's scales and how it rounds inputs: ggml finds its own, in half precision or less, and its products "
+        "round inputs to 8 bits or not at all, as the backend has it; `keep` is f16; stable-diffusion.cpp leaves some "
+        "layers alone whatever is asked (embedders, img_in, final_layer)")  # fmt: skip
+
+
+USE = ("llama-quantize --tensor-type-file {file} IN.gguf OUT.gguf q8_0, or sd-cli -M convert ... "
+       '--tensor-type-rules "$(paste -sd, {file})"; tensor names are those of diffusers\' {component}')  # fmt: skip
+
+
+_NAMES = {fmt: (name, block) for name, (fmt, block) in TYPES.items()}
+
+
+def refuses(scheme: Scheme, layer: Layer) -> str | None:
+    """Why no type of ggml expresses `scheme` of `layer`, or None."""
+    name, block = _NAMES.get(scheme.weight, ("", 1))
+    inputs = scheme.activation
+    rules = (
+        (layer.kind != "linear", "a convolution's rows are as wide as its kernel, which no block of ggml fits"),
+        (layer.address != layer.address.lower(), "llama-quantize lower-cases names"),
+        (inputs.static, "its inputs have no calibrated ranges"),
+        (inputs.bits not in (16, 8), "its products round inputs to 8 bits or not at all"),
+        (not name, "no type of ggml has these bits, groups and zero points"),
+        (layer.weight[1] % block, f"{name} needs a multiple of {block} inputs"),
+    )
+    return next((reason for applies, reason in rules if applies), None)
+
+
+def text(part: Part) -> str:
+    """Layers in full precision are named too, since llama-quantize gives the others the type on its command line."""
+    names = {path: part.layers[path].held.partition(".")[2] or f"{path}.weight" for path in part.schemes}
+    lines = (f"{_pattern(names[path])}={_type(scheme)}\n" for path, scheme in part.schemes.items())
+    return "".join(dict.fromkeys(lines))
+
+
+def _type(scheme: Scheme) -> str:
+    return FULL if scheme == KEEP else _NAMES[scheme.weight][0]
+
+
+def _pattern(name: str) -> str:
+    return rf"^(model\.diffusion_model\.)?{re.escape(name)}$"

@@ -1,0 +1,60 @@
+"""NVIDIA ModelOpt: the configuration that `modelopt.torch.quantization.quantize` takes, as YAML.
+
+An ordered list of quantizers by exact name after one entry that disables all, and `max` calibration (the format of
+`QuantizerCfgEntry` in modelopt 0.47.0; YAML, since the axes in `block_sizes` are integers and JSON has no such keys).
+Weights: `axis: 0` is one scale a channel, `block_sizes: {-1: 64}` one for 64 inputs. Inputs: a scale found for
+each token, of a convolution for each sample, or one a tensor, which ModelOpt calibrates.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from bitplan.planner.graph.layers import Layer
+from bitplan.planner.interop.targets.base import Part
+from bitplan.plans.scheme import KEEP, ActivationFormat, Scheme, WeightFormat
+
+LOST = ("the plan's scales and ranges: ModelOpt finds its own, min-max, those of static inputs in its forward_loop; "
+        "its quantizers simulate, and only some formats have kernels elsewhere")  # fmt: skip
+
+
+USE = "mtq.quantize(pipe.{component}, yaml.safe_load(open({file!r})), forward_loop)"
+
+
+def refuses(scheme: Scheme, layer: Layer) -> str | None:
+    """Why ModelOpt cannot express `scheme` of `layer`, or None."""
+    weight, inputs = scheme.weight, scheme.activation
+    rules = (
+        (weight.least_squares, "its scales are min-max, not of least squares"),
+        (weight.affine, "its integer weights have no zero point"),
+        (inputs.first_token, "it has no scale of the first token's own"),
+        (weight.group and layer.kind != "linear", "its groups in a convolution lie along the kernel"),
+        (weight.group and layer.weight[1] % weight.group, "its groups must divide the inputs"),
+    )
+    return next((reason for applies, reason in rules if applies), None)
+
+
+def text(part: Part) -> str:
+    """Names are exact; all that is not named is disabled."""
+    entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
+    for path, scheme in part.schemes.items():
+        kind = part.layers[path].kind
+        if scheme != KEEP:
+            entries.append({"quantizer_name": f"{path}.weight_quantizer", "cfg": _weight(scheme.weight)})
+        if scheme.activation.bits != 16:
+            entries.append({"quantizer_name": f"{path}.input_quantizer", "cfg": _inputs(scheme.activation, kind)})
+    return yaml.safe_dump({"quant_cfg": entries, "algorithm": "max"}, sort_keys=False, width=120)
+
+
+def _weight(weight: WeightFormat) -> dict[str, Any]:
+    bits = [4, 3] if weight.kind == "fp8" else weight.bits  # exponent and mantissa
+    return {"num_bits": bits} | ({"block_sizes": {-1: weight.group}} if weight.group else {"axis": 0})
+
+
+def _inputs(inputs: ActivationFormat, kind: str) -> dict[str, Any]:
+    if inputs.static:
+        return {"num_bits": inputs.bits, "axis": None}
+    shared = {"block_sizes": {-1: None}} if kind == "linear" else {"axis": 0}
+    return {"num_bits": inputs.bits, "type": "dynamic"} | shared

@@ -1,0 +1,82 @@
+"""sdnq: the arguments of an `SDNQConfig`, as JSON (read from the documentation and the behaviour of sdnq 0.2.8).
+
+Names end in `.weight`: a name without a dot would also match inside longer ones. Every module is named, those in full
+precision too, since what is not named gets the default type; sdnq's own lists and sizes of layers to leave alone are
+switched off, so that the plan alone decides.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bitplan.planner.graph.layers import Layer
+from bitplan.planner.interop.targets.base import Part
+from bitplan.plans.scheme import KEEP, Scheme, WeightFormat
+
+LOST = ("the plan's scales: sdnq finds its own, min-max, in a convolution mostly one for each position of the kernel; "
+        "beside 8-bit inputs grouped weights are rounded to int8 again in each call, and a convolution's inputs get a "
+        "scale a patch")  # fmt: skip
+
+
+USE = ("import sdnq; {component} = CLASS.from_pretrained(..., quantization_config="
+       "sdnq.SDNQConfig.from_dict(json.load(open({file!r}))))")  # fmt: skip
+
+
+_STEP, _LEAST = 16, 32  # sizes that its integer products take
+
+
+def refuses(scheme: Scheme, layer: Layer) -> str | None:
+    """Why sdnq cannot express `scheme` of `layer`, or None."""
+    weight, inputs = scheme.weight, scheme.activation
+    outputs, channels = layer.weight[:2]
+    fits = all(size >= _LEAST and size % _STEP == 0 for size in (outputs, channels))
+    convolves = layer.kind != "linear"
+    whole = weight.group and not convolves and channels <= weight.group  # one group is all inputs
+    rules = (
+        (weight.least_squares, "its scales are min-max, not of least squares"),
+        (inputs.static, "it has no calibrated ranges of inputs"),
+        (inputs.bits not in (16, 8), "it rounds inputs to 8 bits or not at all"),
+        (weight.kind == "fp8" and inputs.bits != 16, "its fp8 weights take no integer inputs"),
+        (inputs.bits == 8 and not fits, f"its integer products need channels in multiples of {_STEP}, at least "
+                                        f"{_LEAST}, else it leaves inputs as they are"),
+        (inputs.bits == 8 and convolves and (weight.bits == 8) == bool(weight.group),
+         "its convolutions take 8-bit inputs with 8-bit weights without groups or fewer bits with groups"),
+        (inputs.bits == 8 and convolves and channels == weight.group, "one group is none to its convolutions"),
+        (weight.group and not whole and channels % weight.group, "its groups must divide the channels, else it takes "
+                                                                 "other groups"),
+    )  # fmt: skip
+    return next((reason for applies, reason in rules if applies), None)
+
+
+def text(part: Part) -> str:
+    """Layers by type, and those whose groups or inputs are not the default's by themselves."""
+    types: dict[str, list[str]] = {}
+    own: dict[str, dict[str, Any]] = {}
+    for path, scheme in part.schemes.items():
+        if scheme == KEEP:
+            continue
+        types.setdefault(_dtype(scheme.weight), []).append(f"{path}.weight")
+        own[f"{path}.weight"] = _arguments(scheme, part.layers[path])
+    left = [path for path, scheme in part.schemes.items() if scheme == KEEP] + list(part.unplanned)
+    config = {
+        "quant_method": "sdnq", "weights_dtype": "int8", "group_size": -1, "quant_conv": True, "quant_embedding": False,
+        "use_quantized_matmul": False, "use_quantized_matmul_conv": False, "use_dynamic_quantization": False,
+        "add_skip_keys": False, "minimum_allowed_numel": 0, "minimum_allowed_channel_size": 0,
+        "modules_to_not_convert": [f"{path}.weight" for path in left],
+        "modules_dtype_dict": types,
+        "modules_quant_config": {path: arguments for path, arguments in own.items() if arguments},
+    }  # fmt: skip
+    return json.dumps(config, indent=1) + "\n"
+
+
+def _dtype(weight: WeightFormat) -> str:
+    if weight.kind == "fp8":
+        return "float8_e4m3fn"
+    return f"{'u' * weight.affine}int{weight.bits}"
+
+
+def _arguments(scheme: Scheme, layer: Layer) -> dict[str, Any]:
+    matmul = "use_quantized_matmul" if layer.kind == "linear" else "use_quantized_matmul_conv"
+    group = {"group_size": scheme.weight.group} if scheme.weight.group else {}
+    return group | ({matmul: True} if scheme.activation.bits == 8 else {})

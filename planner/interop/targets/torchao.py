@@ -1,0 +1,72 @@
+"""torchao through diffusers: the dictionary of a `TorchAoConfig` that holds an `FqnToConfig`, as JSON.
+
+Written as `TorchAoConfig.to_dict` and torchao's `config_to_dict` write it (diffusers 0.42.1, torchao 0.18.0; `_type` is
+a class, `_data` its fields, fields left out have their defaults), keyed by the full names of modules, which diffusers
+takes since its pull request 14686. Its hook quantizes `nn.Linear.weight` and nothing else, and the formats of fewer
+than 8 bits that run everywhere (`IntxWeightOnlyConfig`) are stored in 8.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bitplan.planner.graph.layers import Layer
+from bitplan.planner.interop.targets.base import Part
+from bitplan.plans.scheme import KEEP, Scheme
+
+LOST = "the plan's scales: torchao finds its own, min-max, when it quantizes, and rounds the model in bfloat16"
+
+
+USE = ("{component} = CLASS.from_pretrained(..., torch_dtype=torch.bfloat16, quantization_config="
+       "diffusers.TorchAoConfig.from_dict(json.load(open({file!r}))))")  # fmt: skip
+
+
+def refuses(scheme: Scheme, layer: Layer) -> str | None:
+    """Why torchao cannot express `scheme` of `layer`, or None."""
+    weight, inputs = scheme.weight, scheme.activation
+    rules = (
+        (layer.kind != "linear", "diffusers hands torchao linear layers only"),
+        (weight.least_squares, "its scales are min-max, not of least squares"),
+        (inputs.static, "its configuration holds no calibrated ranges of inputs"),
+        (inputs.bits not in (16, 8), "it rounds inputs to 8 bits or not at all"),
+        (weight.kind == "fp8" and inputs.bits != 16, "its fp8 weights take no integer inputs"),
+        (weight.bits < 8, "it stores fewer than 8 bits in 8, which saves nothing"),
+        (inputs.bits == 8 and (weight.affine or weight.group), "beside 8-bit inputs its scales are symmetric and one a "
+                                                               "channel"),
+        (weight.group and layer.weight[1] % weight.group, "its groups must divide the inputs"),
+    )  # fmt: skip
+    return next((reason for applies, reason in rules if applies), None)
+
+
+def text(part: Part) -> str:
+    """Modules that are not named stay as they are."""
+    named = {path: _config(scheme) for path, scheme in part.schemes.items() if scheme != KEEP}
+    quant_type = {"default": _object("FqnToConfig", 1, fqn_to_config=named)}
+    return json.dumps({"quant_method": "torchao", "quant_type": quant_type}, indent=1) + "\n"
+
+
+def _config(scheme: Scheme) -> dict[str, Any]:
+    weight = scheme.weight
+    if weight.kind == "fp8":
+        return _object("Float8WeightOnlyConfig", 2, weight_dtype=_dtype("float8_e4m3fn"))
+    if scheme.activation.bits == 8:
+        return _object("Int8DynamicActivationInt8WeightConfig", 2, act_mapping_type=_mapping(False),
+                       granularity=_object("PerRow", 1, dim=-1))  # fmt: skip
+    if not weight.group and not weight.affine:
+        return _object("Int8WeightOnlyConfig", 2, granularity=_object("PerRow", 1, dim=-1))
+    shared = _object("PerGroup", 1, group_size=weight.group) if weight.group else _object("PerAxis", 1, axis=0)
+    return _object("IntxWeightOnlyConfig", 2, weight_dtype=_dtype("int8"), granularity=shared,
+                   mapping_type=_mapping(weight.affine))  # fmt: skip
+
+
+def _object(kind: str, version: int, **fields: Any) -> dict[str, Any]:
+    return {"_type": kind, "_version": version, "_data": fields}
+
+
+def _dtype(name: str) -> dict[str, str]:
+    return {"_type": "torch.dtype", "_data": name}
+
+
+def _mapping(affine: bool) -> dict[str, str]:
+    return {"_type": "MappingType", "_data": "ASYMMETRIC" if affine else "SYMMETRIC"}

@@ -1,0 +1,3 @@
+"""Plans made visible: what a page shows of a profile and its plans, and the page itself. Imports no torch."""
+
+from __future__ import annotations

@@ -1,0 +1,176 @@
+"""A profile held open for questions: its problem is formulated once, and then only budgets, pins and weights vary.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from bitplan.planner.choice.evidence import KEEP, Evidence, check_known, z_of
+from bitplan.planner.choice.limits import amount_of, budgets_of, check_pins, check_solved, settled
+from bitplan.planner.choice.problem import formulate, weighed
+from bitplan.planner.choice.request import Request
+from bitplan.planner.errors import InfeasibleError, UserError
+from bitplan.planner.units import SHOW
+from bitplan.planner.views import sweep as sweeping
+from bitplan.planner.views.known import Known, solved
+from bitplan.planner.views.sweep import Posed, Sweep, limits_between, name_of
+from bitplan.planner.views.view import Variant, View
+from bitplan.solvers.certify import exact_total
+from bitplan.solvers.problem import Budget, Number, Problem, pin, plain, rebudget
+from bitplan.solvers.questions.explain import explain, message
+from bitplan.solvers.questions.frontier import frontier
+from bitplan.solvers.reduction.relax import cheapest
+from bitplan.solvers.solution import Solution, Status
+from bitplan.solvers.solve import solve
+from bitplan.solvers.strategies import Effort, strategy_named
+
+NAME = "asked"  # the variant that answers
+PASSING = Effort(0.15, 1e-3)  # while a slider is dragged
+SETTLED = Effort(2.0)  # once it is let go
+POINTS, FEWER = 40, 12  # of the curve, and where other budgets make each of them slow
+_EACH = Effort(0.1, 1e-3)  # of them
+_SEEN = 1e-7  # of the largest objective: on a chart that shows less, nothing else can be told apart
+_NOT_YET = "no plan found in passing; let go of the slider to look longer"
+_NOT_FOUND = f"no plan found in {SETTLED.time_limit:g} s; loosen a limit, or let `bitplan solve` look for longer"
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """known: the profile's means; real: whether only what a kernel runs may be chosen."""
+
+    known: Known
+    real: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """variant: the plan, or how its search ended; limits: column -> the budget on it; why: where there is no plan, a
+    sentence."""
+
+    variant: Variant
+    limits: Mapping[str, int | float]
+    why: str = ""
+
+
+def answer(session: Session, request: Request, passing: bool) -> Answer:
+    """The best plan that the request allows. passing: within `PASSING`, for the eye; otherwise as near to the proof as
+    `SETTLED` gets. Raises UserError and ProblemError for what makes no sense."""
+    problem = pose_anew(session, request)
+    solution = _glance(problem) if passing else solve(problem, time_limit=SETTLED.time_limit)
+    seen = solved(session.known, NAME, solution)
+    limits = {budget.column: plain(budget.limit) for budget in problem.budgets}
+    return Answer(seen, limits, "" if solution.choice else _why(problem, solution, passing))
+
+
+def pose_anew(session: Session, request: Request) -> Problem:
+    """The problem that `bitplan.planner.choice.limits.pose` poses, from what is known already. The request has no
+    order."""
+    if request.order:
+        raise UserError("a lexicographic objective is solved stage by stage; take `bitplan solve` for it")
+    evidence, base = _formulated(session, request.confidence)
+    check_known(evidence, (*request.objective, *request.caps))
+    request = settled(evidence, request)
+    caps = {column: repr(_cap(session, request.confidence, column, text)) for column, text in request.caps.items()}
+    budgets = budgets_of(evidence, replace(request, caps=caps))
+    check_pins(evidence, request)
+    weights, pins = tuple(request.objective.items()), tuple(request.pins.items())
+    return rebudget(_weighed(base, weights, pins), budgets)
+
+
+def view_of(session: Session, request: Request) -> View:
+    """The page's view: the curve over memory that the request allows, and what stands beside it."""
+    problem = pose_anew(session, request)
+    posed = Posed(_without(problem, "bytes"), "bytes", (), _smallest(problem, "bytes"))
+    return sweeping.view_of(session.known, posed, curve(session, problem), _EACH, session.real)
+
+
+def curve(session: Session, problem: Problem) -> tuple[Variant, ...]:
+    """The best plan at limits on memory in even ratios, the loosest first; the problem's own one is not used."""
+    least, posed = _smallest(problem, "bytes"), _without(problem, "bytes")
+    if least is None:
+        return ()
+    several = bool(posed.budgets)
+    limits = limits_between(least, max(_top(problem), least), Sweep(points=FEWER if several else POINTS))
+    found: Iterable[tuple[Number, Solution]]
+    if several:
+        found = ((most, _glance(rebudget(posed, [*posed.budgets, Budget("bytes", most)]))) for most in limits)
+    else:
+        found = frontier(posed, "bytes", limits, time_limit=_EACH.time_limit, gap=_EACH.gap)
+    seen = (solved(session.known, name_of("bytes", plain(most)), each, plain(most)) for most, each in found)
+    plans = [one for one in seen if one.picks]
+    worst = max((one.objective or 0.0 for one in plans), default=0.0)
+    return tuple(one for one in plans if (one.objective or 0.0) >= _SEEN * worst)
+
+
+def _without(problem: Problem, column: str) -> Problem:
+    """The problem without its budget on the column."""
+    return rebudget(problem, [budget for budget in problem.budgets if budget.column != column])
+
+
+def _top(problem: Problem) -> int:
+    """Where the curve ends: at twice what all layers take in their largest scheme, or at full precision before that.
+    Beyond, plans lose so little that what matters could not be told apart."""
+    size, starts = problem.columns["bytes"], problem.offsets[:-1]
+    kept = np.array([name == KEEP for names in problem.candidates for name in names])
+    schemes = np.maximum.reduceat(np.where(kept, 0, size), starts).sum().item()
+    return int(min(2 * schemes, np.maximum.reduceat(size, starts).sum().item()))
+
+
+def ranges_of(session: Session) -> dict[str, tuple[float, float]]:
+    """Column -> the least and the most that a choice of what is allowed may sum to, each column alone."""
+    _, base = _formulated(session, None)
+    return {
+        name: (_smallest(base, name) or 0, np.maximum.reduceat(values, base.offsets[:-1]).sum().item())
+        for name, values in base.columns.items()
+    }
+
+
+def _smallest(problem: Problem, column: str) -> int | float | None:
+    picks = cheapest(problem, problem.column(column), problem.allowed)
+    return None if picks is None else plain(exact_total(problem, column, picks))
+
+
+def _glance(problem: Problem) -> Solution:
+    """What is found in no time: for one budget nearly always within the gap asked for, for several a repaired choice
+    with its bound."""
+    if len(problem.budgets) < 2:
+        return solve(problem, time_limit=PASSING.time_limit, gap=PASSING.gap)
+    return strategy_named("lagrangian").run(problem, PASSING)
+
+
+def _why(problem: Problem, solution: Solution, passing: bool) -> str:
+    """Why there is no plan. In passing, what takes no integer program to know."""
+    if solution.status is Status.INTERRUPTED:
+        return _NOT_YET if passing else _NOT_FOUND
+    if passing and len(problem.budgets) > 1:
+        each = [explain(rebudget(problem, [budget])) for budget in problem.budgets]
+        missed = [message(one, SHOW) for one in each if not one.reaches or not one.reaches[0].reachable]
+        return f"no plan fits: {missed[0] if missed else 'each budget can be met alone, but not together'}"
+    try:
+        check_solved(problem, solution, SETTLED)
+    except InfeasibleError as error:
+        return str(error)
+    return ""
+
+
+@lru_cache(maxsize=8)
+def _formulated(session: Session, confidence: float | None) -> tuple[Evidence, Problem]:
+    """The evidence at that confidence, and the problem with neither objective, budgets nor pins."""
+    evidence = replace(session.known.evidence, z=z_of(confidence))
+    return evidence, formulate(evidence, {}, (), session.real)
+
+
+@lru_cache(maxsize=8)
+def _weighed(base: Problem, weights: tuple[tuple[str, float], ...], pins: tuple[tuple[str, str], ...]) -> Problem:
+    return pin(replace(base, objective=weighed(dict(weights), base.columns)), dict(pins))
+
+
+@lru_cache(maxsize=64)
+def _cap(session: Session, confidence: float | None, column: str, text: str) -> float:
+    return float(amount_of(_formulated(session, confidence)[0], column, text))

@@ -1,0 +1,37 @@
+"""Loads the CLIP model that the alignment metrics use."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoTokenizer, CLIPModel
+
+from bitplan.planner.errors import UserError
+from bitplan.planner.pipelines.sources import _quiet
+from bitplan.planner.scenes import CLIP_FOLDER, SCENES
+from bitplan.sensitivity.metrics import Encoder, clip_encoder
+
+HUB_CLIP = "openai/clip-vit-base-patch32"  # the alignment metric's model where the pipeline brings none
+
+
+def load_encoder(name: str, clip: str | None = None) -> Encoder:
+    """The alignment metric's CLIP: the embedded one for `scenes`, else `clip`, a folder or hub id of a CLIPModel."""
+    place = clip or (str(CLIP_FOLDER) if name == SCENES else HUB_CLIP)
+    try:
+        with _quiet():
+            # float32 whatever the file holds: rounding to 16 bits moves embeddings by more than a good scheme does
+            model = CLIPModel.from_pretrained(place, torch_dtype=torch.float32).eval().requires_grad_(False)
+            tokenizer = AutoTokenizer.from_pretrained(place)
+            mean, std = _normalisation(place)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"cannot load the CLIP model {place!r}: {reason}; give --clip a folder or hub id, or "
+                        "bring a Subject with metrics that embed no images") from error  # fmt: skip
+    return clip_encoder(model, tokenizer, mean, std)
+
+
+def _normalisation(place: str) -> tuple[list[float], list[float]]:
+    """What the model's image processor subtracts and divides by."""
+    from transformers import CLIPImageProcessor
+
+    processor = CLIPImageProcessor.from_pretrained(place)
+    return list(processor.image_mean), list(processor.image_std)

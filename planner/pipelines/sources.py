@@ -1,0 +1,163 @@
+"""Pipelines: loading them, running them on prompts, and reaching the modules inside."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from bitplan.planner.errors import UserError
+from bitplan.planner.files import PathLike
+from bitplan.planner.graph.layers import GraphError
+from bitplan.planner.pipelines.generation import Generation, outputs_of
+from bitplan.planner.pipelines.marks import is_marked
+from bitplan.planner.pipelines.offload import offloaded
+from bitplan.planner.pipelines.references import is_reference, load_reference
+from bitplan.planner.pipelines.subject import Subject, subject_of
+from bitplan.planner.scenes import PIPELINE_FOLDER, SCENES
+from bitplan.plans.formats import FormatError
+from bitplan.plans.inputs.integer import ActivationError
+from bitplan.plans.kernels import KernelError
+from bitplan.plans.plan import FLOAT32, PlanError
+
+
+def load_subject(
+    name: str | Subject, generation: Generation, dtype: str = FLOAT32, folder: PathLike | None = None
+) -> Subject:
+    """`scenes`, a folder or a hub id of a diffusers pipeline, or `package.module:name` of a Subject, of a pipeline, or
+    of a function without arguments that makes one. A Subject is given back as it is. folder: where weights lie instead
+    of in memory, see `bitplan.planner.pipelines.offload`. Raises UserError."""
+    if not isinstance(name, Subject):
+        with offloaded(folder):
+            return _loaded(name, generation, dtype)
+    if folder is not None:
+        raise UserError(f"{name.name} is in memory already, and --offload-folder is for what is loaded here; name it "
+                        "as package.module:name of a function that makes it")  # fmt: skip
+    return subject_of(name, generation)
+
+
+def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
+    if not is_reference(name):
+        return subject_of(load_pipeline(name, dtype), generation, name)
+    if dtype != FLOAT32:
+        raise UserError(f"{name} says itself in which float type it is; leave --dtype {dtype} out")
+    made = load_reference(name)
+    if not isinstance(made, (Subject, DiffusionPipeline)):
+        try:
+            made = made()
+        except UserError:
+            raise
+        except Exception as error:  # whatever the user's function throws is bad input to us
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{name} cannot be made: {type(error).__name__}: {reason}; call it alone to see why"
+            ) from error
+    if not isinstance(made, (Subject, DiffusionPipeline)):
+        raise UserError(f"{name} is a {type(made).__name__}; give a bitplan.Subject or a diffusers pipeline")
+    return replace(subject_of(made, generation), name=name)
+
+
+def generation_of(
+    pipeline: str | Subject, steps: int | None, guidance: float | None, seed: int, call: Mapping[str, Any] | None = None
+) -> Generation:
+    """How images are made, the pipeline's own defaults where nothing is said. Raises UserError."""
+    from bitplan.planner.pipelines.generation import Generation
+
+    pass
+    from bitplan.planner.pipelines.references import is_reference
+
+    named = isinstance(pipeline, str) and not is_reference(pipeline)
+    default = DEFAULTS.get(pipeline, FALLBACK) if named else Generation()
+    if steps is not None and steps < 1:
+        raise UserError(f"{steps} steps make no image; ask for at least 1")
+    if guidance is not None and not math.isfinite(guidance):
+        raise UserError(f"--guidance {guidance} is no scale; give a finite number, such as 7.5")
+    return Generation(
+        steps or default.steps, default.guidance if guidance is None else guidance, seed, dict(call or {})
+    )
+
+
+REFUSALS = (UserError, PlanError, GraphError, KernelError, FormatError, ActivationError)  # of ours: one line each
+DEFAULTS = {SCENES: Generation(steps=8, guidance=2.5)}
+FALLBACK = Generation(steps=20)
+
+
+def locate(name: str) -> str:
+    """What `from_pretrained` is given for `name`: the embedded pipeline's folder, a folder, or a hub id."""
+    if name == SCENES:
+        return str(PIPELINE_FOLDER)
+    if Path(name).is_dir():
+        if not (Path(name) / "model_index.json").is_file():
+            raise UserError(f"{name} holds no model_index.json; name a folder that save_pretrained wrote")
+        return name
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"there is no pipeline folder {name}; name `{SCENES}`, a local folder or a hub id")
+    return name
+
+
+def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> Any:
+    """The pipeline `name`: `scenes`, a local folder or a hub id; quantization: what `bitplan.config` gives.
+
+    Raises UserError when it cannot be loaded; what the quantization refuses, as it does.
+    """
+    options = {} if quantization is None else {"quantization_config": quantization}
+    try:
+        with _quiet():
+            pipe = DiffusionPipeline.from_pretrained(locate(name), torch_dtype=getattr(torch, dtype), **options)
+    except REFUSALS:
+        raise
+    except Exception as error:  # whatever a hub, a file or a config throws is bad input to us
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"cannot load the pipeline {name!r}: {reason}; name `{SCENES}`, a folder or a hub id"
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules of these names. Raises UserError naming what the pipeline has."""
+    modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+    if missing := [name for name in names if name not in modules]:
+        raise UserError(f"the pipeline has no component {', '.join(missing)}; it has {', '.join(modules)}")
+    return {name: modules[name] for name in names}
+
+
+def float_components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The same, of a float pipeline. Raises UserError for one that has been packed."""
+    parts = components(pipe, names)
+    if packed := [name for name, part in parts.items() if is_marked(part)]:
+        raise UserError(f"the {packed[0]} of this pipeline is packed by a plan already; load the float pipeline")
+    return parts
+
+
+def generate(pipe: Any, prompts: Sequence[Any], generation: Generation, batch: int = 16) -> torch.Tensor:
+    """What the pipeline puts out for prompts or other conditions, such as (prompts, 3, H, W) float32 images in 0..1;
+    prompt i starts from the noise of seed + i, whatever the batch."""
+    with torch.no_grad():
+        starts = range(0, len(prompts), batch)
+        seeded = [(prompts[at : at + batch], replace(generation, seed=generation.seed + at)) for at in starts]
+        return torch.cat([outputs_of(pipe, some, its).cpu() for some, its in seeded])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the loading bars and notes of the libraries: our own progress is the only one shown."""
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

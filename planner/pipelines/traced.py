@@ -1,0 +1,73 @@
+"""A subject that was run once: what it runs, what of it is planned, what it calls at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from bitplan.planner.errors import UserError
+from bitplan.planner.graph.components import iterating, only
+from bitplan.planner.graph.fingerprint import fingerprint
+from bitplan.planner.graph.layers import LayerGraph, component_of
+from bitplan.planner.graph.stages import watched_stages
+from bitplan.planner.graph.trace import trace
+from bitplan.planner.pipelines.sources import float_components
+from bitplan.planner.pipelines.subject import Subject, output_of, run_subject
+from bitplan.planner.progress import current
+from bitplan.plans.layers.swap import find_layer
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What one run of a subject showed; it can be pickled.
+
+    graph, fingerprint: of the layers to plan; output: the kind of what it puts out; stages: addresses of what it calls
+    as wholes, as far as it matters: it holds layers to plan and keeps nothing from call to call, or is a denoiser;
+    denoisers: those of what a sampler runs at every step; sample: what it put out.
+    """
+
+    graph: LayerGraph
+    fingerprint: str
+    output: str
+    stages: tuple[str, ...]
+    denoisers: tuple[str, ...]
+    sample: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Traced(Seen):
+    """A loaded subject that was run once. parts: the components to plan."""
+
+    subject: Subject
+    parts: Mapping[str, nn.Module]
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Layer address -> its module."""
+        return {layer.address: find_layer(self.parts, layer.address) for layer in self.graph.layers}
+
+
+def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: Sequence[str] = ()) -> Traced:
+    """Trace the subject on its first condition; the counts of the graph are those of one sample. names: components to
+    plan, by default the denoisers. Raises UserError, GraphError."""
+    float_components(subject, names or tuple(subject.modules))
+    outputs: list[Tensor] = []
+    keeping: set[str] = set()
+    with current().phase("tracing"), watched_stages(subject.modules, keeping) as calls:
+        whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions[:1], seed)))
+    sampled = iterating(whole)
+    graph = only(whole, tuple(names) or sampled)
+    if bare := [layer.address for layer in graph.layers if "." not in layer.address]:
+        raise UserError(
+            f"{bare[0]} is a layer itself, which nothing holds; put it into an nn.Sequential, or leave it out"
+        )
+    parts = float_components(subject, tuple(names) or sampled)
+    denoisers = tuple(address for address in calls if component_of(address) in sampled)
+    planned = tuple(f"{layer.address}." for layer in graph.layers)
+    matter = (a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
+    stages = tuple(a for a in matter if a in denoisers or a not in keeping)
+    kind = output_of(subject, outputs[0])
+    return Traced(graph, fingerprint(parts, graph), kind, stages, denoisers, outputs[0], subject, parts)

@@ -1,0 +1,230 @@
+"""The SQLite file under a profile: its tables, its lock, its checks, and every error as one line with advice.
+
+Each write is one transaction, kept by a rollback journal (`journal_mode=DELETE`, `synchronous=FULL`): when a write
+returns it is on the disk, and a process killed during one loses that one alone. Unlike a write-ahead log, the journal
+is gone between writes, so that the file is whole by itself and can be read in a folder that may not be written. A
+commit costs about a millisecond, far less than a measurement.
+
+A writer rests inside `BEGIN IMMEDIATE`. That lock lets readers in and a second writer not, and the system drops it
+with the process, so that nothing stale is ever left to clean up.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 2
+_APPLICATION_ID = 0x42504C4E  # "BPLN", in the file's first 100 bytes
+_SHOWN = 3  # differences that an error names
+_WAIT = 30.0  # seconds that a write waits for readers, and a reader for a write
+
+
+_SCHEMA = """
+CREATE TABLE header (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE layers (position INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE, facts TEXT NOT NULL);
+CREATE TABLE graph (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE schemes (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE baseline (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE ranges (layer TEXT PRIMARY KEY REFERENCES layers (address), value TEXT NOT NULL);
+CREATE TABLE costs (
+    layer TEXT NOT NULL REFERENCES layers (address), scheme TEXT NOT NULL REFERENCES schemes (name),
+    bytes INTEGER NOT NULL, ms REAL, kernel TEXT NOT NULL, simulated INTEGER NOT NULL, PRIMARY KEY (layer, scheme));
+CREATE TABLE measurements (
+    layer TEXT NOT NULL REFERENCES layers (address), scheme TEXT NOT NULL REFERENCES schemes (name),
+    metric TEXT NOT NULL, family TEXT NOT NULL, mean REAL NOT NULL, stderr REAL NOT NULL,
+    count INTEGER NOT NULL, finite INTEGER NOT NULL, source TEXT NOT NULL, PRIMARY KEY (layer, scheme, metric));
+CREATE TABLE responses (
+    layer TEXT NOT NULL REFERENCES layers (address), scheme TEXT NOT NULL REFERENCES schemes (name),
+    metric TEXT NOT NULL, probes INTEGER NOT NULL, sums BLOB NOT NULL, PRIMARY KEY (layer, scheme, metric));
+"""
+
+
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another process is writing it; let that one finish, or choose another file with --out",
+    sqlite3.SQLITE_FULL: "the disk is full; free some space and run the same command, all finished writes are kept",
+    sqlite3.SQLITE_IOERR: "{error}; check the disk and its free space, then run the same command, "
+    "all finished writes are kept",
+    sqlite3.SQLITE_NOTADB: "this is no profile; choose another file, with --out when profiling",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged ({error}); restore a copy, or profile again with another --out",
+    sqlite3.SQLITE_CANTOPEN: "{error}; check that the folder exists and may be written, or choose another with --out",
+    sqlite3.SQLITE_CONSTRAINT: "the values clash ({error}); hand over each layer and each scheme once",
+    sqlite3.SQLITE_READONLY: "it may not be written; change its permissions, or choose another file with --out",
+}
+
+
+_DAMAGED = _ADVICE[sqlite3.SQLITE_CORRUPT]
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be made, read, continued or written: what, and what to do."""
+
+
+@contextmanager
+def advice(path: Path) -> Iterator[None]:
+    """Turn every error of SQLite and of the file system into a ProfileError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the rest tells variants apart
+        raise ProfileError(f"{path}: {_ADVICE.get(code, _DAMAGED).format(error=_line(error))}") from None
+    except UnicodeDecodeError as error:  # sqlite3 lets it out where text is damaged
+        raise ProfileError(f"{path}: {_DAMAGED.format(error=_line(error))}") from None
+    except OSError as error:
+        raise ProfileError(f"{path}: {error.strerror}; choose another file, with --out when profiling") from None
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Turn values that are not what this module wrote into a ProfileError."""
+    try:
+        yield
+    except ProfileError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ProfileError(f"{path}: {_DAMAGED.format(error=_line(error))}") from None
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def dump(path: Path, what: str, value: Any) -> str:
+    """JSON text. Raises ProfileError naming `what` when JSON cannot hold the value."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ProfileError(f"{path}: {what} cannot be kept ({error}); use finite numbers, texts and lists") from None
+
+
+def agrees(old: Any, new: Any) -> bool:
+    """Whether JSON values are the same in all that the old one tells: older profiles tell less of a layer."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return all(key in new and agrees(value, new[key]) for key, value in old.items())
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(agrees, old, new))
+    return bool(old == new)
+
+
+def open_writer(path: Path, header: Mapping[str, Any] | None) -> sqlite3.Connection:
+    """A connection that holds the writer's lock; with a header, a file that is not there or empty gets its tables."""
+    db = _connect(path, "rw" if header is None else "rwc", 0)
+    try:
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        lock(db)
+        db.execute(f"PRAGMA busy_timeout = {int(_WAIT * 1000)}")
+        if header is not None and not path.stat().st_size:
+            _lay_out(db, header)
+        _check(db, path)
+        _try_to_write(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that neither writes nor makes files, except to undo a write that a killed process left half done."""
+    try:
+        return _checked_reader(path)
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+    with closing(_connect(path, "rw", _WAIT)) as db:
+        _tables(db)  # the first look rolls back
+    return _checked_reader(path)
+
+
+def lock(db: sqlite3.Connection) -> None:
+    """Become the file's one writer, or raise SQLITE_BUSY."""
+    db.execute("BEGIN IMMEDIATE")
+
+
+def _try_to_write(db: sqlite3.Connection) -> None:
+    """Raises now, not after an hour's measuring, when the file or its folder (for the journal) may not be written."""
+    db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+    db.execute("ROLLBACK")
+    lock(db)
+
+
+def _checked_reader(path: Path) -> sqlite3.Connection:
+    db = _connect(path, "ro", _WAIT)
+    try:
+        db.execute("BEGIN")  # keeps a writer from growing the file between the two looks at its size
+        _check(db, path)
+        db.execute("COMMIT")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _connect(path: Path, mode: str, wait: float) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=wait)
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> Any:
+    return db.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _tables(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
+
+
+def _lay_out(db: sqlite3.Connection, header: Mapping[str, Any]) -> None:
+    """Tables and header in one transaction: a file has all of them or is still empty."""
+    for statement in _SCHEMA.split(";"):
+        db.execute(statement)
+    db.executemany("INSERT INTO header VALUES (?, ?)", ((key, json.dumps(value)) for key, value in header.items()))
+    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+    db.execute("COMMIT")
+    lock(db)
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    """Raises ProfileError unless this is a whole profile of a version that we read."""
+    size, version = path.stat().st_size, _pragma(db, "user_version")
+    if not size:
+        raise ProfileError(f"{path}: it is empty, for profiling was stopped before it began; profile again")
+    if _pragma(db, "application_id") != _APPLICATION_ID:
+        raise ProfileError(f"{path}: {_ADVICE[sqlite3.SQLITE_NOTADB]}")
+    if version != FORMAT_VERSION:
+        versions, mend = (
+            f"has format {version}, this BitPlan reads {FORMAT_VERSION}",
+            "profile again with another --out",
+        )
+        raise ProfileError(f"{path}: {versions}; {'upgrade BitPlan, or ' * (version > FORMAT_VERSION)}{mend}")
+    whole = _pragma(db, "page_count") * _pragma(db, "page_size")  # SQLite itself reads a cut last page as zeros
+    problem = f"{size} of {whole} bytes are there" if size < whole else _pragma(db, "integrity_check(1)")
+    if problem != "ok":
+        raise ProfileError(f"{path}: {_DAMAGED.format(error=_line(problem))}")
+
+
+def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raises ProfileError saying in what two headers differ."""
+    different = list(_differences(old, new))
+    if different:
+        more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+        what = "; ".join(different[:_SHOWN]) + more
+        raise ProfileError(f"{path}: cannot be continued, {what}; choose another file with --out, or go back to those")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in dict.fromkeys((*old, *new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{prefix}{key}.")
+        elif a != b or (key in old) != (key in new):
+            was, now = (_short(side[key]) if key in side else "absent" for side in (old, new))
+            yield f"{prefix}{key} was {was}, is now {now}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

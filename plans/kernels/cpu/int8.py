@@ -1,0 +1,111 @@
+"""Integer products on the CPU: int8 inputs and weights of 8 to 2 bits, which are unpacked per call.
+
+A linear layer multiplies its rows, a convolution over one to three dimensions the columns of its input (im2col),
+gathered channels last; its output has the memory format of its input, as a float convolution's: one of 1280 channels
+that gets the other takes up to twice as long. The error against the float64 reference is at most
+(2 G + 6) * 2^-24 * (|s| * sum over g of |t_g A_g| + |t_g z_g S_g|  +  |bias|) in the words of
+`bitplan.plans.kernels.cpu.products`,
+for G groups: one rounding for each conversion, product and sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from bitplan.plans.formats import Packed
+from bitplan.plans.inputs.integer import ActivationScales, quantize_rows
+from bitplan.plans.kernels.base import Geometry, Kernel, declines_int8, on_cpu, rounded_samples
+from bitplan.plans.kernels.cpu.last_input import LastInput
+from bitplan.plans.kernels.cpu.products import write_products
+from bitplan.plans.scheme import Scheme
+
+COLUMNS = 1 << 24  # bytes of columns held at once
+_LAST = LastInput()
+
+
+def available(device: torch.device) -> str | None:
+    return on_cpu(device) or (None if hasattr(torch, "_int_mm") else "this torch has no int8 product; torch 2.1 has")
+
+
+@torch.no_grad()
+def run(
+    x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, scales: ActivationScales | None,
+    geometry: Geometry | None,
+) -> Tensor:  # fmt: skip
+    """The output of the layer, in the type of `x`."""
+    bias = None if bias is None else bias.float()
+    if geometry is not None:
+        codes, scale = rounded_samples(x, lambda rows: quantize_rows(rows, scheme.activation, scales))
+        out = _conv(codes, scale, packed, bias, geometry).to(x.dtype)
+        return out.contiguous() if x.is_contiguous() else out
+    codes, scale = _LAST.quantize_rows(x, scheme.activation, scales)
+    out = torch.empty(len(codes), packed.outputs)
+    write_products(out, codes, scale, packed, bias)
+    return out.view(*x.shape[:-1], packed.outputs).to(x.dtype)
+
+
+def _conv(codes: Tensor, scale: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """(N, O, ...) float32 of (N, ..., C) codes."""
+    sizes = geometry.output_size(*codes.shape[1:-1])
+    out = torch.empty(len(codes), *sizes, packed.outputs)
+    for some, *box in _portions((len(codes), *sizes), packed.inputs):
+        columns = columns_of(codes[some], geometry, box)
+        block = out[(some, *box)].view(-1, packed.outputs)
+        write_products(block, columns, scale[some].repeat_interleave(len(block) // len(scale[some]), 0), packed, bias)
+    return out.movedim(-1, 1)
+
+
+def _portions(sizes: Sequence[int], inputs: int) -> Iterator[tuple[slice, ...]]:
+    """Samples and output positions, of (N, ...), whose columns of `inputs` bytes may be held at once; their outputs lie
+    in a run."""
+    step = max(1, COLUMNS // (prod(sizes[1:]) * inputs))
+    whole = [slice(0, size) for size in sizes[1:]]
+    for start in range(0, sizes[0], step):
+        first = slice(start, min(start + step, sizes[0]))
+        if step > 1 or not whole:
+            yield first, *whole
+        else:
+            yield from ((first, *rest) for rest in _portions(sizes[1:], inputs))
+
+
+def columns_of(codes: Tensor, geometry: Geometry, box: Sequence[slice]) -> Tensor:
+    """(N * positions, K) int8: what each output position in the box, a slice for each dimension, multiplies of the
+    (N, ..., C) codes; K in the order of the weight, positions of the kernel x C."""
+    if all(kernel == stride == 1 for kernel, stride, *_ in geometry.sizes) and not any(geometry.pads):
+        return codes[(slice(None), *box)].flatten().view(-1, codes.shape[-1])
+    sizes = (*geometry.kernel_size, *geometry.stride, *geometry.dilation, *geometry.pads)
+    return im2col(codes, sizes, [some.start for some in box], [some.stop for some in box])
+
+
+@torch.library.custom_op("bitplan::im2col", mutates_args=())
+def im2col(codes: Tensor, sizes: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> Tensor:
+    """See `columns_of`. sizes: kernel, stride, dilation, pads. For `torch.compile` it is one operation: fused with the
+    rounding before it, that would be done anew for each of the kernel's positions."""
+    dims = len(start)
+    kernel, stride, dilation = (sizes[i * dims : (i + 1) * dims] for i in range(3))
+    padded = pad(codes, (0, 0, *sizes[3 * dims :]))
+    n, *steps, c = padded.stride()
+    counts = [last - first for first, last in zip(start, stop, strict=True)]
+    moves, reaches = ([step * by for step, by in zip(steps, some, strict=True)] for some in (stride, dilation))
+    view = padded.as_strided(
+        (len(codes), *counts, *kernel, codes.shape[-1]), (n, *moves, *reaches, c),
+        padded.storage_offset() + sum(first * move for first, move in zip(start, moves, strict=True)),
+    )  # fmt: skip
+    # by way of a flat copy: else, where the windows of a row lie in a run, rows would overlap, and the product misread
+    return view.flatten().view(len(codes) * prod(counts), -1)
+
+
+@im2col.register_fake
+def _(codes: Tensor, sizes: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> Tensor:
+    counts = [last - first for first, last in zip(start, stop, strict=True)]
+    return codes.new_empty(len(codes) * prod(counts), prod(sizes[: len(start)]) * codes.shape[-1])
+
+
+CPU_INT8 = Kernel(
+    "cpu_int8", "int8 products of rounded inputs and packed integer weights", True, available, declines_int8, run
+)

@@ -1,0 +1,62 @@
+"""W8A8 of linear layers on CUDA without Triton: torch's own int8 product (`torch._int_mm`), scales and bias after it.
+
+For plain weights only: 8 bits, symmetric, one scale for each output channel. The product wants more than 16 rows, and
+inputs and outputs in multiples of 8: what is missing is filled with zeros. The int32 sums, exact for up to 2^16 inputs,
+go through memory, which the Triton kernel saves; torch.compile fuses the rest. The error against the float64 reference
+is at most 6 * 2^-24 * (|s t A| + |bias|), in the letters of `gpu_int8`, and half a digit of the output's type.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from bitplan.plans.formats import Packed
+from bitplan.plans.inputs.integer import ActivationScales, quantize_rows
+from bitplan.plans.kernels.base import Geometry, Kernel
+from bitplan.plans.kernels.gpu.operators import on_cuda
+from bitplan.plans.scheme import Scheme, WeightFormat
+
+ROWS, MULTIPLE = 17, 8  # of rows at least, of inputs and outputs
+SEGMENT = 1 << 16  # inputs summed at most in one int32: 2^16 * 128 * 127 < 2^31
+PLAIN = WeightFormat("int", 8)
+
+
+def declines(scheme: Scheme, geometry: Geometry | None) -> str | None:
+    plain = scheme.weight in (PLAIN, WeightFormat("int", 8, least_squares=True))
+    if not plain:
+        return f"multiplies w8 with one scale a channel only, not {scheme.weight}"
+    if scheme.activation.bits != 8:
+        return f"takes a8 inputs only, not {scheme.activation}"
+    return None
+
+
+@torch.no_grad()
+def run(
+    x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, scales: ActivationScales | None,
+    geometry: Geometry | None,
+) -> Tensor:  # fmt: skip
+    """The output of the layer, in the type of `x`."""
+    assert packed.scale is not None
+    codes, steps = quantize_rows(x, scheme.activation, scales)
+    out = int_product(codes, packed.codes.view(torch.int8)) * packed.scale.view(-1) * steps
+    if bias is not None:
+        out = out + bias.float()
+    return out.to(x.dtype).view(*x.shape[:-1], packed.outputs)
+
+
+def int_product(left: Tensor, right: Tensor) -> Tensor:
+    """left (M, K) times right (O, K) transposed, int8, as float32 (M, O): exact sums of up to SEGMENT inputs each."""
+    rows, outputs = left.shape[0], right.shape[0]
+    left = pad(left, (0, -left.shape[1] % MULTIPLE, 0, max(0, ROWS - rows)))
+    right = pad(right, (0, -right.shape[1] % MULTIPLE, 0, -outputs % MULTIPLE))
+    parts = zip(left.split(SEGMENT, 1), right.split(SEGMENT, 1), strict=True)
+    sums = [torch._int_mm(a.contiguous(), b.contiguous().t()).float() for a, b in parts]
+    return sum(sums[1:], sums[0])[:rows, :outputs]
+
+
+GPU_INT_MM = Kernel(
+    "gpu_int_mm", "torch's int8 product for plain w8a8 linear layers on CUDA; semantics tested, speed unmeasured",
+    True, on_cuda, declines, run, ("linear",),
+)  # fmt: skip

@@ -1,0 +1,164 @@
+"""Opens nn.MultiheadAttention in place, so that its projections are layers like any others, and closes it again.
+
+Torch multiplies by the weights of such an attention itself, past the calls of modules, where no plan can reach them. An
+opened one is the very same module, for the time being of the class `bitplan.plans.layers.attention.Attention`, which
+computes the same
+by calling `q_proj`, `k_proj`, `v_proj` and `out_proj`, layers on the very memory of its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from bitplan.plans.layers.attention import PROJECTIONS, Attention, PaddedEncoder, pieces, refusal
+
+_NAMES = ("in_proj_weight", *(f"{name}_weight" for name in PROJECTIONS), "in_proj_bias")  # of a closed one's parameters
+Parameters = Mapping[str, nn.Parameter | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """What was opened, to be closed. parameters: of each attention, what it held, by name; None where that was not
+    kept; encoders: those that would have made nested tensors."""
+
+    attentions: tuple[nn.MultiheadAttention, ...] = ()
+    parameters: tuple[Parameters, ...] | None = ()
+    encoders: tuple[nn.TransformerEncoder, ...] = ()
+
+    def for_good(self) -> Opening:
+        """The same without what it takes to close it, for those memories to be freed."""
+        return replace(self, parameters=None)
+
+
+def closed_in(components: Mapping[str, nn.Module]) -> dict[str, nn.MultiheadAttention]:
+    """The attentions that can be opened, by their first address."""
+    found: dict[nn.MultiheadAttention, str] = {}
+    for component, root in components.items():
+        for path, module in root.named_modules():
+            if type(module) is nn.MultiheadAttention and refusal(module) is None:
+                found.setdefault(module, f"{component}.{path}" if path else component)
+    return {address: module for module, address in found.items()}
+
+
+def holders(components: Mapping[str, nn.Module], layers: Iterable[str]) -> list[nn.MultiheadAttention]:
+    """The closed attentions whose projections have these addresses, be it not their first."""
+    able = set(closed_in(components).values())
+    parents = (layer.rpartition(".") for layer in layers if able)
+    modules = (_module(components, parent) for parent, _, name in parents if name in (*PROJECTIONS, "out_proj"))
+    return list(dict.fromkeys(module for module in modules if module in able))
+
+
+def open_for(components: Mapping[str, nn.Module], layers: Iterable[str]) -> Opening:
+    """Opens, in place, what is in the way of packing these layers: attentions whose projections they are, and encoders
+    that hold them."""
+    addresses = list(layers)
+    held = _open_all(holders(components, addresses))
+    modules = {module for address in addresses if (module := _module(components, address))}
+    encoders = [encoder for encoder in _nesting(components) if not modules.isdisjoint(encoder.modules())]
+    return Opening(tuple(held), tuple(held.values()), _padded(encoders))
+
+
+def open_all(components: Mapping[str, nn.Module]) -> Opening:
+    """The same for all layers."""
+    held = _open_all(closed_in(components).values())
+    return Opening(tuple(held), tuple(held.values()), _padded(_nesting(components)))
+
+
+def close(opening: Opening) -> None:
+    """Makes the attentions what they were: the same modules with the same parameters; where none were kept, nothing."""
+    if opening.parameters is None:
+        return
+    for attention, held in zip(opening.attentions, opening.parameters, strict=True):
+        for name in PROJECTIONS:
+            attention._modules.pop(name, None)
+        attention.__class__ = nn.MultiheadAttention
+        now = dict(attention._parameters)
+        attention._parameters.clear()
+        attention._parameters.update({name: now.get(name, tensor) for name, tensor in held.items()})
+    for encoder in opening.encoders:
+        encoder.__class__ = nn.TransformerEncoder
+
+
+def reopen(opening: Opening) -> None:
+    """Opens again what was closed since."""
+    for attention in opening.attentions:
+        if not isinstance(attention, Attention):
+            _open(attention)
+    _padded(opening.encoders)
+
+
+@contextmanager
+def opened(components: Mapping[str, nn.Module]) -> Iterator[None]:
+    """For the length of the `with`, all attentions in the components that can be are open."""
+    opening = open_all(components)
+    try:
+        yield
+    finally:
+        close(opening)
+
+
+def part_memory(opening: Opening) -> None:
+    """Gives float projections memory of their own: a row of a matrix that is shared holds all of it."""
+    for attention in opening.attentions:
+        for name in PROJECTIONS:
+            layer = attention.get_submodule(name)
+            weight = layer._parameters.get("weight")
+            if weight is not None and weight.untyped_storage().nbytes() > weight.nbytes:
+                layer.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+
+
+def _open_all(attentions: Iterable[nn.MultiheadAttention]) -> dict[nn.MultiheadAttention, Parameters]:
+    """What each held."""
+    held = {attention: dict(attention._parameters) for attention in attentions}
+    for attention in held:
+        _open(attention)
+    return held
+
+
+def _open(attention: nn.MultiheadAttention) -> None:
+    layers = {name: _layer(attention, name) for name in PROJECTIONS}
+    for name in _NAMES:
+        del attention._parameters[name]
+    others = dict(attention._modules)
+    attention._modules.clear()
+    attention._modules.update({**layers, **others})
+    attention.__class__ = Attention
+
+
+def _layer(attention: nn.MultiheadAttention, projection: str) -> nn.Linear:
+    """A layer on the attention's memory."""
+    tensors: dict[str, nn.Parameter | None] = {"weight": None, "bias": None}
+    for name in tensors:
+        if piece := pieces(attention).get(f"{projection}.{name}"):
+            whole: nn.Parameter = getattr(attention, piece.name)
+            tensors[name] = nn.Parameter(piece.of(whole.detach()), whole.requires_grad)
+    weight = tensors["weight"]
+    assert weight is not None
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=tensors["bias"] is not None, device="meta")
+    layer.weight, layer.bias = weight, tensors["bias"]  # type: ignore[assignment]
+    return layer.train(attention.training)
+
+
+def _nesting(components: Mapping[str, nn.Module]) -> list[nn.TransformerEncoder]:
+    """The encoders that would hand nested tensors to their layers, which packed ones do not take."""
+    modules = {module: None for root in components.values() for module in root.modules()}
+    return [module for module in modules if type(module) is nn.TransformerEncoder and module.use_nested_tensor]
+
+
+def _padded(encoders: Iterable[nn.TransformerEncoder]) -> tuple[nn.TransformerEncoder, ...]:
+    found = tuple(encoders)
+    for encoder in found:
+        encoder.__class__ = PaddedEncoder
+    return found
+
+
+def _module(components: Mapping[str, nn.Module], address: str) -> nn.Module | None:
+    component, _, path = address.partition(".")
+    try:
+        return components[component].get_submodule(path)
+    except (KeyError, AttributeError):
+        return None

@@ -1,0 +1,229 @@
+"""Puts quantized layers in place of float ones, for good, until `undo`, or for the length of a `with`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from bitplan.plans.formats import FormatError
+from bitplan.plans.inputs.integer import ActivationError, ActivationScales
+from bitplan.plans.kernels import REFERENCE, Kernel, KernelError, check_somewhere, choose_kernel, geometry_of
+from bitplan.plans.kinds import CLASSES
+from bitplan.plans.layers.modules import empty_module, kind_of, quantize_module, refusal_of
+from bitplan.plans.layers.opening import Opening, close, open_for, opened, part_memory, reopen
+from bitplan.plans.scheme import KEEP, Scheme
+
+
+class SwapError(ValueError):
+    """Layers that cannot be swapped or put back."""
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """An attribute that holds a layer."""
+
+    parent: nn.Module
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Swapped:
+    """One layer that was replaced. places: all that hold it; made: its quantized module; original: None where it was
+    not kept."""
+
+    address: str
+    scheme: Scheme
+    kernel: str
+    places: tuple[Place, ...]
+    made: nn.Module
+    original: nn.Module | None
+
+
+@dataclass(frozen=True, eq=False)
+class Swap:
+    """What `swap` did, for `undo` and for reports. opening: the attentions that were opened for it."""
+
+    layers: tuple[Swapped, ...]
+    opening: Opening = Opening()
+
+
+def swap(
+    components: Mapping[str, nn.Module],
+    schemes: Mapping[str, Scheme],
+    scales: Mapping[str, ActivationScales] | None = None,
+    real: bool = True,
+    keep_originals: bool = True,
+) -> Swap:
+    """Replaces every layer named in `schemes` (address `component.path`) in place; those of `keep` stay as they are.
+
+    real: with kernels that compute on the stored codes, else with the simulation. keep_originals: hold the float layers
+    for `undo`; without them each float weight is freed as its layer is replaced. Attentions whose projections are
+    replaced are opened (`bitplan.plans.layers.attention`). If anything fails nothing is replaced,
+    unless originals were not kept. Raises SwapError for an unknown address, KernelError for a scheme that no kernel
+    runs here, ActivationError or FormatError, with the address, for what a layer lacks.
+    """
+    ranges = scales or {}
+    with opened(components):
+        chosen = _choose(components, schemes, real)
+    opening = open_for(components, chosen)
+    if not keep_originals:
+        opening = opening.for_good()
+    places = _places(components)
+    done: list[Swapped] = []
+    try:
+        for address, kernel in chosen.items():
+            done.append(_replace(components, address, schemes[address], kernel, (places, ranges.get(address))))
+            if not keep_originals:
+                done[-1] = _without_original(done[-1])
+    except Exception as error:
+        if keep_originals:
+            undo(Swap(tuple(done), opening))
+        if isinstance(error, (ActivationError, FormatError, KernelError)):
+            raise type(error)(f"{address}: {error}") from error
+        raise
+    if not keep_originals:
+        part_memory(opening)
+    return Swap(tuple(done), opening)
+
+
+def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool = True) -> None:
+    """As `swap`, for good and without data: puts packed layers on the meta device, for stored tensors to go into.
+
+    The layers may be on the meta device themselves. Raises SwapError for an unknown address, KernelError for a scheme
+    that no kernel runs on any device. If anything fails nothing is replaced.
+    """
+    opening = open_for(components, schemes)
+    places, made = _places(components), {}
+    try:
+        for address, scheme in schemes.items():
+            module = find_layer(components, address)
+            if real:
+                _check_somewhere(module, address, scheme)
+            else:
+                _kernel_for(module, address, scheme, False)
+            made[id(module)] = empty_module(module, scheme, real)
+    except Exception:
+        close(opening)
+        raise
+    for key, layer in made.items():
+        for place in places[key]:
+            setattr(place.parent, place.name, layer)
+
+
+def undo(swap: Swap) -> None:
+    """Puts the float layers back. Raises SwapError if they were not kept."""
+    gone = sum(layer.original is None for layer in swap.layers)
+    if gone:
+        raise SwapError(f"{gone} float layers were not kept; load the pipeline again, or swap with keep_originals=True")
+    for layer in swap.layers:
+        for place in layer.places:
+            setattr(place.parent, place.name, layer.original)
+    close(swap.opening)
+
+
+def redo(swap: Swap) -> None:
+    """Puts the quantized layers of an undone swap in place again, without quantizing anew."""
+    reopen(swap.opening)
+    for layer in swap.layers:
+        for place in layer.places:
+            setattr(place.parent, place.name, layer.made)
+
+
+def find_layer(components: Mapping[str, nn.Module], address: str) -> Any:
+    """The float layer at `component.path`. Raises SwapError with the nearest known address if there is none."""
+    component, _, path = address.partition(".")
+    try:
+        module = components[component].get_submodule(path)
+    except (KeyError, AttributeError):
+        with opened(components):
+            raise SwapError(f"no layer {address!r}{_nearest(components, address)}") from None
+    if not path or kind_of(module) is None:
+        what = f"{address} is a {type(module).__name__}, which is no layer to swap"
+        why = refusal_of(module) or f"none of {CLASSES}"
+        raise SwapError(f"{what} ({why}); name another layer, or undo the swap first")
+    return module
+
+
+def layer_addresses(components: Mapping[str, nn.Module]) -> tuple[str, ...]:
+    """The addresses of all layers that can be swapped, in the order of the modules."""
+    return tuple(
+        f"{component}.{path}"
+        for component, root in components.items()
+        for path, module in root.named_modules()
+        if path and kind_of(module)
+    )
+
+
+def _nearest(components: Mapping[str, nn.Module], address: str) -> str:
+    near = difflib.get_close_matches(address, layer_addresses(components), 1, 0)
+    return f"; did you mean {near[0]}?" if near else "; these components have no layers"
+
+
+def _choose(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool) -> dict[str, Kernel]:
+    """A kernel for each layer to be replaced: all that can be refused is refused before the first replacement."""
+    chosen: dict[str, Kernel] = {}
+    holder: dict[int, str] = {}
+    for address, scheme in schemes.items():
+        module = find_layer(components, address)
+        other = holder.setdefault(id(module), address)
+        if schemes[other] != scheme:
+            both = f"{schemes[other]} and {scheme}"
+            raise SwapError(f"{other} and {address} are one module with two schemes, {both}; give it one")
+        if scheme == KEEP or other != address:
+            continue
+        chosen[address] = _kernel_for(module, address, scheme, real)
+    return chosen
+
+
+def _kernel_for(module: Any, address: str, scheme: Scheme, real: bool) -> Kernel:
+    kind, device, geometry = str(kind_of(module)), module.weight.device, geometry_of(module)
+    if real:
+        try:
+            return choose_kernel(scheme, kind, device, True, geometry)
+        except KernelError as error:
+            raise KernelError(f"{address}: {error}") from None
+    reason = REFERENCE.supports(scheme, kind, device, geometry)
+    if reason:
+        raise KernelError(f"{address}: {scheme} cannot be simulated: {reason}; give it another scheme")
+    return REFERENCE
+
+
+def _check_somewhere(module: Any, address: str, scheme: Scheme) -> None:
+    try:
+        check_somewhere(scheme, str(kind_of(module)), geometry_of(module))
+    except KernelError as error:
+        raise KernelError(f"{address}: {error}") from None
+
+
+def _places(components: Mapping[str, nn.Module]) -> dict[int, tuple[Place, ...]]:
+    """Where each module is held, by its id; a module used twice has two places."""
+    places: dict[int, tuple[Place, ...]] = {}
+    for parent in {module: None for root in components.values() for module in root.modules()}:
+        for name, child in parent._modules.items():
+            if child is not None:
+                places[id(child)] = (*places.get(id(child), ()), Place(parent, name))
+    return places
+
+
+def _replace(
+    components: Mapping[str, nn.Module],
+    address: str,
+    scheme: Scheme,
+    kernel: Kernel,
+    context: tuple[dict[int, tuple[Place, ...]], ActivationScales | None],
+) -> Swapped:
+    places, scales = context
+    original = find_layer(components, address)
+    held = places[id(original)]
+    made = quantize_module(original, scheme, kernel, scales)
+    for place in held:
+        setattr(place.parent, place.name, made)
+    return Swapped(address, scheme, kernel.name, held, made, original)
+
+
+def _without_original(layer: Swapped) -> Swapped:
+    return replace(layer, original=None)

@@ -1,0 +1,178 @@
+"""Tensors in nested tuples, lists and mappings: what modules are given and what they return.
+
+A batch is the first dimension of tensors, or a list with one tensor for each sample. The latter is taken as one
+tensor, too, so that whoever copies, cuts or differentiates batches need not know which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bitplan.sensitivity.table import MeasurementError
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """A list (or tuple, of type `kind`) with a tensor for each sample as one tensor: (B, ...), or where they differ in
+    shape all their numbers, (N,), sample after sample. shapes: those of one copy of the batch, of which there may be
+    several."""
+
+    tensor: Tensor
+    shapes: tuple[torch.Size, ...]
+    kind: type
+
+    @property
+    def ragged(self) -> bool:
+        """Whether samples differ in shape."""
+        return len(set(self.shapes)) > 1
+
+    @property
+    def shape(self) -> torch.Size:
+        """As of a tensor with the batch along its first dimension; of no other dimension where samples differ."""
+        return torch.Size((len(self.shapes), *(() if self.ragged else self.shapes[0])))
+
+    @property
+    def requires_grad(self) -> bool:
+        """As of a tensor."""
+        return self.tensor.requires_grad
+
+    def parts(self) -> list[Tensor]:
+        """The tensors of all samples, of all copies."""
+        if not self.ragged:
+            return list(self.tensor.unbind())
+        shapes = self.shapes * (len(self.tensor) // sum(shape.numel() for shape in self.shapes))
+        flat = self.tensor.split([shape.numel() for shape in shapes])
+        return [one.view(shape) for one, shape in zip(flat, shapes, strict=True)]
+
+
+Leaf = Tensor | Listed
+
+
+def listed(tensors: Sequence[Tensor]) -> Listed:
+    """A list of tensors, at least one, as one tensor, with their graph."""
+    shapes = tuple(tensor.shape for tensor in tensors)
+    same = len(set(shapes)) == 1
+    whole = torch.stack(list(tensors)) if same else torch.cat([tensor.reshape(-1) for tensor in tensors])
+    return Listed(whole, shapes, type(tensors))
+
+
+def plain(value: Any) -> Any:
+    """The same structure with lists for all that is `Listed`."""
+    return _changed(value, lambda leaf: leaf if isinstance(leaf, Tensor) else leaf.kind(leaf.parts()))
+
+
+def paired(value: Any, larger: Any) -> tuple[Any, Any]:
+    """Two structures, the same with `Listed` for each list of tensors that has more of them in the second one."""
+    if _is_list(value) and _is_list(larger) and len(value) != len(larger):
+        return listed(value), listed(larger)
+    if isinstance(value, Mapping) and isinstance(larger, Mapping) and value.keys() == larger.keys():
+        both = {key: paired(part, larger[key]) for key, part in value.items()}
+        one, other = ({key: pair[side] for key, pair in both.items()} for side in (0, 1))
+        return _made(value, one), _made(larger, other)
+    if isinstance(value, (tuple, list)) and isinstance(larger, (tuple, list)) and len(value) == len(larger):
+        pairs = [paired(*parts) for parts in zip(value, larger, strict=True)]
+        return type(value)(one for one, _ in pairs), type(larger)(other for _, other in pairs)
+    return value, larger
+
+
+def gathered(given: tuple[Sequence[Any], Mapping[str, Any]], output: Any) -> Any:
+    """What a module returned; where it took a list of tensors first, and returned one as long with tensors of one
+    shape, the first tensor of each sample, with that as a `Listed`. given: its arguments."""
+    first = next((part for part in (*given[0], *given[1].values()) if tensors_of(part)), None)
+    count = len(first) if _is_list(first) else 0
+
+    def found(value: Any) -> Any:
+        if isinstance(value, list) and _is_list(value):
+            fits = len(value) == count and len({one.shape for one in value}) == 1
+            return listed(value) if fits else value
+        if isinstance(value, (tuple, list)):
+            place = next((place for place, part in enumerate(value) if tensors_of(part)), len(value))
+            changed = [found(part) if at == place else part for at, part in enumerate(value)]
+            return type(value)(changed)
+        if isinstance(value, Mapping):
+            place = next((key for key, part in value.items() if tensors_of(part)), None)
+            return _made(value, {key: found(part) if key == place else part for key, part in value.items()})
+        return value
+
+    return found(output) if count else output
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and bool(value) and all(isinstance(part, Tensor) for part in value)
+
+
+def _made(like: Mapping[Any, Any], parts: dict[Any, Any]) -> Any:
+    return type(like)(**parts) if is_dataclass(like) else parts  # the outputs of diffusers are both
+
+
+def first_of(output: Any) -> Tensor:
+    """The tensor that a module returned: bare, or the first of a tuple, a list or a mapping. Raises
+    MeasurementError."""
+    parts = tensors_of(output)
+    if not parts:
+        raise MeasurementError(f"the model returned a {type(output).__name__} without a tensor; it cannot be measured")
+    return parts[0]
+
+
+def leaves_of(value: Any) -> list[Leaf]:
+    """All tensors, and lists that are taken as one, in order."""
+    if isinstance(value, (Tensor, Listed)):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    return [leaf for part in parts for leaf in leaves_of(part)]
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """All tensors in nested tuples, lists and mappings, in order."""
+    return [leaf if isinstance(leaf, Tensor) else leaf.tensor for leaf in leaves_of(value)]
+
+
+def repeated(value: Any, batched: Sequence[bool], copies: int) -> Any:
+    """The same structure cut off its graph, with each tensor that is `batched`, in the order of `tensors_of`, repeated
+    `copies` times, copy after copy. What depends on earlier steps is made a leaf that takes gradients."""
+    grows = iter(batched)
+
+    def repeat(tensor: Tensor) -> Tensor:
+        found = tensor.detach().repeat(copies, *(1,) * (tensor.dim() - 1)) if next(grows) else tensor.detach()
+        return found.requires_grad_() if tensor.requires_grad else found
+
+    return mapped(value, repeat)
+
+
+def alone(value: Any, batched: Sequence[bool], row: int, rows: int) -> Any:
+    """The same structure for one of the `rows` of a batch. batched: as for `repeated`."""
+    grows = iter(batched)
+
+    def cut(leaf: Leaf) -> Leaf:
+        if not next(grows):
+            return leaf
+        if isinstance(leaf, Listed):
+            return listed(leaf.kind([leaf.parts()[row].detach()]))
+        each = len(leaf) // rows
+        return leaf.detach()[row * each : (row + 1) * each]
+
+    return _changed(value, cut)
+
+
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same structure of tuples, lists and mappings with every tensor changed."""
+
+    def changed(leaf: Leaf) -> Leaf:
+        return change(leaf) if isinstance(leaf, Tensor) else Listed(change(leaf.tensor), leaf.shapes, leaf.kind)
+
+    return _changed(value, changed)
+
+
+def _changed(value: Any, change: Callable[[Leaf], Any]) -> Any:
+    if isinstance(value, (Tensor, Listed)):
+        return change(value)
+    if isinstance(value, Mapping):
+        return _made(value, {key: _changed(part, change) for key, part in value.items()})
+    if isinstance(value, (tuple, list)):
+        return type(value)(_changed(part, change) for part in value)
+    return value

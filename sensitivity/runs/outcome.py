@@ -1,0 +1,125 @@
+"""What one run of the model gives, and what the metrics read of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bitplan.sensitivity.metrics.base import Metric
+from bitplan.sensitivity.metrics.learned import Encoder, embed, similarity
+from bitplan.sensitivity.table import MeasurementError
+
+READINGS = {  # reading -> the field of Outcome that it comes from
+    "denoised": "denoised",
+    "output": "outputs",
+    "images": "outputs",
+    "embeds": "outputs",
+    "similarity": "outputs",
+}
+
+
+PICTURES = ("images", "video")  # kinds of output that are pixels in 0..1
+_ROUNDING = 1e-3  # how far pixels may leave 0..1
+Readings = torch.Tensor | tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One run on fixed inputs. What no chosen metric reads may be left None.
+
+    denoised: what the denoisers returned on cached inputs, (B, ...) one a call; groups: the call of each of their S
+    rows, owners: the index of its sample (both of S numbers, or empty: all alike, all different).
+    outputs: (P, ...) final outputs, one a sample; kind: `images` or `video`, which are pixels in 0..1, or another.
+    """
+
+    denoised: tuple[torch.Tensor, ...] | None = None
+    outputs: torch.Tensor | None = None
+    groups: tuple[int, ...] = ()
+    owners: tuple[int, ...] = ()
+    kind: str = "images"
+
+    @property
+    def tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
+        """What is there, by name."""
+        parts = {"denoised": self.denoised, "outputs": None if self.outputs is None else (self.outputs,)}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def losses(metric: Metric, full: Readings, variant: Readings) -> torch.Tensor:
+    """What the metric says of each sample, of all calls one after the other."""
+    if isinstance(full, torch.Tensor) or isinstance(variant, torch.Tensor):
+        return metric.function(full, variant)  # type: ignore[arg-type]
+    return torch.cat([metric.function(*both) for both in zip(full, variant, strict=True)])
+
+
+def check_reference(outcome: Outcome) -> None:
+    """Raises MeasurementError when the full-precision run is unfit to compare with."""
+    for name, tensors in outcome.tensors.items():
+        bad = sum(int((~torch.isfinite(tensor)).sum()) for tensor in tensors)
+        if bad:
+            raise MeasurementError(
+                f"{bad} of {sum(x.numel() for x in tensors)} full-precision numbers ({name}) are not finite; "
+                "check the pipeline's weights and dtype before profiling"
+            )
+    if outcome.kind in PICTURES and outcome.outputs is not None and outcome.outputs.numel():
+        low, high = (float(x) for x in outcome.outputs.detach().aminmax())
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            raise MeasurementError(
+                f"the full-precision {outcome.kind} span {low:.3g}..{high:.3g}; hand in pixels in 0..1"
+            )
+
+
+def clean(outcome: Outcome) -> tuple[Outcome, bool]:
+    """The outcome with 0 for every number that is not finite and pixels clipped to 0..1, and whether all were finite.
+
+    A broken variant so gets the loss of a denoiser that says nothing and of black pixels, instead of none at all.
+    """
+    present = outcome.tensors
+    finite = all(bool(torch.isfinite(tensor).all()) for tensors in present.values() for tensor in tensors)
+    if not finite:
+        present = {
+            name: tuple(torch.nan_to_num(x, 0.0, 0.0, 0.0) for x in tensors) for name, tensors in present.items()
+        }
+    outputs = present["outputs"][0] if "outputs" in present else None
+    if outputs is not None and outcome.kind in PICTURES:
+        outputs = outputs.clamp(0, 1)
+    return dataclasses.replace(outcome, denoised=present.get("denoised"), outputs=outputs), finite
+
+
+def read(
+    outcome: Outcome, reads: Collection[str], encoder: Encoder | None = None, texts: torch.Tensor | None = None
+) -> dict[str, Any]:
+    """The readings named in `reads`, samples first, of denoised outputs a tuple; the images are embedded once.
+
+    texts: (P, D) unit embeddings of the prompts, for `similarity`. Raises MeasurementError for what is not there.
+    """
+    readings: dict[str, Any] = {}
+    for name in reads:
+        tensor = getattr(outcome, READINGS[name])
+        if tensor is None:
+            raise MeasurementError(f"the run returned no {READINGS[name]}, which the reading {name!r} needs")
+        readings[name] = tensor
+    if {"embeds", "similarity"} & readings.keys():
+        embeds = _embed(outcome.outputs, encoder)
+        if "embeds" in readings:
+            readings["embeds"] = embeds
+        if "similarity" in readings:
+            readings["similarity"] = similarity(embeds, _matching(texts, len(embeds)))
+    return readings
+
+
+def _embed(images: torch.Tensor | None, encoder: Encoder | None) -> torch.Tensor:
+    if encoder is None or images is None:
+        raise MeasurementError("alignment metrics need an encoder of images and texts; hand one in or leave them out")
+    return embed(encoder, images)
+
+
+def _matching(texts: torch.Tensor | None, images: int) -> torch.Tensor:
+    prompts = 0 if texts is None else len(texts)
+    if texts is None or prompts != images:
+        raise MeasurementError(f"{images} images have {prompts} prompts; similarity needs one prompt an image")
+    return texts

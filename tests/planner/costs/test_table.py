@@ -1,0 +1,88 @@
+"""Layers are timed as they run in a model: what is rounded, what the caches hold, what counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from bitplan.planner.costs import clock as timing
+from bitplan.planner.costs.candidates import Candidate
+from bitplan.planner.costs.clock import Rest, kept_memory, median_ms
+from bitplan.planner.costs.table import cost_candidates
+from bitplan.planner.graph.trace import trace
+from bitplan.plans.inputs.integer import quantize_rows as last_input__quantize_rows
+from bitplan.plans.kernels.cpu import last_input
+from bitplan.plans.scheme import parse_scheme
+
+
+class Readers(nn.Module):
+    """Two layers that read one tensor, and one that reads another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x) + self.second(x))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that have passed; only the test lets time pass."""
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_an_input_is_rounded_anew_unless_an_earlier_layer_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounded: list[int] = []
+    real = last_input__quantize_rows
+    monkeypatch.setattr(last_input, "quantize_rows", lambda *args: rounded.append(1) or real(*args))
+    calls: list[int] = []
+    monkeypatch.setattr(Rest, "run", lambda self: calls.append(1))
+    model = Readers().eval()
+    graph = trace({"net": model}, lambda: model(torch.randn(3, 8)))
+    modules = {f"net.{name}": layer for name, layer in model.named_children()}
+    seen = {}
+    for address in modules:
+        candidate = Candidate(address, parse_scheme("w8a8"), None)
+        assert [cost.layer for cost in cost_candidates([candidate], graph, modules)] == [address]
+        seen[address] = (len(rounded), len(calls))
+        rounded.clear()
+        calls.clear()
+    assert all(before > 3 for _, before in seen.values())  # each call comes after the rest of the model
+    assert seen["net.first"][0] == seen["net.first"][1] and seen["net.last"][0] == seen["net.last"][1]
+    assert seen["net.second"][0] == 1
+
+
+def test_the_median_without_what_is_done_before(clock: list[float]) -> None:
+    lengths: Iterator[float] = iter([9.0, 3.0, 1.0, 2.0, 5.0, 4.0])  # the first warms up
+
+    def run() -> None:
+        clock[0] += next(lengths)
+
+    def before() -> None:
+        clock[0] += 100.0
+
+    assert median_ms(run, before) == pytest.approx(3000.0)
+    assert next(lengths, None) is None
+
+
+def test_short_calls_are_repeated_but_not_without_end(clock: list[float]) -> None:
+    calls: list[int] = []
+    median_ms(lambda: calls.append(1))
+    assert len(calls) == 26
+
+
+def test_the_rest_is_no_larger_than_the_model() -> None:
+    small, large = Rest(4000), Rest(1 << 40)
+    assert small._held.nbytes == 4000 and large._held.nbytes == 1 << 26
+
+
+def test_memory_may_be_kept_within_and_used_after() -> None:
+    with kept_memory(), kept_memory():
+        inside = torch.ones(1 << 24)
+    assert inside.sum() == 1 << 24 == torch.ones(1 << 24).sum()

@@ -1,0 +1,327 @@
+"""Pipelines of one's own: modules, a way to run them, a way to compare; profiled, solved and applied like any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bitplan
+from bitplan.planner.choice.joint import predict_plan
+from bitplan.planner.errors import UserError
+from bitplan.planner.graph.stages import watched_stages
+from bitplan.planner.pipelines.conditions import labels_of
+from bitplan.planner.pipelines.generation import Generation, arguments_of, outputs_of
+from bitplan.planner.pipelines.sources import load_subject
+from bitplan.planner.pipelines.subject import Subject, conditions_in, conditions_of, output_of, run_subject, subject_of
+from bitplan.planner.pipelines.traced import examine
+from bitplan.planner.profiles.profile import open_profile
+from tests import tiny
+
+torch.set_num_threads(1)
+STEPS = 3
+
+
+class Denoiser(nn.Module):
+    """table: whether a layer sees one input for the whole batch; frames: rows of `known` for each sample."""
+
+    def __init__(self, table: bool, frames: int = 1) -> None:
+        super().__init__()
+        self.frames = frames
+        self.first, self.known, self.last = nn.Linear(6, 16), nn.Linear(4, 16), nn.Linear(16, 6)
+        self.table = nn.Linear(3, 16) if table else None
+
+    def forward(self, x: Tensor, t: Tensor, known: Tensor) -> Tensor:
+        shift = 0.0 if self.table is None else self.table(torch.ones(1, 3))[0]
+        each = self.known(input=known).view(len(x), self.frames, -1) * torch.linspace(1, 2, self.frames)[:, None]
+        return self.last(torch.tanh(self.first(x) + each.mean(1) + shift + t))
+
+
+class Codec(nn.Module):
+    """Reached by a method of its own, as a VAE's decoder is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grow, self.out = nn.Sequential(nn.Linear(6, 12), nn.Tanh()), nn.Linear(12, 8)
+
+    def decode(self, x: Tensor) -> Tensor:
+        return self.out(self.grow(x))
+
+
+def made(seed: int = 0, table: bool = False, frames: int = 1) -> Subject:
+    """A sampler of three steps on a vector, between an encoder of what it is told and a decoder."""
+    torch.manual_seed(seed)
+    reader, codec = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4)), Codec()
+    denoiser = Denoiser(table, frames)
+
+    def run(conditions: Sequence[Tensor], seed: int) -> Tensor:
+        known = reader(torch.stack(list(conditions))).repeat_interleave(frames, 0)
+        noise = [torch.randn(6, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(conditions))]
+        x = torch.stack(noise)
+        for i in range(STEPS):
+            x = x - 0.3 * denoiser(x, torch.tensor(i / STEPS), known)
+        return codec.decode(x)
+
+    conditions = list(torch.randn(6, 5, generator=torch.Generator().manual_seed(1)))
+    modules = {"reader": reader, "denoiser": denoiser, "codec": codec}
+    return Subject(modules, run, conditions, "array", name="toy")
+
+
+def module_file(folder: Path) -> None:
+    (folder / "own_subject.py").write_text(
+        "from tests.planner.pipelines.test_subject import made\nvalue = 3\n\n"
+        "def broken():\n    raise RuntimeError('no disk')\n",
+        "utf-8",
+    )
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    module_file(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    return "own_subject:made"
+
+
+def test_stages_are_what_is_called_as_a_whole() -> None:
+    subject = made()
+    with watched_stages(subject.modules) as calls:
+        run_subject(subject, subject.conditions[:2], 0)
+    assert calls == {"reader": 1, "denoiser": STEPS, "codec.grow": 1, "codec.out": 1}
+    assert not any(m._forward_hooks or m._forward_pre_hooks for x in subject.modules.values() for m in x.modules())
+
+
+def test_what_runs_at_every_step_is_planned_by_default() -> None:
+    traced = examine(made(), made().conditions)
+    assert list(traced.parts) == ["denoiser"] and traced.denoisers == ("denoiser",) == traced.stages
+    assert {layer.address for layer in traced.graph.layers} == {f"denoiser.{x}" for x in ("first", "known", "last")}
+    every = examine(made(), made().conditions, names=("reader", "denoiser", "codec"))
+    assert every.stages == ("reader", "denoiser", "codec.grow", "codec.out") and every.denoisers == ("denoiser",)
+    assert every.output == "array"
+
+
+def test_outputs_do_not_depend_on_the_batch() -> None:
+    subject = made()
+    at_once, by_two = (run_subject(subject, subject.conditions, 7, batch) for batch in (None, 2))
+    torch.testing.assert_close(at_once, by_two)
+
+
+def profiled(subject: Any, out: Path, **options: Any) -> Path:
+    settings: dict[str, Any] = {"schemes": ("w8a8", "w4a8", "w2a8"), "count": 4, "checks": 0, "timesteps": 2}
+    return bitplan.profile(subject, out, **settings | {"components": ("reader", "denoiser", "codec")} | options)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_probes_reach_encoders_and_decoders(frames: int, tmp_path: Path) -> None:
+    """Every layer before, in and after the sampler: estimates are near what is measured by itself."""
+    probed = profiled(made(frames=frames), tmp_path / "p.profile", probes=400, checks=0)
+    measured = profiled(made(frames=frames), tmp_path / "m.profile", method="exhaustive")
+    with open_profile(probed) as some, open_profile(measured) as all_:
+        assert {m.source for m in some.measurements()} == {"probes"}
+        estimates = {(m.layer, m.scheme, m.metric): m.mean for m in some.measurements()}
+        truth = {(m.layer, m.scheme, m.metric): m.mean for m in all_.measurements()}
+    assert estimates.keys() == truth.keys()
+    compared = 0
+    for (layer, scheme, metric), loss in truth.items():
+        if scheme == "w8a8" and metric != "nsr":
+            assert estimates[layer, scheme, metric] == pytest.approx(loss, rel=0.35), (layer, metric)
+            compared += 1
+        if metric == "nsr" and not layer.startswith("denoiser."):
+            assert estimates[layer, scheme, metric] == loss == 0.0
+    assert compared == 7
+
+
+class Recurrent(nn.Module):
+    """Adds what it saw before, which the caller keeps for it, as decoders of videos do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, seen: list[Tensor | None]) -> Tensor:
+        x = self.layer(x) if seen[0] is None else self.layer(x) + seen[0]
+        seen[0] = x
+        return x
+
+
+def test_what_keeps_something_between_its_calls_is_measured_by_itself(tmp_path: Path) -> None:
+    """Gradients pass it, so that all before it is probed."""
+    whole = made()
+    recurrent = Recurrent()
+
+    def run(conditions: Sequence[Tensor], seed: int) -> Tensor:
+        seen: list[Tensor | None] = [None]
+        halves = whole.run(conditions, seed).split(4, 1)
+        return torch.cat([recurrent(half[:, [0, 1, 2, 3, 0, 1]], seen) for half in halves], 1)
+
+    modules = {**whole.modules, "recurrent": recurrent}
+    subject = Subject(modules, run, whole.conditions, "array", name="toy")
+    assert "recurrent" not in examine(subject, subject.conditions, names=("denoiser", "recurrent")).stages
+    out = profiled(subject, tmp_path / "p.profile", components=("reader", "denoiser", "codec", "recurrent"))
+    with open_profile(out) as store:
+        sources = {m.layer: m.source for m in store.measurements()}
+    assert sources.pop("recurrent.layer") == "exhaustive" and set(sources.values()) == {"probes"} and len(sources) == 7
+
+
+def test_the_story_of_a_subject(tmp_path: Path, named: str) -> None:
+    """By name: profile, solve, predict, apply, restore, evaluate."""
+    profile = profiled(named, tmp_path / "t.profile")
+    plan = bitplan.solve(profile, tmp_path / "p.plan.yaml", memory="40%")
+    assert plan.model["name"] == named and set(plan.model["components"]) == {"reader", "denoiser", "codec"}
+    with open_profile(profile) as store:
+        assert predict_plan(plan, store)
+    subject = made()
+    before = run_subject(subject, subject.conditions, 0)
+    assert bitplan.apply(subject, plan) is subject
+    during = run_subject(subject, subject.conditions, 0)
+    assert not torch.equal(before, during) and torch.allclose(before, during, atol=1.0)
+    with pytest.raises(UserError, match="has a plan applied already"):
+        bitplan.apply(subject, plan)
+    bitplan.restore(subject)
+    assert torch.equal(run_subject(subject, subject.conditions, 0), before)
+    found = bitplan.evaluate([tmp_path / "p.plan.yaml"], named, tmp_path / "report", count=5)
+    assert found.results[1].bytes == plan.predictions["total"]["bytes"]
+    assert (tmp_path / "report" / "report.md").is_file() and not (tmp_path / "report" / "images.png").exists()
+
+
+def test_a_profile_of_other_conditions_is_another_profile(tmp_path: Path) -> None:
+    from bitplan.planner.profiles.file import ProfileError
+
+    out = profiled(made(), tmp_path / "t.profile", schemes=("w8a8",))
+    again = made()
+    changed = Subject(again.modules, again.run, [c + 1 for c in again.conditions], "array", name="toy")
+    with pytest.raises(ProfileError):
+        profiled(changed, out, schemes=("w8a8",))
+
+
+def run_with(out: Any) -> Subject:
+    return Subject({"m": nn.Linear(2, 2)}, lambda conditions, seed: out, [1, 2])
+
+
+@pytest.mark.parametrize(
+    "out", [None, [1, 2], torch.zeros(3, 2), torch.zeros(2, 2, dtype=torch.int64), torch.tensor(1.0)]
+)
+def test_what_is_no_output_a_condition_is_refused(out: Any) -> None:
+    with pytest.raises(UserError, match="for 2 conditions; return floats, one row each"):
+        run_subject(run_with(out), [1, 2], 0)
+
+
+def test_the_kind_of_output_is_told_by_its_shape() -> None:
+    shapes = {"images": (1, 3, 8, 8), "video": (1, 2, 3, 8, 8), "audio": (1, 2, 100), "array": (1, 7)}
+    for kind, shape in shapes.items():
+        assert output_of(run_with(None), torch.zeros(shape)) == kind
+    odd = Subject({"m": nn.Linear(2, 2)}, lambda *_: torch.zeros(1, 4, 8, 8), output="images")
+    with pytest.raises(UserError, match=r"gave \(1, 4, 8, 8\) for images, which are \(P, 3, H, W\)"):
+        output_of(odd, torch.zeros(1, 4, 8, 8))
+
+
+def test_bad_subjects_are_refused(named: str) -> None:
+    with pytest.raises(UserError, match="map names to nn.Modules"):
+        Subject({}, lambda *_: None)
+    with pytest.raises(UserError, match="map names to nn.Modules"):
+        Subject({"a.b": nn.Linear(1, 1)}, lambda *_: None)
+    with pytest.raises(UserError, match="puts out 'sound'; choose images, video, audio, array"):
+        Subject({"m": nn.Linear(1, 1)}, lambda *_: None, output="sound")
+    with pytest.raises(UserError, match="cannot be made: RuntimeError: no disk"):
+        load_subject("own_subject:broken", Generation())
+    with pytest.raises(UserError, match="cannot be made: TypeError|is a int"):
+        load_subject("own_subject:value", Generation())
+    with pytest.raises(UserError, match="says itself how it runs"):
+        load_subject(named, Generation(steps=3))
+    with pytest.raises(UserError, match="leave --dtype bfloat16 out"):
+        load_subject(named, Generation(), "bfloat16")
+    with pytest.raises(UserError, match="leave --prompts out"):
+        conditions_of(made(), ["a"], 1)
+    with pytest.raises(UserError, match="no conditions to run on"):
+        conditions_of(Subject({"m": nn.Linear(1, 1)}, lambda *_: None), None, 3)
+
+
+def test_pipelines_are_called_by_their_signature(pipe: Any) -> None:
+    given = arguments_of(pipe, tiny.PROMPTS, Generation(2, 1.5, 3, {"height": 16}))
+    assert given["prompt"] == list(tiny.PROMPTS) and given["height"] == 16 and given["guidance_scale"] == 1.5
+    assert [g.initial_seed() for g in given["generator"]] == [3, 4] and given["output_type"] == "pt"
+    rows = [{"prompt": p, "negative_prompt": "blurry"} for p in tiny.PROMPTS]
+    assert arguments_of(pipe, rows, Generation(2))["negative_prompt"] == ["blurry"] * 2
+    assert "guidance_scale" not in arguments_of(pipe, rows, Generation(2))
+    for conditions, generation, reason in (
+        (tiny.PROMPTS, Generation(2, options={"frames": 3}), "StableDiffusionPipeline takes no frames; it takes"),
+        ([{"class_labels": 3}], Generation(2), "takes no class_labels"),
+        ([{"prompt": "a"}, {"negative_prompt": "b"}], Generation(2), "name the same in each"),
+        ([3], Generation(2), "a prompt or a mapping, not a int"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            arguments_of(pipe, conditions, generation)
+
+
+def test_a_pipeline_gives_the_same_through_its_subject(pipe: Any) -> None:
+    generation = Generation(2, 2.0, 5)
+    subject = subject_of(pipe, generation)
+    with torch.no_grad():
+        direct = outputs_of(pipe, tiny.PROMPTS, generation)
+    assert torch.equal(run_subject(subject, tiny.PROMPTS, 5), direct)
+    assert set(subject.modules) == {"unet", "vae", "text_encoder"} and subject.kind == "StableDiffusionPipeline"
+    assert subject_of(subject, Generation()) is subject
+
+
+def test_text_encoder_and_decoder_of_a_pipeline_are_probed(
+    tiny_folder: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    """All layers that ran, in three components, a table of positions for all prompts among them."""
+    settings = tiny.SETTINGS | {"schemes": ("w8a16",), "components": ("unet", "text_encoder", "vae"), "checks": 0}
+    out = bitplan.profile(str(tiny_folder), tmp_path / "t.profile", clip=str(clip_folder), **settings)
+    with open_profile(out) as store:
+        sources = {m.layer: m.source for m in store.measurements()}
+        graph = store.graph()
+    assert set(sources) == {layer["address"] for layer in graph["layers"]}
+    for component in ("text_encoder", "vae", "unet"):
+        assert sum(layer.startswith(f"{component}.") for layer in sources) > 4
+    assert set(sources.values()) == {"probes"} and "text_encoder.embeddings.position_embedding" in sources
+
+
+def test_conditions_from_a_file(tiny_folder: Path, clip_folder: Path, tmp_path: Path, command_line: Any) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "- {prompt: a red circle, negative_prompt: blue}\n- {prompt: a cat, negative_prompt: dog}\n", "utf-8"
+    )
+    result = command_line(
+        "profile", tiny_folder, "--out", tmp_path / "t.profile", "--prompts", path, "--clip", clip_folder, "--steps", 2,
+        "--schemes", "w8a8", "--checks", 0, "--timesteps", 1, "--call", "height=16", "--call", "guidance_rescale=0.1",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    with open_profile(tmp_path / "t.profile") as store:
+        settings = store.header()["settings"]
+    assert settings["prompts"][1] == {"prompt": "a cat", "negative_prompt": "dog"}
+    assert settings["generation"]["options"] == {"height": 16, "guidance_rescale": 0.1}
+    for text, reason in (("a: 1", "no list of prompts or mappings"), ("- [1]", "no list"), ("{", "cannot read")):
+        path.write_text(text, "utf-8")
+        refused = command_line("profile", tiny_folder, "--out", tmp_path / "u.profile", "--prompts", path)
+        assert refused.exit_code == 2 and reason in refused.stderr
+
+
+def test_drawn_conditions_come_back_from_their_digests() -> None:
+    """A subject that draws tensors: a profile holds digests of them, and asks for the tensors again."""
+    drawn = torch.randn(4, 5, generator=torch.Generator().manual_seed(3))
+    subject = replace(made(), conditions=lambda count, held_out: list(drawn[:count]))
+    labels = labels_of(subject.conditions(3, False))
+    assert all(torch.equal(a, b) for a, b in zip(conditions_in(subject, labels), drawn[:3], strict=True))
+    assert conditions_in(subject, ("a", {"prompt": "b"})) == ("a", {"prompt": "b"})
+    for other in (replace(subject, conditions=lambda count, held_out: list(drawn[:count] + 1)), run_with(None)):
+        other = replace(other, conditions=()) if not callable(other.conditions) else other
+        with pytest.raises(UserError, match="none that .* gives, and neither text nor JSON"):
+            conditions_in(other, labels)
+
+
+def test_a_subject_that_draws_its_conditions_is_profiled_and_evaluated(tmp_path: Path) -> None:
+    """Given as an object: held-out conditions are others."""
+    subject = replace(made(), conditions=lambda count, held_out: list(torch.full((count, 5), 1.0 + held_out)))
+    profile = profiled(subject, tmp_path / "t.profile", schemes=("w8a8",), count=2)
+    bitplan.solve(profile, tmp_path / "p.plan.yaml", uniform="w8a8")
+    found = bitplan.evaluate([tmp_path / "p.plan.yaml"], subject, tmp_path / "report", count=3, blocks=False)
+    assert json.loads((tmp_path / "report/report.json").read_text())["about"]["pipeline"] == "toy"
+    assert torch.equal(found.results[0].outputs, run_subject(subject, [torch.full((5,), 2.0)] * 3, 1000))

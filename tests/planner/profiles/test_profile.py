@@ -1,0 +1,456 @@
+from __future__ import annotations
+
+import math
+import os
+import random
+import resource
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bitplan.planner.profiles.file import ProfileError
+from bitplan.planner.profiles.profile import Cost, Profile, content_digest, open_profile
+from bitplan.sensitivity.table import LossTable, Measurement
+from tests.planner.support.profile_writer import FAMILIES, GRAPH, HEADER, LAYERS, SCHEMES, fill, measure
+
+ROOT = Path(__file__).parents[3]
+
+
+def silent(*_: object) -> None:
+    pass
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.profile"
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("full") / "full.profile"
+    fill(str(path), silent)
+    return path
+
+
+def read_all(path: Path) -> tuple[object, ...]:
+    with open_profile(path) as p:
+        parts = p.header(), p.graph(), p.layers(), p.schemes(), p.ranges(), p.baseline(), p.costs(), p.measurements()
+        return (*parts, p.families(), p.measured(), content_digest(p))
+
+
+def test_round_trip(path):
+    costs = [Cost("unet.2", "keep", 10**12, None, "", False), Cost("unet.0", "w8a8", 7, 0.1, "cpu_int8", True)]
+    rows = [
+        Measurement("unet.1", "w4g64a8", "ssim", 0.1 + 0.2, math.inf, 1, False),
+        Measurement("unet.1", "w4g64a8", "clip", -1e-300, 5e-324, 2),
+    ]
+    first = Measurement("unet.1", "w8a8", "noise", 1 / 3, 0.0, 3)
+    with Profile.create(path, HEADER) as p:
+        assert p.graph() == {"layers": []}
+        p.write_graph(GRAPH, SCHEMES)
+        p.write_graph(GRAPH, SCHEMES)
+        p.write_ranges({"unet.3": [0.5], "unet.1": {"low": -1.5, "first": None}})
+        p.write_ranges({"unet.3": [0.25]})
+        p.write_baseline({"ms": 3.5, "clip": 0.31})
+        p.write_costs(costs)
+        p.write_measurements(rows, FAMILIES)
+        p.write_measurements([first], FAMILIES)
+        inside = p.measurements()
+    with open_profile(path) as p:
+        assert (p.header(), p.graph(), p.schemes()) == (HEADER, GRAPH, SCHEMES)
+        assert list(p.ranges().items()) == [("unet.1", {"low": -1.5, "first": None}), ("unet.3", [0.25])]
+        assert p.baseline() == {"clip": 0.31, "ms": 3.5}
+        assert p.costs() == tuple(costs[::-1])
+        assert p.measurements() == inside == (first, rows[1], rows[0])
+        assert p.families() == {"clip": "alignment", "noise": "quality", "ssim": "quality"}
+        assert p.measured() == {("unet.1", "w8a8"), ("unet.1", "w4g64a8")}
+        assert LossTable.of(p.measurements()).loss("unet.1", "w8a8", "noise") == 1 / 3
+    assert os.listdir(path.parent) == [path.name]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=6, deadline=None)
+@given(st.permutations([(f"unet.{i}", scheme) for i in range(3) for scheme in SCHEMES]))
+def test_order_and_digest_do_not_depend_on_the_order_of_writing(tmp_path_factory, order):
+    path = tmp_path_factory.mktemp("order") / "x.profile"
+    with Profile.create(path, HEADER) as p:
+        p.write_graph(GRAPH, SCHEMES)
+        for layer, scheme in order:
+            p.write_measurements(measure(layer, scheme)[:: random.choice([1, -1])], FAMILIES)
+        assert list(dict.fromkeys((m.layer, m.scheme) for m in p.measurements())) == sorted(
+            order, key=lambda pair: (pair[0], SCHEMES.index(pair[1]))
+        )
+        digest = content_digest(p)
+    assert digest == content_digest_of_sorted(tmp_path_factory, order)
+
+
+def content_digest_of_sorted(factory, order) -> str:
+    with Profile.create(factory.mktemp("sorted") / "x.profile", HEADER) as p:
+        p.write_graph(GRAPH, SCHEMES)
+        p.write_measurements([m for pair in sorted(order) for m in measure(*pair)], FAMILIES)
+        return content_digest(p)
+
+
+def test_digest_sees_every_number_and_no_timing(path):
+    base = Measurement("unet.0", "keep", "noise", 0.5, 0.1, 3)
+    changes = [{}, {"mean": math.nextafter(0.5, 1)}, {"stderr": math.inf}, {"count": 4}, {"finite": False},
+               {"scheme": "w8a8"}, {"layer": "unet.1"}, {"metric": "ssim"}]  # fmt: skip
+    digests = []
+    for i, change in enumerate(changes):
+        with Profile.create(path.with_name(f"{i}.profile"), HEADER) as p:
+            p.write_graph(GRAPH, SCHEMES)
+            p.write_measurements([replace(base, **change)], FAMILIES)
+            digests.append(content_digest(p))
+            p.write_costs([Cost("unet.0", "keep", 4, 0.5, "", False)])
+            assert content_digest(p) == digests[-1]
+    assert len(set(digests)) == len(changes)
+
+
+def test_continues_under_the_same_header_only(path):
+    with Profile.create(path, HEADER) as p:
+        p.write_graph(GRAPH, SCHEMES)
+        p.write_measurements(measure("unet.0", "keep"), FAMILIES)
+    with Profile.create(path, {**HEADER, "settings": {**HEADER["settings"], "prompts": ("a circle", "a square")}}) as p:
+        assert p.measured() == {("unet.0", "keep")}
+        with pytest.raises(ProfileError, match="other layers or schemes.*--out"):
+            p.write_graph(GRAPH, SCHEMES[1:])
+        with pytest.raises(ProfileError, match="other layers or schemes.*--out"):
+            p.write_graph({**GRAPH, "edges": []}, SCHEMES)
+    other = {**HEADER, "settings": {"steps": 9, "prompts": ["x" * 500]}, "seed": 1}
+    with pytest.raises(ProfileError) as caught:
+        Profile.create(path, other)
+    text = str(caught.value)
+    assert "settings.steps was 4, is now 9" in text and "seed was absent, is now 1" in text and "--out" in text
+    assert len(text) < 400 and "\n" not in text
+    with pytest.raises(ProfileError, match='fingerprint was "ab12", is now absent'):
+        Profile.create(path, {k: v for k, v in HEADER.items() if k != "fingerprint"})
+    with Profile.create(path, HEADER):  # the refusals let go of the lock
+        pass
+
+
+@pytest.mark.parametrize(
+    ("write", "why"),
+    [
+        (lambda p: p.write_measurements(measure("unet.0", "keep"), FAMILIES), "unet.0 / keep / noise.*there already"),
+        (lambda p: p.write_measurements([Measurement("unet.1", "w9a9", "ssim", 1, 1, 1)], FAMILIES), "w9a9.*not in"),
+        (lambda p: p.write_measurements([Measurement("vae.1", "keep", "ssim", 1, 1, 1)], FAMILIES), "vae.1.*not in"),
+        (lambda p: p.write_costs([Cost("vae.1", "keep", 1, 1, "", False)]), "vae.1 / keep.*not in"),
+        (lambda p: p.write_ranges({"vae.1": 1}), "vae.1.*not in"),
+        (lambda p: p.write_ranges({"unet.1": math.nan}), "unet.1 cannot be kept"),
+        (lambda p: p.write_baseline({"clip": object()}), "clip cannot be kept"),
+    ],
+)
+def test_refused_rows_leave_nothing(path, write, why):
+    with Profile.create(path, HEADER) as p:
+        p.write_graph(GRAPH, SCHEMES)
+        p.write_measurements(measure("unet.0", "keep"), FAMILIES)
+    before = read_all(path)
+    with open_profile(path, "a") as p:
+        with pytest.raises(ProfileError, match=why):
+            write(p)
+        p.write_measurements(measure("unet.0", "w8a8"), FAMILIES)
+    assert len(read_all(path)[7]) == len(before[7]) + len(FAMILIES)
+    assert read_all(path)[4:7] == before[4:7]
+
+
+def test_a_part_refused_refuses_the_whole_and_the_writer_goes_on(path):
+    with Profile.create(path, HEADER) as p:
+        with pytest.raises(ProfileError, match="each layer and each scheme once"):
+            p.write_graph(GRAPH, ("keep", "keep"))
+        assert p.layers() == ()
+        p.write_graph(GRAPH, SCHEMES)
+        bad = Measurement("unet.0", "w9a9", "ssim", 1, 1, 1)
+        with pytest.raises(ProfileError):
+            p.write_measurements([*measure("unet.0", "keep"), bad], FAMILIES)
+        assert p.measurements() == ()
+
+        def interrupted():
+            yield measure("unet.0", "keep")[0]
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            p.write_measurements(interrupted(), FAMILIES)
+        p.write_measurements(measure("unet.0", "keep"), FAMILIES)
+        assert len(p.measurements()) == len(FAMILIES)
+
+
+def start_writer(path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.planner.support.profile_writer", str(path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def test_killed_ten_times_nothing_is_lost(path, full):
+    """A file killed and continued ten times ends with the measurements of an undisturbed one."""
+    acknowledged: list[tuple[str, ...]] = []
+    dice = random.Random(7)
+    for _ in range(10):
+        child = start_writer(path)
+        lines = [child.stdout.readline()]  # it is past its start
+        for _ in range(dice.randrange(12)):
+            lines.append(child.stdout.readline())
+        time.sleep(dice.uniform(0, 0.003))
+        child.send_signal(signal.SIGKILL)
+        rest, _ = child.communicate()
+        assert child.returncode == -signal.SIGKILL
+        acknowledged += [tuple(line.split()) for line in [*lines, *rest.splitlines()] if line]
+        with open_profile(path) as p:
+            measured = p.measured()
+            assert measured >= set(acknowledged)
+            assert len(measured) <= len(acknowledged) + 1
+            assert p.measurements() == tuple(m for pair in sorted_pairs(measured) for m in sorted_metrics(pair))
+        acknowledged = list(measured)  # the one under way may have landed
+    assert start_writer(path).communicate()[0]
+    with open_profile(path) as p, open_profile(full) as undisturbed:
+        assert content_digest(p) == content_digest(undisturbed)
+        assert p.measurements() == undisturbed.measurements()
+    assert os.listdir(path.parent) == [path.name]
+
+
+def sorted_pairs(pairs):
+    return sorted(pairs, key=lambda pair: (int(pair[0].split(".")[1]), SCHEMES.index(pair[1])))
+
+
+def sorted_metrics(pair):
+    return sorted(measure(*pair), key=lambda m: m.metric)
+
+
+CRASH = """
+import os, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA cache_size = 1")
+db.execute("BEGIN IMMEDIATE")
+db.execute("UPDATE measurements SET mean = 1e9, metric = metric || hex(randomblob(200))")  # spills into the file
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_write_cut_in_its_middle_is_undone_even_by_a_reader(path, full):
+    path.write_bytes(full.read_bytes())
+    subprocess.run([sys.executable, "-c", CRASH, str(path)], check=False)
+    assert len(os.listdir(path.parent)) == 2 and path.read_bytes() != full.read_bytes()
+    assert read_all(path) == read_all(full)
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("opener", [open_profile, lambda p: open_profile(p, "a"), lambda p: Profile.create(p, HEADER)])
+def test_truncated_anywhere(path, full, opener):
+    whole = full.read_bytes()
+    cuts = [1, 15, 16, 99, 100, 511, 512, 513, 1023, 4095, 4096, 4097, len(whole) - 1, len(whole) - 4096]
+    for cut in [*cuts, *range(7, len(whole), len(whole) // 60)]:
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ProfileError, match=r"x\.profile: .*; .*--out") as caught:
+            opener(path)
+        assert "\n" not in str(caught.value)
+        assert path.read_bytes() == whole[:cut]
+        assert os.listdir(path.parent) == [path.name]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_bytes_raise_nothing_else(path, full, data):
+    whole = bytearray(full.read_bytes())
+    for at in data.draw(st.lists(st.integers(0, len(whole) - 1) | st.integers(0, 200), min_size=1, max_size=8)):
+        whole[at] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole)
+    try:
+        read_all(path)
+    except ProfileError as error:
+        assert "\n" not in str(error)
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("size", [1, 20, 600, 5000])
+def test_files_of_others_are_left_alone(path, size):
+    path.write_bytes(b"dear diary " * 500)
+    os.truncate(path, size)
+    for opener in (open_profile, lambda p: open_profile(p, "a"), lambda p: Profile.create(p, HEADER)):
+        with pytest.raises(ProfileError, match=r"no profile.*--out"):
+            opener(path)
+    assert path.read_bytes() == (b"dear diary " * 500)[:size]
+
+
+def test_databases_of_others_are_left_alone(path):
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE songs (title)")
+    db.close()
+    before = path.read_bytes()
+    for opener in (open_profile, lambda p: Profile.create(p, HEADER)):
+        with pytest.raises(ProfileError, match="this is no profile"):
+            opener(path)
+    assert path.read_bytes() == before
+
+
+def test_a_start_cut_off_is_started_again(path):
+    path.touch()
+    with pytest.raises(ProfileError, match="stopped before it began"):
+        open_profile(path)
+    with pytest.raises(ProfileError, match="stopped before it began"):
+        open_profile(path, "a")
+    with Profile.create(path, HEADER) as p:
+        assert p.header() == HEADER
+
+
+@pytest.mark.parametrize(("version", "advice"), [(3, "upgrade BitPlan, or profile again"), (1, "profile again")])
+def test_other_formats(path, full, version, advice):
+    path.write_bytes(full.read_bytes())
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {version}")
+    db.commit()
+    db.close()
+    with pytest.raises(ProfileError, match=f"format {version}, this BitPlan reads 2; {advice}"):
+        open_profile(path)
+
+
+def test_one_writer_many_readers(path):
+    with Profile.create(path, HEADER) as p:
+        p.write_graph(GRAPH, SCHEMES)
+        for scheme in SCHEMES:
+            for opener in (lambda: Profile.create(path, HEADER), lambda: open_profile(path, "a")):
+                with pytest.raises(ProfileError, match="another process is writing"):
+                    opener()
+            with open_profile(path) as reader:
+                p.write_measurements(measure("unet.0", scheme), FAMILIES)
+                assert reader.measured() == p.measured() and ("unet.0", scheme) in reader.measured()
+    with open_profile(path, "a") as p:
+        p.write_measurements(measure("unet.1", "keep"), FAMILIES)
+
+
+def test_a_reader_cannot_write_and_a_closed_profile_does_nothing(path, full):
+    path.write_bytes(full.read_bytes())
+    with open_profile(path) as p, pytest.raises(ProfileError, match="mode 'a'"):
+        p.write_baseline({"ms": 1})
+    p.close()
+    with pytest.raises(ProfileError, match="was closed"):
+        p.measurements()
+    with pytest.raises(ProfileError, match="mode is"):
+        open_profile(path, "w")
+
+
+def test_paths_that_cannot_be(path):
+    with pytest.raises(ProfileError, match=r"no such file.*bitplan profile PIPELINE --out"):
+        open_profile(path)
+    assert not path.exists()
+    with pytest.raises(ProfileError, match=r"folder .* does not exist; create it"):
+        Profile.create(path / "deeper" / "x.profile", HEADER)
+    with pytest.raises(ProfileError, match=r"--out"):
+        Profile.create(path.parent, HEADER)
+    with pytest.raises(ProfileError, match="no such file"):
+        open_profile(path.parent)
+    with pytest.raises(ProfileError, match="header cannot be kept"):
+        Profile.create(path, {"model": object()})
+    odd = path.with_name("50% of ä #1?mode=ro&x.profile")
+    fill(str(odd), silent)
+    assert os.listdir(path.parent) == [odd.name]
+    assert len(read_all(odd)[7]) == len(FAMILIES) * len(SCHEMES) * LAYERS
+
+
+def in_child(work) -> None:
+    """Run `work` in a fork; as nobody where we are root, whom permissions do not bind."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            if os.geteuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.fixture
+def open_folder():
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+        os.chmod(name, stat.S_IRWXU)
+
+
+@pytest.mark.parametrize(("file_mode", "folder_mode"), [(0o444, 0o555), (0o666, 0o555), (0o444, 0o777)])
+def test_read_only(open_folder, full, file_mode, folder_mode):
+    path = open_folder / "x.profile"
+    path.write_bytes(full.read_bytes())
+    path.chmod(file_mode)
+    open_folder.chmod(folder_mode)
+
+    def work() -> None:
+        assert read_all(path)[-1]
+        for opener in (lambda: Profile.create(path, HEADER), lambda: open_profile(path, "a")):
+            with pytest.raises(ProfileError, match="(may not|may) be written.*--out"):
+                opener()
+        if folder_mode == 0o555:
+            with pytest.raises(ProfileError, match="may be written.*--out"):
+                Profile.create(open_folder / "new.profile", HEADER)
+
+    in_child(work)
+    assert os.listdir(open_folder) == [path.name]
+
+
+def test_unreadable_folder(open_folder, full):
+    (open_folder / "x.profile").write_bytes(full.read_bytes())
+    open_folder.chmod(0o000)
+
+    def work() -> None:
+        for opener in (open_profile, lambda p: Profile.create(p, HEADER)):
+            with pytest.raises(ProfileError, match="--out"):
+                opener(open_folder / "x.profile")
+
+    in_child(work)
+
+
+@pytest.mark.parametrize("limit", [0, 5000, 82_000, 100_000])
+def test_disk_full(open_folder, limit):
+    """A limit on file size stands for the full disk: what was written stays, the error is one line, and it goes on."""
+    path, done = open_folder / "x.profile", open_folder / "done"
+    open_folder.chmod(0o777)
+    done.touch()
+    done.chmod(0o666)
+
+    def work() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        count = []
+        with pytest.raises(ProfileError, match="disk.*run the same command, all finished writes are kept") as caught:
+            fill(str(path), lambda *pair: count.append(pair))
+        assert "\n" not in str(caught.value)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        done.write_text(str(len(count)))
+
+    in_child(work)
+    count = int(done.read_text())
+    assert (count > 0) == (limit >= 82_000)
+    if count:
+        assert len(read_all(path)[9]) == count
+    fill(str(path), silent)
+    assert len(read_all(path)[9]) == len(SCHEMES) * LAYERS
+    assert sorted(os.listdir(open_folder)) == ["done", "x.profile"]
+
+
+def test_full_database_keeps_the_writer_alive(path):
+    with Profile.create(path, HEADER) as p:
+        p.write_graph(GRAPH, SCHEMES)
+        p._db.execute(f"PRAGMA max_page_count = {p._db.execute('PRAGMA page_count').fetchone()[0]}")
+        with pytest.raises(ProfileError, match="disk is full"):
+            p.write_baseline({"big": "x" * 10_000})
+        assert p.baseline() == {}
+        p._db.execute("PRAGMA max_page_count = 100000")
+        p.write_baseline({"big": "x" * 10_000})
+    assert len(read_all(path)[5]["big"]) == 10_000
+
+
+def test_no_torch():
+    code = "import sys, bitplan.planner.profiles.profile; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,0 +1,112 @@
+"""A profile that is killed and continued: the same run by steps, for the test and for the benchmark."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitplan.planner.profiles.file import ProfileError
+from bitplan.planner.profiles.profile import content_digest, open_profile
+
+SETTINGS = (
+    "--method",
+    "exhaustive",
+    "--schemes",
+    "w2ma8",
+    "--steps",
+    "2",
+    "--timesteps",
+    "1",
+    "--guidance",
+    "2",
+    "--threads",
+    "1",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The command that profiles the pipeline `folder` into `out`."""
+
+    folder: Path
+    clip: Path
+    prompts: Path
+    out: Path
+    options: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> list[str]:
+        places = (str(self.folder), "--clip", str(self.clip), "--prompts", str(self.prompts), "--out", str(self.out))
+        return [sys.executable, "-m", "bitplan", "profile", *places, *SETTINGS, *self.options]
+
+
+def progress(path: Path) -> int:
+    """Rows on the disk: costs and measured (layer, scheme)."""
+    try:
+        with open_profile(path) as store:
+            return len(store.costs()) + len(store.measured())
+    except ProfileError:  # not there yet, or not laid out
+        return 0
+
+
+def measured(path: Path) -> int:
+    """How many (layer, scheme) are on the disk."""
+    try:
+        with open_profile(path) as store:
+            return len(store.measured())
+    except ProfileError:  # not there yet
+        return 0
+
+
+def kill_at(run: Run, rows: int, delay: float) -> int:
+    """Start, wait for `rows` rows and `delay` seconds more, kill -9; the rows left, or -1 where it had finished."""
+    process = subprocess.Popen(run.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and progress(run.out) < rows:
+        time.sleep(0.03)
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)
+    finished = process.wait() == 0
+    return -1 if finished else progress(run.out)
+
+
+def finish(run: Run) -> str:
+    """Run to the end; the content digest."""
+    subprocess.run(run.command, check=True, capture_output=True, text=True)
+    with open_profile(run.out) as store:
+        return content_digest(store)
+
+
+def kills(run: Run, total: int, times: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Kill `times` times at random moments between the start and `total` rows: (rows before, rows after)."""
+    rng = random.Random(seed)
+    for goal in sorted(rng.randrange(1, total - 8) for _ in range(times)):
+        before = progress(run.out)
+        yield before, kill_at(run, max(goal, before + 1), rng.uniform(0, 0.02))
+
+
+def workers_below(pid: int) -> list[int]:
+    """The Ray workers among the descendants of a process that have measured or are measuring, by their pids."""
+    import psutil
+
+    try:
+        family = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return [process.pid for process in family if "ray::Worker" in " ".join(_title(process))]
+
+
+def _title(process: Any) -> list[str]:
+    import psutil
+
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
