@@ -31,18 +31,18 @@ from torch import nn
 from bitplan.planner.costs.candidates import Candidate
 from bitplan.planner.costs.clock import median_ms
 from bitplan.planner.costs.table import cost_candidates
-from bitplan.planner.evaluation.speed import PLAN, Timing, Variant, baseline, seconds_in_turn, time_variants
+from bitplan.planner.evaluation.speed import PLAN, TimedVariant, Timing, baseline, seconds_in_turn, time_variants
 from bitplan.planner.graph.layers import LayerGraph
 from bitplan.planner.graph.trace import trace
 from bitplan.plans.layers.swap import find_layer, swap
 from bitplan.plans.scheme import KEEP, parse_scheme
-from bitplan.sensitivity.runs.calls import Call
+from bitplan.sensitivity.runs.calls import RecordedCall
 
 SCHEMES = ("w8a8", "w6a8", "w4a8", "w3a8", "w2a8", "w4g64a8")
 NAME = "denoiser"
 
 
-def build(which: str) -> tuple[nn.Module, Call]:
+def build(which: str) -> tuple[nn.Module, RecordedCall]:
     torch.manual_seed(0)
     if which == "dit":
         model: Any = DiTTransformer2DModel(
@@ -50,17 +50,17 @@ def build(which: str) -> tuple[nn.Module, Call]:
             patch_size=2,
         )  # fmt: skip
         inputs = {"timestep": torch.tensor([500]), "class_labels": torch.tensor([3])}
-        return model.eval(), Call((torch.randn(1, 4, 64, 64),), inputs)
+        return model.eval(), RecordedCall((torch.randn(1, 4, 64, 64),), inputs)
     model = UNet2DConditionModel(
         sample_size=32, block_out_channels=(320, 640, 1280), layers_per_block=1, cross_attention_dim=768,
         attention_head_dim=8, down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
-    return model.eval(), Call((torch.randn(2, 4, 32, 32), torch.tensor(500), torch.randn(2, 77, 768)), {})
+    return model.eval(), RecordedCall((torch.randn(2, 4, 32, 32), torch.tensor(500), torch.randn(2, 77, 768)), {})
 
 
 @torch.no_grad()
-def graph_of(model: nn.Module, call: Call) -> LayerGraph:
+def graph_of(model: nn.Module, call: RecordedCall) -> LayerGraph:
     return trace({NAME: model}, lambda: model(*call.args, **call.kwargs))
 
 
@@ -89,10 +89,10 @@ def costs_of(model: nn.Module, graph: LayerGraph) -> dict[str, dict[str, float]]
     return found
 
 
-def planned(which: str, schemes: Mapping[str, str], name: str) -> Variant:
+def planned(which: str, schemes: Mapping[str, str], name: str) -> TimedVariant:
     model, call = build(which)
     swap({NAME: model}, {layer: parse_scheme(text) for layer, text in schemes.items()}, keep_originals=False)
-    return Variant(name, model, call)
+    return TimedVariant(name, model, call)
 
 
 def on_merit(costs: Mapping[str, Mapping[str, float]], scheme: str) -> dict[str, str]:

@@ -31,8 +31,8 @@ from tqdm import tqdm
 
 from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes, scales_of
 from bitplan.planner.graph.stages import stage_modules
-from bitplan.planner.measurement.replay import Rig, build_rig, replay
-from bitplan.planner.measurement.resume import Recorded, recorded, run_from
+from bitplan.planner.measurement.replay import Replay, build_rig, replay
+from bitplan.planner.measurement.resume import RecordedReplay, recorded, run_from
 from bitplan.planner.pipelines.conditions import built_in_prompts
 from bitplan.planner.pipelines.encoder import load_encoder
 from bitplan.planner.pipelines.sources import DEFAULTS, load_subject
@@ -65,7 +65,7 @@ def pairs_of(works: dict[str, tuple[Callable[[], object], Callable[[], object]]]
     return found
 
 
-def timed(start: Recorded, layer: torch.nn.Module, pairs: int) -> dict[str, list[float]]:
+def timed(start: RecordedReplay, layer: torch.nn.Module, pairs: int) -> dict[str, list[float]]:
     """The layer is changed now. The images' time is that of a whole run less that of its replay."""
     rig = start.rig
     found = pairs_of({
@@ -96,7 +96,7 @@ def losses(
         begin = time.process_time()
 
 
-def repeated(rig: Rig, times: int) -> float:
+def repeated(rig: Replay, times: int) -> float:
     """Seconds of the first denoiser call per repeat, when its batch is `times` as long."""
     call, rows = rig.calls[0], len(rig.calls[0].args[0])
 
@@ -109,7 +109,7 @@ def repeated(rig: Rig, times: int) -> float:
         return seconds(lambda: call.module(*args, **kwargs)) / times
 
 
-def batching(rig: Rig, turns: int) -> dict[str, float]:
+def batching(rig: Replay, turns: int) -> dict[str, float]:
     """Repeats -> median over turns of the time per repeat over that of the plain batch, the sizes taken in turn."""
     found = [{times: repeated(rig, times) for times in REPEATS} for _ in range(turns + 1)][1:]
     return {str(times): median(one[times] / one[1] for one in found) for times in REPEATS}
@@ -124,7 +124,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     everything = offered(subject, ranges)
     picked = np.random.default_rng(args.seed).choice(len(everything), args.sample, replace=False)
     some = [everything[i] for i in sorted(picked)]
-    made: list[Recorded] = []
+    made: list[RecordedReplay] = []
     recording = seconds(lambda: made.append(recorded(subject.subject.modules.values(), rig)))
     [start] = made
     context = {"reference": rig.reference, "encoder": encoder, "prompts": prompts}

@@ -26,7 +26,7 @@ from tests.served import opened, served, shown
 
 import bitplan
 from bitplan.planner.costs.machine import about_machine
-from bitplan.planner.graph.layers import Call, Layer, LayerGraph, to_json
+from bitplan.planner.graph.layers import Layer, LayerCall, LayerGraph, to_json
 from bitplan.planner.profiles.profile import Cost, Profile
 from bitplan.sensitivity.table import Measurement
 
@@ -87,7 +87,7 @@ def _graph(shapes: tuple[Shape, ...]) -> LayerGraph:
     layers, read = [], dict[int, list[str]]()
     for shape in shapes:
         kind = "conv2d" if len(shape.weight) == 4 else "linear"
-        call = Call((1, shape.weight[1]), (1, shape.weight[0]), shape.macs, 20)
+        call = LayerCall((1, shape.weight[1]), (1, shape.weight[0]), shape.macs, 20)
         role = next((role for part, role in ROLES if part in shape.name), "convolution")
         role = {"conv_in": "in", "conv_out": "out"}.get(shape.name, role)
         address = f"unet.{shape.name}"

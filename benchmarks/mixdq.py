@@ -42,7 +42,7 @@ from bitplan.solvers.certify import exact_total, violations
 from bitplan.solvers.problem import Budget, Problem
 from bitplan.solvers.solution import Choice, choice_of
 from bitplan.solvers.solve import solve
-from bitplan.solvers.strategies.split import Point, Split, best, halves, share_of, shares, sweep
+from bitplan.solvers.strategies.split import Split, SplitPoint, best, halves, share_of, shares, sweep
 
 PLANS = ("3.66", "4.00", "4.08", "5.02")
 TARGETS, FACTORS = 10, np.linspace(0.46, 1.36, 10)  # their grid: mean bits from 0.3 below the target, and the split's
@@ -86,13 +86,13 @@ def bounded(problem: Problem, plan: Choice) -> Problem:
     return replace(problem, budgets=tuple(limits))
 
 
-def their_points(problem: Problem, objectives: tuple[Mapping[str, float], Mapping[str, float]]) -> list[Point]:
+def their_points(problem: Problem, objectives: tuple[Mapping[str, float], Mapping[str, float]]) -> list[SplitPoint]:
     """The split for every target and factor of the authors' grid; both budgets are upper bounds."""
     split = Split(frozenset(filter(in_content, problem.groups)), objectives, "bytes")
     content, quality = (int(half.column("bytes")[half.grid].max(axis=1).sum()) for half in halves(problem, split))
     weights = (content + quality) / 2  # `keep` has 2 bytes a weight
     limit = int(problem.budgets[0].limit)
-    points: list[Point] = []
+    points: list[SplitPoint] = []
     for target in np.linspace(limit - 0.3 * weights / 8, limit, TARGETS):
         goal = replace(problem, budgets=(Budget("bytes", int(target)),))
         parts = [share for factor in FACTORS if _sensible(share := share_of(goal, split, factor), goal, split)]
@@ -130,7 +130,7 @@ def compare(problem: Problem, plan: Choice) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def picked(problem: Problem, points: list[Point]) -> dict[str, Any]:
+def picked(problem: Problem, points: list[SplitPoint]) -> dict[str, Any]:
     """The best answer's figures, and how many answers there were and were within both bounds."""
     within = [point for point in points if point.choice and not point.broken]
     chosen = best(points, "nsr") or best([replace(point, broken=()) for point in points], "nsr")

@@ -29,10 +29,10 @@ from tqdm import tqdm
 from bitplan.planner.choice.evidence import Evidence, read_evidence, whole
 from bitplan.planner.choice.joint import predict_plan
 from bitplan.planner.choice.problem import formulate
-from bitplan.planner.choice.record import Told, plan_of
+from bitplan.planner.choice.record import Provenance, plan_of
 from bitplan.planner.costs.candidates import scales_of
-from bitplan.planner.measurement.replay import Rig, build_rig
-from bitplan.planner.measurement.worker import Station
+from bitplan.planner.measurement.replay import Replay, build_rig
+from bitplan.planner.measurement.worker import Worker
 from bitplan.planner.pipelines.subject import conditions_of
 from bitplan.planner.profiles.profile import Profile, open_profile
 from bitplan.plans.layers.swap import swap, undo
@@ -58,7 +58,7 @@ def problem_of(evidence: Evidence, share: float) -> Problem:
 def best(store: Profile, evidence: Evidence, problem: Problem) -> Plan:
     found = solve(problem, gap=1e-4)
     assert found.choice is not None
-    return plan_of(store, evidence, (problem, found.choice), Told(found))
+    return plan_of(store, evidence, (problem, found.choice), Provenance(found))
 
 
 def random_plans(store: Profile, evidence: Evidence, random: np.random.Generator) -> list[Plan]:
@@ -76,7 +76,7 @@ def random_plans(store: Profile, evidence: Evidence, random: np.random.Generator
             weights = np.array([odds[name] for name in names])
             name = names[random.choice(len(names), p=weights / weights.sum())]
             picks.append(int(problem.offsets[number]) + offered.index(name))
-        plans.append(plan_of(store, evidence, (problem, choice_of(problem, tuple(picks))), Told(None)))
+        plans.append(plan_of(store, evidence, (problem, choice_of(problem, tuple(picks))), Provenance(None)))
     return plans
 
 
@@ -93,7 +93,7 @@ def good_plans(store: Profile, evidence: Evidence, random: np.random.Generator) 
     return plans
 
 
-def measured(station: Station, rig: Rig, prompts: tuple[str, ...], plan: Plan) -> dict[str, float]:
+def measured(station: Worker, rig: Replay, prompts: tuple[str, ...], plan: Plan) -> dict[str, float]:
     """The plan's losses, simulated."""
     schemes = {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
     scales = {a: found for a, s in schemes.items() if (found := scales_of(station.context.ranges[a], s))}
@@ -164,7 +164,7 @@ def main() -> None:
             keep(name, {"plans": len(plans), "metrics": ranks(store, plans, truth)})
 
 
-def chosen(station: Station, oracle: Profile, by: Mapping[str, Evidence]) -> list[dict[str, Any]]:
+def chosen(station: Worker, oracle: Profile, by: Mapping[str, Evidence]) -> list[dict[str, Any]]:
     """The best plans at each share by each evidence, and their losses on held-out prompts."""
     settings = station.context.settings
     prompts = tuple(conditions_of(station.subject, None, HELD_OUT, held_out=True))

@@ -28,7 +28,7 @@ from bitplan.planner.finetunes.check import settings_of
 from bitplan.planner.measurement.jobs import Job
 from bitplan.planner.measurement.methods.probes import VISITS, chain_of, changes_by_layer, drawn
 from bitplan.planner.measurement.run import context_of
-from bitplan.planner.measurement.worker import Station, set_up
+from bitplan.planner.measurement.worker import Worker, set_up
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.pipelines.traced import examine
 from bitplan.planner.profiles.profile import Pair, Profile, open_profile
@@ -41,7 +41,7 @@ ROUND = 4
 TOP = 0.1
 
 
-def station_of(store: Profile) -> tuple[Station, list[Pair]]:
+def station_of(store: Profile) -> tuple[Worker, list[Pair]]:
     """Set up as the profile's settings say, and its (layer, scheme)."""
     settings = replace(settings_of(store), probes=4)
     generation = settings.generation
@@ -51,7 +51,7 @@ def station_of(store: Profile) -> tuple[Station, list[Pair]]:
     return set_up(context_of(traced, settings, ranges), traced.subject), pairs
 
 
-def with_probes(station: Station, count: int) -> Station:
+def with_probes(station: Worker, count: int) -> Worker:
     """The same with so many probes of each metric of the image."""
     return replace(station, context=replace(station.context, settings=replace(station.context.settings, probes=count)))
 
@@ -62,7 +62,7 @@ def fisher(g_rkn: torch.Tensor, dy_rns: torch.Tensor) -> torch.Tensor:
 
 
 def estimate(
-    station: Station, pairs: Sequence[Pair], *, visits: int = VISITS, follow: bool = True,
+    station: Worker, pairs: Sequence[Pair], *, visits: int = VISITS, follow: bool = True,
     product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.bmm,
 ) -> Losses:  # fmt: skip
     """The losses by one variant of the method."""

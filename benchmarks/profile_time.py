@@ -32,7 +32,7 @@ from bitplan.planner.measurement.methods.exhaustive import measure as measure_ex
 from bitplan.planner.measurement.methods.probes import measure as measure_by_probes
 from bitplan.planner.measurement.resume import run_from
 from bitplan.planner.measurement.run import context_of
-from bitplan.planner.measurement.worker import Settings, Station, set_up
+from bitplan.planner.measurement.worker import Settings, Worker, set_up
 from bitplan.planner.pipelines.conditions import built_in_prompts
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.sources import DEFAULTS, load_pipeline
@@ -78,7 +78,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def station_of(which: str) -> tuple[Station, list[Pair]]:
+def station_of(which: str) -> tuple[Worker, list[Pair]]:
     settings = settings_of(which)
     subject = subject_of(pipeline_of(which), settings.generation, SCENES)
     traced = examine(subject, settings.prompts)
@@ -89,7 +89,7 @@ def station_of(which: str) -> tuple[Station, list[Pair]]:
     return set_up(context_of(traced, settings, ranges), subject), pairs
 
 
-def resumed_run(station: Station, pair: Pair) -> Iterator[Any]:
+def resumed_run(station: Worker, pair: Pair) -> Iterator[Any]:
     """One measurement from where the layer first acts."""
     reference, judge, module = station.rig.reference, station.judge, station.module(pair[0])
     variants = {pair: lambda: station.variant(*pair, {})}
@@ -97,7 +97,7 @@ def resumed_run(station: Station, pair: Pair) -> Iterator[Any]:
     return measure_layers(variants, run, reference, judge.metrics, judge.encoder, judge.texts)
 
 
-def exhaustive(station: Station, sample: list[Pair]) -> dict[str, Any]:
+def exhaustive(station: Worker, sample: list[Pair]) -> dict[str, Any]:
     """CPU seconds of one measurement: whole runs, and resumed ones; the first of all warms up."""
     whole: list[float] = []
     resumed: list[float] = []
@@ -109,7 +109,7 @@ def exhaustive(station: Station, sample: list[Pair]) -> dict[str, Any]:
             "median_ratio_resumed": float(np.median(np.array(resumed[1:]) / np.array(whole[1:])))}  # fmt: skip
 
 
-def probes(station: Station, pairs: list[Pair]) -> float:
+def probes(station: Worker, pairs: list[Pair]) -> float:
     """CPU seconds of all rounds."""
     fresh = replace(station)  # without the grids found before
     count = len(fresh.context.settings.prompts)

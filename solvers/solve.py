@@ -17,7 +17,7 @@ from bitplan.solvers.programs.backends import backend_named
 from bitplan.solvers.reduction.presolve import SLIVER, affordable
 from bitplan.solvers.search.core import Core, core_of
 from bitplan.solvers.search.lagrangian import lightest
-from bitplan.solvers.search.path import Limits, State, exact
+from bitplan.solvers.search.path import SearchLimits, State, exact
 from bitplan.solvers.solution import PROVEN, Solution, Status, choice_of, relative_gap
 
 NOTHING = "some group has no candidate left that fits its ties and the budgets"
@@ -32,7 +32,7 @@ def solve(problem: Problem, *, time_limit: float = 60.0, gap: float = 0.0, backe
     """
     if not time_limit > 0 or not 0 <= gap < 1:
         raise ProblemError(f"time_limit is {time_limit} and gap {gap}; expected seconds > 0 and a share in [0, 1)")
-    limits, start = Limits(time.monotonic() + time_limit, gap, backend_named(backend)), time.monotonic()
+    limits, start = SearchLimits(time.monotonic() + time_limit, gap, backend_named(backend)), time.monotonic()
     keep = affordable(problem, problem.allowed)
     core = core_of(problem, keep)
     state = State(None, math.inf, NOTHING, (), True) if core is None else floor(problem, core)

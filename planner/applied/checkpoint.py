@@ -73,7 +73,7 @@ def _names(file: str) -> list[str]:
 
 
 @dataclass
-class Expected:
+class CheckpointState:
     """A plan, and what has been met of its components: the plan's fingerprint is of all of them together, and they are
     loaded one after the other. awaited: the components to be loaded."""
 

@@ -19,13 +19,13 @@ from bitplan.plans.plan import Plan
 from bitplan.plans.scheme import Scheme, SchemeError, parse_scheme
 
 if TYPE_CHECKING:
-    from bitplan.planner.applied.checkpoint import Expected
+    from bitplan.planner.applied.checkpoint import CheckpointState
 
 
 VERSION = 1
 
 
-class Method(str, Enum):  # noqa: UP042 - diffusers reads `.value` and compares with texts
+class QuantizationMethod(str, Enum):  # noqa: UP042 - diffusers reads `.value` and compares with texts
     """The name under which both libraries know us."""
 
     BITPLAN = METHOD
@@ -46,9 +46,9 @@ class BitPlanConfig:
     ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)
     kernels: str = "int"
     source: Mapping[str, str] = field(default_factory=dict)
-    expected: Expected | None = field(default=None, compare=False)
+    expected: CheckpointState | None = field(default=None, compare=False)
     version: int = VERSION
-    quant_method: Method = Method.BITPLAN
+    quant_method: QuantizationMethod = QuantizationMethod.BITPLAN
 
     @cached_property
     def layers(self) -> dict[str, Scheme]:
@@ -76,7 +76,7 @@ class BitPlanConfig:
             raise UserError(f"this quantization config says {data.get('quant_method')} version {data.get('version')}, "
                             f"and this BitPlan reads {METHOD} {VERSION}; upgrade bitplan")  # fmt: skip
         try:
-            config = cls(**{**data, "quant_method": Method.BITPLAN})
+            config = cls(**{**data, "quant_method": QuantizationMethod.BITPLAN})
             layers, _scales = config.layers, config.scales
         except (SchemeError, ActivationError, TypeError, AttributeError) as error:
             raise UserError(f"the quantization config cannot be read: {error}; save the pipeline again") from None
@@ -90,7 +90,7 @@ class BitPlanConfig:
 
 
 def component_config(
-    plan: Plan, component: str, kernels: str = "int", expected: Expected | None = None
+    plan: Plan, component: str, kernels: str = "int", expected: CheckpointState | None = None
 ) -> BitPlanConfig:
     """The config of one of the plan's components. expected: given where its float weights will be quantized."""
     prefix = f"{component}."

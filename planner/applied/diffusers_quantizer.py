@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bitplan.planner.applied.checkpoint import Checkpoint, open_checkpoint, pieces_in
 from bitplan.planner.applied.config import BitPlanConfig
-from bitplan.planner.applied.quantizer import Answers
+from bitplan.planner.applied.quantizer import PackedQuantizer
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
 from bitplan.plans.formats import FormatError
@@ -28,7 +28,7 @@ from bitplan.plans.layers.stored import Stored
 from bitplan.plans.plan import dtype_of
 
 
-class BitPlanQuantizer(Answers, DiffusersQuantizer):
+class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
     """What diffusers calls while it loads and saves a component; `quantization_config` is a BitPlanConfig."""
 
     use_keep_in_fp32_modules = True  # what a model's class wants in float32 stays so

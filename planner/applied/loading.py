@@ -9,7 +9,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.quantizers import PipelineQuantizationConfig
 from transformers import PreTrainedModel
 
-from bitplan.planner.applied.checkpoint import Expected
+from bitplan.planner.applied.checkpoint import CheckpointState
 from bitplan.planner.applied.config import BitPlanConfig, component_config
 from bitplan.planner.applied.diffusers_quantizer import BitPlanQuantizer
 from bitplan.planner.applied.transformers_quantizer import TextQuantizer
@@ -26,7 +26,7 @@ def loading_config(
     for one of several alone: the plan's fingerprint is of them together."""
     planned = _planned(plan)
     if component is None:
-        expected = Expected(plan, allow_mismatch, frozenset(planned))
+        expected = CheckpointState(plan, allow_mismatch, frozenset(planned))
         return PipelineQuantizationConfig(
             quant_mapping={name: component_config(plan, name, kernels, expected) for name in planned}
         )
@@ -35,7 +35,7 @@ def loading_config(
     if len(planned) > 1 and not allow_mismatch:
         raise UserError(f"the plan's fingerprint is of {' and '.join(planned)} together, so {component} alone cannot "
                         f"be checked; load the pipeline, or give allow_mismatch=True")  # fmt: skip
-    return component_config(plan, component, kernels, Expected(plan, allow_mismatch, frozenset([component])))
+    return component_config(plan, component, kernels, CheckpointState(plan, allow_mismatch, frozenset([component])))
 
 
 def can_load_packed(plan: Plan, folder: str) -> bool:

@@ -9,7 +9,7 @@ from bitplan.planner.errors import UserError
 from bitplan.plans.layers.swap import lay_out
 
 
-class Answers:
+class PackedQuantizer:
     """Packed layers are saved as they are and can be compiled, and cannot be trained; for either library's base class,
     in front of it."""
 

@@ -11,13 +11,13 @@ from typing import Any
 from transformers.quantizers.base import HfQuantizer
 
 from bitplan.planner.applied.config import BitPlanConfig
-from bitplan.planner.applied.quantizer import Answers
+from bitplan.planner.applied.quantizer import PackedQuantizer
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
 from bitplan.plans.layers.modules import STORED
 
 
-class TextQuantizer(Answers, HfQuantizer):
+class TextQuantizer(PackedQuantizer, HfQuantizer):
     """What transformers calls while it loads and saves a component; `quantization_config` is a BitPlanConfig."""
 
     def __init__(self, quantization_config: BitPlanConfig, **kwargs: Any) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from bitplan.planner.choice.evidence import read_evidence
 from bitplan.planner.choice.limits import _uniform, check_solved, pose, settled
-from bitplan.planner.choice.record import STEPS, Told, plan_of
+from bitplan.planner.choice.record import STEPS, Provenance, plan_of
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.profiles.profile import Profile
@@ -48,7 +48,7 @@ def make_plans(store: Profile, request: Request, search: Search, uniform: str | 
         options = {"time_limit": search.effort.time_limit, "gap": search.effort.gap, "backend": search.effort.backend}
         found = worth(problem, first, STEPS, **options)  # type: ignore[arg-type]
         bought = {each.column: each.saved for each in found if each.saved is not None}
-    told = Told(first, request.pins, request.confidence)
+    told = Provenance(first, request.pins, request.confidence)
     plans = []
     for solution in solutions:
         assert solution.choice is not None
@@ -66,7 +66,7 @@ def make_uniform(store: Profile, request: Request, scheme: str) -> Plan:
     chosen = _uniform(problem, scheme, request.pins)
     if broken := violations(problem, chosen.picks):
         raise InfeasibleError(f"the uniform plan {scheme} is outside: {broken[0].sentence}")
-    return plan_of(store, evidence, (problem, chosen), Told(None, request.pins, request.confidence))
+    return plan_of(store, evidence, (problem, chosen), Provenance(None, request.pins, request.confidence))
 
 
 def _solutions(problem: Problem, search: Search) -> list[Solution]:

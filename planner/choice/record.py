@@ -23,7 +23,7 @@ STEPS = {"bytes": 2**20, "ms": 1.0}  # what one more of is told: a MiB, a millis
 
 
 @dataclass(frozen=True)
-class Told:
+class Provenance:
     """What a plan says of how it was found. solution: None for a uniform plan; pins: layer -> scheme; confidence: of
     the losses' upper bounds, None for their means; worth: column -> what one more step of it saves."""
 
@@ -33,7 +33,7 @@ class Told:
     worth: Mapping[str, float] = field(default_factory=dict)
 
 
-def plan_of(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], told: Told) -> Plan:
+def plan_of(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], told: Provenance) -> Plan:
     """The plan of a choice. Each column has at most one budget."""
     problem, chosen = answer
     header = store.header()
@@ -123,7 +123,7 @@ def check_same_model(plan: Plan, store: Profile) -> None:
         raise UserError(f"the plan and {store.path} differ in {len(odd)} layers, such as {min(odd)}; solve again")
 
 
-def _solver(problem: Problem, told: Told) -> dict[str, Any]:
+def _solver(problem: Problem, told: Provenance) -> dict[str, Any]:
     solution, weights = told.solution, {name: float(weight) for name, weight in problem.objective.items()}
     said: dict[str, Any] = {"status": "uniform"}
     if solution is not None:

@@ -29,7 +29,7 @@ GAP = 1e-3  # of the plan that is looked at
 
 
 @dataclass(frozen=True)
-class Contest:
+class OpenChoice:
     """Two candidates of one group whose order is open. regret, error: in units of the objective."""
 
     group: str
@@ -39,7 +39,7 @@ class Contest:
     error: float
 
 
-def contests(store: Profile, memory: str) -> list[Contest]:
+def contests(store: Profile, memory: str) -> list[OpenChoice]:
     """What is open at a memory budget, by quality and alignment alike, the most open first.
 
     Raises UserError for a budget that is none or that no plan meets, and for a profile that lacks measurements.
@@ -57,7 +57,7 @@ def contests(store: Profile, memory: str) -> list[Contest]:
 
 
 def pairs_of(
-    evidence_groups: dict[str, tuple[str, ...]], open_: Sequence[Contest], exact: frozenset[Pair]
+    evidence_groups: dict[str, tuple[str, ...]], open_: Sequence[OpenChoice], exact: frozenset[Pair]
 ) -> list[Pair]:
     """The estimated (layer, scheme) of the contests, each once, in their order."""
     wanted = [
@@ -75,7 +75,7 @@ def to_measure(store: Profile, memory: str, count: int) -> list[Pair]:
     return pairs_of(groups, contests(store, memory), store.measured("exhaustive"))[:count]
 
 
-def _contests(problem: Problem, prices: Sequence[float], errors: _Errors) -> list[Contest]:
+def _contests(problem: Problem, prices: Sequence[float], errors: _Errors) -> list[OpenChoice]:
     reduced = problem.costs.astype(float).copy()
     for budget, price in zip(problem.budgets, prices, strict=False):
         reduced += float(price) * problem.column(budget.column).astype(float)
@@ -88,7 +88,7 @@ def _contests(problem: Problem, prices: Sequence[float], errors: _Errors) -> lis
             regret = float(regrets[place] - regrets[best])
             if place != best and math.isfinite(regret):
                 error = errors.between(group, names[best], name)
-                found += [Contest(group, names[best], name, regret, error)] * (regret < Z * error)
+                found += [OpenChoice(group, names[best], name, regret, error)] * (regret < Z * error)
     return sorted(found, key=lambda contest: contest.regret / contest.error)
 
 

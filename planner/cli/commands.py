@@ -27,7 +27,7 @@ from bitplan.planner.cli.options import (
     pinned,
     set_threads,
 )
-from bitplan.planner.cli.output import Said, guarded, telling
+from bitplan.planner.cli.output import Printed, guarded, telling
 from bitplan.planner.errors import BAD_INPUT, NO
 from bitplan.planner.measurement.methods import DTYPES, METHODS
 from bitplan.planner.units import SPACINGS
@@ -51,7 +51,7 @@ SIZE = options(
 @click.option("--components", default="", help="For --config: comma-separated, of a pipeline [all that are modules].")
 @SIZE
 @telling
-def inspect(file: Path | None, profile: Path | None, schemes: str, components: str, **rest: Any) -> Said:
+def inspect(file: Path | None, profile: Path | None, schemes: str, components: str, **rest: Any) -> Printed:
     """What a profile or a plan FILE holds, or what a configuration alone tells of a model."""
     from bitplan.planner.verbs.look import inspect as workflow_inspect
     from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
@@ -60,7 +60,7 @@ def inspect(file: Path | None, profile: Path | None, schemes: str, components: s
     chosen = tuple(filter(None, schemes.split(","))) or DEFAULT_SCHEMES
     names = tuple(filter(None, components.split(",")))
     found = workflow_inspect(file, profile, schemes=chosen, components=names, **rest)
-    return Said(found, None, mapped(found))
+    return Printed(found, None, mapped(found))
 
 
 @click.command()
@@ -70,7 +70,7 @@ def inspect(file: Path | None, profile: Path | None, schemes: str, components: s
 @SIZE
 @THREADS
 @telling
-def cost(profile: Path, out: Path, threads: int | None, **rest: Any) -> Said:
+def cost(profile: Path, out: Path, threads: int | None, **rest: Any) -> Printed:
     """Time PROFILE's schemes on this machine, a layer at a time with random weights: the model is not needed."""
     set_threads(threads)
     from bitplan.planner.verbs.look import inspect as workflow_inspect
@@ -78,7 +78,7 @@ def cost(profile: Path, out: Path, threads: int | None, **rest: Any) -> Said:
 
     workflow_cost(profile, out, **rest)
     then = f"bitplan solve {out} --latency 80% --out P.plan.yaml"
-    return Said(lambda: workflow_inspect(out), wrote=[out], then=then)
+    return Printed(lambda: workflow_inspect(out), wrote=[out], then=then)
 
 
 BUDGETS = options(
@@ -139,7 +139,7 @@ _BACKEND = click.option("--backend", shell_complete=_BACKENDS, help="highs or cb
 @telling
 def solve(
     profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], keep: tuple[str, ...], **rest: Any
-) -> Said:
+) -> Printed:
     """Choose the best scheme of every layer of PROFILE within budgets."""
     from bitplan.planner.verbs.choose import solve as workflow_solve
     from bitplan.planner.views.inspect import inspect_plan, mapped
@@ -147,7 +147,7 @@ def solve(
     plan = workflow_solve(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
     found = inspect_plan(plan, profile)
     then = f"bitplan apply {out} {plan.model['name']} --prompt '...' --out img.png"
-    return Said(found, None, mapped(found), wrote=[out], then=then)
+    return Printed(found, None, mapped(found), wrote=[out], then=then)
 
 
 @click.command()
@@ -176,7 +176,7 @@ def solve(
 def sweep(
     profile: Path, out: Path, caps: tuple[str, ...], pins: tuple[str, ...], keep: tuple[str, ...],
     threads: int | None, **rest: Any,
-) -> Said:  # fmt: skip
+) -> Printed:  # fmt: skip
     """The best plan of PROFILE at every limit of one column, all other budgets held, and what it paints."""
     set_threads(threads)
     from bitplan.planner.verbs.choose import sweep as workflow_sweep
@@ -184,7 +184,7 @@ def sweep(
 
     found = workflow_sweep(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
     then = f"bitplan report {out} --out report.html"
-    return Said(found, lambda: frontier_text(found), wrote=[out], then=then)
+    return Printed(found, lambda: frontier_text(found), wrote=[out], then=then)
 
 
 @click.command()
@@ -213,14 +213,14 @@ def explore(profile: Path, **rest: Any) -> None:
     "--backend", shell_complete=_BACKENDS, help="For --prove: highs or cbc [not the plan's own, where both are there]."
 )
 @telling
-def verify(plan: Path, profile: Path, **rest: Any) -> Said:
+def verify(plan: Path, profile: Path, **rest: Any) -> Printed:
     """Check PLAN against its PROFILE in exact arithmetic, without the solver."""
     from bitplan.planner.verbs.choose import verify as workflow_verify
 
     found = workflow_verify(plan, profile, **rest)
     for failure in found.failures:
         click.echo(f"bitplan: {plan}: {failure}", err=True)
-    return Said(found, "" if found.failures else None, code=BAD_INPUT if found.failures else 0)
+    return Printed(found, "" if found.failures else None, code=BAD_INPUT if found.failures else 0)
 
 
 @click.command()
@@ -231,24 +231,24 @@ def verify(plan: Path, profile: Path, **rest: Any) -> Said:
 @_GAP
 @_BACKEND
 @telling
-def why(plan: Path, profile: Path, layer: str, **rest: Any) -> Said:
+def why(plan: Path, profile: Path, layer: str, **rest: Any) -> Printed:
     """What every other scheme of LAYER would cost in PLAN, by its PROFILE."""
     from bitplan.planner.verbs.choose import why as workflow_why
 
-    return Said(workflow_why(plan, profile, layer, **rest), None)
+    return Printed(workflow_why(plan, profile, layer, **rest), None)
 
 
 @click.command()
 @click.argument("plan", type=FILE)
 @click.argument("profile", type=FILE)
 @telling
-def predict(plan: Path, profile: Path) -> Said:
+def predict(plan: Path, profile: Path) -> Printed:
     """What PLAN does as a whole: its layers' losses added up, and with their interactions."""
     from bitplan.planner.choice.joint import prediction_text
     from bitplan.planner.verbs.choose import predict as workflow_predict
 
     found = workflow_predict(plan, profile)
-    return Said({"metrics": list(found.values())}, lambda: prediction_text(found))
+    return Printed({"metrics": list(found.values())}, lambda: prediction_text(found))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -281,7 +281,9 @@ def main() -> None:
 @OFFLOAD
 @THREADS
 @telling
-def profile(pipeline: str, out: Path, schemes: str | None, components: str, threads: int | None, **rest: Any) -> Said:
+def profile(
+    pipeline: str, out: Path, schemes: str | None, components: str, threads: int | None, **rest: Any
+) -> Printed:
     """Measure what each scheme does to each layer of PIPELINE: `scenes`, a diffusers folder, a hub id, or
     package.module:name of a bitplan.Subject."""
     set_threads(threads)
@@ -294,7 +296,7 @@ def profile(pipeline: str, out: Path, schemes: str | None, components: str, thre
     rest["call"] = called(rest["call"])
     workflow_profile(pipeline, out, schemes=chosen, components=names, **rest)
     then = f"bitplan solve {out} --memory 30% --out P.plan.yaml"
-    return Said(lambda: inspect(out), wrote=[out], then=then)
+    return Printed(lambda: inspect(out), wrote=[out], then=then)
 
 
 for _command in (solve, sweep, explore):
@@ -322,13 +324,13 @@ for _command in (inspect, cost, completing.completion):
 @generation(seed=0)
 @THREADS
 @telling
-def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads: int | None, **rest: Any) -> Said:
+def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads: int | None, **rest: Any) -> Printed:
     """Run PIPELINE with the plan's layers and paint."""
     set_threads(threads)
     from bitplan.planner.verbs.use import paint
 
     rest["call"] = called(rest["call"])
-    return Said(wrote=paint(plan, pipeline, prompt, out, **rest))
+    return Printed(wrote=paint(plan, pipeline, prompt, out, **rest))
 
 
 @main.command()
@@ -344,7 +346,7 @@ def apply(plan: Path, pipeline: str, prompt: tuple[str, ...], out: Path, threads
 @generation(seed=1000)
 @THREADS
 @telling
-def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | None, **rest: Any) -> Said:
+def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | None, **rest: Any) -> Printed:
     """Predicted beside measured: PLANS on PIPELINE, on prompts that planning never saw."""
     set_threads(threads)
     from bitplan.planner.evaluation.report import is_drawn, to_json, to_markdown
@@ -353,19 +355,19 @@ def evaluate(plans: tuple[Path, ...], pipeline: str, out: Path, threads: int | N
     rest["call"] = called(rest["call"])
     found = workflow_evaluate(plans, pipeline, out, **rest)
     wrote = [out / name for name in ("report.md", "report.json", *(["images.png"] * is_drawn(found)))]
-    return Said(lambda: to_json(found), lambda: to_markdown(found), wrote=wrote)
+    return Printed(lambda: to_json(found), lambda: to_markdown(found), wrote=wrote)
 
 
 @main.command()
 @click.argument("runs", type=FILE, nargs=-1, required=True)
 @click.option("--out", type=FILE, required=True, help="The page, one HTML file.")
 @telling
-def report(runs: tuple[Path, ...], out: Path) -> Said:
+def report(runs: tuple[Path, ...], out: Path) -> Printed:
     """A page that shows what the folders RUNS of `bitplan sweep` hold: the trade-off, the plans, their pictures and
     where the bits go. It is one file, and needs no network."""
     from bitplan.planner.verbs.look import report as workflow_report
 
-    return Said(wrote=[workflow_report(runs, out)], then="open it in a browser")
+    return Printed(wrote=[workflow_report(runs, out)], then="open it in a browser")
 
 
 @main.command()
@@ -381,14 +383,14 @@ def report(runs: tuple[Path, ...], out: Path) -> Said:
 @MISMATCH
 @THREADS
 @telling
-def bench(plan: Path, pipeline: str, out: Path | None, threads: int | None, **rest: Any) -> Said:
+def bench(plan: Path, pipeline: str, out: Path | None, threads: int | None, **rest: Any) -> Printed:
     """Time one denoiser call of PIPELINE with the plan's kernels and without."""
     set_threads(threads)
     from bitplan.planner.evaluation.speed import to_json, to_text
     from bitplan.planner.verbs.use import bench as workflow_bench
 
     found = workflow_bench(plan, pipeline, out=out, **rest)
-    return Said(lambda: to_json(found), lambda: to_text(found), wrote=[out] if out else [])
+    return Printed(lambda: to_json(found), lambda: to_text(found), wrote=[out] if out else [])
 
 
 @main.command()
@@ -406,14 +408,14 @@ def bench(plan: Path, pipeline: str, out: Path | None, threads: int | None, **re
 @OFFLOAD
 @THREADS
 @telling
-def check(profile: Path, pipeline: str, out: Path | None, threads: int | None, **rest: Any) -> Said:
+def check(profile: Path, pipeline: str, out: Path | None, threads: int | None, **rest: Any) -> Printed:
     """Does PROFILE, of a base model, still hold for PIPELINE, a fine-tune of it? Exit code 0: it does; 1: it does
     not, or the sample cannot tell."""
     set_threads(threads)
     from bitplan.planner.verbs.measure import check as workflow_check
 
     found = workflow_check(profile, pipeline, out=out, **rest)
-    return Said(found, None, wrote=[out] if out else [], code=0 if found.holds else NO)
+    return Printed(found, None, wrote=[out] if out else [], code=0 if found.holds else NO)
 
 
 @main.command()
@@ -421,13 +423,13 @@ def check(profile: Path, pipeline: str, out: Path | None, threads: int | None, *
 @click.option("--out", type=FILE, required=True, help="The profile, a new file.")
 @click.option("--costs", type=FILE, help="The one of PROFILES whose costs to take, where several have some.")
 @telling
-def merge(profiles: tuple[Path, ...], out: Path, costs: Path | None) -> Said:
+def merge(profiles: tuple[Path, ...], out: Path, costs: Path | None) -> Printed:
     """Join PROFILES of one model that were measured apart, such as with `profile --part`."""
     from bitplan.planner.verbs.look import inspect
     from bitplan.planner.verbs.measure import merge as workflow_merge
 
     workflow_merge(profiles, out, costs=costs)
-    return Said(lambda: inspect(out), wrote=[out], then=f"bitplan inspect {out}")
+    return Printed(lambda: inspect(out), wrote=[out], then=f"bitplan inspect {out}")
 
 
 @main.command("import")
@@ -435,14 +437,14 @@ def merge(profiles: tuple[Path, ...], out: Path, costs: Path | None) -> Said:
 @click.argument("folder", type=FILE)
 @click.option("--out", type=FILE, required=True, help="The profile.")
 @telling
-def import_profile(format: str, folder: Path, out: Path) -> Said:
+def import_profile(format: str, folder: Path, out: Path) -> Printed:
     """Make a profile of what another tool measured: FORMAT is mixdq, FOLDER holds its files."""
     from bitplan.planner.verbs.look import inspect
     from bitplan.planner.verbs.measure import import_profile as workflow_import_profile
 
     decided = workflow_import_profile(format, folder, out)
     then = f"bitplan solve {out} --bits 4 --out P.plan.yaml"
-    return Said(lambda: inspect(out), decided, wrote=[out], then=then)
+    return Printed(lambda: inspect(out), decided, wrote=[out], then=then)
 
 
 @main.command()
@@ -455,22 +457,22 @@ def import_profile(format: str, folder: Path, out: Path) -> Said:
               help="Where the layers' shapes are; JSON: a configuration [the plan's own pipeline].")  # fmt: skip
 @click.option("--approximate", is_flag=True, help="Take the nearest that TARGET can express, and list the changes.")
 @telling
-def export(plan: Path, to: str, out: Path, **rest: Any) -> Said:
+def export(plan: Path, to: str, out: Path, **rest: Any) -> Printed:
     """Write PLAN as another tool's own configuration, refusing what that cannot express."""
     from bitplan.planner.verbs.use import export as workflow_export
 
     found = workflow_export(plan, to, out, **rest)
     text = "\n".join(map(str, found))
-    return Said({"files": found}, text, wrote=[each.path for each in found])
+    return Printed({"files": found}, text, wrote=[each.path for each in found])
 
 
 @main.command()
 @telling
-def doctor() -> Said:
+def doctor() -> Printed:
     """Which kernels, solvers, metrics and extras are available here, or why not."""
     from bitplan.planner.verbs.look import doctor as workflow_doctor
 
-    return Said(workflow_doctor(), None)
+    return Printed(workflow_doctor(), None)
 
 
 if __name__ == "__main__":

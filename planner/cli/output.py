@@ -44,7 +44,7 @@ def stop(error: Exception | str, code: int) -> NoReturn:
 
 
 @dataclass(frozen=True)
-class Said:
+class Printed:
     """What a verb says. result: an object that `bitplan.planner.texts.plain` knows, or a function that makes one, for
     --json;
     text: the same for people, None for `str(result)`; drawing: below it, of which rich knows how to print it; wrote:
@@ -59,7 +59,7 @@ class Said:
     code: int = 0
 
 
-def telling(verb: Callable[..., Said]) -> Callable[..., None]:
+def telling(verb: Callable[..., Printed]) -> Callable[..., None]:
     """A guarded verb whose result is told as text, or with --json as one document, or with --quiet not at all."""
 
     @options(
@@ -81,7 +81,7 @@ def telling(verb: Callable[..., Said]) -> Callable[..., None]:
     return guarded(run)
 
 
-def _document(said: Said) -> str:
+def _document(said: Printed) -> str:
     from bitplan.planner.texts import plain
 
     found = plain(said.result() if callable(said.result) else said.result)
@@ -89,7 +89,7 @@ def _document(said: Said) -> str:
     return json.dumps({**(found if isinstance(found, Mapping) else {}), **wrote}, indent=1, allow_nan=False)
 
 
-def _say(said: Said, quiet: bool) -> None:
+def _say(said: Printed, quiet: bool) -> None:
     if quiet:
         for path in said.wrote:
             click.echo(path)

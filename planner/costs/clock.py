@@ -16,7 +16,7 @@ _LARGEST = 1 << 26  # bytes: more than a processor's last cache holds
 _TRIM, _MMAP_SIZE, _MMAP_COUNT = -1, -3, -4  # parameters of glibc's mallopt
 
 
-class Rest:
+class CacheLoad:
     """What a model reads and writes between two calls of one of its layers, and so what the caches are full of."""
 
     def __init__(self, size: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bitplan.planner.costs.candidates import Candidate
-from bitplan.planner.costs.clock import Rest, kept_memory, median_ms
+from bitplan.planner.costs.clock import CacheLoad, kept_memory, median_ms
 from bitplan.planner.graph.layers import Layer, LayerGraph
 from bitplan.planner.profiles.profile import Cost
 from bitplan.plans.formats import stored_bytes
@@ -32,7 +32,7 @@ def cost_candidates(
     precision, which is what would run in its stead.
     """
     timed: dict[tuple[object, ...], tuple[float, str]] = {}
-    rest = Rest(sum(prod(layer.weight) for layer in graph.layers) * torch.float32.itemsize)
+    rest = CacheLoad(sum(prod(layer.weight) for layer in graph.layers) * torch.float32.itemsize)
     rounded = {address for readers in graph.shared_inputs for address in readers[1:]}
     for candidate in pending:
         layer, module = graph.by_address[candidate.layer], modules[candidate.layer]
@@ -46,7 +46,7 @@ def cost_candidates(
         yield Cost(candidate.layer, str(candidate.scheme), size, ms, "none" if simulated else kernel, simulated)
 
 
-def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: Rest, rounded: bool) -> tuple[float, str]:
+def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad, rounded: bool) -> tuple[float, str]:
     """Milliseconds of all calls of the layer in one image, and the name of the kernel."""
     name, dtype = "float", torch.long if KINDS[layer.kind].looks_up else module.weight.dtype
     if scheme != KEEP:

@@ -18,9 +18,9 @@ from bitplan.planner.costs.machine import about_machine
 from bitplan.planner.graph.fingerprint import module_at
 from bitplan.planner.graph.layers import blocks_of, component_of
 from bitplan.planner.graph.stages import stage_modules
-from bitplan.planner.measurement.replay import Rig, build_rig
+from bitplan.planner.measurement.replay import Replay, build_rig
 from bitplan.planner.pipelines.generation import Generation
-from bitplan.planner.pipelines.metrics import Judge, judge_of
+from bitplan.planner.pipelines.metrics import MetricSet, judge_of
 from bitplan.planner.pipelines.subject import Subject
 from bitplan.planner.pipelines.traced import examine
 from bitplan.planner.scenes.grammar import scene_of
@@ -35,12 +35,12 @@ from bitplan.sensitivity.runs.outcome import Outcome
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class Evaluator:
     """A subject in full precision with a measuring rig on evaluation prompts."""
 
     parts: Mapping[str, nn.Module]
-    rig: Rig
-    judge: Judge
+    rig: Replay
+    judge: MetricSet
     conditions: tuple[Any, ...]
     layers: tuple[str, ...]
 
@@ -56,7 +56,7 @@ class BlockRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class PlanResult:
     """What one variant measured. bytes: of the planned layers' weights as held; ms: of one denoiser call over that of
     full precision's, paired; losses: metric -> (mean, standard error); accuracy: share of prompts shown, or None where
     they describe no scene; outputs: of all prompts; kind: what they are."""
@@ -74,17 +74,17 @@ class Result:
 def build_bench(
     subject: Subject, layers: Sequence[str], conditions: Sequence[Any], seed: int, own: Sequence[str] = (),
     clip: str | None = None,
-) -> Bench:  # fmt: skip
+) -> Evaluator:  # fmt: skip
     """Record the full-precision trajectory of the evaluation prompts. own, clip: see `judging.judge_of`."""
     traced = examine(subject, conditions, seed, tuple(dict.fromkeys(component_of(layer) for layer in layers)))
     denoisers = stage_modules(subject.modules, traced.denoisers).values()
     rig = build_rig(subject, denoisers, conditions, seed, timesteps=4)
     judge = judge_of(subject, rig.reference.kind, conditions, own, clip)
-    return Bench(traced.parts, rig, judge, tuple(conditions), tuple(layers))
+    return Evaluator(traced.parts, rig, judge, tuple(conditions), tuple(layers))
 
 
 @contextlib.contextmanager
-def planned(bench: Bench, plan: Plan, kernels: str, only: Sequence[str] | None = None) -> Iterator[Swap]:
+def planned(bench: Evaluator, plan: Plan, kernels: str, only: Sequence[str] | None = None) -> Iterator[Swap]:
     """For the length of the `with`, the plan's schemes in all layers or in those of `only`."""
     schemes: dict[str, Scheme] = {a: s for a, s in schemes_of(plan).items() if only is None or a in only}
     swapped = swap(bench.parts, schemes, scales_in(plan), real=kernels == "int")
@@ -94,7 +94,7 @@ def planned(bench: Bench, plan: Plan, kernels: str, only: Sequence[str] | None =
         undo(swapped)
 
 
-def held_bytes(bench: Bench, layers: Sequence[str] | None = None) -> int:
+def held_bytes(bench: Evaluator, layers: Sequence[str] | None = None) -> int:
     """Bytes of the weights of `layers`, all by default, as the modules hold them now; one held twice counts once."""
     with opened(bench.parts):
         modules = {module_at(bench.parts, layer) for layer in layers or bench.layers}
@@ -105,16 +105,16 @@ def held_bytes(bench: Bench, layers: Sequence[str] | None = None) -> int:
     return sum(shared.values())
 
 
-def evaluate_full(bench: Bench) -> Result:
+def evaluate_full(bench: Evaluator) -> PlanResult:
     """Full precision, by the same means as the plans."""
     outputs, kind = bench.rig.reference.outputs, bench.rig.reference.kind
     assert outputs is not None
     losses = {metric.name: (0.0, 0.0) for metric in bench.judge.metrics}
     accuracy = scene_accuracy(outputs, bench.judge.texts, kind)
-    return Result("full precision", held_bytes(bench), 1.0, 1.0, losses, accuracy, outputs, kind)
+    return PlanResult("full precision", held_bytes(bench), 1.0, 1.0, losses, accuracy, outputs, kind)
 
 
-def evaluate_plan(bench: Bench, plan: Plan, kernels: str, name: str, pairs: int = 5) -> Result:
+def evaluate_plan(bench: Evaluator, plan: Plan, kernels: str, name: str, pairs: int = 5) -> PlanResult:
     """Losses against full precision, bytes held, and the time of a denoiser call with real kernels."""
     with planned(bench, plan, kernels) as swapped:
         size, outcome = held_bytes(bench), bench.rig.run()
@@ -122,15 +122,15 @@ def evaluate_plan(bench: Bench, plan: Plan, kernels: str, name: str, pairs: int 
     losses, outputs = _losses(bench, outcome), outcome.outputs
     assert outputs is not None
     accuracy = scene_accuracy(outputs, bench.judge.texts, outcome.kind)
-    return Result(name, size, ms, full, losses, accuracy, outputs, outcome.kind)
+    return PlanResult(name, size, ms, full, losses, accuracy, outputs, outcome.kind)
 
 
-def losses_of(bench: Bench, plan: Plan, kernels: str) -> dict[str, tuple[float, float]]:
+def losses_of(bench: Evaluator, plan: Plan, kernels: str) -> dict[str, tuple[float, float]]:
     """Metric -> (mean, standard error) of the plan against full precision."""
     return run_plan(bench, plan, kernels)[0]
 
 
-def run_plan(bench: Bench, plan: Plan, kernels: str) -> tuple[dict[str, tuple[float, float]], torch.Tensor]:
+def run_plan(bench: Evaluator, plan: Plan, kernels: str) -> tuple[dict[str, tuple[float, float]], torch.Tensor]:
     """The plan's losses against full precision, metric -> (mean, standard error), and its outputs."""
     with planned(bench, plan, kernels):
         outcome = bench.rig.run()
@@ -138,14 +138,14 @@ def run_plan(bench: Bench, plan: Plan, kernels: str) -> tuple[dict[str, tuple[fl
     return _losses(bench, outcome), outcome.outputs
 
 
-def _losses(bench: Bench, outcome: Outcome) -> dict[str, tuple[float, float]]:
+def _losses(bench: Evaluator, outcome: Outcome) -> dict[str, tuple[float, float]]:
     variants: dict[tuple[str, str], Callable[[], Any]] = {("plan", "plan"): contextlib.nullcontext}
     judge = bench.judge
     rows = next(measure(variants, lambda: outcome, bench.rig.reference, judge.metrics, judge.encoder, judge.texts))
     return {row.metric: (row.mean, row.stderr) for row in rows}
 
 
-def paired_ms(bench: Bench, swapped: Swap, pairs: int) -> tuple[float, float]:
+def paired_ms(bench: Evaluator, swapped: Swap, pairs: int) -> tuple[float, float]:
     """Median milliseconds of one denoiser call on all prompts, with the plan and in full precision, taken in turn.
 
     swapped: in place now, and again afterwards.
@@ -172,7 +172,7 @@ def scene_accuracy(images: torch.Tensor, prompts: Sequence[str], kind: str = "im
     return float(np.mean([shows(p, s) for p, s in zip(pictures, scenes, strict=True) if s is not None]))
 
 
-def block_rows(bench: Bench, plan: Plan, kernels: str) -> list[BlockRow]:
+def block_rows(bench: Evaluator, plan: Plan, kernels: str) -> list[BlockRow]:
     """Each block: bytes and losses predicted by the plan, and measured with the plan in this block alone."""
     rows = []
     for block, layers in blocks_of(bench.layers).items():
@@ -183,7 +183,7 @@ def block_rows(bench: Bench, plan: Plan, kernels: str) -> list[BlockRow]:
     return rows
 
 
-def conditions(pipeline: str, generation: Generation, kernels: str, bench: Bench) -> dict[str, Any]:
+def conditions(pipeline: str, generation: Generation, kernels: str, bench: Evaluator) -> dict[str, Any]:
     """How an evaluation was made, for its report."""
     return {
         "pipeline": pipeline, "kernels": kernels, "prompts": len(bench.conditions), **generation.told(),

@@ -11,7 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.evaluation.plans import BlockRow, Result
+from bitplan.planner.evaluation.plans import BlockRow, PlanResult
 from bitplan.planner.files import make_folder
 from bitplan.planner.pipelines.outputs import save_grid
 from bitplan.planner.units import show_bytes
@@ -25,7 +25,7 @@ GRID_COLUMNS = 8
 class Evaluation:
     """All that an evaluation found. plans: name -> plan; blocks: name -> its rows; about: how it was measured."""
 
-    results: Sequence[Result]
+    results: Sequence[PlanResult]
     plans: Mapping[str, Plan]
     blocks: Mapping[str, Sequence[BlockRow]]
     about: Mapping[str, Any]
@@ -112,7 +112,7 @@ def _family(about: Mapping[str, Any], metric: str) -> str:
     return str(about.get("families", {}).get(metric) or METRICS[metric].family)
 
 
-def _predicted(evaluation: Evaluation, result: Result) -> Mapping[str, Any]:
+def _predicted(evaluation: Evaluation, result: PlanResult) -> Mapping[str, Any]:
     plan = evaluation.plans.get(result.name)
     return plan.predictions.get("total", {}) if plan else {}
 
@@ -137,7 +137,7 @@ def _variants(evaluation: Evaluation) -> str:
     return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
 
 
-def _bytes(predicted: Mapping[str, Any], result: Result) -> str:
+def _bytes(predicted: Mapping[str, Any], result: PlanResult) -> str:
     if "bytes" not in predicted:
         return f"– / {result.bytes:,} ({show_bytes(result.bytes)})"
     return f"{predicted['bytes']:,} / {result.bytes:,} ({show_bytes(result.bytes)})"

@@ -28,7 +28,7 @@ from bitplan.plans.layers.modules import module_bytes
 from bitplan.plans.layers.opening import opened
 from bitplan.plans.layers.swap import swap
 from bitplan.plans.plan import Plan
-from bitplan.sensitivity.runs.calls import Call, recorded_calls
+from bitplan.sensitivity.runs.calls import RecordedCall, recorded_calls
 from bitplan.sensitivity.runs.nested import mapped
 
 PLAN = "plan"
@@ -56,12 +56,12 @@ class Timings:
 
 
 @dataclass(frozen=True, eq=False)
-class Variant:
+class TimedVariant:
     """A denoiser that is to be timed on one recorded call. baseline: whether others are told against it."""
 
     name: str
     module: nn.Module
-    call: Call
+    call: RecordedCall
     compiled: bool = False
     baseline: bool = False
 
@@ -72,8 +72,8 @@ class Variant:
 
 
 def variants_of(
-    part: tuple[str, nn.Module], plan: Plan, call: Call, against: Sequence[str], compiled: bool
-) -> list[Variant]:
+    part: tuple[str, nn.Module], plan: Plan, call: RecordedCall, against: Sequence[str], compiled: bool
+) -> list[TimedVariant]:
     """The baselines in the float types `against`, then the plan in the type of the pipeline; then all compiled.
 
     part: the denoiser's component and the module. Raises PlanError, KernelError.
@@ -83,11 +83,11 @@ def variants_of(
     planned = copy.deepcopy(denoiser)
     mine = {address: scheme for address, scheme in schemes_of(plan).items() if address.startswith(f"{name}.")}
     swap({name: planned}, mine, scales_in(plan), keep_originals=False)
-    found.append(Variant(PLAN, planned, call))
+    found.append(TimedVariant(PLAN, planned, call))
     return found + [replace(v, compiled=True, baseline=False) for v in found if compiled]
 
 
-def baseline(dtype: str, module: nn.Module, call: Call, channels_last: bool = True) -> Variant:
+def baseline(dtype: str, module: nn.Module, call: RecordedCall, channels_last: bool = True) -> TimedVariant:
     """A copy of the module and the call in a float type, by the name of which it goes. channels_last: where it has
     convolutions, they run in that memory format, which is their fastest."""
 
@@ -97,11 +97,11 @@ def baseline(dtype: str, module: nn.Module, call: Call, channels_last: bool = Tr
     made = copy.deepcopy(module).to(getattr(torch, dtype))
     if channels_last and any(isinstance(layer, nn.Conv2d) for layer in made.modules()):
         made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Variant(dtype, made, Call(mapped(call.args, cast), mapped(call.kwargs, cast)), baseline=True)
+    return TimedVariant(dtype, made, RecordedCall(mapped(call.args, cast), mapped(call.kwargs, cast)), baseline=True)
 
 
 @torch.no_grad()
-def seconds_in_turn(variants: Sequence[Variant], pairs: int) -> list[tuple[float, ...]]:
+def seconds_in_turn(variants: Sequence[TimedVariant], pairs: int) -> list[tuple[float, ...]]:
     """The seconds of each variant's calls, made in turn, `pairs` times after one to warm up. Memory that is freed stays
     with the process, as for the cost table."""
     runs = [variant.runner() for variant in variants]
@@ -110,7 +110,7 @@ def seconds_in_turn(variants: Sequence[Variant], pairs: int) -> list[tuple[float
     return list(zip(*seconds, strict=True))
 
 
-def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]:
+def time_variants(variants: Sequence[TimedVariant], pairs: int) -> tuple[Timing, ...]:
     """Medians of `seconds_in_turn`."""
     columns = seconds_in_turn(variants, pairs)
     bases = {v.name: columns[i] for i, v in enumerate(variants) if v.baseline}
@@ -125,7 +125,7 @@ def time_variants(variants: Sequence[Variant], pairs: int) -> tuple[Timing, ...]
 
 
 def time_planned_layers(
-    part: str, plan: Plan, variants: Sequence[Variant], pairs: int, generation: tuple[int, float | None]
+    part: str, plan: Plan, variants: Sequence[TimedVariant], pairs: int, generation: tuple[int, float | None]
 ) -> LayerTime | None:
     """The plan's layers in the component `part` alone, predicted and measured. generation: prompts a call, guidance.
 
@@ -143,7 +143,7 @@ def time_planned_layers(
         return layer_time(full.name, share, time_layers(paths, runs, pairs))
 
 
-def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]) -> Call:
+def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]) -> RecordedCall:
     """What the denoiser gets at the first step for these conditions. Raises UserError where it is never called."""
     with recorded_calls(denoiser) as calls:
         run_subject(subject, conditions, seed=0)

@@ -14,9 +14,9 @@ from bitplan.planner.choice.record import check_same_model, picks_of
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike
 from bitplan.planner.finetunes.ratios import ratios_of
-from bitplan.planner.finetunes.verdict import Check, Told, conclude
+from bitplan.planner.finetunes.verdict import Check, CheckInputs, conclude
 from bitplan.planner.graph.layers import architecture_fingerprint, from_json
-from bitplan.planner.measurement.engines import Site, engine_named
+from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import jobs_of
 from bitplan.planner.measurement.run import context_of
 from bitplan.planner.measurement.worker import Settings, set_up
@@ -40,7 +40,7 @@ from bitplan.solvers.questions.regret import Judged, Ladder, Plans, choose, judg
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckOptions:
     """How to check. sample: pairs to measure; tolerance: share of regret that is still called good; plan: whose choices
     alone are judged; clip: the CLIPModel that measures alignment; seed: of the bootstrap; conditions: those of the
     profile, where neither its labels nor the pipeline tell them; engine: a name in `ENGINES`; site: where it works;
@@ -53,11 +53,11 @@ class Asked:
     seed: int = 0
     conditions: Sequence[Any] | None = None
     engine: str = "local"
-    site: Site = Site()
+    site: Cluster = Cluster()
     folder: PathLike | None = None
 
 
-def check_profile(store: Profile, pipeline: str | Subject, asked: Asked) -> Check:
+def check_profile(store: Profile, pipeline: str | Subject, asked: CheckOptions) -> Check:
     """Measure a sample on `pipeline` as the profile was measured, and judge. Raises UserError for a pipeline of other
     layers, for an unfinished profile, for one that was measured elsewhere; PlanError, MeasurementError."""
     settings, engine = settings_of(store), engine_named(asked.engine, asked.site)
@@ -70,7 +70,7 @@ def check_profile(store: Profile, pipeline: str | Subject, asked: Asked) -> Chec
     traced = _traced(store, settings, pipeline, asked)
     name = pipeline if isinstance(pipeline, str) else pipeline.name
     _check_layers(store, traced, name)
-    told = Told(str(store.path), name, asked.tolerance, _static(store, asked.plan), asked.plan is not None)
+    told = CheckInputs(str(store.path), name, asked.tolerance, _static(store, asked.plan), asked.plan is not None)
     if traced.fingerprint == store.header()["model"]["fingerprint"]:
         return conclude(told, (), (), ())
     ladder, plans = _decisions(problem, evidence, asked.plan)
@@ -92,9 +92,8 @@ def check_profile(store: Profile, pipeline: str | Subject, asked: Asked) -> Chec
 def settings_of(store: Profile) -> Settings:
     """As the profile was measured. Raises UserError for one that BitPlan did not measure."""
     header = store.header()
-    kept: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in header["settings"].items()
-    }
+    saved = header["settings"].items()
+    kept: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved}
     try:
         generation = Generation(**kept.pop("generation"))
         return Settings(header["model"]["name"], generation=generation, **kept)
@@ -131,7 +130,7 @@ def _plans(problem: Problem, evidence: Evidence, ladder: Ladder, plan: Plan | No
 
 def _judged(
     problem: Problem, evidence: Evidence, family: str, sample: tuple[Sequence[int], Sequence[Pair], Sequence[Compared]],
-    asked: Asked,
+    asked: CheckOptions,
 ) -> Judged:  # fmt: skip
     groups, pairs, compared = sample
     ladder = ladder_of(problem, problem.column(family).astype(np.float64))
@@ -150,7 +149,7 @@ def _families(evidence: Evidence, problem: Problem, plan: Plan | None) -> list[s
     return mine or known
 
 
-def _traced(store: Profile, settings: Settings, pipeline: str | Subject, asked: Asked) -> Traced:
+def _traced(store: Profile, settings: Settings, pipeline: str | Subject, asked: CheckOptions) -> Traced:
     """The fine-tune, run once as the base was, on the conditions of the profile. Raises UserError for others."""
     subject, given = load_subject(pipeline, settings.generation, FLOAT32, asked.folder), asked.conditions
     if given is not None:
@@ -165,7 +164,7 @@ def _traced(store: Profile, settings: Settings, pipeline: str | Subject, asked: 
 
 
 def _measured(
-    store: Profile, traced: Traced, settings: Settings, what: tuple[Sequence[Pair], Asked]
+    store: Profile, traced: Traced, settings: Settings, what: tuple[Sequence[Pair], CheckOptions]
 ) -> list[Measurement]:
     """By runs of the whole model, everything else in full precision. what: the pairs, and who measures them."""
     pairs, asked = what

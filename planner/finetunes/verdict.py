@@ -19,7 +19,7 @@ SHOWN = 3  # pairs that disagree most
 
 
 @dataclass(frozen=True)
-class Told:
+class CheckInputs:
     """What a check was about. static: whether plans may hold calibrated ranges; one: whether of one plan alone."""
 
     profile: str
@@ -39,7 +39,7 @@ class Check:
     families: tuple[Judged, ...]
     metrics: tuple[Agreement, ...]
     compared: tuple[Compared, ...]
-    told: Told
+    told: CheckInputs
 
     @property
     def holds(self) -> bool:
@@ -56,7 +56,7 @@ class Check:
 
 
 def conclude(
-    told: Told, families: Sequence[Judged], metrics: Sequence[Agreement], compared: Sequence[Compared]
+    told: CheckInputs, families: Sequence[Judged], metrics: Sequence[Agreement], compared: Sequence[Compared]
 ) -> Check:
     """The verdict on all families together: what one of them cannot do, the plans cannot. No families: the weights are
     those of the profile, and nothing was measured."""
@@ -66,7 +66,7 @@ def conclude(
     return Check(verdict, sentence, tuple(families), tuple(metrics), tuple(compared), told)
 
 
-def _finding(told: Told, verdict: str, families: Sequence[Judged], compared: Sequence[Compared]) -> str:
+def _finding(told: CheckInputs, verdict: str, families: Sequence[Judged], compared: Sequence[Compared]) -> str:
     if verdict == SAME:
         return f"{SAME}: {told.pipeline} has the very weights that {told.profile} was measured on."
     what = "the plan" if told.one else f"plans by {told.profile}"
@@ -94,7 +94,7 @@ def _odd(compared: Sequence[Compared]) -> str:
     return f" Most against the others moved, in {mine[0].new.metric}: {', '.join(each)}."
 
 
-def _advice(told: Told, verdict: str, families: Sequence[Judged]) -> str:
+def _advice(told: CheckInputs, verdict: str, families: Sequence[Judged]) -> str:
     if verdict == SAME:
         return "Its plans are for it."
     if verdict == BROKEN:
@@ -116,7 +116,7 @@ def _advice(told: Told, verdict: str, families: Sequence[Judged]) -> str:
     return text
 
 
-def _more(told: Told, families: Sequence[Judged]) -> int:
+def _more(told: CheckInputs, families: Sequence[Judged]) -> int:
     """One family that is likely to be broken settles it; else all must be settled."""
     likely = [each.needed for each in families if each.needed and each.regret > told.tolerance]
     return min(likely) if likely else max(each.needed for each in families)

@@ -12,7 +12,7 @@ REASON = "its weight is used past its module's call, where a plan would change i
 
 
 @dataclass
-class PastUse:
+class BypassUse:
     """weights: by layer, held so that no other memory gets their addresses; calling: layers under way; found: those
     whose weight was used while neither they nor another layer with that weight were called."""
 

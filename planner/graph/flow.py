@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bitplan.planner.graph.bypass import PastUse
+from bitplan.planner.graph.bypass import BypassUse
 from bitplan.planner.graph.layers import component_of
 
 _aten = torch.ops.aten
@@ -65,7 +65,7 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionCall:
     """One attention that ran. In linear attention, which multiplies v and k first, the names are those of the order."""
 
     query: Operand
@@ -155,12 +155,12 @@ class Flow(TorchDispatchMode):
     that of a layer all the same, only a nameless one. past: is told of every operation.
     """
 
-    def __init__(self, marks: Marks, weights: frozenset[int] = frozenset(), past: PastUse | None = None) -> None:
+    def __init__(self, marks: Marks, weights: frozenset[int] = frozenset(), past: BypassUse | None = None) -> None:
         super().__init__()
         self.marks = marks
         self.weights = weights
         self.past = past
-        self.attentions: list[Attention] = []
+        self.attentions: list[AttentionCall] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -190,15 +190,15 @@ class Flow(TorchDispatchMode):
         elif all(mark.feeders or mark.sources for mark in marks):
             operands = [mark.operand for mark in marks]
             if len(marks) == 3:
-                self._attended([Attention(*operands)], results)
+                self._attended([AttentionCall(*operands)], results)
             elif scores := marks[0].products or marks[1].products:
                 value = operands[1 if marks[0].products else 0]
-                self._attended([Attention(query, key, value) for query, key in scores], results)
+                self._attended([AttentionCall(query, key, value) for query, key in scores], results)
             else:
                 for mark in results:
                     mark.products = frozenset({(operands[0], operands[1])})
 
-    def _attended(self, found: list[Attention], results: list[Mark]) -> None:
+    def _attended(self, found: list[AttentionCall], results: list[Mark]) -> None:
         numbers = frozenset(range(len(self.attentions), len(self.attentions) + len(found)))
         self.attentions += found
         for mark in results:

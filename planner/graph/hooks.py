@@ -13,34 +13,34 @@ import torch
 from torch import nn
 
 from bitplan.planner.graph.flow import Mark, Marks
-from bitplan.planner.graph.layers import Part, component_of
-from bitplan.planner.graph.roles import Use
-from bitplan.planner.graph.visits import Seen, Visit, classes_of, is_iterating, named_tensors, rows_of
+from bitplan.planner.graph.layers import ComponentRun, component_of
+from bitplan.planner.graph.roles import LayerInputs
+from bitplan.planner.graph.visits import ComponentCall, SeenTensor, classes_of, is_iterating, named_tensors, rows_of
 
 
 @dataclass
-class Record:
+class LayerRecord:
     """What one layer did during the run."""
 
     shapes: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = field(default_factory=dict)
     inputs: set[tuple[Any, ...]] = field(default_factory=set)
     feeders: set[str] = field(default_factory=set)
-    use: Use = field(default_factory=Use)
+    use: LayerInputs = field(default_factory=LayerInputs)
 
 
 @dataclass
-class Watch:
+class TraceHooks:
     """The hooks of a run, and what they saw: records by address, in order of first execution; visits by component."""
 
     marks: Marks = field(default_factory=Marks)
-    records: dict[str, Record] = field(default_factory=dict)
-    visits: dict[str, list[Visit]] = field(default_factory=dict)
+    records: dict[str, LayerRecord] = field(default_factory=dict)
+    visits: dict[str, list[ComponentCall]] = field(default_factory=dict)
     depth: Counter[str] = field(default_factory=Counter)
     calling: list[str] = field(default_factory=list)
 
     def before(self, address: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         given = args[0] if args else kwargs["input"]
-        record, mark = self.records.setdefault(address, Record()), self.marks.of(given)
+        record, mark = self.records.setdefault(address, LayerRecord()), self.marks.of(given)
         self.calling.append(address)
         if given.is_floating_point():  # row numbers are rounded by nobody, so that nobody must agree on them
             record.inputs.add(self.marks.identity(given))
@@ -71,7 +71,7 @@ class Watch:
         self.depth[component] += 1
         if self.depth[component] > 1:
             return
-        visit = Visit(address)
+        visit = ComponentCall(address)
         self.visits.setdefault(component, []).append(visit)
         named = (*enumerate(args), *kwargs.items())
         given = [pair for name, value in named for pair in named_tensors(str(name), value)]
@@ -103,14 +103,14 @@ class Watch:
         direct = self.marks.of(tensor).direct
         return bool(direct) and all(component_of(layer) == component for layer in direct)
 
-    def _seen(self, tensor: torch.Tensor, mark: Mark, reader: str) -> Seen:
+    def _seen(self, tensor: torch.Tensor, mark: Mark, reader: str) -> SeenTensor:
         rows = rows_of(tensor, self.marks.identity(tensor))
-        return Seen(tuple(tensor.shape), rows, reader in mark.makers, bool(mark.makers))
+        return SeenTensor(tuple(tensor.shape), rows, reader in mark.makers, bool(mark.makers))
 
 
 @contextmanager
 def hooked(
-    components: Mapping[str, nn.Module], found: Mapping[str, tuple[nn.Module, tuple[str, ...]]], watch: Watch
+    components: Mapping[str, nn.Module], found: Mapping[str, tuple[nn.Module, tuple[str, ...]]], watch: TraceHooks
 ) -> Iterator[None]:
     """Components are entered before, and left after, what is known of a layer that is called."""
     with ExitStack() as stack:
@@ -140,7 +140,7 @@ def _hook(
         stack.callback(handle.remove)
 
 
-def parts_of(components: Mapping[str, nn.Module], watch: Watch) -> tuple[Part, ...]:
+def parts_of(components: Mapping[str, nn.Module], watch: TraceHooks) -> tuple[ComponentRun, ...]:
     """What each component did, in order of its first visit."""
     readers = Counter(source for record in watch.records.values() for source in record.use.sources)
     parts = []
@@ -149,5 +149,5 @@ def parts_of(components: Mapping[str, nn.Module], watch: Watch) -> tuple[Part, .
         iterates = is_iterating(visits)
         classes = classes_of(visits, iterates, {place: n for (owner, place), n in readers.items() if owner == name})
         calls = sum(visit.module == name for visit in visits)
-        parts.append(Part(name, calls, iterates, tuple(classes.items())))
+        parts.append(ComponentRun(name, calls, iterates, tuple(classes.items())))
     return tuple(parts)

@@ -48,7 +48,7 @@ class GraphError(ValueError):
 
 
 @dataclass(frozen=True)
-class Call:
+class LayerCall:
     """One distinct shape at which a layer ran: input and output shapes, multiply-adds of one call (none where rows are
     looked up), and how often."""
 
@@ -59,7 +59,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class CallGeometry:
     """How a convolution walks over its input: one size for each of the one to three dimensions, the first one first;
     padding may also be `same` or `valid`."""
 
@@ -90,8 +90,8 @@ class Layer:
     weight: tuple[int, ...]
     bias: bool
     parameters: int
-    geometry: Geometry | None
-    calls: tuple[Call, ...]
+    geometry: CallGeometry | None
+    calls: tuple[LayerCall, ...]
     role: str = UNKNOWN
     held: str = ""
 
@@ -107,7 +107,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Part:
+class ComponentRun:
     """One component in the run. calls: of its forward, as a whole; iterates: whether it read back what it had put out,
     as the model does that a sampler runs in a loop; inputs: (place among its arguments, `state`, `time` or
     `condition`), places of inner constants that change, such as a time given as a number, beginning with `@`."""
@@ -134,7 +134,7 @@ class LayerGraph:
     shared_inputs: tuple[tuple[str, ...], ...]
     tied: tuple[tuple[str, ...], ...]
     unused: tuple[str, ...]
-    parts: tuple[Part, ...] = ()
+    parts: tuple[ComponentRun, ...] = ()
     reasons: tuple[tuple[str, str], ...] = ()
 
     @cached_property
@@ -198,7 +198,7 @@ def from_json(data: Mapping[str, Any]) -> LayerGraph:
             tied=tuple(map(tuple, data["tied"])),
             unused=tuple(data["unused"]),
             parts=tuple(
-                Part(p["name"], p["calls"], p["iterates"], tuple(map(tuple, p["inputs"])))
+                ComponentRun(p["name"], p["calls"], p["iterates"], tuple(map(tuple, p["inputs"])))
                 for p in data.get("parts", ())
             ),
             reasons=tuple((address, why) for address, why in data.get("reasons", ())),
@@ -213,9 +213,9 @@ def from_json(data: Mapping[str, Any]) -> LayerGraph:
     return graph
 
 
-def _part(entry: Mapping[str, Any]) -> Part:
+def _part(entry: Mapping[str, Any]) -> ComponentRun:
     inputs = tuple((place, kind) for place, kind in entry["inputs"])
-    return Part(entry["name"], entry["calls"], entry["iterates"], inputs)
+    return ComponentRun(entry["name"], entry["calls"], entry["iterates"], inputs)
 
 
 def _layer(entry: Mapping[str, Any]) -> Layer:
@@ -224,10 +224,12 @@ def _layer(entry: Mapping[str, Any]) -> Layer:
         raise ValueError(f"kind {fields['kind']!r} is not one of {', '.join(KINDS)}")
     if fields.get("role", UNKNOWN) not in (UNKNOWN, *ROLES):
         raise ValueError(f"role {fields['role']!r} is not one of {', '.join(ROLES)}")
-    fields["calls"] = tuple(Call(tuple(c["input"]), tuple(c["output"]), c["macs"], c["count"]) for c in fields["calls"])
+    fields["calls"] = tuple(
+        LayerCall(tuple(c["input"]), tuple(c["output"]), c["macs"], c["count"]) for c in fields["calls"]
+    )
     if fields["geometry"] is not None:
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["geometry"].items()}
-        fields["geometry"] = Geometry(**plain)
+        fields["geometry"] = CallGeometry(**plain)
     return Layer(**fields)
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from bitplan.planner.graph.layers import CONDITION, ROLES, STATE, TIME, component_of
 
 if TYPE_CHECKING:
-    from bitplan.planner.graph.flow import Attention, Source
+    from bitplan.planner.graph.flow import AttentionCall, Source
 
 
 @dataclass
-class Use:
+class LayerInputs:
     """What one layer read in all its calls: inputs of its component, those of them without a layer between, layers
     without an attention between, and attentions. positions: whether it read more than one vector an example; writes:
     whether its output is in a result of its component."""
@@ -33,12 +33,12 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Scene:
+class RunFacts:
     """All that roles are told from. uses, kinds: by address; classes: component -> place -> class."""
 
-    uses: Mapping[str, Use]
+    uses: Mapping[str, LayerInputs]
     kinds: Mapping[str, str]
-    attentions: Sequence[Attention]
+    attentions: Sequence[AttentionCall]
     classes: Mapping[str, Mapping[str, str]]
 
     def holds(self, component: str, sources: Iterable[Source]) -> set[str]:
@@ -51,14 +51,14 @@ class Scene:
         return self.holds(component_of(address), self.uses[address].sources)
 
 
-def roles_of(scene: Scene) -> dict[str, str]:
+def roles_of(scene: RunFacts) -> dict[str, str]:
     """The role of each layer."""
     inner = _read_directly(scene)
     attending = _attending(scene, inner)
     return {address: _role(scene, address, attending.get(address, set()), inner) for address in scene.uses}
 
 
-def _role(scene: Scene, address: str, attending: set[str], inner: set[str]) -> str:
+def _role(scene: RunFacts, address: str, attending: set[str], inner: set[str]) -> str:
     use, reads, kind = scene.uses[address], scene.reads(address), scene.kinds[address]
     if STATE in scene.holds(component_of(address), use.raw) and not _is_behind(scene, address):
         return "in"
@@ -73,7 +73,7 @@ def _role(scene: Scene, address: str, attending: set[str], inner: set[str]) -> s
     return "condition" if CONDITION in reads else "other"
 
 
-def _is_behind(scene: Scene, address: str) -> bool:
+def _is_behind(scene: RunFacts, address: str) -> bool:
     """Whether the layer also reads what another layer made of the state: a branch's result, added further down."""
     return any(
         other in scene.uses and STATE in scene.reads(other)
@@ -82,12 +82,12 @@ def _is_behind(scene: Scene, address: str) -> bool:
     )
 
 
-def _has_attended(use: Use) -> bool:
+def _has_attended(use: LayerInputs) -> bool:
     """Whether it reads tokens that an attention mixed; one vector an example is modulation, pooled from whatever."""
     return use.positions and any(owner == "" for owner, _ in use.sources)
 
 
-def _read_directly(scene: Scene) -> set[str]:
+def _read_directly(scene: RunFacts) -> set[str]:
     """The layers that another layer of their component reads with no attention between."""
     return {
         other
@@ -97,7 +97,7 @@ def _read_directly(scene: Scene) -> set[str]:
     }
 
 
-def _attending(scene: Scene, inner: set[str]) -> dict[str, set[str]]:
+def _attending(scene: RunFacts, inner: set[str]) -> dict[str, set[str]]:
     """Layer -> the attention roles that it has.
 
     Projections of q, k and v are read by attentions alone: without projections, an attention reads the sums of all

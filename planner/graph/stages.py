@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from bitplan.sensitivity.probes.unroll import Kept
+from bitplan.sensitivity.probes.unroll import Snapshot
 
 
 @contextmanager
@@ -18,12 +18,12 @@ def watched_stages(components: Mapping[str, nn.Module], keeping: set[str] | None
     are the modules that the method calls. keeping: takes those that leave something in their arguments for a later
     call, such as a cache."""
     counts: dict[str, int] = {}
-    inside: list[Kept | None] = []
+    inside: list[Snapshot | None] = []
 
     def enter(address: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not inside:
             counts[address] = counts.get(address, 0) + 1
-        inside.append(None if inside or keeping is None else Kept((args, kwargs)))
+        inside.append(None if inside or keeping is None else Snapshot((args, kwargs)))
 
     def leave(address: str) -> None:
         kept = inside.pop()

@@ -18,11 +18,11 @@ import networkx as nx
 import torch
 from torch import nn
 
-from bitplan.planner.graph.bypass import REASON, PastUse
+from bitplan.planner.graph.bypass import REASON, BypassUse
 from bitplan.planner.graph.flow import Flow
-from bitplan.planner.graph.hooks import Record, Watch, hooked, parts_of
-from bitplan.planner.graph.layers import Call, Geometry, GraphError, Layer, LayerGraph
-from bitplan.planner.graph.roles import Scene, roles_of
+from bitplan.planner.graph.hooks import LayerRecord, TraceHooks, hooked, parts_of
+from bitplan.planner.graph.layers import CallGeometry, GraphError, Layer, LayerCall, LayerGraph
+from bitplan.planner.graph.roles import RunFacts, roles_of
 from bitplan.plans.kinds import CLASSES, KINDS
 from bitplan.plans.layers.attention import Attention, held_names
 from bitplan.plans.layers.attention import refusal as refusal_of_attention
@@ -89,7 +89,7 @@ def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> La
     parts = parts_of(components, watch)
     kinds = {name: str(kind_of(found[name][0])) for name in watch.records}
     uses = {name: record.use for name, record in watch.records.items()}
-    roles = roles_of(Scene(uses, kinds, flow.attentions, {part.name: dict(part.inputs) for part in parts}))
+    roles = roles_of(RunFacts(uses, kinds, flow.attentions, {part.name: dict(part.inputs) for part in parts}))
     held = _held(components)
     layers = {
         n: replace(_describe(n, *found[n], record), role=roles[n], held=held.get(n, ""))
@@ -110,11 +110,11 @@ def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> La
 
 def _watched(
     components: Mapping[str, nn.Module], found: Found, run: Callable[[], object]
-) -> tuple[Watch, Flow, set[str]]:
+) -> tuple[TraceHooks, Flow, set[str]]:
     """What one run shows of these layers, and those of them whose weight it used past their call."""
-    watch = Watch()
+    watch = TraceHooks()
     weights = frozenset(w.untyped_storage()._cdata for root in components.values() for w in root.parameters())
-    past = PastUse({address: module.weight for address, (module, _) in found.items()}, watch.calling)
+    past = BypassUse({address: module.weight for address, (module, _) in found.items()}, watch.calling)
     flow = Flow(watch.marks, weights, past)
     with hooked(components, found, watch), flow:
         run()
@@ -137,7 +137,7 @@ def _survey(components: Mapping[str, nn.Module], names: Sequence[str]) -> LayerG
         raise GraphError(f"{len(missing)} layers are not in {', '.join(components)}, such as {missing[0]}")
     order = {name: place for place, name in enumerate(names)}
     return LayerGraph(
-        layers=tuple(replace(_describe(name, *found[name], Record()), held=held.get(name, "")) for name in names),
+        layers=tuple(replace(_describe(name, *found[name], LayerRecord()), held=held.get(name, "")) for name in names),
         edges=(),
         shared_inputs=(),
         tied=_groups(order, ((name, _memory(found[name][0].weight)) for name in names)),
@@ -155,7 +155,7 @@ def _held(components: Mapping[str, nn.Module]) -> dict[str, str]:
     }
 
 
-def _describe(address: str, module: Any, aliases: tuple[str, ...], record: Record) -> Layer:
+def _describe(address: str, module: Any, aliases: tuple[str, ...], record: LayerRecord) -> Layer:
     shape, biased = tuple(module.weight.shape), bias_of(module) is not None
     kind = KINDS[str(kind_of(module))]
     return Layer(
@@ -166,14 +166,14 @@ def _describe(address: str, module: Any, aliases: tuple[str, ...], record: Recor
         bias=biased,
         parameters=prod(shape) + biased * shape[0],
         geometry=_geometry(module) if kind.dims else None,
-        calls=tuple(Call(i, o, kind.macs(shape, prod(o)), times) for (i, o), times in record.shapes.items()),
+        calls=tuple(LayerCall(i, o, kind.macs(shape, prod(o)), times) for (i, o), times in record.shapes.items()),
     )
 
 
-def _geometry(conv: Any) -> Geometry:
+def _geometry(conv: Any) -> CallGeometry:
     padding = conv.padding if isinstance(conv.padding, str) else tuple(map(int, conv.padding))
     stride, dilation = tuple(map(int, conv.stride)), tuple(map(int, conv.dilation))
-    return Geometry(stride, padding, dilation, conv.groups, conv.padding_mode)
+    return CallGeometry(stride, padding, dilation, conv.groups, conv.padding_mode)
 
 
 def _memory(weight: torch.Tensor) -> tuple[int, int]:

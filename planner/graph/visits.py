@@ -20,7 +20,7 @@ _MOST_ROWS = 64  # a first dimension longer than this is no batch
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenTensor:
     """One tensor that a visit was given. rows: digests of what it holds along its first dimension; own: whether an
     earlier visit's result is in it; made: whether any module's is."""
 
@@ -31,11 +31,11 @@ class Seen:
 
 
 @dataclass
-class Visit:
+class ComponentCall:
     """One call of a module of a component while no other of that component ran. seen: by place; results: shapes."""
 
     module: str
-    seen: dict[str, Seen] = field(default_factory=dict)
+    seen: dict[str, SeenTensor] = field(default_factory=dict)
     results: list[tuple[int, ...]] = field(default_factory=list)
 
 
@@ -67,7 +67,7 @@ def _digest(values: torch.Tensor) -> bytes:
     return hashlib.sha1(values.reshape(-1).view(torch.uint8).numpy().data, usedforsecurity=False).digest()
 
 
-def is_iterating(visits: Sequence[Visit]) -> bool:
+def is_iterating(visits: Sequence[ComponentCall]) -> bool:
     """Whether some module among the visited reads back what it put out before, in the shape that it began with."""
     return any(
         seen.own and place in group[0].seen and seen.shape[1:] == group[0].seen[place].shape[1:]
@@ -77,7 +77,7 @@ def is_iterating(visits: Sequence[Visit]) -> bool:
     )
 
 
-def classes_of(visits: Sequence[Visit], iterates: bool, readers: Mapping[str, int]) -> dict[str, str]:
+def classes_of(visits: Sequence[ComponentCall], iterates: bool, readers: Mapping[str, int]) -> dict[str, str]:
     """Place -> `state`, `time` or `condition`, for all arguments of a component's visits.
 
     Visits in a row that have a state argument in common make one step of the sampler, as where guidance calls twice.
@@ -100,7 +100,9 @@ def classes_of(visits: Sequence[Visit], iterates: bool, readers: Mapping[str, in
     return found
 
 
-def _kind(place: str, group: Sequence[Visit], steps: Sequence[Sequence[Visit]], iterates: bool) -> str | None:
+def _kind(
+    place: str, group: Sequence[ComponentCall], steps: Sequence[Sequence[ComponentCall]], iterates: bool
+) -> str | None:
     rows = [frozenset[bytes]().union(*(v.seen[place].rows for v in step if place in v.seen)) for step in steps]
     widest = max(rows, key=len)
     changes = any(not each <= widest for each in rows)
@@ -113,7 +115,7 @@ def _kind(place: str, group: Sequence[Visit], steps: Sequence[Sequence[Visit]], 
     return TIME if single and not seen.made else CONDITION
 
 
-def _likely_state(group: Sequence[Visit], places: Iterable[str], readers: Mapping[str, int]) -> set[str]:
+def _likely_state(group: Sequence[ComponentCall], places: Iterable[str], readers: Mapping[str, int]) -> set[str]:
     results = {shape for visit in group for shape in visit.results}
     for place in places:
         shapes = {visit.seen[place].shape for visit in group if place in visit.seen}
@@ -127,8 +129,8 @@ def _alike(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
     return len(shape) == len(result) >= 3 and sum(a != b for a, b in zip(shape, result, strict=True)) <= 1
 
 
-def _steps(group: Sequence[Visit], state: set[str]) -> list[list[Visit]]:
-    steps: list[list[Visit]] = []
+def _steps(group: Sequence[ComponentCall], state: set[str]) -> list[list[ComponentCall]]:
+    steps: list[list[ComponentCall]] = []
     for visit in group:
         before = steps[-1][-1].seen if steps else {}
         same = any(p in visit.seen and p in before and visit.seen[p].rows == before[p].rows for p in state)
@@ -139,8 +141,8 @@ def _steps(group: Sequence[Visit], state: set[str]) -> list[list[Visit]]:
     return steps
 
 
-def _by_module(visits: Sequence[Visit]) -> list[list[Visit]]:
-    groups: dict[str, list[Visit]] = {}
+def _by_module(visits: Sequence[ComponentCall]) -> list[list[ComponentCall]]:
+    groups: dict[str, list[ComponentCall]] = {}
     for visit in visits:
         groups.setdefault(visit.module, []).append(visit)
     return list(groups.values())

@@ -33,7 +33,7 @@ class Job:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class JobResult:
     """What was found for one (layer, scheme): its measurements, one a metric, or, by metric, what they are made of:
     responses (K, S) of the prompts from one to before another, and how to read them. Neither where the method cannot
     find it."""

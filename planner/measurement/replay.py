@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from bitplan.planner.pipelines.subject import Subject, output_of, run_subject
-from bitplan.sensitivity.runs.calls import Call, recorded_calls
+from bitplan.sensitivity.runs.calls import RecordedCall, recorded_calls
 from bitplan.sensitivity.runs.nested import first_of, gathered
 from bitplan.sensitivity.runs.outcome import Outcome
 
 
 @dataclass(frozen=True, eq=False)
-class Rig:
+class Replay:
     """A subject set up for measuring: `run` repeats the same work, `call` one denoiser once, `reference` is what full
     precision gave. calls: of the denoisers, to be replayed, in their order; paint: makes the outputs; samples: how
     many conditions there are."""
@@ -25,14 +25,14 @@ class Rig:
     run: Callable[[], Outcome]
     call: Callable[[], object]
     reference: Outcome
-    calls: tuple[Call, ...]
+    calls: tuple[RecordedCall, ...]
     paint: Callable[[], torch.Tensor]
     samples: int
 
 
 def build_rig(
     subject: Subject, denoisers: Iterable[nn.Module], conditions: Sequence[Any], seed: int, timesteps: int
-) -> Rig:
+) -> Replay:
     """Record the denoisers' inputs in full precision and keep `timesteps` of each, evenly spaced, to be replayed."""
     with recorded_calls(*denoisers) as calls:
         outputs = run_subject(subject, conditions, seed)
@@ -44,7 +44,7 @@ def build_rig(
         return outcome_of(denoised_of(kept, replay(kept)), count, paint(), kind)
 
     reference = outcome_of(denoised_of(kept, replay(kept)), count, outputs, kind)
-    return Rig(run, lambda: replay(kept[:1]), reference, kept, paint, count)
+    return Replay(run, lambda: replay(kept[:1]), reference, kept, paint, count)
 
 
 def kept_places(modules: Sequence[object], timesteps: int) -> tuple[int, ...]:
@@ -61,12 +61,12 @@ def kept_places(modules: Sequence[object], timesteps: int) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def replay(calls: Sequence[Call]) -> list[Any]:
+def replay(calls: Sequence[RecordedCall]) -> list[Any]:
     """What is returned on recorded inputs."""
     return [call.module(*call.args, **call.kwargs) for call in calls if call.module is not None]
 
 
-def denoised_of(calls: Sequence[Call], returned: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+def denoised_of(calls: Sequence[RecordedCall], returned: Sequence[Any]) -> tuple[torch.Tensor, ...]:
     """What calls of denoisers are about, (B, ...) each. returned: by the calls, all that they gave."""
     pairs = zip(calls, returned, strict=True)
     return tuple(first_of(gathered((call.args, call.kwargs), output)) for call, output in pairs)

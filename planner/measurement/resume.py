@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitplan.planner.measurement.replay import Rig, denoised_of, outcome_of, replay
+from bitplan.planner.measurement.replay import Replay, denoised_of, outcome_of, replay
 from bitplan.sensitivity.runs.outcome import Outcome
 from bitplan.sensitivity.runs.prefix import LIMIT, Prefix, record, resumed
 
@@ -20,16 +20,16 @@ TOLERANCE = (
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class RecordedReplay:
     """A rig with what it computes in full precision. calls: one for each replayed call of the denoiser; painting: of
     the images."""
 
-    rig: Rig
+    rig: Replay
     calls: tuple[Prefix, ...]
     painting: Prefix
 
 
-def recorded(parts: Iterable[nn.Module], rig: Rig, limit: int = LIMIT) -> Recorded:
+def recorded(parts: Iterable[nn.Module], rig: Replay, limit: int = LIMIT) -> RecordedReplay:
     """Record the rig's run, in the time of one measurement.
 
     parts: all modules that take part; limit: bytes of outputs to hold over all replayed calls; beyond it more is
@@ -39,10 +39,10 @@ def recorded(parts: Iterable[nn.Module], rig: Rig, limit: int = LIMIT) -> Record
     share = limit // max(len(rig.calls), 1)
     with torch.no_grad():
         calls = tuple(record([call.module], partial(replay, [call]), share) for call in rig.calls if call.module)
-        return Recorded(rig, calls, record(parts, rig.paint, limit, deepest=0))
+        return RecordedReplay(rig, calls, record(parts, rig.paint, limit, deepest=0))
 
 
-def run_from(recorded: Recorded, layer: nn.Module, images: bool = True) -> Outcome:
+def run_from(recorded: RecordedReplay, layer: nn.Module, images: bool = True) -> Outcome:
     """What `rig.run` gives with `layer` changed and all else as it was recorded. images: False leaves outputs out.
 
     The first denoiser call of a run is the first that is replayed, so it is not computed again either.
@@ -53,7 +53,7 @@ def run_from(recorded: Recorded, layer: nn.Module, images: bool = True) -> Outco
     return outcome_of(denoised_of(rig.calls, returned), rig.samples, outputs, rig.reference.kind)
 
 
-def proven(recorded: Recorded, layers: Iterable[nn.Module]) -> frozenset[nn.Module]:
+def proven(recorded: RecordedReplay, layers: Iterable[nn.Module]) -> frozenset[nn.Module]:
     """Of `layers`, those at which a run that resumes without a change gives the reference again: one replayed call
     of each, and the images of the first. A module that keeps a state between calls cannot be skipped, and there is no
     telling one by looking."""
@@ -71,13 +71,13 @@ def proven(recorded: Recorded, layers: Iterable[nn.Module]) -> frozenset[nn.Modu
 
 
 @torch.no_grad()
-def _call(recorded: Recorded, place: int, layer: nn.Module) -> Any:
+def _call(recorded: RecordedReplay, place: int, layer: nn.Module) -> Any:
     call = recorded.rig.calls[place]
     with resumed(recorded.calls[place], layer):
         return replay([call])[0]
 
 
-def _paint(recorded: Recorded, layer: nn.Module, returned: Sequence[object]) -> torch.Tensor:
+def _paint(recorded: RecordedReplay, layer: nn.Module, returned: Sequence[object]) -> torch.Tensor:
     known = [(call.module, first) for call, first in zip(recorded.rig.calls, returned, strict=False) if call.module]
     with resumed(recorded.painting, layer, known=known[0] if known else None):
         return recorded.rig.paint()

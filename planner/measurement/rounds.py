@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from bitplan.planner.measurement.jobs import Found, Job
+from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.profiles.responses import PROBED, Probed, probed, response_of, responses_of
 from bitplan.sensitivity.responses import Reading, Sums, measurement_of
@@ -22,9 +22,9 @@ def rounds_of(jobs: Sequence[Job], start: int, stop: int) -> list[Job]:
     return [replace(job, prompts=cut) for cut in cuts for job in jobs]
 
 
-def write_rounds(store: Profile, found: Iterable[Found], families: Mapping[str, str], pairs: int) -> None:
+def write_rounds(store: Profile, found: Iterable[JobResult], families: Mapping[str, str], pairs: int) -> None:
     """Keep each round as soon as it is whole, of so many pairs; rounds may come mixed, but are kept in order."""
-    waiting: dict[int, list[Found]] = {}
+    waiting: dict[int, list[JobResult]] = {}
     done = probed(store).prompts
     for one in found:
         waiting.setdefault(one.prompts[0], []).append(one)
@@ -33,7 +33,7 @@ def write_rounds(store: Profile, found: Iterable[Found], families: Mapping[str, 
             done = probed(store).prompts
 
 
-def _write_round(store: Profile, all_found: Sequence[Found], families: Mapping[str, str]) -> None:
+def _write_round(store: Profile, all_found: Sequence[JobResult], families: Mapping[str, str]) -> None:
     """Put what a round found behind what earlier ones did, and estimate anew."""
     found = [one for one in all_found if one.responses]
     if not found:
@@ -58,10 +58,10 @@ def _write_round(store: Profile, all_found: Sequence[Found], families: Mapping[s
     store.write_measurements(measurements, families, responses, {PROBED: value})
 
 
-def write_missed(store: Profile, found: Iterable[Found], families: Mapping[str, str]) -> None:
+def write_missed(store: Profile, found: Iterable[JobResult], families: Mapping[str, str]) -> None:
     """Keep what the rounds that are done say of pairs that they were not about, such as another share's: of each pair
     as soon as all rounds have come, in any order, and nothing before."""
-    done, waiting = probed(store), dict[Pair, list[Found]]()
+    done, waiting = probed(store), dict[Pair, list[JobResult]]()
     for one in found:
         rounds = waiting.setdefault(one.pair, [])
         rounds.append(one)
@@ -69,7 +69,7 @@ def write_missed(store: Profile, found: Iterable[Found], families: Mapping[str, 
             _write_pair(store, sorted(waiting.pop(one.pair), key=lambda each: each.prompts[0]), done, families)
 
 
-def _write_pair(store: Profile, rounds: Sequence[Found], done: Probed, families: Mapping[str, str]) -> None:
+def _write_pair(store: Profile, rounds: Sequence[JobResult], done: Probed, families: Mapping[str, str]) -> None:
     pair, sums = rounds[0].pair, dict[str, Sums]()
     for one in rounds:
         sums |= {metric: _wider(sums.get(metric), new) for metric, new in one.responses.items()}

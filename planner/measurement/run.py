@@ -20,11 +20,11 @@ from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike
 from bitplan.planner.graph import layers as layer_graph
-from bitplan.planner.measurement.engines import Site, engine_named
+from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import share_of
 from bitplan.planner.measurement.methods import check_dtype, method_named
-from bitplan.planner.measurement.schedule import Plant, by_probes, exhaustively
-from bitplan.planner.measurement.worker import Context, Settings, set_up
+from bitplan.planner.measurement.schedule import Schedule, by_probes, exhaustively
+from bitplan.planner.measurement.worker import Settings, WorkerSetup, set_up
 from bitplan.planner.pipelines.metrics import judge_of, probed_by
 from bitplan.planner.pipelines.offload import offloaded
 from bitplan.planner.pipelines.subject import Subject, conditions_in, run_subject
@@ -39,7 +39,7 @@ from bitplan.sensitivity.calibration.ranges import ActivationRange, calibrate
 
 
 @dataclass(frozen=True)
-class Way:
+class MeasureOptions:
     """How losses are found. method, engine: names in their tables; site: where the engine works; part: (k, n) measures
     the k-th of n shares of the layers and leaves the rest to others; costs are the first share's; checks: how many
     estimates by probes are measured exhaustively, too; seconds: after which no more is begun; around: the
@@ -47,7 +47,7 @@ class Way:
 
     method: str = "probes"
     engine: str = "local"
-    site: Site = Site()
+    site: Cluster = Cluster()
     part: tuple[int, int] = (1, 1)
     checks: int = 16
     seconds: float = math.inf
@@ -55,7 +55,7 @@ class Way:
     folder: PathLike | None = None
 
 
-def check_way(schemes: Sequence[str], dtype: str, out: Path, way: Way) -> None:
+def check_options(schemes: Sequence[str], dtype: str, out: Path, way: MeasureOptions) -> None:
     """Refuse before anything slow is loaded: schemes that are none, a folder that is not there, an engine that cannot
     run. Raises UserError."""
     parse_schemes(schemes)
@@ -85,7 +85,7 @@ def header_of(traced: Traced, settings: Settings) -> dict[str, Any]:
     }
 
 
-def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None:
+def run_profile(traced: Traced, settings: Settings, out: Path, way: MeasureOptions) -> None:
     """Fill the profile at `out`. One transaction a measurement; raises ProfileError, GraphError, CalibrationError,
     MeasurementError, and UserError where an engine fails."""
     deadline = time.monotonic() + way.seconds
@@ -109,7 +109,7 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
         if way.folder is not None:
             lean_memory()
         engine, station = engine_named(way.engine, way.site), set_up(context, traced.subject, judge)
-        plant = Plant(
+        plant = Schedule(
             store, lambda jobs: engine.run(context, jobs, lambda: station, way.site), pairs,
             len(settings.prompts), {metric.name: metric.family for metric in judge.metrics},
             engine.share(way.site, context.threads), deadline, settings.dtype == FLOAT32,
@@ -120,7 +120,9 @@ def run_profile(traced: Traced, settings: Settings, out: Path, way: Way) -> None
             by_probes(plant, way.checks, way.around)
 
 
-def _expected(store: Profile, pairs: Sequence[Pair], pending: Sequence[Candidate], way: Way) -> dict[str, float]:
+def _expected(
+    store: Profile, pairs: Sequence[Pair], pending: Sequence[Candidate], way: MeasureOptions
+) -> dict[str, float]:
     """Seconds of what is left to do. pending: candidates without costs."""
     prompts, exact = len(store.header()["settings"]["prompts"]), store.measured("exhaustive")
     # a run of one prompt: in a batch it takes less, so that calibration tells more where there was any
@@ -134,9 +136,9 @@ def _expected(store: Profile, pairs: Sequence[Pair], pending: Sequence[Candidate
     return expected_of(run, prompts, prompts - probed(store).prompts, schemes, costs | {"checks": checks})
 
 
-def context_of(traced: Traced, settings: Settings, ranges: Mapping[str, ActivationRange]) -> Context:
+def context_of(traced: Traced, settings: Settings, ranges: Mapping[str, ActivationRange]) -> WorkerSetup:
     """What workers are told."""
-    return Context(
+    return WorkerSetup(
         traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
         settings, ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
         conditions_in(traced.subject, settings.prompts),

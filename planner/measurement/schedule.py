@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
 from bitplan.planner.choice.undecided import to_measure
-from bitplan.planner.measurement.jobs import Found, Job, jobs_of, pending_of
+from bitplan.planner.measurement.jobs import Job, JobResult, jobs_of, pending_of
 from bitplan.planner.measurement.rounds import rounds_of, write_missed, write_rounds
 from bitplan.planner.profiles.corrections import choose_checks, correct
 from bitplan.planner.profiles.profile import Pair, Profile
@@ -22,13 +22,13 @@ PORTION = 32  # layers that are caught up together, in a pass for each round: wh
 
 
 @dataclass(frozen=True, eq=False)
-class Plant:
+class Schedule:
     """What measuring needs. run: hands jobs to the engine; pairs: all that is to be measured; prompts: how many;
     families: of the metrics; workers: how many share a round; deadline: by `time.monotonic`, inf for none;
     runs: whether a run of the model can tell what one scheme did."""
 
     store: Profile
-    run: Callable[[Sequence[Job]], Iterator[Found]]
+    run: Callable[[Sequence[Job]], Iterator[JobResult]]
     pairs: tuple[Pair, ...]
     prompts: int
     families: Mapping[str, str]
@@ -42,7 +42,7 @@ class Plant:
         return time.monotonic() >= self.deadline
 
 
-def exhaustively(plant: Plant, pairs: Sequence[Pair], what: str = "losses") -> None:
+def exhaustively(plant: Schedule, pairs: Sequence[Pair], what: str = "losses") -> None:
     """Measure every pair by itself that was not, until the time is up."""
     jobs = pending_of(jobs_of("exhaustive", pairs, CHUNK), plant.store.measured("exhaustive"))
     left = sum(job.size for job in jobs)
@@ -53,7 +53,7 @@ def exhaustively(plant: Plant, pairs: Sequence[Pair], what: str = "losses") -> N
                 return
 
 
-def by_probes(plant: Plant, checks: int, around: str) -> None:
+def by_probes(plant: Schedule, checks: int, around: str) -> None:
     """Probe on all prompts; measure by themselves the pairs that no probe reaches, and so many others as a check; then
     correct by these. With a deadline, go on until then with what a plan of the memory `around` is undecided about."""
     _catch_up(plant)
@@ -77,7 +77,7 @@ def by_probes(plant: Plant, checks: int, around: str) -> None:
         correct(plant.store, plant.families)
 
 
-def _catch_up(plant: Plant) -> None:
+def _catch_up(plant: Schedule) -> None:
     """Probe what the rounds that are done were not about, a portion of layers after the other: all rounds of each."""
     done, measured = probed(plant.store), plant.store.measured()
     if not done.prompts:
@@ -88,20 +88,20 @@ def _catch_up(plant: Plant) -> None:
         write_missed(plant.store, _in_time(plant, jobs, found), plant.families)
 
 
-def _spread(plant: Plant, pairs: Sequence[Pair], most: int | None = None) -> tuple[Job, ...]:
+def _spread(plant: Schedule, pairs: Sequence[Pair], most: int | None = None) -> tuple[Job, ...]:
     """One round about the pairs, a job for each worker, or more jobs where one may have so many layers at most."""
     each = max(1, -(-len({layer for layer, _ in pairs}) // plant.workers))
     return jobs_of("probes", pairs, min(each, most or each))
 
 
 def _results(
-    plant: Plant, jobs: Sequence[Job], what: str, counted: tuple[int, int, str]
-) -> AbstractContextManager[Iterator[Found]]:
+    plant: Schedule, jobs: Sequence[Job], what: str, counted: tuple[int, int, str]
+) -> AbstractContextManager[Iterator[JobResult]]:
     """counted: of this phase in all, before now, and what."""
     return closing(_shown(plant, jobs, what, counted)) if jobs else nullcontext(iter(()))
 
 
-def _shown(plant: Plant, jobs: Sequence[Job], what: str, counted: tuple[int, int, str]) -> Iterator[Found]:
+def _shown(plant: Schedule, jobs: Sequence[Job], what: str, counted: tuple[int, int, str]) -> Iterator[JobResult]:
     course, (total, known, unit) = current(), counted
     each = (total - known) / sum(job.size for job in jobs)
     with course.phase(what, total, unit, known, each), closing(plant.run(jobs)) as results:  # type: ignore[type-var]
@@ -110,7 +110,7 @@ def _shown(plant: Plant, jobs: Sequence[Job], what: str, counted: tuple[int, int
             course.advance(Job("", (one.pair,), one.prompts).size)
 
 
-def _in_time(plant: Plant, jobs: Sequence[Job], found: Iterator[Found]) -> Iterator[Found]:
+def _in_time(plant: Schedule, jobs: Sequence[Job], found: Iterator[JobResult]) -> Iterator[JobResult]:
     """Until the time is up and of no job a part alone has come: what a job found comes all at once. But for the first
     round, for without any there is nothing to plan with."""
     size = {(pair, job.prompts): (place, len(job.pairs)) for place, job in enumerate(jobs) for pair in job.pairs}

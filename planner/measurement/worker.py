@@ -15,15 +15,15 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import components_of
 from bitplan.planner.graph.stages import stage_modules
-from bitplan.planner.measurement.jobs import Found, Job
+from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.measurement.methods import method_named
-from bitplan.planner.measurement.replay import Rig, build_rig
-from bitplan.planner.measurement.resume import Recorded, recorded
+from bitplan.planner.measurement.replay import Replay, build_rig
+from bitplan.planner.measurement.resume import RecordedReplay, recorded
 from bitplan.planner.pipelines.generation import Generation
-from bitplan.planner.pipelines.metrics import Judge, judge_of, probed_by
+from bitplan.planner.pipelines.metrics import MetricSet, judge_of, probed_by
 from bitplan.planner.pipelines.sources import components, load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_in
-from bitplan.planner.pipelines.traced import Seen
+from bitplan.planner.pipelines.traced import TraceRecord
 from bitplan.plans.formats import Grid
 from bitplan.plans.layers.opening import open_all
 from bitplan.plans.layers.simulation import variant
@@ -57,7 +57,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Context(Seen):
+class WorkerSetup(TraceRecord):
     """All that a worker needs to build a station like the driver's; it can be pickled.
 
     ranges: calibrated, by layer address; size: bytes of all of the subject's weights; threads: of torch, on which the
@@ -78,13 +78,13 @@ class Context(Seen):
 
 
 @dataclass(frozen=True, eq=False)
-class Station:
+class Worker:
     """A subject set up for measuring."""
 
-    context: Context
+    context: WorkerSetup
     subject: Subject
     parts: Mapping[str, nn.Module]
-    judge: Judge
+    judge: MetricSet
 
     @cached_property
     def stages(self) -> tuple[nn.Module, ...]:
@@ -102,14 +102,14 @@ class Station:
         return self.context.conditions or conditions_in(self.subject, self.context.settings.prompts)
 
     @cached_property
-    def rig(self) -> Rig:
+    def rig(self) -> Replay:
         """Full precision on all conditions, recorded when first asked for."""
         settings = self.context.settings
         seed = settings.generation.seed
         return build_rig(self.subject, self.denoisers, self.conditions, seed, settings.timesteps)
 
     @cached_property
-    def recorded(self) -> Recorded:
+    def recorded(self) -> RecordedReplay:
         """The rig with what it computes before each layer."""
         return recorded(self.subject.modules.values(), self.rig)
 
@@ -126,7 +126,7 @@ class Station:
         """Of a layer's weight, as far as they were found: that takes longer than all that is done with them."""
         return self._grids.setdefault(layer, {})
 
-    def measure(self, job: Job) -> Iterator[Found]:
+    def measure(self, job: Job) -> Iterator[JobResult]:
         """What the job's method finds, one (layer, scheme) at a time."""
         return method_named(job.method).measure(self, job)
 
@@ -137,7 +137,7 @@ class Station:
         return variant(self.parts, layer, parsed, scales_of(self.context.ranges[layer], parsed), packed)
 
 
-def open_station(context: Context) -> Station:
+def open_station(context: WorkerSetup) -> Worker:
     """Load subject and encoder as the settings name them, and set up.
 
     Raises UserError when they cannot be loaded here or the weights are not those that the context is about.
@@ -154,10 +154,10 @@ def open_station(context: Context) -> Station:
     return set_up(context, subject)
 
 
-def set_up(context: Context, subject: Subject, judge: Judge | None = None) -> Station:
+def set_up(context: WorkerSetup, subject: Subject, judge: MetricSet | None = None) -> Worker:
     """A station of what is loaded already. Raises UserError where the encoder cannot be loaded."""
     settings = context.settings
     if judge is None:
         judge = judge_of(subject, context.output, settings.prompts, settings.metrics, settings.clip)
         judge = probed_by(judge, context.sample)
-    return Station(context, subject, components(subject, context.components), judge)
+    return Worker(context, subject, components(subject, context.components), judge)

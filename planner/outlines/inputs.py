@@ -25,7 +25,7 @@ class Latents:
 
 
 @dataclass(frozen=True)
-class Maker:
+class InputMaker:
     """How a call of one class is made. component: its name in diffusers' pipelines; make: (configuration, latents) ->
     keyword arguments of `forward`, or None where the configuration asks for what is not known here.
 

@@ -17,7 +17,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import LayerGraph, architecture_fingerprint, total_macs, total_parameters
 from bitplan.planner.graph.trace import find_layers, survey, trace
 from bitplan.planner.outlines import MAKERS
-from bitplan.planner.outlines.inputs import Latents, Maker
+from bitplan.planner.outlines.inputs import InputMaker, Latents
 from bitplan.planner.outlines.models import Blueprint, read
 from bitplan.plans.formats import stored_bytes
 from bitplan.plans.scheme import Scheme
@@ -89,7 +89,7 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredBytes:
     """The model with every layer's weight at one scheme or float type. weights: bytes of the layers' weights, exactly
     as stored; whole: with biases and all else, in bfloat16 beside a scheme, else in the float type; kept: layers that
     the scheme does not suit."""
@@ -129,7 +129,7 @@ def _part(plan: Blueprint, name: str, module: nn.Module, size: Size) -> Componen
         return Component(name, kind, parameters, survey(parts, find_layers(parts)), None, why)
 
 
-def _latents(config: Any, maker: Maker, size: Size, scale: int | None) -> Latents:
+def _latents(config: Any, maker: InputMaker, size: Size, scale: int | None) -> Latents:
     """The size of a call. Raises UserError for one that the model cannot make."""
     scale = scale if scale and maker.scale == _USUAL else maker.scale
     frames = maker.frames if size.frames is None else size.frames
@@ -146,7 +146,7 @@ def _latents(config: Any, maker: Maker, size: Size, scale: int | None) -> Latent
     )
 
 
-def _side(config: Any, maker: Maker, size: Size, scale: int) -> tuple[int, int]:
+def _side(config: Any, maker: InputMaker, size: Size, scale: int) -> tuple[int, int]:
     """Rows and columns of latents: as asked, else by the configuration where it says."""
     if not scale:
         return 0, 0
@@ -159,24 +159,26 @@ def _side(config: Any, maker: Maker, size: Size, scale: int) -> tuple[int, int]:
     return size.height // scale if size.height else rows, size.width // scale if size.width else columns
 
 
-def stored(outline: Outline, schemes: Sequence[Scheme]) -> tuple[Stored, ...]:
+def stored(outline: Outline, schemes: Sequence[Scheme]) -> tuple[StoredBytes, ...]:
     """Bytes in the two float types, then at each scheme; a layer that a scheme does not suit stays in bfloat16."""
     again = {name for names in outline.graph.tied for name in names[1:]}  # a tied weight is stored once
     layers = [layer for layer in outline.graph.layers if layer.address not in again]
     weights = sum(prod(layer.weight) for layer in layers)
     half = ITEMSIZES["bfloat16"]
-    rows = [Stored(name, weights * i, outline.parameters * i, 0) for name, i in ITEMSIZES.items()]
+    rows = [StoredBytes(name, weights * i, outline.parameters * i, 0) for name, i in ITEMSIZES.items()]
     for scheme in schemes:
         taken = {layer.address for layer in layers if fits(layer, scheme, None)}
         size = sum(
             stored_bytes(layer.weight, scheme.weight) if layer.address in taken else prod(layer.weight) * half
             for layer in layers
         )
-        rows.append(Stored(str(scheme), size, size + (outline.parameters - weights) * half, len(layers) - len(taken)))
+        rows.append(
+            StoredBytes(str(scheme), size, size + (outline.parameters - weights) * half, len(layers) - len(taken))
+        )
     return tuple(rows)
 
 
-def numbers(outline: Outline, rows: Sequence[Stored]) -> dict[str, Any]:
+def numbers(outline: Outline, rows: Sequence[StoredBytes]) -> dict[str, Any]:
     """All of it as what `json.dumps` takes, but for the layers' graph, which `to_json` writes."""
     return {
         "name": outline.name,

@@ -20,7 +20,7 @@ from torch import nn
 from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes, simulated
 from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.errors import UserError
-from bitplan.planner.graph.layers import Geometry, Layer, LayerGraph, from_json
+from bitplan.planner.graph.layers import CallGeometry, Layer, LayerGraph, from_json
 from bitplan.planner.outlines.outline import Size, examine
 from bitplan.planner.profiles.profile import Profile, open_profile
 from bitplan.planner.progress import bar
@@ -48,7 +48,7 @@ def retime(path: Path, out: Path, config: str | None = None, size: Size | None =
             with Profile.create(part, header | {"machine": here}) as new:
                 _copy(old, new)
                 offered = sorted(_offered(old, layers, dtype), key=lambda c: str(_shape(layers[c.layer])))
-                costs = cost_candidates(offered, graph, Alone(layers, dtype))
+                costs = cost_candidates(offered, graph, RandomLayers(layers, dtype))
                 new.write_costs(bar(costs, "costs", len(offered), "candidate"))
         part.replace(out)
     finally:
@@ -105,7 +105,7 @@ def _copy(old: Profile, new: Profile) -> None:
 
 
 @dataclass(frozen=True)
-class Alone(Mapping[str, nn.Module]):
+class RandomLayers(Mapping[str, nn.Module]):
     """Address -> a module as that layer is, with random weights; the last shape asked for is kept."""
 
     layers: Mapping[str, Layer]
@@ -121,7 +121,7 @@ class Alone(Mapping[str, nn.Module]):
         return len(self.layers)
 
 
-Shape = tuple[str, tuple[int, ...], bool, Geometry | None]
+Shape = tuple[str, tuple[int, ...], bool, CallGeometry | None]
 
 
 def _shape(layer: Layer) -> Shape:

@@ -17,7 +17,7 @@ OPTIONS = ("memory", "latency", "objective", "confidence", "kernels")
 DEFAULTS = {"objective": "both", "kernels": "int"}
 
 
-class Asked(BaseModel):
+class PageRequest(BaseModel):
     """The words of `bitplan.planner.verbs.choose.solve`; None, and nothing, for what is not asked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,7 +41,7 @@ class ToSolve(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    asked: Asked
+    asked: PageRequest
     passing: bool = False
 
 
@@ -50,7 +50,7 @@ class ToSave(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    asked: Asked
+    asked: PageRequest
     name: str = Field(pattern=NAME)
 
 
@@ -59,17 +59,17 @@ class ToPaint(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    asked: Asked
+    asked: PageRequest
     prompt: str = Field(max_length=2000)
     seed: int = Field(ge=0, lt=2**31)
 
 
-def words_of(asked: Asked, kernels: str) -> dict[str, Any]:
+def words_of(asked: PageRequest, kernels: str) -> dict[str, Any]:
     """The arguments of `bitplan.planner.verbs.choose.solve`."""
     return asked.model_dump() | {"kernels": kernels}
 
 
-def command_of(profile: Path, out: Path, asked: Asked, kernels: str) -> str:
+def command_of(profile: Path, out: Path, asked: PageRequest, kernels: str) -> str:
     """The command that makes the same plan."""
     words = words_of(asked, kernels)
     given = {name: words[name] for name in OPTIONS if words[name] is not None and words[name] != DEFAULTS.get(name)}

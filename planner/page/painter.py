@@ -39,7 +39,7 @@ class Painted:
 
 
 @dataclass(frozen=True)
-class Studio:
+class PaintOptions:
     """What is painted with; the words are those of `bitplan.planner.verbs.choose.paint`."""
 
     pipeline: str | None = None
@@ -52,7 +52,7 @@ class Studio:
 class Painter:
     """`start` begins a picture, `told` says how far it is; the pipeline stays loaded in between."""
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, studio: PaintOptions) -> None:
         self.studio = studio
         self.told = Painted()
         self._lock = threading.Lock()

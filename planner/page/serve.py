@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.page.painter import Painter, Studio
+from bitplan.planner.page.painter import Painter, PaintOptions
 from bitplan.planner.page.session import Session
 from bitplan.planner.profiles.profile import Profile, open_profile
 from bitplan.planner.views.known import know
@@ -21,14 +21,14 @@ HERE = "127.0.0.1"
 EXTRA = "`bitplan explore` needs fastapi, uvicorn and plotly; pip install 'bitplan[explore]'"
 
 
-def serve(profile: Path, plans: Path | None, studio: Studio, port: int, show: bool) -> None:
+def serve(profile: Path, plans: Path | None, studio: PaintOptions, port: int, show: bool) -> None:
     """Answer until interrupted. plans: where plans are saved, None for the profile's own folder; studio: what paints,
     what it does not say as the profile was measured; port: 0 for any that is free; show: open a browser. Raises
     UserError."""
     try:
         import uvicorn
 
-        from bitplan.planner.page.server import Desk, app_of
+        from bitplan.planner.page.server import ExplorerState, app_of
     except ImportError as error:
         raise UserError(f"{EXTRA} ({error})") from None
     folder = plans or profile.absolute().parent
@@ -38,7 +38,7 @@ def serve(profile: Path, plans: Path | None, studio: Studio, port: int, show: bo
         session, painter = Session(know(store), studio.kernels == "int"), Painter(measured(store, studio))
         prompt = next((p for p in store.header()["settings"]["prompts"] if isinstance(p, str)), "")
     token = secrets.token_urlsafe(16)
-    app = app_of(Desk(profile, folder, session, painter, prompt, token))
+    app = app_of(ExplorerState(profile, folder, session, painter, prompt, token))
     with _listening(port) as listener:
         address = f"http://{HERE}:{listener.getsockname()[1]}/?token={token}"
         print(f"exploring {profile} at {address}\nplans are saved in {folder}; stop with Ctrl-C", flush=True)
@@ -52,7 +52,7 @@ def serve(profile: Path, plans: Path | None, studio: Studio, port: int, show: bo
     print("stopped")
 
 
-def measured(store: Profile, studio: Studio) -> Studio:
+def measured(store: Profile, studio: PaintOptions) -> PaintOptions:
     """The studio with what it does not say taken from the profile: its pipeline, run as it was when it was measured."""
     if studio.pipeline is not None:
         return studio

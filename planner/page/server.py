@@ -19,10 +19,10 @@ from starlette.requests import Request
 
 from bitplan.planner.choice.answer import Search, make_plans
 from bitplan.planner.errors import UserError
-from bitplan.planner.page.asking import SUFFIX, Asked, ToPaint, ToSave, ToSolve, command_of, file_name
+from bitplan.planner.page.asking import SUFFIX, PageRequest, ToPaint, ToSave, ToSolve, command_of, file_name
 from bitplan.planner.page.guard import HOSTS, Guard
 from bitplan.planner.page.painter import BusyError, Painter
-from bitplan.planner.page.session import Answer, Session, answer, curve, pose_anew, ranges_of, view_of
+from bitplan.planner.page.session import PageAnswer, Session, answer, curve, pose_anew, ranges_of, view_of
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.plans.plan import Plan, save_plan
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Desk:
+class ExplorerState:
     """What the server works with. profile, plans: the file and the folder for plans; prompt: to begin with; token: this
     run's."""
 
@@ -50,17 +50,17 @@ class Desk:
         """Layer -> the layer of the same weight that pins name."""
         return {layer: group for group, layers in self.session.known.groups.items() for layer in layers}
 
-    def led(self, asked: Asked) -> Asked:
+    def led(self, asked: PageRequest) -> PageRequest:
         """With each pin on a layer's leader."""
         pins = {self.leaders.get(name, name): scheme for name, scheme in asked.pins.items()}
         return asked.model_copy(update={"pins": pins})
 
-    def plan(self, asked: Asked) -> Plan:
+    def plan(self, asked: PageRequest) -> Plan:
         """The plan that `bitplan solve` makes. Raises UserError."""
         with open_profile(self.profile) as store:
             return make_plans(store, self.led(asked).request(self.session.real), Search())[0]
 
-    def save(self, asked: Asked, name: str) -> dict[str, Any]:
+    def save(self, asked: PageRequest, name: str) -> dict[str, Any]:
         """Solve as `bitplan solve` does, and write the plan file. Raises UserError where there is one of that name."""
         asked, out = self.led(asked), self.plans / file_name(name)
         command = command_of(self.profile, out, asked, self.kernels)
@@ -81,7 +81,7 @@ ANY = "P"  # the name of a plan file where none is chosen yet
 _SAVING = threading.Lock()
 
 
-def app_of(desk: Desk) -> FastAPI:
+def app_of(desk: ExplorerState) -> FastAPI:
     """The application. Every refusal is `{"error": sentence}`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, token=desk.token)
@@ -93,12 +93,12 @@ def app_of(desk: Desk) -> FastAPI:
     return app
 
 
-def _add_pages(app: FastAPI, desk: Desk) -> None:
+def _add_pages(app: FastAPI, desk: ExplorerState) -> None:
     @app.get("/")
     def page() -> HTMLResponse:
         from bitplan.planner.page.html import page_of
 
-        view = view_of(desk.session, Asked().request(desk.session.real))
+        view = view_of(desk.session, PageRequest().request(desk.session.real))
         text = page_of({"now": view}, live=True)
         return HTMLResponse(text, headers={"content-security-policy": "frame-ancestors 'none'"})
 
@@ -107,7 +107,7 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
         return _start(desk)
 
 
-def _add_work(app: FastAPI, desk: Desk) -> None:
+def _add_work(app: FastAPI, desk: ExplorerState) -> None:
     @app.post("/api/solve")
     def solve(body: ToSolve) -> Response:
         asked = desk.led(body.asked)
@@ -117,7 +117,7 @@ def _add_work(app: FastAPI, desk: Desk) -> None:
         return JSONResponse(_told(found) | {"command": command})  # as it is: what FastAPI would check is our own
 
     @app.post("/api/curve")
-    def points(asked: Asked) -> list[dict[str, Any]]:
+    def points(asked: PageRequest) -> list[dict[str, Any]]:
         problem = pose_anew(desk.session, desk.led(asked).request(desk.session.real))
         return [asdict(point) for point in curve(desk.session, problem)]
 
@@ -134,12 +134,12 @@ def _add_work(app: FastAPI, desk: Desk) -> None:
         return asdict(desk.painter.told)
 
 
-def _told(found: Answer) -> dict[str, Any]:
+def _told(found: PageAnswer) -> dict[str, Any]:
     """As `dataclasses.asdict`, without a copy of all that it holds."""
     return vars(found) | {"variant": vars(found.variant)}
 
 
-def _start(desk: Desk) -> dict[str, Any]:
+def _start(desk: ExplorerState) -> dict[str, Any]:
     """What the page is told at first, besides its view."""
     return {
         "profile": desk.profile.name, "plans": str(desk.plans), "ranges": ranges_of(desk.session),

@@ -18,8 +18,8 @@ from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.units import SHOW
 from bitplan.planner.views import sweep as sweeping
-from bitplan.planner.views.known import Known, solved
-from bitplan.planner.views.sweep import Posed, Sweep, limits_between, name_of
+from bitplan.planner.views.known import ProfileView, solved
+from bitplan.planner.views.sweep import Sweep, SweepProblem, limits_between, name_of
 from bitplan.planner.views.view import Variant, View
 from bitplan.solvers.certify import exact_total
 from bitplan.solvers.problem import Budget, Number, Problem, pin, plain, rebudget
@@ -44,12 +44,12 @@ _NOT_FOUND = f"no plan found in {SETTLED.time_limit:g} s; loosen a limit, or let
 class Session:
     """known: the profile's means; real: whether only what a kernel runs may be chosen."""
 
-    known: Known
+    known: ProfileView
     real: bool = True
 
 
 @dataclass(frozen=True)
-class Answer:
+class PageAnswer:
     """variant: the plan, or how its search ended; limits: column -> the budget on it; why: where there is no plan, a
     sentence."""
 
@@ -58,14 +58,14 @@ class Answer:
     why: str = ""
 
 
-def answer(session: Session, request: Request, passing: bool) -> Answer:
+def answer(session: Session, request: Request, passing: bool) -> PageAnswer:
     """The best plan that the request allows. passing: within `PASSING`, for the eye; otherwise as near to the proof as
     `SETTLED` gets. Raises UserError and ProblemError for what makes no sense."""
     problem = pose_anew(session, request)
     solution = _glance(problem) if passing else solve(problem, time_limit=SETTLED.time_limit)
     seen = solved(session.known, NAME, solution)
     limits = {budget.column: plain(budget.limit) for budget in problem.budgets}
-    return Answer(seen, limits, "" if solution.choice else _why(problem, solution, passing))
+    return PageAnswer(seen, limits, "" if solution.choice else _why(problem, solution, passing))
 
 
 def pose_anew(session: Session, request: Request) -> Problem:
@@ -86,7 +86,7 @@ def pose_anew(session: Session, request: Request) -> Problem:
 def view_of(session: Session, request: Request) -> View:
     """The page's view: the curve over memory that the request allows, and what stands beside it."""
     problem = pose_anew(session, request)
-    posed = Posed(_without(problem, "bytes"), "bytes", (), _smallest(problem, "bytes"))
+    posed = SweepProblem(_without(problem, "bytes"), "bytes", (), _smallest(problem, "bytes"))
     return sweeping.view_of(session.known, posed, curve(session, problem), _EACH, session.real)
 
 

@@ -96,7 +96,7 @@ def _checked(metric: Metric, reference: str) -> Metric:
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class MetricSet:
     """metrics: in their order; encoder: of images and prompts, None where no metric needs one; texts: of the
     conditions, empty where they have none; left_out: names of metrics that a CLIP would be needed for."""
 
@@ -114,7 +114,7 @@ def texts_of(conditions: Sequence[Any]) -> tuple[str, ...]:
 
 def judge_of(
     subject: Subject, kind: str, conditions: Sequence[Any], own: Sequence[str] = (), clip: str | None = None
-) -> Judge:
+) -> MetricSet:
     """What judges the outputs of the subject. own: more metrics, by name or reference; clip: see `load_encoder`.
 
     Nobody asked for a CLIP where neither one is named nor a metric that needs one, and no condition is a text: the
@@ -126,7 +126,7 @@ def judge_of(
     there = [metric.name for metric in metrics]
     left_out = tuple(m.name for m in _unasked(subject, kind, bool(texts), True) if m.name not in there)
     needed = any(metric.embeds for metric in metrics)
-    return Judge(metrics, load_encoder(subject.name, clip) if needed else None, texts, left_out)
+    return MetricSet(metrics, load_encoder(subject.name, clip) if needed else None, texts, left_out)
 
 
 def _unasked(subject: Subject, kind: str, texts: bool, encoder: bool) -> tuple[Metric, ...]:
@@ -145,7 +145,7 @@ def _fitting(subject: Subject, kind: str, texts: bool, found: Sequence[Metric]) 
     return tuple(metrics.values())
 
 
-def probed_by(judge: Judge, outputs: Tensor) -> Judge:
+def probed_by(judge: MetricSet, outputs: Tensor) -> MetricSet:
     """The judge as it measures single layers: without metrics of the whole set, each metric of the output tried on
     `outputs`, in full precision, and with a probe where there can be one. Raises UserError."""
     return replace(judge, metrics=tuple(_tried(metric, outputs) for metric in judge.metrics if metric.additive))

@@ -21,7 +21,7 @@ from bitplan.plans.layers.swap import find_layer
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class TraceRecord:
     """What one run of a subject showed; it can be pickled.
 
     graph, fingerprint: of the layers to plan; output: the kind of what it puts out; stages: addresses of what it calls
@@ -38,7 +38,7 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Traced(Seen):
+class Traced(TraceRecord):
     """A loaded subject that was run once. parts: the components to plan."""
 
     subject: Subject

@@ -50,7 +50,7 @@ TRAIN, HELD_OUT, ANY = "train", "held-out", "any"
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One object of a scene."""
 
     size: str
@@ -69,7 +69,7 @@ class Thing:
 class Scene:
     """One or two things, where they are (a key of PLACES or RELATIONS) and the background's colour."""
 
-    things: tuple[Thing, ...]
+    things: tuple[SceneObject, ...]
     where: str
     background: str
 
@@ -90,14 +90,14 @@ class Scene:
         return f"a {first} {self.where} a {second} {ground}"
 
 
-def _held_out_things() -> frozenset[Thing]:
+def _held_out_things() -> frozenset[SceneObject]:
     """10 of the 64 (size, colour, shape) triples (15.6 %); every pair of attributes stays in training."""
     cells = [((c // 2) % 2, c, (c + c // 4) % 4) for c in range(len(COLOURS))] + [(1, 0, 2), (0, 7, 3)]
-    return frozenset(Thing(SIZES[s], COLOURS[c], SHAPES[k]) for s, c, k in cells)
+    return frozenset(SceneObject(SIZES[s], COLOURS[c], SHAPES[k]) for s, c, k in cells)
 
 
 HELD_OUT_THINGS = _held_out_things()
-ALL_THINGS = tuple(Thing(s, c, k) for s in SIZES for c in COLOURS for k in SHAPES)
+ALL_THINGS = tuple(SceneObject(s, c, k) for s in SIZES for c in COLOURS for k in SHAPES)
 
 
 def sample_scene(rng: np.random.Generator, things: int, split: str = TRAIN) -> Scene:
@@ -136,6 +136,6 @@ def scene_of(caption: str) -> Scene | None:
         parts = [body.removesuffix(f" {where}")] if count == 1 else body.split(f" {where} a ")
         words = [part.split(" ") for part in parts]
         if len(words) == count and all(len(w) == 3 for w in words):
-            scene = Scene(tuple(Thing(*w) for w in words), where, background)
+            scene = Scene(tuple(SceneObject(*w) for w in words), where, background)
             return scene if scene.caption == caption and set(scene.things) <= set(ALL_THINGS) else None
     return None

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from bitplan.planner.scenes.draw import RADIUS, coverage
-from bitplan.planner.scenes.grammar import COLOURS, PALETTE, PLACES, RELATIONS, SHAPES, Scene, Thing
+from bitplan.planner.scenes.grammar import COLOURS, PALETTE, PLACES, RELATIONS, SHAPES, Scene, SceneObject
 
 _RGB = np.array([PALETTE[c] for c in COLOURS], float)
 _MIN_PIXELS = 20  # specks below this are noise, not objects: the smallest drawn thing covers 90
@@ -24,13 +24,13 @@ _SIZE_EDGE = RADIUS["small"] + RADIUS["large"]  # px of extent (2 radii) halfway
 class Blob:
     """A thing seen in a picture, its centre in px, and how well its best shape fits (intersection over union)."""
 
-    thing: Thing
+    thing: SceneObject
     centre: tuple[float, float]
     fit: float
 
 
 @dataclass(frozen=True)
-class Reading:
+class SceneReading:
     """What a picture shows: its background's colour and its objects; an unshapely blob is counted, not named."""
 
     background: str
@@ -53,7 +53,7 @@ def _fit_shape(mask: np.ndarray, centre: tuple[float, float], radius: float) -> 
     return best, scores[best]
 
 
-def read_picture(picture: np.ndarray) -> Reading:
+def read_picture(picture: np.ndarray) -> SceneReading:
     """picture: (side, side, 3) uint8."""
     rgb = picture.astype(float)
     colour = _nearest_colour(rgb)
@@ -71,7 +71,7 @@ def read_picture(picture: np.ndarray) -> Reading:
         blob = _read_blob(mask, colour[core] if core.any() else colour[mask], away)
         blobs.append(blob) if blob.fit >= _MIN_IOU else None
         unclear += blob.fit < _MIN_IOU
-    return Reading(COLOURS[ground], tuple(blobs), unclear)
+    return SceneReading(COLOURS[ground], tuple(blobs), unclear)
 
 
 def _read_blob(mask: np.ndarray, colours: np.ndarray, away: np.ndarray) -> Blob:
@@ -83,7 +83,7 @@ def _read_blob(mask: np.ndarray, colours: np.ndarray, away: np.ndarray) -> Blob:
     centre = ((left + right) / 2, (top + bottom) / 2)
     extent = ((right - left) + (bottom - top)) / 2
     shape, fit = _fit_shape(mask, centre, extent / 2)
-    return Blob(Thing("small" if extent < _SIZE_EDGE else "large", hue, shape), centre, fit)
+    return Blob(SceneObject("small" if extent < _SIZE_EDGE else "large", hue, shape), centre, fit)
 
 
 def _direction(dx: float, dy: float, names: dict[str, tuple[int, int]], dead: float) -> str | None:

@@ -130,10 +130,10 @@ def sweep(
         view = sweep_into(Path(out), store, known, settled(known.evidence, request), asked, effort)
         if not images:
             return view
-        from bitplan.planner.views.painting import Job, paint_view
+        from bitplan.planner.views.painting import PaintJob, paint_view
 
         conditions = conditions_in(prompts)
-        job = Job(pipeline or view.model["name"], images, paint, conditions, count, seed, kernels, clip)
+        job = PaintJob(pipeline or view.model["name"], images, paint, conditions, count, seed, kernels, clip)
         return paint_view(view, Path(out), store, known, job)
 
 

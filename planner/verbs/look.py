@@ -58,11 +58,11 @@ def explore(
     the profile was measured on, and as it was; port: 0 for any that is free; open: also in a browser; kernels: as in
     `solve`. Raises UserError.
     """
-    from bitplan.planner.page.painter import Studio
+    from bitplan.planner.page.painter import PaintOptions
     from bitplan.planner.page.serve import serve
 
     arguments.check_kernels(kernels)
-    studio = Studio(pipeline, steps, guidance, kernels)
+    studio = PaintOptions(pipeline, steps, guidance, kernels)
     serve(Path(profile), None if plans is None else Path(plans), studio, port, open)
 
 

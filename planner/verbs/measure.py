@@ -45,8 +45,8 @@ def profile(
     alone, for `merge`; dtype: of the pipeline, `float32` or `bfloat16`, which takes half the memory; offload_folder: on
     a disk, where weights that are converted lie instead of in memory.
     """
-    from bitplan.planner.measurement.engines import Site
-    from bitplan.planner.measurement.run import Way, check_way, run_profile
+    from bitplan.planner.measurement.engines import Cluster
+    from bitplan.planner.measurement.run import MeasureOptions, check_options, run_profile
     from bitplan.planner.measurement.worker import Settings
     from bitplan.planner.pipelines.conditions import labels_of
     from bitplan.planner.pipelines.sources import generation_of, load_subject
@@ -54,9 +54,9 @@ def profile(
     from bitplan.planner.pipelines.traced import examine
 
     generation = generation_of(pipeline, steps, guidance, seed, call)
-    site, share, checks = Site(address, workers), arguments.part_of(part), arguments.checks_of(checks, dtype)
-    way = Way(method, engine, site, share, checks, arguments.seconds_of(time), around, offload_folder)
-    check_way(schemes, dtype, Path(out), way)
+    site, share, checks = Cluster(address, workers), arguments.part_of(part), arguments.checks_of(checks, dtype)
+    way = MeasureOptions(method, engine, site, share, checks, arguments.seconds_of(time), around, offload_folder)
+    check_options(schemes, dtype, Path(out), way)
     given = conditions_in(prompts)
     subject = load_subject(pipeline, generation, dtype, offload_folder)
     chosen = conditions_of(subject, given, count)
@@ -120,14 +120,14 @@ def check(
     them and the pipeline does not bring them; clip, engine, address, workers, offload_folder: as in `profile`; seed: of
     the bootstrap; out: a JSON file for all of it. Raises UserError for a pipeline of other layers, PlanError.
     """
-    from bitplan.planner.finetunes.check import Asked, check_profile
-    from bitplan.planner.measurement.engines import Site
+    from bitplan.planner.finetunes.check import CheckOptions, check_profile
+    from bitplan.planner.measurement.engines import Cluster
     from bitplan.planner.profiles.profile import open_profile
 
     arguments.check_sample(sample, tolerance, out)
     judged, given = None if plan is None else plan_in(plan), conditions_in(prompts)
-    site = Site(address, workers)
-    asked = Asked(sample, tolerance, judged, clip, seed, given, engine, site, offload_folder)
+    site = Cluster(address, workers)
+    asked = CheckOptions(sample, tolerance, judged, clip, seed, given, engine, site, offload_folder)
     with open_profile(profile) as store:
         found = check_profile(store, pipeline, asked)
     if out is not None:

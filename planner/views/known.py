@@ -22,7 +22,7 @@ _FLOAT_BITS = {"float32": 32}  # what is kept has 16 bits in every other type
 
 
 @dataclass(frozen=True)
-class Known:
+class ProfileView:
     """What is seen again and again of one profile: read once, by `know`."""
 
     model: Mapping[str, object]
@@ -45,12 +45,12 @@ class Known:
         return {layer: {s: i for i, s in enumerate(names)} for layer, names in self.evidence.offered.items()}
 
 
-def know(store: Profile, confidence: float | None = None) -> Known:
+def know(store: Profile, confidence: float | None = None) -> ProfileView:
     """Everything that is seen of a profile. Raises UserError where it is not finished."""
-    return Known(store.header()["model"], read_evidence(store, confidence), from_json(store.graph()))
+    return ProfileView(store.header()["model"], read_evidence(store, confidence), from_json(store.graph()))
 
 
-def columns_of(known: Known) -> tuple[Column, ...]:
+def columns_of(known: ProfileView) -> tuple[Column, ...]:
     """Costs, then families, then metrics."""
     metrics, there = known.evidence.metrics, known.problem.columns
     costs = [Column(name, name, "") for name in COSTS]
@@ -58,7 +58,7 @@ def columns_of(known: Known) -> tuple[Column, ...]:
     return (*costs, *families, *(Column(name, "", family) for name, family in metrics.items()))
 
 
-def cells_of(known: Known) -> tuple[Cell, ...]:
+def cells_of(known: ProfileView) -> tuple[Cell, ...]:
     """One cell a layer, in order of first execution."""
     layers = known.graph.by_address
     order = [layer for layer in layers if layer in known.evidence.offered]
@@ -66,13 +66,13 @@ def cells_of(known: Known) -> tuple[Cell, ...]:
     return tuple(_cell(known, layers[name], block[name]) for name in order)
 
 
-def _cell(known: Known, layer: Layer, block: str) -> Cell:
+def _cell(known: ProfileView, layer: Layer, block: str) -> Cell:
     evidence, name = known.evidence, layer.address
     options = tuple(_option(known, name, scheme) for scheme in evidence.offered[name])
     return Cell(name, layer.role, block, layer.kind, layer.weight, layer.macs, layer.call_count, options)
 
 
-def _option(known: Known, layer: str, scheme: str) -> Option:
+def _option(known: ProfileView, layer: str, scheme: str) -> Option:
     evidence, losses = known.evidence, {}
     for metric in () if scheme == KEEP else evidence.metrics:
         found = evidence.losses.measurement(layer, scheme, metric)
@@ -83,7 +83,7 @@ def _option(known: Known, layer: str, scheme: str) -> Option:
     return Option(scheme, bits, evidence.size[pair], evidence.ms[pair], losses, pair not in evidence.simulated)
 
 
-def variant_of(known: Known, name: str, status: str, choice: Choice) -> Variant:
+def variant_of(known: ProfileView, name: str, status: str, choice: Choice) -> Variant:
     """A choice as it is seen. choice: of any problem posed from the same profile."""
     scheme_of = {layer: choice.names[group] for group, layers in known.groups.items() for layer in layers}
     cells = [layer for layer in known.graph.by_address if layer in scheme_of]
@@ -93,7 +93,7 @@ def variant_of(known: Known, name: str, status: str, choice: Choice) -> Variant:
     return Variant(name, status, picks, totals=totals, errors=_errors(known, scheme_of))
 
 
-def solved(known: Known, name: str, solution: Solution, limit: float | None = None) -> Variant:
+def solved(known: ProfileView, name: str, solution: Solution, limit: float | None = None) -> Variant:
     """A solution as it is seen, with or without a choice."""
     bound = solution.bound if math.isfinite(solution.bound) else None
     if solution.choice is None:
@@ -103,12 +103,12 @@ def solved(known: Known, name: str, solution: Solution, limit: float | None = No
     return replace(seen, limit=limit, objective=solution.objective, bound=bound, gap=gap)
 
 
-def full_of(known: Known) -> Variant:
+def full_of(known: ProfileView) -> Variant:
     """Every layer kept."""
     return variant_of(known, FULL, FULL, uniform(known.problem, KEEP))
 
 
-def uniforms_of(known: Known, real: bool) -> tuple[Variant, ...]:
+def uniforms_of(known: ProfileView, real: bool) -> tuple[Variant, ...]:
     """Each scheme wherever it may be taken, all else kept. real: where a kernel runs it."""
     problem = formulate(known.evidence, {}, (), real=real)
     schemes = dict.fromkeys(name for names in problem.candidates for name in names if name != KEEP)
@@ -123,7 +123,7 @@ def uniforms_of(known: Known, real: bool) -> tuple[Variant, ...]:
     return tuple(found)
 
 
-def _errors(known: Known, scheme_of: Mapping[str, str]) -> dict[str, float]:
+def _errors(known: ProfileView, scheme_of: Mapping[str, str]) -> dict[str, float]:
     """Standard errors of the sums, the layers' taken as independent; without those that are not known."""
     losses = known.evidence.losses
     errors = {}

@@ -8,7 +8,7 @@ from itertools import groupby
 from tabulate import tabulate
 
 from bitplan.planner.graph.layers import Layer, to_json, total_parameters
-from bitplan.planner.outlines.outline import Component, Outline, Size, Stored, examine, numbers, stored
+from bitplan.planner.outlines.outline import Component, Outline, Size, StoredBytes, examine, numbers, stored
 from bitplan.planner.texts import plain
 from bitplan.planner.units import show_bytes
 from bitplan.planner.views.inspect import Inspected
@@ -27,7 +27,7 @@ def describe(path: str, names: Sequence[str], size: Size, schemes: Sequence[str]
     return Inspected(outline_text(outline, rows), plain(facts), None, outline.graph)
 
 
-def outline_text(outline: Outline, rows: Sequence[Stored]) -> str:
+def outline_text(outline: Outline, rows: Sequence[StoredBytes]) -> str:
     """The components, the layers by kind, the bytes at each scheme, and the largest layers."""
     layers = outline.graph.layers
     tables = (
@@ -84,7 +84,7 @@ def _kind_row(outline: Outline, kind: str, layers: Sequence[Layer]) -> dict[str,
     }
 
 
-def _stored_row(row: Stored, first: Stored) -> dict[str, str]:
+def _stored_row(row: StoredBytes, first: StoredBytes) -> dict[str, str]:
     return {
         "all layers at": row.scheme + f" ({row.kept} left as they are)" * bool(row.kept),
         "layers' weights": f"{row.weights:,} ({show_bytes(row.weights)})",

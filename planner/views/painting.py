@@ -15,7 +15,7 @@ from torch import Tensor
 from bitplan.planner.applied.pipeline import check_model
 from bitplan.planner.costs.machine import about_machine
 from bitplan.planner.errors import UserError
-from bitplan.planner.evaluation.plans import Bench, build_bench, run_plan
+from bitplan.planner.evaluation.plans import Evaluator, build_bench, run_plan
 from bitplan.planner.files import make_folder
 from bitplan.planner.pipelines.conditions import labels_of
 from bitplan.planner.pipelines.generation import Generation
@@ -24,7 +24,7 @@ from bitplan.planner.pipelines.sources import float_components, load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_of
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.progress import bar
-from bitplan.planner.views.known import Known
+from bitplan.planner.views.known import ProfileView
 from bitplan.planner.views.run import IMAGES, VIEW, is_painted, plan_for
 from bitplan.planner.views.table import places
 from bitplan.planner.views.view import Variant, View, write_view
@@ -34,7 +34,7 @@ Losses = Mapping[str, tuple[float, float | None]]
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class PaintJob:
     """What is asked for. images: so many of the conditions are kept as pictures; points: so many limits are painted,
     all where None; conditions: given ones, None for held-out ones; count: conditions to measure on, None for COUNT."""
 
@@ -48,7 +48,7 @@ class Job:
     clip: str | None = None
 
 
-def paint_view(view: View, out: Path, store: Profile, known: Known, job: Job) -> View:
+def paint_view(view: View, out: Path, store: Profile, known: ProfileView, job: PaintJob) -> View:
     """The view with pictures and measured losses, rewritten in the folder `out` after each plan; what is there already
     is kept. Raises UserError where that is of other prompts, PlanError for a pipeline that is not the profile's."""
     settings = store.header()["settings"]
@@ -116,7 +116,7 @@ def spread(count: int) -> list[int]:
     return found
 
 
-def _identity(job: Job, clip: str | None) -> dict[str, Any]:
+def _identity(job: PaintJob, clip: str | None) -> dict[str, Any]:
     """What pictures and losses depend on beside the plan; JSON values."""
     name = job.pipeline if isinstance(job.pipeline, str) else job.pipeline.name
     labels = None if job.conditions is None else list(labels_of(job.conditions))
@@ -129,7 +129,7 @@ def _generation(settings: Mapping[str, Any], seed: int) -> Generation:
     return Generation(**dict(settings["generation"]) | {"seed": seed})
 
 
-def _run(bench: Bench, store: Profile, known: Known, asked: tuple[Variant, str]) -> tuple[Losses, Tensor]:
+def _run(bench: Evaluator, store: Profile, known: ProfileView, asked: tuple[Variant, str]) -> tuple[Losses, Tensor]:
     variant, kernels = asked
     if variant.picks == (0,) * len(variant.picks):
         outputs = bench.rig.reference.outputs

@@ -10,12 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bitplan.planner.choice.record import Told, plan_of
+from bitplan.planner.choice.record import Provenance, plan_of
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import make_folder
 from bitplan.planner.profiles.profile import Profile, content_digest
-from bitplan.planner.views.known import Known
+from bitplan.planner.views.known import ProfileView
 from bitplan.planner.views.sweep import Sweep, pose_sweep, solve_points, view_of
 from bitplan.planner.views.view import Variant, View, read_view, write_view
 from bitplan.plans.plan import Plan, save_plan
@@ -26,7 +26,7 @@ VIEW, PLANS, IMAGES = "sweep.json", "plans", "images"  # what a run's folder hol
 _WORDS = {"real": "kernels", "start": "from", "stop": "to"}  # what the command calls them
 
 
-def sweep_into(out: Path, store: Profile, known: Known, request: Request, asked: Sweep, effort: Effort) -> View:
+def sweep_into(out: Path, store: Profile, known: ProfileView, request: Request, asked: Sweep, effort: Effort) -> View:
     """The sweep in the folder `out`: as it lies there where that is the same, else solved, each plan in a file.
 
     request: with its pins on layers. Raises UserError where pictures of another sweep lie there, ProblemError.
@@ -47,7 +47,7 @@ def sweep_into(out: Path, store: Profile, known: Known, request: Request, asked:
     for point, problem, solution in solve_points(known, posed, effort):
         if solution.choice is not None:
             point = replace(point, plan=f"{PLANS}/{point.name}.plan.yaml")
-            told = Told(solution, request.pins, request.confidence)
+            told = Provenance(solution, request.pins, request.confidence)
             save_plan(plan_of(store, known.evidence, (problem, solution.choice), told), out / str(point.plan))
         points.append(point)
     view = replace(view_of(known, posed, points, effort, request.real), about=origin)
@@ -68,12 +68,12 @@ def is_painted(view: View) -> bool:
     return any(variant.measured is not None for variant in (view.full, *view.points, *view.uniform))
 
 
-def plan_for(store: Profile, known: Known, variant: Variant) -> Plan:
+def plan_for(store: Profile, known: ProfileView, variant: Variant) -> Plan:
     """The plan of what is seen, without a word on how it was found."""
     layers = [cell for cell in known.graph.by_address if cell in known.evidence.offered]
     scheme_of = {layer: known.evidence.offered[layer][pick] for layer, pick in zip(layers, variant.picks, strict=True)}
     picks = tuple(known.problem.index(group, scheme_of[members[0]]) for group, members in known.groups.items())
-    return plan_of(store, known.evidence, (known.problem, choice_of(known.problem, picks)), Told(None))
+    return plan_of(store, known.evidence, (known.problem, choice_of(known.problem, picks)), Provenance(None))
 
 
 def profile_digest(store: Profile) -> str:

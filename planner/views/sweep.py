@@ -12,7 +12,7 @@ from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import UserError
 from bitplan.planner.progress import bar
 from bitplan.planner.units import SHOW, SPACINGS, bits_to_bytes
-from bitplan.planner.views.known import Known, cells_of, columns_of, full_of, solved, uniforms_of
+from bitplan.planner.views.known import ProfileView, cells_of, columns_of, full_of, solved, uniforms_of
 from bitplan.planner.views.view import Variant, View
 from bitplan.solvers.certify import exact_total
 from bitplan.solvers.problem import Budget, Number, Problem, plain
@@ -42,7 +42,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Posed:
+class SweepProblem:
     """The problem without a limit on the column, the limits from the loosest, and the least that the column can get to
     within all other budgets, None where it is not known."""
 
@@ -52,7 +52,7 @@ class Posed:
     smallest: Number | None
 
 
-def pose_sweep(known: Known, request: Request, asked: Sweep, effort: Effort) -> Posed:
+def pose_sweep(known: ProfileView, request: Request, asked: Sweep, effort: Effort) -> SweepProblem:
     """What is to be solved. request: with its pins on layers. Raises UserError, ProblemError, InfeasibleError."""
     _check_asked(asked)
     check_known(known.evidence, [asked.column])
@@ -71,10 +71,12 @@ def pose_sweep(known: Known, request: Request, asked: Sweep, effort: Effort) -> 
         show = SHOW.get(asked.column, "{:.6g}".format)
         raise UserError(f"both ends of the sweep are at {show(float(start))} of {asked.column}: the best plan has the "
                         "least of it already; give another budget or --objective, or both --from and --to")  # fmt: skip
-    return Posed(problem, asked.column, limits_between(plain(start), plain(stop), asked), smallest)
+    return SweepProblem(problem, asked.column, limits_between(plain(start), plain(stop), asked), smallest)
 
 
-def solve_points(known: Known, posed: Posed, effort: Effort) -> Iterator[tuple[Variant, Problem, Solution]]:
+def solve_points(
+    known: ProfileView, posed: SweepProblem, effort: Effort
+) -> Iterator[tuple[Variant, Problem, Solution]]:
     """Each limit from the loosest: what is seen, and the problem that was solved. Raises ProblemError, BackendError."""
     problem, column = posed.problem, posed.column
     found = frontier(problem, column, posed.limits, time_limit=effort.time_limit, gap=effort.gap,
@@ -85,7 +87,7 @@ def solve_points(known: Known, posed: Posed, effort: Effort) -> Iterator[tuple[V
         yield solved(known, name_of(column, limit), solution, limit), bounded, solution
 
 
-def view_of(known: Known, posed: Posed, points: Sequence[Variant], effort: Effort, real: bool) -> View:
+def view_of(known: ProfileView, posed: SweepProblem, points: Sequence[Variant], effort: Effort, real: bool) -> View:
     """All that there is to see. real: uniform plans are of what a kernel runs."""
     smallest = posed.smallest
     if smallest is None and not all(point.picks for point in points):

@@ -28,7 +28,7 @@ _STRAIGHT = 0.3  # by which the power of 2 that a loss grows with may be off
 
 
 @dataclass(frozen=True)
-class Found:
+class ProbeChoice:
     """What `probe_for` found. probe: None where only exhaustive measurement will do; how: where it comes from, or why
     there is none."""
 
@@ -36,35 +36,35 @@ class Found:
     how: str
 
 
-def probe_for(metric: Metric, full: torch.Tensor) -> Found:
+def probe_for(metric: Metric, full: torch.Tensor) -> ProbeChoice:
     """The metric's own probe, else the gradient of a signed one, else one by curvature, where that tells its losses.
 
     full: a reading in full precision, on which it is tried. For a metric that is not additive there is none.
     """
     if not metric.additive:
-        return Found(None, f"{metric.name} is about the whole set of outputs")
+        return ProbeChoice(None, f"{metric.name} is about the whole set of outputs")
     if metric.probe is not None:
-        return Found(metric.probe, "its own probe")
+        return ProbeChoice(metric.probe, "its own probe")
     try:
         return _tried(metric, full)
     except Exception as error:  # whatever torch or the user's code throws
-        return Found(None, f"{metric.name} cannot be differentiated: {' '.join(str(error).split())[:200]}")
+        return ProbeChoice(None, f"{metric.name} cannot be differentiated: {' '.join(str(error).split())[:200]}")
 
 
-def _tried(metric: Metric, full: torch.Tensor) -> Found:
+def _tried(metric: Metric, full: torch.Tensor) -> ProbeChoice:
     name = metric.name
     wide = full.detach().to(torch.promote_types(full.dtype, torch.float32))
     slope = _slope(metric.function, wide)
     if slope is None:
-        return Found(None, f"{name} passes no gradient back to the outputs")
+        return ProbeChoice(None, f"{name} passes no gradient back to the outputs")
     if not bool(torch.isfinite(slope).all()):
-        return Found(None, f"the gradient of {name} at equal outputs is not finite")
+        return ProbeChoice(None, f"the gradient of {name} at equal outputs is not finite")
     if metric.signed:
-        return Found(partial(gradient, metric.function), "its gradient")
+        return ProbeChoice(partial(gradient, metric.function), "its gradient")
     if reason := _not_quadratic(metric.function, wide, slope):
-        return Found(None, f"{name} {reason}")
+        return ProbeChoice(None, f"{name} {reason}")
     curvature(metric.function, wide[:1], torch.Generator().manual_seed(0))  # refuses a Hessian of both signs
-    return Found(partial(curvature, metric.function), "its curvature")
+    return ProbeChoice(partial(curvature, metric.function), "its curvature")
 
 
 def gradient(function: Loss, full: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

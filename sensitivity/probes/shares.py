@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.sensitivity.probes.unroll import Step, alike
-from bitplan.sensitivity.runs.nested import Listed, alone, leaves_of, repeated
+from bitplan.sensitivity.runs.nested import SampleList, alone, leaves_of, repeated
 
 COPIES = 2  # of a batch, in a trial
 LOUDER = 1.5  # what a layer puts out, for some rows of a trial
@@ -49,7 +49,7 @@ def shares_of(
     Where the batch is a list, whose samples may differ in shape or be taken one after the other, a sample has the rows
     that the layer gets where the call is made for it alone, if these add up.
     """
-    lists = any(isinstance(leaf, Listed) for leaf in leaves_of((step.args, step.kwargs)))
+    lists = any(isinstance(leaf, SampleList) for leaf in leaves_of((step.args, step.kwargs)))
     return Shares(step.rows, _told(step, batched, layers) if lists else None, single)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.sensitivity.runs.nested import (
-    Listed,
+    SampleList,
     first_of,
     gathered,
     leaves_of,
@@ -37,8 +37,8 @@ SAME = 1e-3  # of the largest number: so far apart may the sums of another batch
 @dataclass(frozen=True, eq=False)
 class Step:
     """One call of a module. args and kwargs hold tensors whose graph ends in what earlier steps returned; returned:
-    its tensors, (B, ...) each, are leaves of the graph after it. A list with a tensor for each sample is `Listed` in
-    what is returned, and after `rehearse` in the arguments."""
+    its tensors, (B, ...) each, are leaves of the graph after it. A list with a tensor for each sample is a `SampleList`
+    in what is returned, and after `rehearse` in the arguments."""
 
     module: nn.Module
     args: tuple[Any, ...]
@@ -72,7 +72,7 @@ class Step:
         return [tensor for tensor in tensors_of(output) if tensor.is_floating_point()]
 
 
-class Kept:
+class Snapshot:
     """What the arguments of a call hold at one moment, in lists, mappings and other objects."""
 
     def __init__(self, arguments: object) -> None:
@@ -112,7 +112,7 @@ def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Ste
         def stub(*args: Any, **kwargs: Any) -> Any:
             before = mapped(args, Tensor.clone), mapped(kwargs, Tensor.clone)  # samplers may write into both
             given = mapped(args, Tensor.detach), mapped(kwargs, Tensor.detach)
-            kept = Kept(given)
+            kept = Snapshot(given)
             with torch.no_grad():
                 output = forward(*given[0], **given[1])
             if kept.changed():
@@ -132,7 +132,7 @@ def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Ste
 
 
 def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> list[tuple[Step, list[torch.Size]]]:
-    """Each step with its lists that have a tensor more for one sample more `Listed`, and the shapes of what its call
+    """Steps with their lists that have a tensor more for one sample more `SampleList`, and the shapes of what its call
     gets then, as `leaves_of` meets it.
 
     No module computes: each call is given back what it returned for `samples` samples, with rows repeated to be as many
@@ -202,7 +202,7 @@ def batched(step: Step, larger: Sequence[torch.Size]) -> tuple[bool, ...]:
         raise _untold("its arguments do not grow alike with the batch")
     if any(len(output) != step.rows for output in step.outputs):
         raise _untold(f"it returns {', '.join(str(tuple(x.shape)) for x in step.outputs)} for {step.rows} rows")
-    if any(isinstance(x, Listed) or (grown and len(x) > step.rows) for x, grown in zip(given, grows, strict=True)):
+    if any(isinstance(x, SampleList) or (grown and len(x) > step.rows) for x, grown in zip(given, grows, strict=True)):
         _check_order(step, grows)
     return grows
 

@@ -13,7 +13,7 @@ from bitplan.sensitivity.runs.nested import mapped
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class RecordedCall:
     """One recorded call. module: what was called."""
 
     args: tuple[Any, ...]
@@ -22,13 +22,13 @@ class Call:
 
 
 @contextlib.contextmanager
-def recorded_calls(*modules: nn.Module) -> Iterator[list[Call]]:
+def recorded_calls(*modules: nn.Module) -> Iterator[list[RecordedCall]]:
     """Collects the inputs of every call of the modules made inside the block."""
-    calls: list[Call] = []
+    calls: list[RecordedCall] = []
 
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # samplers may write into what they passed
-        calls.append(Call(*(mapped(part, lambda x: x.detach().clone()) for part in (args, kwargs)), module))
+        calls.append(RecordedCall(*(mapped(part, lambda x: x.detach().clone()) for part in (args, kwargs)), module))
 
     with contextlib.ExitStack() as stack:
         for module in dict.fromkeys(modules):

@@ -17,7 +17,7 @@ from bitplan.sensitivity.table import MeasurementError
 
 
 @dataclass(frozen=True, eq=False)
-class Listed:
+class SampleList:
     """A list (or tuple, of type `kind`) with a tensor for each sample as one tensor: (B, ...), or where they differ in
     shape all their numbers, (N,), sample after sample. shapes: those of one copy of the batch, of which there may be
     several."""
@@ -50,24 +50,24 @@ class Listed:
         return [one.view(shape) for one, shape in zip(flat, shapes, strict=True)]
 
 
-Leaf = Tensor | Listed
+Leaf = Tensor | SampleList
 
 
-def listed(tensors: Sequence[Tensor]) -> Listed:
+def listed(tensors: Sequence[Tensor]) -> SampleList:
     """A list of tensors, at least one, as one tensor, with their graph."""
     shapes = tuple(tensor.shape for tensor in tensors)
     same = len(set(shapes)) == 1
     whole = torch.stack(list(tensors)) if same else torch.cat([tensor.reshape(-1) for tensor in tensors])
-    return Listed(whole, shapes, type(tensors))
+    return SampleList(whole, shapes, type(tensors))
 
 
 def plain(value: Any) -> Any:
-    """The same structure with lists for all that is `Listed`."""
+    """The same structure with lists for all that is `SampleList`."""
     return _changed(value, lambda leaf: leaf if isinstance(leaf, Tensor) else leaf.kind(leaf.parts()))
 
 
 def paired(value: Any, larger: Any) -> tuple[Any, Any]:
-    """Two structures, the same with `Listed` for each list of tensors that has more of them in the second one."""
+    """Two structures, the same with `SampleList` for each list of tensors that has more of them in the second one."""
     if _is_list(value) and _is_list(larger) and len(value) != len(larger):
         return listed(value), listed(larger)
     if isinstance(value, Mapping) and isinstance(larger, Mapping) and value.keys() == larger.keys():
@@ -82,7 +82,7 @@ def paired(value: Any, larger: Any) -> tuple[Any, Any]:
 
 def gathered(given: tuple[Sequence[Any], Mapping[str, Any]], output: Any) -> Any:
     """What a module returned; where it took a list of tensors first, and returned one as long with tensors of one
-    shape, the first tensor of each sample, with that as a `Listed`. given: its arguments."""
+    shape, the first tensor of each sample, with that as a `SampleList`. given: its arguments."""
     first = next((part for part in (*given[0], *given[1].values()) if tensors_of(part)), None)
     count = len(first) if _is_list(first) else 0
 
@@ -121,7 +121,7 @@ def first_of(output: Any) -> Tensor:
 
 def leaves_of(value: Any) -> list[Leaf]:
     """All tensors, and lists that are taken as one, in order."""
-    if isinstance(value, (Tensor, Listed)):
+    if isinstance(value, (Tensor, SampleList)):
         return [value]
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
     return [leaf for part in parts for leaf in leaves_of(part)]
@@ -151,7 +151,7 @@ def alone(value: Any, batched: Sequence[bool], row: int, rows: int) -> Any:
     def cut(leaf: Leaf) -> Leaf:
         if not next(grows):
             return leaf
-        if isinstance(leaf, Listed):
+        if isinstance(leaf, SampleList):
             return listed(leaf.kind([leaf.parts()[row].detach()]))
         each = len(leaf) // rows
         return leaf.detach()[row * each : (row + 1) * each]
@@ -163,13 +163,13 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same structure of tuples, lists and mappings with every tensor changed."""
 
     def changed(leaf: Leaf) -> Leaf:
-        return change(leaf) if isinstance(leaf, Tensor) else Listed(change(leaf.tensor), leaf.shapes, leaf.kind)
+        return change(leaf) if isinstance(leaf, Tensor) else SampleList(change(leaf.tensor), leaf.shapes, leaf.kind)
 
     return _changed(value, changed)
 
 
 def _changed(value: Any, change: Callable[[Leaf], Any]) -> Any:
-    if isinstance(value, (Tensor, Listed)):
+    if isinstance(value, (Tensor, SampleList)):
         return change(value)
     if isinstance(value, Mapping):
         return _made(value, {key: _changed(part, change) for key, part in value.items()})

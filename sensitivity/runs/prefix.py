@@ -40,7 +40,7 @@ class Output:
 
 
 @dataclass(frozen=True, eq=False)
-class Ended:
+class CallRecord:
     """One call in a recorded run. start, end: its place among all starts and ends; output: None if not to be reused."""
 
     module: nn.Module
@@ -56,7 +56,7 @@ Queues = dict[nn.Module, list[Output | None]]
 class Prefix:
     """A recorded run: its calls in the order of their starts, and when each module was first called."""
 
-    calls: tuple[Ended, ...]
+    calls: tuple[CallRecord, ...]
     first: Mapping[nn.Module, int]
 
     def ready(self, layer: nn.Module, known: tuple[nn.Module, object] | None = None) -> Queues:
@@ -137,7 +137,7 @@ class _Recorder:
     moment: int = 0
     depth: int = 0
     bytes: int = 0
-    calls: list[Ended] = field(default_factory=list)
+    calls: list[CallRecord] = field(default_factory=list)
     held: Counter[int] = field(default_factory=Counter)
     deep: list[tuple[int, int]] = field(default_factory=list)  # (-depth, place in calls) of what is held
 
@@ -153,7 +153,7 @@ class _Recorder:
         pure = same and given.unwritten() and all(map(torch.equal, luck, _luck()))
         output = _output(made)
         keep = pure and output.unwritten() and self.depth <= self.deepest
-        self.calls.append(Ended(module, start, self._tick(), output if keep else None))
+        self.calls.append(CallRecord(module, start, self._tick(), output if keep else None))
         if keep:
             self._hold(output)
         return made

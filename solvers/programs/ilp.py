@@ -18,7 +18,7 @@ import pulp
 
 from bitplan.solvers.problem import Budget, Mask, Number, Picks, Problem
 from bitplan.solvers.programs.backends import Backend
-from bitplan.solvers.programs.backends.base import FAILED, Ended
+from bitplan.solvers.programs.backends.base import FAILED, ProgramResult
 from bitplan.solvers.reduction.presolve import row_of
 from bitplan.solvers.reduction.relax import minima
 
@@ -28,10 +28,10 @@ LOOSE = 1e-4  # a variable further from an integer than this was never rounded b
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProgramAnswer:
     """A backend's answer in the problem's terms. picks: None where it has none; bound: on the objective."""
 
-    ended: Ended
+    ended: ProgramResult
     picks: Picks | None
     bound: float
 
@@ -75,13 +75,13 @@ def build_stretch(problem: Problem, keep: Mask) -> Program:
     return Program(lp, chosen, 0.0, 0)
 
 
-def run(problem: Problem, program: Program, backend: Backend, time_limit: float, gap: float) -> Answer:
+def run(problem: Problem, program: Program, backend: Backend, time_limit: float, gap: float) -> ProgramAnswer:
     """Hand the program to a backend. gap: relative to the objective above its base."""
     ended = backend.run(program.lp, time_limit, gap)
     if ended.has_values and not _is_integral(program):
         ended = replace(ended, state=FAILED, has_values=False, why="the backend's answer is not integral")
     bound = program.base + math.ldexp(ended.bound, -program.power) if math.isfinite(ended.bound) else ended.bound
-    return Answer(ended, _picks(problem, program) if ended.has_values else None, bound)
+    return ProgramAnswer(ended, _picks(problem, program) if ended.has_values else None, bound)
 
 
 def cover(problem: Problem, budget: Budget, picks: Picks, keep: Mask) -> list[int]:

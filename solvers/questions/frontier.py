@@ -19,7 +19,7 @@ from bitplan.solvers.programs.backends import backend_named
 from bitplan.solvers.reduction.presolve import SLIVER, affordable, row_of
 from bitplan.solvers.search.core import Core, core_of, shrink
 from bitplan.solvers.search.lagrangian import lightest
-from bitplan.solvers.search.path import Limits, State, exact
+from bitplan.solvers.search.path import SearchLimits, State, exact
 from bitplan.solvers.solution import Choice, Solution, choice_of
 from bitplan.solvers.solve import NOTHING, solution_of
 
@@ -51,7 +51,7 @@ def frontier(
             state = _next(bounded, state, free)
             if not state.infeasible and not state.good(gap):
                 smaller = _tightened(bounded, core, keep)
-                known = Limits(start + time_limit, gap, program)
+                known = SearchLimits(start + time_limit, gap, program)
                 state = (
                     State(None, np.inf, NOTHING, (), True) if smaller is None else exact(bounded, smaller, state, known)
                 )

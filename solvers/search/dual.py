@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitplan.solvers.search.core import Core, Floats
-from bitplan.solvers.search.lagrangian import Point, relax
+from bitplan.solvers.search.lagrangian import DualPoint, relax
 
 MOST_POINTS = 60
 SETTLED = 0.01  # of the gap: a centre that promises less ends the search
@@ -31,7 +31,7 @@ class Planes:
     b: Floats
 
 
-def ascend(core: Core, start: Floats | None = None, most: float = math.inf) -> list[Point]:
+def ascend(core: Core, start: Floats | None = None, most: float = math.inf) -> list[DualPoint]:
     """Points of rising bound, the best last. start: prices (B,) to begin with; most: the cost of a known choice."""
     first = relax(core, np.zeros(len(core.slack)))
     if (first.weight <= core.slack).all():
@@ -45,11 +45,11 @@ def ascend(core: Core, start: Floats | None = None, most: float = math.inf) -> l
     return _rising(known + _centres(core, known, _units(core, alone), most))
 
 
-def _rising(points: list[Point]) -> list[Point]:
+def _rising(points: list[DualPoint]) -> list[DualPoint]:
     return sorted(points, key=lambda point: point.value)
 
 
-def _alone(core: Core, first: Point, budget: int) -> list[Point]:
+def _alone(core: Core, first: DualPoint, budget: int) -> list[DualPoint]:
     """The maximum along the price of one budget, the others free of charge."""
     excess = first.weight[budget] - core.slack[budget]
     if excess <= 0:
@@ -77,7 +77,7 @@ def _alone(core: Core, first: Point, budget: int) -> list[Point]:
     return found
 
 
-def _units(core: Core, alone: list[list[Point]]) -> Floats:
+def _units(core: Core, alone: list[list[DualPoint]]) -> Floats:
     """A price of each budget that is neither tiny nor huge."""
     prices = np.array([max(points, key=lambda p: p.value).prices[i] for i, points in enumerate(alone)])
     slack = np.where(core.slack > 0, core.slack, 1.0)
@@ -85,8 +85,8 @@ def _units(core: Core, alone: list[list[Point]]) -> Floats:
     return np.where(prices > 0, prices, worth / slack)
 
 
-def _centres(core: Core, known: list[Point], units: Floats, most: float) -> list[Point]:
-    found: list[Point] = []
+def _centres(core: Core, known: list[DualPoint], units: Floats, most: float) -> list[DualPoint]:
+    found: list[DualPoint] = []
     best = max(known, key=lambda point: point.value)
     scale = abs(best.value) or float(core.cost.max()) or 1.0
     room = np.full(len(units), _ROOM)
@@ -102,7 +102,7 @@ def _centres(core: Core, known: list[Point], units: Floats, most: float) -> list
     return found
 
 
-def _planes(core: Core, points: list[Point], units: Floats, frame: tuple[float, Floats, float]) -> Planes:
+def _planes(core: Core, points: list[DualPoint], units: Floats, frame: tuple[float, Floats, float]) -> Planes:
     """Bounds below each point's plane, above the best one, prices between 0 and the room."""
     (scale, room, floor), count = frame, len(units)
     slope = np.array([(point.weight - core.slack) * units / scale for point in points])

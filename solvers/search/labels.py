@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.solvers.search.core import Core, Floats, Ints
-from bitplan.solvers.search.lagrangian import Point
+from bitplan.solvers.search.lagrangian import DualPoint
 
 MOST_OPTIONS = 4096
 
@@ -28,7 +28,7 @@ class OutOfRoomError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class _Options:
+class _LabelOptions:
     """All that one part of the choice can take: a unit, or one cell of a unit that has a single way, for there cells
     choose alone. cost (O,), weight (O, B); entries (O, ...): what each stands for; floor (K,): the priced least."""
 
@@ -76,7 +76,7 @@ class _Trail:
         return found[::-1]
 
 
-def search(core: Core, points: list[Point], most: float, width: int, deadline: float = math.inf) -> Ints | None:
+def search(core: Core, points: list[DualPoint], most: float, width: int, deadline: float = math.inf) -> Ints | None:
     """The entries of the best choice that costs less than `most`, or None: there is none.
 
     points: relaxations of this core, whose prices give the bounds. width: how many labels to hold at once; deadline: on
@@ -101,7 +101,7 @@ def search(core: Core, points: list[Point], most: float, width: int, deadline: f
     return np.concatenate([closed, *(options.entries[o] for options, o in zip(choosing, steps, strict=True))])
 
 
-def _parts(core: Core, points: list[Point]) -> tuple[Ints, list[_Options]]:
+def _parts(core: Core, points: list[DualPoint]) -> tuple[Ints, list[_LabelOptions]]:
     """The entries of what cannot choose, and what can, heaviest first: what comes last fills small gaps, so that bounds
     get tight."""
     sizes = core.end_of_cell - core.cells
@@ -116,7 +116,7 @@ def _parts(core: Core, points: list[Point]) -> tuple[Ints, list[_Options]]:
     return closed, sorted(found, key=lambda options: -float((np.ptp(options.weight, axis=0) / slack).sum()))
 
 
-def _options(core: Core, ways: list[range], floor: Floats) -> _Options:
+def _options(core: Core, ways: list[range], floor: Floats) -> _LabelOptions:
     """Every way, given by its cells, with every entry in each of them."""
     rows: list[Ints] = []
     for cells in ways:
@@ -130,7 +130,7 @@ def _options(core: Core, ways: list[range], floor: Floats) -> _Options:
             rows.append(row)
     cost = np.array([core.cost[row].sum() for row in rows])
     weight = np.array([core.weight[row].sum(axis=0) for row in rows])
-    return _Options(cost, weight, rows, floor)
+    return _LabelOptions(cost, weight, rows, floor)
 
 
 def _root(core: Core, closed: Ints) -> _Labels:
@@ -139,7 +139,9 @@ def _root(core: Core, closed: Ints) -> _Labels:
     return _Labels(np.array([core.cost[closed].sum()]), weight, np.full(1, -np.inf), np.zeros(1, dtype=np.int64))
 
 
-def _grow(labels: _Labels, options: _Options, trail: _Trail, rules: tuple[Floats, Floats, Floats, float]) -> _Labels:
+def _grow(
+    labels: _Labels, options: _LabelOptions, trail: _Trail, rules: tuple[Floats, Floats, Floats, float]
+) -> _Labels:
     """Every label with every option, but those that a bound rules out. rules: prices (K, B), what the rest costs at
     each (K,), what it leaves of the slack (B,), the cost to stay below."""
     (prices, rest, room, most), count = rules, len(options.cost)

@@ -15,7 +15,7 @@ from bitplan.solvers.search.core import Core, Floats, Ints, shrink
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class DualPoint:
     """The relaxation at some prices. value: the bound, above the core's base; entries: what it chooses, one a group;
     cost and weight (B,) of these; reduced (E,), cells (M,), ways (W,), units (U,): the priced least of each."""
 
@@ -30,7 +30,7 @@ class Point:
     units: Floats
 
 
-def relax(core: Core, prices: Floats) -> Point:
+def relax(core: Core, prices: Floats) -> DualPoint:
     """The relaxation at those prices (B,)."""
     reduced = core.cost + core.weight @ prices
     cells = np.minimum.reduceat(reduced, core.cells)
@@ -39,7 +39,7 @@ def relax(core: Core, prices: Floats) -> Point:
     entries = _chosen(core, reduced == cells[core.cell_of], ways)
     weight = core.weight[entries].sum(axis=0)
     value = float(units.sum() - prices @ core.slack)
-    return Point(prices, value, entries, float(core.cost[entries].sum()), weight, reduced, cells, ways, units)
+    return DualPoint(prices, value, entries, float(core.cost[entries].sum()), weight, reduced, cells, ways, units)
 
 
 def lightest(core: Core, values: Floats) -> Ints:
@@ -49,13 +49,13 @@ def lightest(core: Core, values: Floats) -> Ints:
     return _chosen(core, values == cells[core.cell_of], ways)
 
 
-def forced(core: Core, point: Point) -> Floats:
+def forced(core: Core, point: DualPoint) -> Floats:
     """(E,): the bound, above the core's base, on every choice that takes the entry."""
     way = point.ways - point.units[core.unit_of]  # differences first, so that what is chosen adds exactly 0
     return point.value + (way[core.way_of[core.cell_of]] + (point.reduced - point.cells[core.cell_of]))
 
 
-def fix(core: Core, points: list[Point], most: float) -> Core | None:
+def fix(core: Core, points: list[DualPoint], most: float) -> Core | None:
     """The core without entries that no choice of a cost up to `most` takes; None where there is no such choice.
 
     Reduced-cost fixing (Dyer, Kayal and Walker 1984), at several prices. points must be of this core.

@@ -22,7 +22,7 @@ from bitplan.solvers.reduction.relax import minima
 from bitplan.solvers.search.core import Core, Ints, core_of, shrink
 from bitplan.solvers.search.dual import ascend
 from bitplan.solvers.search.labels import OutOfRoomError, search
-from bitplan.solvers.search.lagrangian import Point, fix, forced, relax
+from bitplan.solvers.search.lagrangian import DualPoint, fix, forced, relax
 from bitplan.solvers.search.repair import repair
 from bitplan.solvers.solution import Choice, choice_of, relative_gap
 
@@ -37,7 +37,7 @@ COARSE = 2.0**10  # an objective this far below the span it was scaled by is sol
 
 
 @dataclass(frozen=True)
-class Limits:
+class SearchLimits:
     """deadline on the clock `time.monotonic`; gap: a share of the objective that is good enough; backend for PuLP."""
 
     deadline: float
@@ -60,7 +60,7 @@ class State:
         return self.choice is not None and relative_gap(self.choice.objective, self.bound) <= gap
 
 
-def exact(problem: Problem, core: Core, state: State, limits: Limits) -> State:
+def exact(problem: Problem, core: Core, state: State, limits: SearchLimits) -> State:
     """What a search of the core adds to what is known: in the end a proof, or what a limit left."""
     state, points = _price(problem, core, state, limits.gap)
     if state.good(limits.gap):
@@ -76,7 +76,7 @@ def exact(problem: Problem, core: Core, state: State, limits: Limits) -> State:
     return state
 
 
-def _price(problem: Problem, core: Core, state: State, gap: float) -> tuple[State, list[Point]]:
+def _price(problem: Problem, core: Core, state: State, gap: float) -> tuple[State, list[DualPoint]]:
     """The best prices, the bound that they give, and choices repaired from what they choose, until one is good."""
     start = np.array(state.prices) if state.prices else None
     points = ascend(core, start, _above(core, state))
@@ -91,7 +91,9 @@ def _price(problem: Problem, core: Core, state: State, gap: float) -> tuple[Stat
     return replace(state, stopped="a repaired choice meets the bound of the relaxation"), points
 
 
-def _narrow(problem: Problem, core: Core, state: State, points: list[Point]) -> tuple[Core | None, State, list[Point]]:
+def _narrow(
+    problem: Problem, core: Core, state: State, points: list[DualPoint]
+) -> tuple[Core | None, State, list[DualPoint]]:
     """Fix by reduced cost and price again while that pays; no core where nothing better than the choice is left."""
     while state.choice is not None:
         size, near = len(core.candidate), points[-NEAR:]
@@ -109,7 +111,9 @@ def _narrow(problem: Problem, core: Core, state: State, points: list[Point]) -> 
     return core, state, points
 
 
-def _label(problem: Problem, core: Core, state: State, points: list[Point], limits: Limits) -> tuple[State, bool]:
+def _label(
+    problem: Problem, core: Core, state: State, points: list[DualPoint], limits: SearchLimits
+) -> tuple[State, bool]:
     """Labels over the entries nearest to the relaxation's, then over ever more, while there is room for them.
 
     Whatever takes an entry further off costs at least what its bound says: that proves, too.
@@ -140,7 +144,9 @@ def _label(problem: Problem, core: Core, state: State, points: list[Point], limi
         count *= GROWTH
 
 
-def _reach(problem: Problem, core: Core, state: State, points: list[Point], limits: Limits) -> tuple[State, bool]:
+def _reach(
+    problem: Problem, core: Core, state: State, points: list[DualPoint], limits: SearchLimits
+) -> tuple[State, bool]:
     """Where no choice is known yet: the least sum of one budget under the others, which is a choice, or shows that
     there is none. By the same path, so that far fewer entries are left than where the objective has its say."""
     if state.choice is not None or not problem.budgets:
@@ -168,12 +174,14 @@ def _reach(problem: Problem, core: Core, state: State, points: list[Point], limi
     return state, False
 
 
-def _finish(problem: Problem, core: Core, state: State, points: list[Point], limits: Limits) -> tuple[State, bool]:
+def _finish(
+    problem: Problem, core: Core, state: State, points: list[DualPoint], limits: SearchLimits
+) -> tuple[State, bool]:
     """PuLP on all that is left."""
     return _program(problem, core, state, limits), True
 
 
-def _program(problem: Problem, core: Core, state: State, limits: Limits) -> State:
+def _program(problem: Problem, core: Core, state: State, limits: SearchLimits) -> State:
     """PuLP on the core, again with a cut wherever an answer breaks a budget in exact arithmetic."""
     keep = np.zeros(problem.size, dtype=bool)
     keep[core.candidate] = True
@@ -195,7 +203,7 @@ def _program(problem: Problem, core: Core, state: State, limits: Limits) -> Stat
     return replace(state, stopped="the time limit was reached")
 
 
-def _take(problem: Problem, state: State, answer: ilp.Answer) -> tuple[State, list[int]]:
+def _take(problem: Problem, state: State, answer: ilp.ProgramAnswer) -> tuple[State, list[int]]:
     """The state after an answer, and the budgets that the answer breaks in exact arithmetic."""
     if answer.ended.state == INFEASIBLE:
         if state.choice is None:
@@ -246,7 +254,7 @@ def _span(problem: Problem, keep: np.ndarray, base: float, choice: Choice | None
     return math.fsum(most) - base
 
 
-def _inner_gap(state: State, base: float, limits: Limits) -> float:
+def _inner_gap(state: State, base: float, limits: SearchLimits) -> float:
     """The gap on the objective as one on what it exceeds `base` by, which is all that the program sees."""
     if state.choice is None or state.choice.objective <= base:
         return limits.gap

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitplan.solvers.search.core import Core, Floats, Ints
-from bitplan.solvers.search.lagrangian import Point, first_of
+from bitplan.solvers.search.lagrangian import DualPoint, first_of
 
 _DUST = 1e-12  # of a budget: no step that mends less is worth a move
 
 
 @dataclass(frozen=True, eq=False)
-class Taken:
+class Occupancy:
     """entries (M,): what each cell holds, chosen way or not; ways (U,): the way of each unit; weight (B,), cost."""
 
     entries: Ints
@@ -26,12 +26,12 @@ class Taken:
     cost: float
 
 
-def repair(core: Core, point: Point) -> Ints | None:
+def repair(core: Core, point: DualPoint) -> Ints | None:
     """The entries of a choice within the slack, near the relaxation's, or None where the moves lead nowhere."""
     unit = np.where(core.slack > 0, core.slack, 1.0)
     best = first_of(point.reduced == point.cells[core.cell_of], core.cell_of, len(core.cells))
     chosen = first_of(point.ways == point.units[core.unit_of], core.unit_of, len(core.units))
-    taken = Taken(best, chosen, point.weight, point.cost)
+    taken = Occupancy(best, chosen, point.weight, point.cost)
     for _ in range(4 * len(core.units) + 16):
         over = np.maximum(taken.weight - core.slack, 0) / unit
         if not over.any():
@@ -43,7 +43,7 @@ def repair(core: Core, point: Point) -> Ints | None:
     return None
 
 
-def _differences(core: Core, point: Point, taken: Taken) -> tuple[Floats, Floats, Floats]:
+def _differences(core: Core, point: DualPoint, taken: Occupancy) -> tuple[Floats, Floats, Floats]:
     """What every move changes: cost and priced cost (E + W,), weight (E + W, B); inf where it cannot be made."""
     now = taken.entries[core.cell_of]
     alive = np.zeros(len(core.ways), dtype=bool)
@@ -66,7 +66,7 @@ def _differences(core: Core, point: Point, taken: Taken) -> tuple[Floats, Floats
     )
 
 
-def _mend(core: Core, point: Point, taken: Taken, over: Floats, unit: Floats) -> Taken | None:
+def _mend(core: Core, point: DualPoint, taken: Occupancy, over: Floats, unit: Floats) -> Occupancy | None:
     cost, priced, weight = _differences(core, point, taken)
     left = np.maximum(taken.weight + weight - core.slack, 0) / unit
     mended = over.sum() - left.sum(axis=1)
@@ -78,7 +78,7 @@ def _mend(core: Core, point: Point, taken: Taken, over: Floats, unit: Floats) ->
     return _take(core, taken, int(rate.argmin()), cost, weight)
 
 
-def _polish(core: Core, point: Point, taken: Taken) -> Ints:
+def _polish(core: Core, point: DualPoint, taken: Occupancy) -> Ints:
     for _ in range(4 * len(core.units) + 16):
         cost, _, weight = _differences(core, point, taken)
         fits = (taken.weight + weight <= core.slack).all(axis=1)
@@ -92,7 +92,7 @@ def _polish(core: Core, point: Point, taken: Taken) -> Ints:
     return taken.entries[alive[core.way_of]]
 
 
-def _take(core: Core, taken: Taken, move: int, cost: Floats, weight: Floats) -> Taken:
+def _take(core: Core, taken: Occupancy, move: int, cost: Floats, weight: Floats) -> Occupancy:
     entries, ways = taken.entries, taken.ways
     if move < len(core.candidate):
         entries = entries.copy()
@@ -100,4 +100,4 @@ def _take(core: Core, taken: Taken, move: int, cost: Floats, weight: Floats) -> 
     else:
         ways = ways.copy()
         ways[core.unit_of[move - len(core.candidate)]] = move - len(core.candidate)
-    return Taken(entries, ways, taken.weight + weight[move], taken.cost + float(cost[move]))
+    return Occupancy(entries, ways, taken.weight + weight[move], taken.cost + float(cost[move]))

@@ -24,7 +24,7 @@ _DUST = 1e-12  # of a budget: no step that mends less is worth a move
 
 
 @dataclass(frozen=True)
-class _Options:
+class _GreedyOptions:
     """M things that U bundles can choose. unit (M,), cost (M,), weight (M, B) in budgets, what each picks."""
 
     unit: NDArray[np.int64]
@@ -49,7 +49,7 @@ def greedy(problem: Problem, keep: Mask | None = None) -> Choice | None:
     return None if violations(problem, tuple(flat)) else choice_of(problem, tuple(flat))
 
 
-def _options(problem: Problem, keep: Mask) -> tuple[_Options, NDArray[np.float64]]:
+def _options(problem: Problem, keep: Mask) -> tuple[_GreedyOptions, NDArray[np.float64]]:
     weight, limits = _weights(problem)
     pressure = weight.sum(axis=1)
     unit: list[int] = []
@@ -60,7 +60,7 @@ def _options(problem: Problem, keep: Mask) -> tuple[_Options, NDArray[np.float64
         picks += found
     cost = np.array([problem.costs[list(pick)].sum() for pick in picks])
     total = np.array([weight[list(pick)].sum(axis=0) for pick in picks]).reshape(len(picks), weight.shape[1])
-    return _Options(np.array(unit, dtype=np.int64), cost, total, picks), limits
+    return _GreedyOptions(np.array(unit, dtype=np.int64), cost, total, picks), limits
 
 
 def _weights(problem: Problem) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -84,7 +84,7 @@ def _of_bundle(problem: Problem, bundle: Bundle, keep: Mask, pressure: NDArray[n
     return list(found)
 
 
-def _mend(options: _Options, limits: NDArray[np.float64], current: NDArray[np.int64]) -> NDArray[np.int64]:
+def _mend(options: _GreedyOptions, limits: NDArray[np.float64], current: NDArray[np.int64]) -> NDArray[np.int64]:
     for _ in range(20 * len(current)):
         total = options.weight[current].sum(axis=0)
         broken = np.maximum(total - limits, 0).sum()
@@ -101,7 +101,7 @@ def _mend(options: _Options, limits: NDArray[np.float64], current: NDArray[np.in
     return current
 
 
-def _improve(options: _Options, limits: NDArray[np.float64], current: NDArray[np.int64]) -> NDArray[np.int64]:
+def _improve(options: _GreedyOptions, limits: NDArray[np.float64], current: NDArray[np.int64]) -> NDArray[np.int64]:
     for _ in range(20 * len(current)):
         now = current[options.unit]
         after = options.weight[current].sum(axis=0) + options.weight - options.weight[now]
@@ -113,7 +113,7 @@ def _improve(options: _Options, limits: NDArray[np.float64], current: NDArray[np
     return current
 
 
-def _step(options: _Options, current: NDArray[np.int64], option: int) -> NDArray[np.int64]:
+def _step(options: _GreedyOptions, current: NDArray[np.int64], option: int) -> NDArray[np.int64]:
     moved = current.copy()
     moved[options.unit[option]] = option
     return moved

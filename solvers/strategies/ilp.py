@@ -43,7 +43,7 @@ def run(problem: Problem, effort: Effort) -> Solution:
     return solution_of(state, time.monotonic() - start, backend.name)
 
 
-def _after(problem: Problem, state: State, answer: ilp.Answer) -> State:
+def _after(problem: Problem, state: State, answer: ilp.ProgramAnswer) -> State:
     if answer.ended.state == INFEASIBLE and state.choice is None:
         return State(None, math.inf, answer.ended.why, (), True)
     bound = state.bound if answer.ended.state in (FAILED, INFEASIBLE) else max(state.bound, answer.bound)

@@ -34,7 +34,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Point:
+class SplitPoint:
     """One way to share. share: the part of the first set; choice: both answers together, with the objective of the
     whole problem, None where a set had no answer; broken: what it breaks of the whole problem, other budgets too."""
 
@@ -94,7 +94,7 @@ def shares(problem: Problem, split: Split, count: int) -> tuple[Fraction, ...]:
 def divide(
     problem: Problem, split: Split, share: Number, *,
     time_limit: float = 60.0, gap: float = 0.0, backend: str | None = None,
-) -> Point:  # fmt: skip
+) -> SplitPoint:  # fmt: skip
     """Each set solved by itself, the first within `share`, the second within the rest; time_limit: seconds for each.
 
     Raises ProblemError.
@@ -111,13 +111,13 @@ def divide(
 def sweep(
     problem: Problem, split: Split, parts: Sequence[Number], *,
     time_limit: float = 60.0, gap: float = 0.0, backend: str | None = None,
-) -> tuple[Point, ...]:  # fmt: skip
+) -> tuple[SplitPoint, ...]:  # fmt: skip
     """The split solved for each part of the first set, in order; time_limit is for all of them.
 
     Raises ProblemError, also where the time is over before the last part.
     """
     deadline = time.monotonic() + time_limit
-    points: list[Point] = []
+    points: list[SplitPoint] = []
     for part in parts:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -127,7 +127,7 @@ def sweep(
     return tuple(points)
 
 
-def best(points: Sequence[Point], column: str | None = None) -> Point | None:
+def best(points: Sequence[SplitPoint], column: str | None = None) -> SplitPoint | None:
     """The point of least sum of the column, or of least objective, among those that break nothing; None for none."""
     whole = [(point, point.choice) for point in points if point.choice is not None and not point.broken]
     if not whole:
@@ -158,12 +158,12 @@ def _extreme(half: Problem, column: str, largest: bool = False) -> Fraction:
     return exact_total(half, column, picks)
 
 
-def _point(problem: Problem, share: Fraction, answers: tuple[Solution, Solution]) -> Point:
+def _point(problem: Problem, share: Fraction, answers: tuple[Solution, Solution]) -> SplitPoint:
     if any(answer.choice is None for answer in answers):
-        return Point(share, answers, None, ())
+        return SplitPoint(share, answers, None, ())
     names = {**answers[0].chosen, **answers[1].chosen}
     picks = tuple(problem.index(group, names[group]) for group in problem.groups)
-    return Point(share, answers, choice_of(problem, picks), violations(problem, picks))
+    return SplitPoint(share, answers, choice_of(problem, picks), violations(problem, picks))
 
 
 STEPS = 20  # ways to share the budget
@@ -212,8 +212,8 @@ def _relative(problem: Problem, column: str) -> NDArray[np.float64]:
     return means / (means.mean() or 1.0)
 
 
-def _sweep(problem: Problem, split: Split, effort: Effort, start: float) -> tuple[list[Point], str]:
-    points: list[Point] = []
+def _sweep(problem: Problem, split: Split, effort: Effort, start: float) -> tuple[list[SplitPoint], str]:
+    points: list[SplitPoint] = []
     for share in shares(problem, split, STEPS):
         left = effort.time_limit - (time.monotonic() - start)
         if left <= 0:

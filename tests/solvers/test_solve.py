@@ -173,7 +173,7 @@ class Lying:
             return self.real.run(program, time_limit, gap)
         for variable in program.variables():
             variable.varValue = 1.0 if program.objective.get(variable, 0.0) == 0.0 else 0.0
-        return backend_base.Ended(self.state, 0.0, True, "a lie")
+        return backend_base.ProgramResult(self.state, 0.0, True, "a lie")
 
 
 def test_answer_that_breaks_a_budget_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,14 +199,14 @@ def test_answer_that_always_breaks_a_budget_is_never_returned(monkeypatch: pytes
 def test_backend_that_stops_proves_nothing(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = hard(30, 8, 3, seed=5)
     monkeypatch.setattr("bitplan.solvers.search.path.search", no_room)
-    ended = backend_base.Ended(state, -math.inf, False, "gone")
+    ended = backend_base.ProgramResult(state, -math.inf, False, "gone")
     monkeypatch.setattr(Backend, "run", lambda self, program, time_limit, gap: ended)
     solution = solve(problem)
     assert solution.status is Status.FEASIBLE and solution.stopped == "gone" and solution.gap > 0
 
 
 def test_backend_that_denies_a_certified_choice_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = backend_base.Ended(backend_base.INFEASIBLE, math.inf, False, "none")
+    ended = backend_base.ProgramResult(backend_base.INFEASIBLE, math.inf, False, "none")
     monkeypatch.setattr(Backend, "run", lambda self, program, time_limit, gap: ended)
     monkeypatch.setattr("bitplan.solvers.search.path.search", no_room)
     assert solve(hard(30, 8, 3, seed=5)).status is Status.FEASIBLE

@@ -13,7 +13,7 @@ from bitplan.planner.errors import UserError  # noqa: F401
 
 
 @dataclass(frozen=True)
-class Format:
+class ForeignFormat:
     """A foreign format. module: what reads it, imported when it is asked for; about: one line on what it is."""
 
     name: str
@@ -24,7 +24,7 @@ class Format:
 FORMATS = {
     f.name: f
     for f in (
-        Format(
+        ForeignFormat(
             "mixdq",
             "bitplan.planner.interop.foreign.mixdq",
             "MixDQ's sensitivity files of a UNet's weights (SQNR in dB, SSIM)",

@@ -39,7 +39,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Part:
+class ExportPart:
     """What goes into one file: schemes and layers by their path below `component`, in the plan's order; unplanned:
     paths of the others, see `Model`."""
 
@@ -58,7 +58,7 @@ class Target:
     name: str
     about: str
     refuses: Callable[[Scheme, Layer], str | None]
-    text: Callable[[Part], str]
+    text: Callable[[ExportPart], str]
     lost: str
     use: str
     kinds: tuple[str, ...] = ("linear", "conv2d")
@@ -199,10 +199,10 @@ def _refusal(target: Target, planned: Mapping[str, Scheme], refused: Mapping[str
     )
 
 
-def _parts(schemes: Mapping[str, Scheme], model: Model) -> Iterator[Part]:
+def _parts(schemes: Mapping[str, Scheme], model: Model) -> Iterator[ExportPart]:
     for name in dict.fromkeys(map(_component, schemes)):
         inside = {layer: layer[len(name) + 1 :] for layer in schemes if layer.startswith(name + ".")}
-        yield Part(
+        yield ExportPart(
             name,
             {path: schemes[layer] for layer, path in inside.items()},
             {path: model.layers[layer] for layer, path in inside.items()},

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 
 from bitplan.planner.graph.layers import Layer
-from bitplan.planner.interop.targets.base import Part
+from bitplan.planner.interop.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, Scheme, WeightFormat
 
 TYPES = {  # type -> (its format, weights in a block)
@@ -67,7 +67,7 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
     return next((reason for applies, reason in rules if applies), None)
 
 
-def text(part: Part) -> str:
+def text(part: ExportPart) -> str:
     """Layers in full precision are named too, since llama-quantize gives the others the type on its command line."""
     names = {path: part.layers[path].held.partition(".")[2] or f"{path}.weight" for path in part.schemes}
     lines = (f"{_pattern(names[path])}={_type(scheme)}\n" for path, scheme in part.schemes.items())

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from bitplan.planner.graph.layers import Layer
-from bitplan.planner.interop.targets.base import Part
+from bitplan.planner.interop.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, ActivationFormat, Scheme, WeightFormat
 
 LOST = ("the plan's scales and ranges: ModelOpt finds its own, min-max, those of static inputs in its forward_loop; "
@@ -36,7 +36,7 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
     return next((reason for applies, reason in rules if applies), None)
 
 
-def text(part: Part) -> str:
+def text(part: ExportPart) -> str:
     """Names are exact; all that is not named is disabled."""
     entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     for path, scheme in part.schemes.items():

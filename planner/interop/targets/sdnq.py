@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from bitplan.planner.graph.layers import Layer
-from bitplan.planner.interop.targets.base import Part
+from bitplan.planner.interop.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, Scheme, WeightFormat
 
 LOST = ("the plan's scales: sdnq finds its own, min-max, in a convolution mostly one for each position of the kernel; "
@@ -49,7 +49,7 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
     return next((reason for applies, reason in rules if applies), None)
 
 
-def text(part: Part) -> str:
+def text(part: ExportPart) -> str:
     """Layers by type, and those whose groups or inputs are not the default's by themselves."""
     types: dict[str, list[str]] = {}
     own: dict[str, dict[str, Any]] = {}

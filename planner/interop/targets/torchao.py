@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from bitplan.planner.graph.layers import Layer
-from bitplan.planner.interop.targets.base import Part
+from bitplan.planner.interop.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, Scheme
 
 LOST = "the plan's scales: torchao finds its own, min-max, when it quantizes, and rounds the model in bfloat16"
@@ -39,7 +39,7 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
     return next((reason for applies, reason in rules if applies), None)
 
 
-def text(part: Part) -> str:
+def text(part: ExportPart) -> str:
     """Modules that are not named stay as they are."""
     named = {path: _config(scheme) for path, scheme in part.schemes.items() if scheme != KEEP}
     quant_type = {"default": _object("FqnToConfig", 1, fqn_to_config=named)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Site:
+class Cluster:
     """address: of a running cluster, None starts one here; workers: how many, None is for the engine to say."""
 
     address: str | None = None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from bitplan.planner.measurement.engines.base import Site
-from bitplan.planner.measurement.jobs import Found, Job
-from bitplan.planner.measurement.worker import Context, Station
+from bitplan.planner.measurement.engines.base import Cluster
+from bitplan.planner.measurement.jobs import Job, JobResult
+from bitplan.planner.measurement.worker import Worker, WorkerSetup
 
 
-def missing(site: Site) -> None:
+def missing(site: Cluster) -> None:
     """It is always there."""
 
 
-def run(context: Context, jobs: Sequence[Job], here: Callable[[], Station], site: Site) -> Iterator[Found]:
+def run(context: WorkerSetup, jobs: Sequence[Job], here: Callable[[], Worker], site: Cluster) -> Iterator[JobResult]:
     """See `Engine.run`."""
     station = here()
     for job in jobs:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.measurement.engines.base import Site
-from bitplan.planner.measurement.jobs import Found, Job
-from bitplan.planner.measurement.worker import Context, Station, open_station
+from bitplan.planner.measurement.engines.base import Cluster
+from bitplan.planner.measurement.jobs import Job, JobResult
+from bitplan.planner.measurement.worker import Worker, WorkerSetup, open_station
 
 RETRIES = 2  # of a job whose worker died
 _STORE = 100 * 2**20  # bytes of the object store of a cluster that is started here: results are small
@@ -35,7 +35,7 @@ _QUIET = {
 }
 
 
-def missing(site: Site) -> str | None:
+def missing(site: Cluster) -> str | None:
     """What to install, why the address cannot be reached (Ray itself would try for minutes), or None."""
     if not importlib.util.find_spec("ray"):
         return "ray is not installed; pip install 'bitplan[ray]'"
@@ -49,11 +49,11 @@ def missing(site: Site) -> str | None:
     return None
 
 
-def run(context: Context, jobs: Sequence[Job], here: Callable[[], Station], site: Site) -> Iterator[Found]:
+def run(context: WorkerSetup, jobs: Sequence[Job], here: Callable[[], Worker], site: Cluster) -> Iterator[JobResult]:
     """See `Engine.run`. A job is given up when its worker has died `RETRIES` + 1 times."""
     with cluster(site) as ray:
-        crew = crew_of(ray.nodes(), context.threads, _ROOM * context.size, site.workers)
-        hire = ray.remote(Worker).options(
+        crew = allotment_of(ray.nodes(), context.threads, _ROOM * context.size, site.workers)
+        hire = ray.remote(RayActor).options(
             num_cpus=crew.cpus, max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD"
         )
         workers = [hire.remote() for _ in range(min(crew.workers, len(jobs)))]
@@ -64,13 +64,13 @@ def run(context: Context, jobs: Sequence[Job], here: Callable[[], Station], site
                 ray.kill(worker)
 
 
-class Worker:
+class RayActor:
     """What runs in each worker."""
 
     def __init__(self) -> None:
-        self._station: Station | None = None
+        self._station: Worker | None = None
 
-    def measure(self, context: Context, job: Job) -> Iterator[Found]:
+    def measure(self, context: WorkerSetup, job: Job) -> Iterator[JobResult]:
         """Opens the station if that was not done, so that its errors reach the driver as those of any job do.
 
         With as many threads as the driver, however many CPUs there are: another number would round otherwise.
@@ -84,14 +84,14 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Crew:
+class Allotment:
     """How many workers at most, and how many CPUs each holds."""
 
     workers: int
     cpus: int
 
 
-def crew_of(nodes: Sequence[Mapping[str, Any]], threads: int, need: int, workers: int | None) -> Crew:
+def allotment_of(nodes: Sequence[Mapping[str, Any]], threads: int, need: int, workers: int | None) -> Allotment:
     """The crew that fits on the nodes (as `ray.nodes()` tells of them), whatever there is to do.
 
     threads: that each worker computes with, and so the CPUs that it is to hold; it holds fewer where no node has so
@@ -106,11 +106,11 @@ def crew_of(nodes: Sequence[Mapping[str, Any]], threads: int, need: int, workers
         workers = max(1, sum(min(n // max(most, 1), fitting) for n, fitting in zip(cpus, room, strict=True)))
     if sum(cpus) < workers:
         raise UserError(f"the cluster has {sum(cpus)} CPUs for {workers} workers; ask for fewer with --workers")
-    return Crew(workers, max(n for n in range(1, most + 1) if sum(have // n for have in cpus) >= workers))
+    return Allotment(workers, max(n for n in range(1, most + 1) if sum(have // n for have in cpus) >= workers))
 
 
 @contextlib.contextmanager
-def cluster(site: Site) -> Iterator[Any]:
+def cluster(site: Cluster) -> Iterator[Any]:
     """The module `ray`, connected; what was not connected before is disconnected again, and a local cluster stopped."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -136,7 +136,7 @@ def cluster(site: Site) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _anywhere(context: Context) -> Context:
+def _anywhere(context: WorkerSetup) -> WorkerSetup:
     """The same with full paths, for a worker's working folder is another."""
     settings = context.settings
     found = dataclasses.replace(
@@ -149,7 +149,7 @@ def _full(place: str) -> str:
     return str(Path(place).absolute()) if Path(place).is_dir() else place
 
 
-def _streams(ray: Any, workers: Sequence[Any], context: Any, jobs: Sequence[Job]) -> Iterator[Found]:
+def _streams(ray: Any, workers: Sequence[Any], context: Any, jobs: Sequence[Job]) -> Iterator[JobResult]:
     """What all workers find, as it comes. context: a reference to it."""
     waiting = iter(jobs)
     busy: dict[Any, tuple[Any, Job]] = {}  # stream of results -> the worker and the job that it is of
@@ -169,9 +169,9 @@ def _streams(ray: Any, workers: Sequence[Any], context: Any, jobs: Sequence[Job]
             yield _result(ray, reference, busy[stream][1])
 
 
-def _result(ray: Any, reference: Any, job: Job) -> Found:
+def _result(ray: Any, reference: Any, job: Job) -> JobResult:
     try:
-        found: Found = ray.get(reference)
+        found: JobResult = ray.get(reference)
         return found
     except ray.exceptions.RayTaskError as error:  # raised by the station: as if it had been here
         raise error.cause from None

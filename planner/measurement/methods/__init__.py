@@ -11,8 +11,8 @@ from bitplan.planner.errors import UserError  # noqa: F401
 from bitplan.plans.plan import FLOAT32
 
 if TYPE_CHECKING:
-    from bitplan.planner.measurement.jobs import Found, Job
-    from bitplan.planner.measurement.worker import Station
+    from bitplan.planner.measurement.jobs import Job, JobResult
+    from bitplan.planner.measurement.worker import Worker
 
 
 DTYPES = (FLOAT32, "bfloat16")  # of pipelines; the gradients of float16 would leave its range
@@ -38,9 +38,9 @@ class Method:
     module: str
     says: str
 
-    def measure(self, station: Station, job: Job) -> Iterator[Found]:
+    def measure(self, station: Worker, job: Job) -> Iterator[JobResult]:
         """What is found for each pair of the job, in its order, as soon as it is known."""
-        found: Iterator[Found] = import_module(self.module).measure(station, job)
+        found: Iterator[JobResult] = import_module(self.module).measure(station, job)
         return found
 
 

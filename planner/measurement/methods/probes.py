@@ -16,9 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from bitplan.planner.costs.candidates import scales_of
 from bitplan.planner.errors import UserError
-from bitplan.planner.measurement.jobs import Found, Job
+from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.measurement.replay import kept_places
-from bitplan.planner.measurement.worker import Station
+from bitplan.planner.measurement.worker import Worker
 from bitplan.planner.pipelines.subject import checked
 from bitplan.planner.progress import current
 from bitplan.plans.layers.simulation import output_changes
@@ -34,7 +34,7 @@ VISITS = 16  # steps that are differentiated, evenly spaced: all of a sampler of
 DENOISED_SHARE = 2  # the denoiser's output has several samples a prompt: so many times fewer probes do for it
 
 
-def measure(station: Station, job: Job) -> Iterator[Found]:
+def measure(station: Worker, job: Job) -> Iterator[JobResult]:
     """The responses of the job's conditions to every pair of it; none for a layer that nothing of the subject runs as a
     part of a whole batch, or runs on one input for all. Raises UserError, MeasurementError."""
     first, last = job.prompts
@@ -55,11 +55,11 @@ def measure(station: Station, job: Job) -> Iterator[Found]:
     sums = joined(chain, found, probes)
     for pair in job.pairs:
         responses = {metric: whole.numpy() for metric, whole in sums.get(pair, {}).items()}
-        yield Found(pair, (), job.prompts, responses, readings)
+        yield JobResult(pair, (), job.prompts, responses, readings)
 
 
 @contextmanager
-def chain_of(station: Station, conditions: Sequence[Any], first: int, visits: int = VISITS) -> Iterator[Chain]:
+def chain_of(station: Worker, conditions: Sequence[Any], first: int, visits: int = VISITS) -> Iterator[Chain]:
     """The full-precision run of the conditions, which are those from the `first` on, unrolled; while in the `with` no
     weight asks for gradients. visits: steps of a denoiser that are differentiated. Raises UserError where no gradients
     flow, MeasurementError where calls cannot be told apart."""
@@ -122,7 +122,7 @@ def checkpointed(modules: Iterable[Any], wanted: bool) -> Iterator[None]:
             module.disable_gradient_checkpointing()
 
 
-def drawn(station: Station, chain: Chain, metric: Metric, first: int, texts: Tensor | None) -> Probes:
+def drawn(station: Worker, chain: Chain, metric: Metric, first: int, texts: Tensor | None) -> Probes:
     """Of its own generator, so that neither the chunk of layers nor the other metrics matter."""
     settings = station.context.settings
     place = [its.name for its in station.judge.metrics].index(metric.name)
@@ -131,7 +131,7 @@ def drawn(station: Station, chain: Chain, metric: Metric, first: int, texts: Ten
     return draw(chain, metric, count, generator, station.judge.encoder, texts)
 
 
-def changes_by_layer(station: Station, job: Job) -> dict[str, Changes]:
+def changes_by_layer(station: Worker, job: Job) -> dict[str, Changes]:
     """layer -> what its schemes of this job change in its output."""
     ranges = station.context.ranges
     by_layer: dict[str, list[tuple[str, object]]] = {}
@@ -151,7 +151,7 @@ def changes_by_layer(station: Station, job: Job) -> dict[str, Changes]:
     return {layer: changes_of(layer) for layer in by_layer}
 
 
-def _rows(station: Station, chain: Chain) -> int:
+def _rows(station: Worker, chain: Chain) -> int:
     """How many rows of the batch one call may have, by the size of what the traced layers put out for one sample."""
     outputs = sum(prod(call.output) for layer in station.context.graph.layers for call in layer.calls)
     output = chain.steps[chain.kept[0]].output
@@ -160,7 +160,7 @@ def _rows(station: Station, chain: Chain) -> int:
     return int(MEMORY / max(bytes_a_row, 1))
 
 
-def _reading(station: Station, chain: Chain, mine: Probes, first: int) -> Reading:
+def _reading(station: Worker, chain: Chain, mine: Probes, first: int) -> Reading:
     samples = range(first, first + len(chain.result))
     if mine.follows:
         signed = next(metric.signed for metric in station.judge.metrics if metric.name == mine.metric)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pulp
 
-    from bitplan.solvers.programs.backends.base import Ended
+    from bitplan.solvers.programs.backends.base import ProgramResult
 
 
 class BackendError(ValueError):
@@ -29,9 +29,9 @@ class Backend:
         answer: str | None = import_module(self.module).missing()
         return answer
 
-    def run(self, program: pulp.LpProblem, time_limit: float, gap: float) -> Ended:
-        """Solve in place, see `base.Ended`. time_limit in seconds; gap relative to the program's objective."""
-        ended: Ended = import_module(self.module).run(program, time_limit, gap)
+    def run(self, program: pulp.LpProblem, time_limit: float, gap: float) -> ProgramResult:
+        """Solve in place, see `base.ProgramResult`. time_limit in seconds; gap relative to the program's objective."""
+        ended: ProgramResult = import_module(self.module).run(program, time_limit, gap)
         return ended
 
 

@@ -8,7 +8,7 @@ OPTIMAL, INFEASIBLE, STOPPED, FAILED = "optimal", "infeasible", "stopped", "fail
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProgramResult:
     """How a backend ended, from the program itself, never from PuLP's status, which calls a timed-out answer optimal.
 
     state: OPTIMAL (within the gap asked for), INFEASIBLE, STOPPED (by a limit) or FAILED; bound: no answer is below it,

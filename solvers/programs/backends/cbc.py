@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pulp
 
-from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE, OPTIMAL, STOPPED, Ended
+from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE, OPTIMAL, STOPPED, ProgramResult
 
 OPTIONS = ["integerTolerance 1e-9", "primalTolerance 1e-9", "increment 0"]
 
@@ -30,7 +30,7 @@ def missing() -> str | None:
     return None if _path() else "no cbc program is installed; install coinor-cbc or pulp[cbc]"
 
 
-def run(program: pulp.LpProblem, time_limit: float, gap: float) -> Ended:
+def run(program: pulp.LpProblem, time_limit: float, gap: float) -> ProgramResult:
     """Solve in place and read CBC's own log; PuLP keeps neither the bound nor the reason."""
     start = time.monotonic()
     answer = _attempt(program, time_limit, gap, ATTEMPTS[0])
@@ -38,7 +38,7 @@ def run(program: pulp.LpProblem, time_limit: float, gap: float) -> Ended:
     return _attempt(program, left, gap, ATTEMPTS[1]) if answer.state == FAILED and left > 0 else answer
 
 
-def _attempt(program: pulp.LpProblem, time_limit: float, gap: float, option: str) -> Ended:
+def _attempt(program: pulp.LpProblem, time_limit: float, gap: float, option: str) -> ProgramResult:
     with tempfile.TemporaryDirectory(prefix="cbc") as folder:
         log = Path(folder) / "log.txt"
         options = [option, *OPTIONS]
@@ -49,22 +49,22 @@ def _attempt(program: pulp.LpProblem, time_limit: float, gap: float, option: str
         try:
             program.solve(solver)
         except pulp.PulpSolverError as error:
-            return Ended(FAILED, -math.inf, False, f"CBC failed: {error}")
+            return ProgramResult(FAILED, -math.inf, False, f"CBC failed: {error}")
         return ended(program.status, program.sol_status, log.read_text())
 
 
-def ended(status: int, sol_status: int, log: str) -> Ended:
+def ended(status: int, sol_status: int, log: str) -> ProgramResult:
     """What happened, from PuLP's two statuses and CBC's log."""
     found = sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
     bound = _number(_BOUND, log)
     if limit := _LIMIT.search(log):
-        return Ended(STOPPED, bound, found, f"CBC reached its limit of {next(filter(None, limit.groups()))}")
+        return ProgramResult(STOPPED, bound, found, f"CBC reached its limit of {next(filter(None, limit.groups()))}")
     if status == pulp.LpStatusInfeasible:
-        return Ended(INFEASIBLE, math.inf, False, "CBC proved that there is no answer")
+        return ProgramResult(INFEASIBLE, math.inf, False, "CBC proved that there is no answer")
     if status == pulp.LpStatusOptimal and sol_status == pulp.LpSolutionOptimal:
         bound = bound if math.isfinite(bound) else _number(_VALUE, log)  # none: nothing was left open
-        return Ended(OPTIMAL, bound, True, "CBC closed the gap asked for")
-    return Ended(FAILED, -math.inf, found, f"CBC ended with: {pulp.LpStatus[status].lower()}")
+        return ProgramResult(OPTIMAL, bound, True, "CBC closed the gap asked for")
+    return ProgramResult(FAILED, -math.inf, found, f"CBC ended with: {pulp.LpStatus[status].lower()}")
 
 
 def _number(pattern: re.Pattern[str], log: str) -> float:

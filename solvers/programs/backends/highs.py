@@ -7,7 +7,7 @@ import math
 
 import pulp
 
-from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE, OPTIMAL, STOPPED, Ended
+from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE, OPTIMAL, STOPPED, ProgramResult
 
 OPTIONS: dict[str, object] = {
     "mip_feasibility_tolerance": 1e-9,
@@ -25,7 +25,7 @@ def missing() -> str | None:
     return None if importlib.util.find_spec("highspy") else "highspy is not installed; pip install highspy"
 
 
-def run(program: pulp.LpProblem, time_limit: float, gap: float) -> Ended:
+def run(program: pulp.LpProblem, time_limit: float, gap: float) -> ProgramResult:
     """Solve in place and read HiGHS's own status and bound."""
     import highspy
 
@@ -36,8 +36,8 @@ def run(program: pulp.LpProblem, time_limit: float, gap: float) -> Ended:
     bound = info.mip_dual_bound if math.isfinite(info.mip_dual_bound) else -math.inf
     kinds = highspy.HighsModelStatus
     if status == kinds.kOptimal and has_values:
-        return Ended(OPTIMAL, bound, True, "HiGHS closed the gap asked for")
+        return ProgramResult(OPTIMAL, bound, True, "HiGHS closed the gap asked for")
     if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
-        return Ended(INFEASIBLE, math.inf, False, "HiGHS proved that there is no answer")
+        return ProgramResult(INFEASIBLE, math.inf, False, "HiGHS proved that there is no answer")
     state = STOPPED if status in (kinds.kTimeLimit, kinds.kInterrupt, kinds.kIterationLimit) else FAILED
-    return Ended(state, bound, has_values, f"HiGHS ended with: {model.modelStatusToString(status).lower()}")
+    return ProgramResult(state, bound, has_values, f"HiGHS ended with: {model.modelStatusToString(status).lower()}")

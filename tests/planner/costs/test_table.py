@@ -10,7 +10,7 @@ from torch import nn
 
 from bitplan.planner.costs import clock as timing
 from bitplan.planner.costs.candidates import Candidate
-from bitplan.planner.costs.clock import Rest, kept_memory, median_ms
+from bitplan.planner.costs.clock import CacheLoad, kept_memory, median_ms
 from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.graph.trace import trace
 from bitplan.plans.inputs.integer import quantize_rows as last_input__quantize_rows
@@ -42,7 +42,7 @@ def test_an_input_is_rounded_anew_unless_an_earlier_layer_reads_it(monkeypatch: 
     real = last_input__quantize_rows
     monkeypatch.setattr(last_input, "quantize_rows", lambda *args: rounded.append(1) or real(*args))
     calls: list[int] = []
-    monkeypatch.setattr(Rest, "run", lambda self: calls.append(1))
+    monkeypatch.setattr(CacheLoad, "run", lambda self: calls.append(1))
     model = Readers().eval()
     graph = trace({"net": model}, lambda: model(torch.randn(3, 8)))
     modules = {f"net.{name}": layer for name, layer in model.named_children()}
@@ -78,7 +78,7 @@ def test_short_calls_are_repeated_but_not_without_end(clock: list[float]) -> Non
 
 
 def test_the_rest_is_no_larger_than_the_model() -> None:
-    small, large = Rest(4000), Rest(1 << 40)
+    small, large = CacheLoad(4000), CacheLoad(1 << 40)
     assert small._held.nbytes == 4000 and large._held.nbytes == 1 << 26
 
 

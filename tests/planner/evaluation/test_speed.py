@@ -15,12 +15,12 @@ import bitplan
 from bitplan.planner.evaluation import layer_time
 from bitplan.planner.evaluation import speed as benching
 from bitplan.planner.evaluation.layer_time import predicted_share
-from bitplan.planner.evaluation.speed import PLAN, Variant, baseline, time_variants
+from bitplan.planner.evaluation.speed import PLAN, TimedVariant, baseline, time_variants
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.sources import load_pipeline
 from bitplan.planner.pipelines.subject import subject_of
 from bitplan.plans.plan import Plan, load_plan
-from bitplan.sensitivity.runs.calls import Call
+from bitplan.sensitivity.runs.calls import RecordedCall
 from tests import tiny
 
 
@@ -41,8 +41,8 @@ class Counting(nn.Module):
         return x
 
 
-def variant(log: list[str], name: str) -> Variant:
-    return Variant(name, Counting(log, name), Call((torch.ones(1),), {}), baseline=name != PLAN)
+def variant(log: list[str], name: str) -> TimedVariant:
+    return TimedVariant(name, Counting(log, name), RecordedCall((torch.ones(1),), {}), baseline=name != PLAN)
 
 
 def test_variants_are_called_in_turn() -> None:
@@ -62,7 +62,7 @@ def test_ratios_are_medians_of_calls_side_by_side(monkeypatch: pytest.MonkeyPatc
 
 def test_a_baseline_is_a_copy_in_its_own_type() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    call = Call((torch.randn(1, 3, 5, 5),), {"steps": [torch.tensor(3), torch.ones(2)]})
+    call = RecordedCall((torch.randn(1, 3, 5, 5),), {"steps": [torch.tensor(3), torch.ones(2)]})
     made = baseline("bfloat16", model, call)
     assert made.module[0].weight.dtype == made.call.args[0].dtype == torch.bfloat16
     assert made.call.kwargs["steps"][0].dtype == torch.int64 and made.call.kwargs["steps"][1].dtype == torch.bfloat16
@@ -98,7 +98,10 @@ def test_planned_layers_are_timed_alone(plan_file: Path, tiny_folder: Path, tmp_
 
 def test_a_prediction_of_something_else_is_not_told(plan_file: Path) -> None:
     plan, model = load_plan(plan_file), nn.Sequential(nn.Linear(2, 2))
-    variants = [Variant("bfloat16", model, Call((), {}), baseline=True), Variant(PLAN, model, Call((), {}))]
+    variants = [
+        TimedVariant("bfloat16", model, RecordedCall((), {}), baseline=True),
+        TimedVariant(PLAN, model, RecordedCall((), {})),
+    ]
     for other, generation in (
         (plan, (1, 2.0)),  # float32 is not timed
         (replace(plan, model={**plan.model, "dtype": "bfloat16"}), (2, 2.0)),

@@ -20,7 +20,7 @@ from bitplan.planner.choice.evidence import Evidence
 from bitplan.planner.cli import main
 from bitplan.planner.errors import BAD_INPUT, NO, UserError
 from bitplan.planner.finetunes.ratios import ratios_of
-from bitplan.planner.finetunes.verdict import SAME, Told, conclude
+from bitplan.planner.finetunes.verdict import SAME, CheckInputs, conclude
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.sensitivity.agreement import Compared, agreement_of, compare, spearman
 from bitplan.sensitivity.table import LossTable, Measurement
@@ -278,7 +278,7 @@ def test_a_signed_metric_has_ranks_alone() -> None:
 
 
 def test_what_one_family_cannot_do_the_plans_cannot() -> None:
-    told = Told("x.profile", "tuned", 0.1, False, False)
+    told = CheckInputs("x.profile", "tuned", 0.1, False, False)
     good, bad, open_ = (
         Judged(name, regret, regret / 2, regret * 2, 0.1, 0.1, 24, verdict, 99 * (verdict == UNSURE))
         for name, regret, verdict in (("quality", 0.01, HOLDS), ("alignment", 0.9, BROKEN), ("alignment", 0.1, UNSURE))

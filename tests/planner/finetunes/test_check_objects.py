@@ -13,8 +13,8 @@ from torch import Tensor
 
 import bitplan
 from bitplan.planner.errors import UserError
-from bitplan.planner.measurement.jobs import Found, Job
-from bitplan.planner.measurement.worker import Context, Station, open_station
+from bitplan.planner.measurement.jobs import Job, JobResult
+from bitplan.planner.measurement.worker import Worker, WorkerSetup, open_station
 from tests.planner.pipelines.test_subject import made
 
 torch.set_num_threads(1)
@@ -67,9 +67,9 @@ def test_workers_cannot_be_handed_a_subject(profiled: Path) -> None:
 
 def test_a_station_elsewhere_runs_on_them(profiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker is told can be pickled, and is enough: its subject brings nothing."""
-    opened: list[Station] = []
+    opened: list[Worker] = []
 
-    def run(context: Context, jobs: Sequence[Job], *_: object) -> Iterator[Found]:
+    def run(context: WorkerSetup, jobs: Sequence[Job], *_: object) -> Iterator[JobResult]:
         opened.append(open_station(pickle.loads(pickle.dumps(context))))
         for job in jobs:
             yield from opened[0].measure(job)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import bitplan
 from bitplan.planner.errors import BAD_INPUT, UserError
-from bitplan.planner.graph.layers import Geometry, Layer
+from bitplan.planner.graph.layers import CallGeometry, Layer
 from bitplan.planner.interop.targets import TARGETS
 from bitplan.planner.interop.targets.base import Model, Target, distance, every_scheme, export_files, nearest, why
 from bitplan.planner.interop.targets.gguf import TYPES
@@ -27,7 +27,7 @@ from bitplan.plans.scheme import EXAMPLES, KEEP, parse_scheme
 from tests.planner.support.exporting import mixed, plan_for, tiny_model
 
 ALL = [pytest.param(target, id=name) for name, target in TARGETS.items()]
-GEOMETRY = Geometry((1, 1), (1, 1), (1, 1), 1, "zeros")
+GEOMETRY = CallGeometry((1, 1), (1, 1), (1, 1), 1, "zeros")
 
 
 def layer(*weight: int, address: str = "unet.mid.layer", aliases: tuple[str, ...] = ()) -> Layer:

@@ -17,11 +17,11 @@ import bitplan
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import from_json
 from bitplan.planner.measurement import worker as stations
-from bitplan.planner.measurement.engines import ENGINES, Site, engine_named
-from bitplan.planner.measurement.engines.ray import Crew, crew_of
+from bitplan.planner.measurement.engines import ENGINES, Cluster, engine_named
+from bitplan.planner.measurement.engines.ray import Allotment, allotment_of
 from bitplan.planner.measurement.jobs import Job, jobs_of, pending_of, share_of
 from bitplan.planner.measurement.methods import METHODS
-from bitplan.planner.measurement.worker import Context, Settings, Station, open_station, set_up
+from bitplan.planner.measurement.worker import Settings, Worker, WorkerSetup, open_station, set_up
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.profiles.profile import Pair, Profile, content_digest, open_profile
@@ -34,7 +34,7 @@ from tests import tiny
 PAIRS: tuple[Pair, ...] = (("unet.conv_in", "w2ma8"), ("unet.conv_in", "w8a8t"), ("unet.conv_out", "w8a8"))
 
 
-def context_of(store: Profile) -> Context:
+def context_of(store: Profile) -> WorkerSetup:
     """What a driver that made this profile would send to its workers."""
     header, settings = store.header(), dict(store.header()["settings"])
     settings["generation"] = Generation(**settings["generation"])
@@ -43,17 +43,17 @@ def context_of(store: Profile) -> Context:
     model, threads = header["model"], header["machine"]["threads"]
     graph = from_json(store.graph())
     seen = graph, model["fingerprint"], "images", ("unet",), ("unet",), torch.zeros(1, 3, 16, 16)
-    return Context(*seen, Settings(model["name"], **settings), ranges, 1, threads)
+    return WorkerSetup(*seen, Settings(model["name"], **settings), ranges, 1, threads)
 
 
 @pytest.fixture(scope="module")
-def context(finished: Path) -> Context:
+def context(finished: Path) -> WorkerSetup:
     with open_profile(finished) as store:
         return context_of(store)
 
 
 @pytest.fixture(scope="module")
-def opened(context: Context) -> Station:
+def opened(context: WorkerSetup) -> Worker:
     """As in another process: of the context alone, after its journey."""
     return open_station(pickle.loads(pickle.dumps(context)))
 
@@ -97,20 +97,20 @@ def test_what_is_done_is_done_no_more(pairs: tuple[Pair, ...], layers: int, data
     assert all(job.pairs for job in left)
 
 
-def test_a_station_of_a_pickled_context_measures_the_same(opened: Station, known: Any) -> None:
+def test_a_station_of_a_pickled_context_measures_the_same(opened: Worker, known: Any) -> None:
     pairs = tuple(pair for pair in known if pair[0] in ("unet.conv_in", "unet.conv_out"))
     found = list(opened.measure(Job("exhaustive", pairs)))
     assert [by_name(row.measurements) for row in found] == [by_name(known[pair]) for pair in pairs]
     assert len(found) > 6
 
 
-def test_other_weights_at_a_worker_are_refused(context: Context) -> None:
+def test_other_weights_at_a_worker_are_refused(context: WorkerSetup) -> None:
     with pytest.raises(UserError, match="same files on every machine"):
         open_station(dataclasses.replace(context, fingerprint="0" * 64))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_finds_every_pair_once_and_in_order(opened: Station, known: Any, method: str) -> None:
+def test_every_method_finds_every_pair_once_and_in_order(opened: Worker, known: Any, method: str) -> None:
     pairs = tuple(pair for pair in known if pair[0].endswith("to_q"))
     found = list(opened.measure(Job(method, pairs)))
     assert [row.pair for row in found] == list(pairs)
@@ -119,7 +119,7 @@ def test_every_method_finds_every_pair_once_and_in_order(opened: Station, known:
         assert row.responses.keys() == row.readings.keys() == (set() if method == "exhaustive" else set(TEXT_TO_IMAGE))
 
 
-def test_the_local_engine_is_plain_measuring(opened: Station, known: Any, context: Context) -> None:
+def test_the_local_engine_is_plain_measuring(opened: Worker, known: Any, context: WorkerSetup) -> None:
     """The same losses as `sensitivity` gives when asked for all at once, however they are cut into jobs."""
     pairs = [pair for pair in known if pair[0].endswith(("conv_in", "to_k", "conv_shortcut"))]
     variants = {pair: lambda pair=pair: opened.variant(*pair, {}) for pair in pairs}
@@ -128,7 +128,7 @@ def test_the_local_engine_is_plain_measuring(opened: Station, known: Any, contex
     plain = list(measure(variants, opened.rig.run, opened.rig.reference, encoder=encoder, prompts=prompts))
     for layers in (1, 3):
         jobs = jobs_of("exhaustive", pairs, layers)
-        found = list(ENGINES["local"].run(context, jobs, lambda: opened, Site()))
+        found = list(ENGINES["local"].run(context, jobs, lambda: opened, Cluster()))
         assert [list(row.measurements) for row in found] == plain
 
 
@@ -151,7 +151,7 @@ def test_the_pipeline_is_loaded_once(
         assert len(some.costs()) == len(whole.costs())
 
 
-def test_a_loaded_pipeline_is_set_up_like_an_opened_one(context: Context, opened: Station) -> None:
+def test_a_loaded_pipeline_is_set_up_like_an_opened_one(context: WorkerSetup, opened: Worker) -> None:
     settings = context.settings
     subject = load_subject(settings.pipeline, settings.generation)
     job = Job("exhaustive", PAIRS[:1])
@@ -167,48 +167,48 @@ def node(cpus: float, memory: int = 10**12, alive: bool = True) -> dict[str, Any
 @pytest.mark.parametrize(
     ("nodes", "threads", "workers", "crew"),
     [
-        ([node(2)], 1, None, Crew(2, 1)),
-        ([node(2)], 1, 1, Crew(1, 1)),  # what is left over stays free: it must not become threads
-        ([node(8)], 2, None, Crew(4, 2)),
-        ([node(8)], 3, None, Crew(2, 3)),
-        ([node(2)], 8, None, Crew(1, 2)),  # 8 threads on 2 CPUs
-        ([node(2), node(4)], 3, None, Crew(1, 3)),
-        ([node(2)], 2, 2, Crew(2, 1)),  # as asked for, though 2 threads share a CPU
-        ([node(8, memory=250)], 2, None, Crew(2, 2)),  # each needs 100
-        ([node(8, memory=50)], 1, None, Crew(1, 1)),  # one is tried anyhow
-        ([node(3), node(3)], 2, 3, Crew(3, 1)),  # 2 CPUs each would fit but twice
-        ([node(4), node(2)], 2, 3, Crew(3, 2)),
-        ([node(8), node(8, alive=False)], 1, None, Crew(8, 1)),
-        ([{"Alive": True, "Resources": {}}, node(1)], 1, None, Crew(1, 1)),  # a head that takes no work
+        ([node(2)], 1, None, Allotment(2, 1)),
+        ([node(2)], 1, 1, Allotment(1, 1)),  # what is left over stays free: it must not become threads
+        ([node(8)], 2, None, Allotment(4, 2)),
+        ([node(8)], 3, None, Allotment(2, 3)),
+        ([node(2)], 8, None, Allotment(1, 2)),  # 8 threads on 2 CPUs
+        ([node(2), node(4)], 3, None, Allotment(1, 3)),
+        ([node(2)], 2, 2, Allotment(2, 1)),  # as asked for, though 2 threads share a CPU
+        ([node(8, memory=250)], 2, None, Allotment(2, 2)),  # each needs 100
+        ([node(8, memory=50)], 1, None, Allotment(1, 1)),  # one is tried anyhow
+        ([node(3), node(3)], 2, 3, Allotment(3, 1)),  # 2 CPUs each would fit but twice
+        ([node(4), node(2)], 2, 3, Allotment(3, 2)),
+        ([node(8), node(8, alive=False)], 1, None, Allotment(8, 1)),
+        ([{"Alive": True, "Resources": {}}, node(1)], 1, None, Allotment(1, 1)),  # a head that takes no work
     ],
 )
-def test_the_crew_fits_the_cluster(nodes: Any, threads: int, workers: int | None, crew: Crew) -> None:
-    assert crew_of(nodes, threads, 100, workers) == crew
+def test_the_crew_fits_the_cluster(nodes: Any, threads: int, workers: int | None, crew: Allotment) -> None:
+    assert allotment_of(nodes, threads, 100, workers) == crew
 
 
 @pytest.mark.parametrize(("nodes", "workers"), [([node(2)], 3), ([], None), ([node(0)], None)])
 def test_more_workers_than_cpus_are_refused(nodes: Any, workers: int | None) -> None:
     with pytest.raises(UserError, match=r"\d CPUs for \d workers.*--workers"):
-        crew_of(nodes, 2, 100, workers)
+        allotment_of(nodes, 2, 100, workers)
 
 
 def test_a_round_is_for_as_many_workers_as_there_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert [ENGINES["ray"].share(Site(), threads) for threads in (1, 3, 16)] == [8, 2, 1]
-    assert ENGINES["ray"].share(Site(workers=5), 3) == 5
-    assert ENGINES["local"].share(Site(), 1) == 1
+    assert [ENGINES["ray"].share(Cluster(), threads) for threads in (1, 3, 16)] == [8, 2, 1]
+    assert ENGINES["ray"].share(Cluster(workers=5), 3) == 5
+    assert ENGINES["local"].share(Cluster(), 1) == 1
 
 
 @pytest.mark.parametrize(
     ("name", "site", "hint"),
     [
-        ("rya", Site(), "choose local or ray"),
-        ("local", Site(workers=2), "--engine ray"),
-        ("local", Site("127.0.0.1:6379"), "--engine ray"),
-        ("ray", Site(workers=0), "at least 1"),
+        ("rya", Cluster(), "choose local or ray"),
+        ("local", Cluster(workers=2), "--engine ray"),
+        ("local", Cluster("127.0.0.1:6379"), "--engine ray"),
+        ("ray", Cluster(workers=0), "at least 1"),
     ],
 )
-def test_engines_that_cannot_be_are_refused(name: str, site: Site, hint: str) -> None:
+def test_engines_that_cannot_be_are_refused(name: str, site: Cluster, hint: str) -> None:
     with pytest.raises(UserError, match=hint):
         engine_named(name, site)
 
@@ -221,7 +221,7 @@ def test_an_engine_that_is_not_installed_says_so(
     result = command_line("profile", "scenes", "--out", tmp_path / "x.profile", "--engine", "ray")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "pip install 'bitplan[ray]'" in result.stderr
-    assert engine_named("local", Site()).missing() is None
+    assert engine_named("local", Cluster()).missing() is None
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3"])

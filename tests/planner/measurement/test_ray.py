@@ -18,9 +18,9 @@ import torch
 
 import bitplan
 from bitplan.planner.errors import UserError
-from bitplan.planner.measurement.engines import ENGINES, Site
+from bitplan.planner.measurement.engines import ENGINES, Cluster
 from bitplan.planner.measurement.engines import ray as ray_engine
-from bitplan.planner.measurement.jobs import Found, Job, jobs_of
+from bitplan.planner.measurement.jobs import Job, JobResult, jobs_of
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.planner.profiles.responses import probed, responses_of
 from bitplan.sensitivity.table import Measurement
@@ -38,7 +38,7 @@ PATIENCE = 120.0  # seconds; a test that waits longer has failed
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     """Connected to a small cluster of its own."""
-    with ray_engine.cluster(Site(workers=2)) as connected:
+    with ray_engine.cluster(Cluster(workers=2)) as connected:
         yield connected
 
 
@@ -155,22 +155,22 @@ def mortal(notes: Path, deaths: int) -> type:
     """A worker that notes its jobs and dies in the midst of `unet.b`, the first so many times."""
 
     class Mortal:
-        def measure(self, context: object, job: Job) -> Iterator[Found]:
+        def measure(self, context: object, job: Job) -> Iterator[JobResult]:
             with notes.open("a") as file:
                 file.write(job.layers[0] + "\n")
             for number, (layer, scheme) in enumerate(job.pairs):
                 if layer == "unet.b" and number and notes.read_text().count(layer) <= deaths:
                     os._exit(1)
-                yield Found((layer, scheme), (Measurement(layer, scheme, "nsr", 0.5, 0.5, 4),))
+                yield JobResult((layer, scheme), (Measurement(layer, scheme, "nsr", 0.5, 0.5, 4),))
 
     return Mortal
 
 
-def measured_by_mortals(tmp_path: Path, deaths: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Found]:
+def measured_by_mortals(tmp_path: Path, deaths: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobResult]:
     monkeypatch.setattr(ray_engine, "Worker", mortal(tmp_path / "notes", deaths))
     monkeypatch.setattr(ray_engine, "_anywhere", lambda _: None)  # the worker then need not import this file
     jobs = jobs_of("exhaustive", [(f"unet.{name}", scheme) for name in "abc" for scheme in ("w8a8", "w4a8")], 1)
-    return ENGINES["ray"].run(Bare(), jobs, pytest.fail, Site(workers=1))  # type: ignore[arg-type]
+    return ENGINES["ray"].run(Bare(), jobs, pytest.fail, Cluster(workers=1))  # type: ignore[arg-type]
 
 
 def test_a_worker_that_dies_is_replaced_and_its_job_done_once(

@@ -11,8 +11,8 @@ from torch import nn
 
 from bitplan.planner.measurement import run as profiling
 from bitplan.planner.measurement.methods import exhaustive
-from bitplan.planner.measurement.replay import Rig, build_rig
-from bitplan.planner.measurement.resume import Recorded, proven, recorded, run_from
+from bitplan.planner.measurement.replay import Replay, build_rig
+from bitplan.planner.measurement.resume import RecordedReplay, proven, recorded, run_from
 from bitplan.planner.measurement.worker import Settings as profiling__Settings
 from bitplan.planner.pipelines.conditions import built_in_prompts
 from bitplan.planner.pipelines.encoder import load_encoder
@@ -47,7 +47,9 @@ EMBEDDED = {
 SCHEMES = ("w8a8", "w3ma8", "w4a16")
 
 
-def compare(pipe: Any, encoder: Encoder, paths: dict[str, tuple[str, ...]], rig: Rig, prompts: tuple[str, ...]) -> None:
+def compare(
+    pipe: Any, encoder: Encoder, paths: dict[str, tuple[str, ...]], rig: Replay, prompts: tuple[str, ...]
+) -> None:
     parts = {name: getattr(pipe, name) for name in paths}
     layers = [f"{name}.{path}" for name, some in paths.items() for path in some]
     modules = {layer: find_layer(parts, layer) for layer in layers}
@@ -76,12 +78,12 @@ def modules_of(pipe: Any) -> list[nn.Module]:
     return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
 
 
-def rig_of(pipe: Any, prompts: tuple[str, ...], generation: Generation) -> Rig:
+def rig_of(pipe: Any, prompts: tuple[str, ...], generation: Generation) -> Replay:
     return build_rig(subject_of(pipe, generation), [pipe.unet], prompts, generation.seed, 2)
 
 
 @pytest.fixture
-def rig(pipe: Any) -> Rig:
+def rig(pipe: Any) -> Replay:
     return rig_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
 
 
@@ -98,7 +100,7 @@ def test_embedded_pipeline() -> None:
     compare(pipe, load_encoder(SCENES), EMBEDDED, rig_of(pipe, prompts, Generation(2, 2.5)), prompts)
 
 
-def work(start: Recorded, layer: nn.Module, module: nn.Module, images: bool = True) -> int:
+def work(start: RecordedReplay, layer: nn.Module, module: nn.Module, images: bool = True) -> int:
     """How often a module inside the denoiser really computes."""
     calls, forward = 0, module.forward
 
@@ -115,7 +117,7 @@ def work(start: Recorded, layer: nn.Module, module: nn.Module, images: bool = Tr
     return calls
 
 
-def test_what_is_not_computed_again(pipe: Any, rig: Rig) -> None:
+def test_what_is_not_computed_again(pipe: Any, rig: Replay) -> None:
     """Of 3 steps, 2 of which are replayed, the images' first is the first replayed one."""
     unet = pipe.unet
     start = recorded(modules_of(pipe), rig)
@@ -127,7 +129,7 @@ def test_what_is_not_computed_again(pipe: Any, rig: Rig) -> None:
     assert work(start, pipe.vae.decoder.conv_out, pipe.vae.decoder.conv_in) == 1  # nothing is held inside a decoder
 
 
-def test_without_memory_the_answers_are_the_same(pipe: Any, rig: Rig) -> None:
+def test_without_memory_the_answers_are_the_same(pipe: Any, rig: Replay) -> None:
     layer = pipe.unet.conv_out
     start = recorded(modules_of(pipe), rig, limit=0)
     with variant({"unet": pipe.unet}, "unet.conv_out", parse_scheme("w3ma8")):
@@ -166,7 +168,7 @@ def test_profiles_are_measured_this_way(pipe: Any, tmp_path: Path, clip_folder: 
     for name in ("resumed", "whole"):
         if name == "whole":
             monkeypatch.setattr(exhaustive, "run_from", lambda start, layer: start.rig.run())
-        profiling.run_profile(traced, settings, tmp_path / name, profiling.Way("exhaustive"))
+        profiling.run_profile(traced, settings, tmp_path / name, profiling.MeasureOptions("exhaustive"))
         with open_profile(tmp_path / name) as store:
             rows.append(store.measurements())
     assert len(used) == len(rows[0]) / 4 and rows[0] == rows[1]

@@ -19,7 +19,7 @@ from bitplan.planner.choice.answer import Search, make_plans
 from bitplan.planner.choice.evidence import read_evidence
 from bitplan.planner.choice.limits import pose, settled
 from bitplan.planner.choice.request import request_of
-from bitplan.planner.page.painter import Painter, Studio
+from bitplan.planner.page.painter import Painter, PaintOptions
 from bitplan.planner.page.serve import measured, serve
 from bitplan.planner.page.session import Session, answer, curve, pose_anew, ranges_of
 from bitplan.planner.profiles.profile import open_profile
@@ -35,7 +35,7 @@ from bitplan.planner.page.guard import (
     TOKEN,  # noqa: E402
 )
 from bitplan.planner.page.server import (
-    Desk,
+    ExplorerState,
     app_of,  # noqa: E402
 )
 
@@ -50,14 +50,14 @@ def session(finished: Path) -> Session:
 
 
 @pytest.fixture
-def desk(finished: Path, session: Session, tmp_path: Path) -> Desk:
+def desk(finished: Path, session: Session, tmp_path: Path) -> ExplorerState:
     with open_profile(finished) as store:
-        painter = Painter(measured(store, Studio()))
-    return Desk(finished, tmp_path, session, painter, "a prompt", SECRET)
+        painter = Painter(measured(store, PaintOptions()))
+    return ExplorerState(finished, tmp_path, session, painter, "a prompt", SECRET)
 
 
 @pytest.fixture
-def client(desk: Desk) -> Iterator[TestClient]:
+def client(desk: ExplorerState) -> Iterator[TestClient]:
     with TestClient(app_of(desk), base_url=HERE, headers={TOKEN: SECRET, "origin": HERE}) as made:
         yield made
 
@@ -197,7 +197,9 @@ def test_no_plan_says_how_far_one_could_go(client: TestClient) -> None:
         assert "bytes can get no smaller than" in found["why"]
 
 
-def test_what_is_saved_is_what_solve_writes(client: TestClient, desk: Desk, finished: Path, tmp_path: Path) -> None:
+def test_what_is_saved_is_what_solve_writes(
+    client: TestClient, desk: ExplorerState, finished: Path, tmp_path: Path
+) -> None:
     layer = next(iter(desk.session.known.groups))
     question = {"memory": "20%", "latency": "500%", "caps": {"alignment": "w2ma8"}, "confidence": 0.9,
                 "pins": {layer: "w8a8", "role:out": "keep"}, "objective": "quality=1,alignment=0.5"}  # fmt: skip
@@ -247,7 +249,9 @@ def painted(client: TestClient) -> Any:
     raise AssertionError(told)
 
 
-def test_one_picture_is_painted_at_a_time(client: TestClient, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_picture_is_painted_at_a_time(
+    client: TestClient, desk: ExplorerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert client.get("/api/paint").json()["state"] == "idle"
     body = {"asked": {"memory": "30%"}, "prompt": "a large red circle", "seed": 3}
     assert client.post("/api/paint", json=body).status_code == 202
@@ -261,11 +265,11 @@ def test_one_picture_is_painted_at_a_time(client: TestClient, desk: Desk, monkey
     assert kept["plan"] == kept["full"] == told["full"]  # all kept; and the model was put back as it was
 
 
-def roles(desk: Desk) -> list[str]:
+def roles(desk: ExplorerState) -> list[str]:
     return [role for role in desk.session.known.evidence.roles.values() if role]
 
 
-def test_what_cannot_be_painted_says_so(client: TestClient, desk: Desk) -> None:
+def test_what_cannot_be_painted_says_so(client: TestClient, desk: ExplorerState) -> None:
     for body, status in (({"prompt": "x" * 2001}, 422), ({"seed": -1}, 422), ({"seed": 2**31}, 422)):
         body = {"asked": {}, "prompt": "", "seed": 0} | body
         assert client.post("/api/paint", json=body).status_code == status
@@ -279,7 +283,7 @@ def test_what_cannot_be_painted_says_so(client: TestClient, desk: Desk) -> None:
 
 def test_what_cannot_be_served_is_refused(finished: Path, tmp_path: Path, command_line: Any) -> None:
     with pytest.raises(bitplan.planner.errors.UserError, match="there is no folder"):
-        serve(finished, tmp_path / "none", Studio(), 0, False)
+        serve(finished, tmp_path / "none", PaintOptions(), 0, False)
     result = command_line("explore", tmp_path / "none.profile")
     assert result.exit_code == 2 and "there is no such file" in result.stderr
     assert "another --port" in command_line("explore", finished, "--port", 99999).stderr

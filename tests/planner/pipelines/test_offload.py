@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import bitplan
 from bitplan.planner.errors import BAD_INPUT, UserError
-from bitplan.planner.measurement.run import Way, check_way
+from bitplan.planner.measurement.run import MeasureOptions, check_options
 from bitplan.planner.pipelines import offload as offloading
 from bitplan.planner.pipelines.offload import offloaded
 from bitplan.planner.pipelines.sources import load_pipeline
@@ -183,7 +183,7 @@ def test_a_full_disk_is_told(command_line: Any, halves: Path, tmp_path: Path, mo
 def test_workers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bitplan.planner.measurement.engines.ray.missing", lambda site: None)
     with pytest.raises(UserError, match="not for workers; leave --engine ray out"):
-        check_way(("w8a8",), "float32", tmp_path / "x.profile", Way(engine="ray", folder=tmp_path))
+        check_options(("w8a8",), "float32", tmp_path / "x.profile", MeasureOptions(engine="ray", folder=tmp_path))
 
 
 def test_what_is_in_memory_already_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 import bitplan
 from bitplan.planner.measurement import rounds
 from bitplan.planner.measurement import schedule as measuring
-from bitplan.planner.measurement.jobs import Found
+from bitplan.planner.measurement.jobs import JobResult
 from bitplan.planner.measurement.rounds import ROUND, write_missed, write_rounds
 from bitplan.planner.profiles.corrections import choose_checks, corrections_of, estimates_of
 from bitplan.planner.profiles.file import ProfileError
@@ -192,7 +192,7 @@ def test_catching_up_stops_in_time_and_keeps_what_is_done(
     assert losses(quick(out, time="0.001s")).keys() == share  # no time: nothing is begun
     with monkeypatch.context() as patched:
         patched.setattr(measuring, "PORTION", 3)
-        patched.setattr(measuring.Plant, "late", property(lambda plant: losses(plant.store.path).keys() != share))
+        patched.setattr(measuring.Schedule, "late", property(lambda plant: losses(plant.store.path).keys() != share))
         quick(out, time="1h")
     found = losses(out)
     assert {metric for _, _, metric in found} == TEXT_TO_IMAGE.keys()
@@ -207,18 +207,18 @@ def test_catching_up_stops_in_time_and_keeps_what_is_done(
 GRID = [("unet.a", "w8a8"), ("unet.a", "w4a8"), ("unet.b", "w8a8")]
 
 
-def toy_rounds() -> list[Found]:
+def toy_rounds() -> list[JobResult]:
     """Three rounds of two prompts; `unet.b` is out of the probes' reach."""
     rng, found = np.random.default_rng(0), []
     for first in (0, 2, 4):
         reading = {"nsr": Reading((0, 0), (first, first + 1), False)}
         for pair in GRID:
             responses = {"nsr": rng.normal(size=(3, 2)).astype("f4")} if pair[0] == "unet.a" else {}
-            found.append(Found(pair, (), (first, first + 2), responses, reading))
+            found.append(JobResult(pair, (), (first, first + 2), responses, reading))
     return found
 
 
-def toy_profile(path: Path, found: Sequence[Found]) -> Path:
+def toy_profile(path: Path, found: Sequence[JobResult]) -> Path:
     with Profile.create(path, {"model": "toy"}) as store:
         store.write_graph({"layers": [{"address": "unet.a"}, {"address": "unet.b"}]}, ("w8a8", "w4a8"))
         write_rounds(store, found, {"nsr": "quality"}, len(GRID))

@@ -32,7 +32,7 @@ from bitplan.planner.scenes.grammar import (
     SIZES,
     TRAIN,
     Scene,
-    Thing,
+    SceneObject,
     sample_scene,
     scene_of,
 )
@@ -41,7 +41,7 @@ from bitplan.plans.layers.modules import kind_of
 
 DRAWN = 250  # scenes of each split
 
-things = st.builds(Thing, st.sampled_from(SIZES), st.sampled_from(COLOURS), st.sampled_from(SHAPES))
+things = st.builds(SceneObject, st.sampled_from(SIZES), st.sampled_from(COLOURS), st.sampled_from(SHAPES))
 scenes = st.one_of(
     st.builds(Scene, st.tuples(things), st.sampled_from(list(PLACES)), st.sampled_from(COLOURS)),
     st.builds(Scene, st.tuples(things, things), st.sampled_from(list(RELATIONS)), st.sampled_from(COLOURS)),

@@ -16,7 +16,7 @@ from bitplan.planner.measurement.replay import denoised_of
 from bitplan.planner.pipelines.generation import Generation, outputs_of
 from bitplan.planner.pipelines.sources import generate
 from bitplan.sensitivity.probes.unroll import Step, batched, frozen, pull, rehearse, unroll
-from bitplan.sensitivity.runs.calls import Call
+from bitplan.sensitivity.runs.calls import RecordedCall
 from bitplan.sensitivity.runs.nested import first_of, gathered, plain, repeated, tensors_of
 from bitplan.sensitivity.table import MeasurementError
 from tests import tiny
@@ -402,5 +402,5 @@ GIVEN: dict[str, tuple[tuple[Any, ...], Any, tuple[int, ...]]] = {
 def test_what_a_call_is_about_is_a_batch(case: str) -> None:
     args, output, shape = GIVEN[case]
     assert tuple(first_of(gathered((args, {}), output)).shape) == shape
-    assert denoised_of([Call(args, {})], [output])[0].shape == shape
+    assert denoised_of([RecordedCall(args, {})], [output])[0].shape == shape
     assert str(plain(gathered((args, {}), output))) == str(output)
