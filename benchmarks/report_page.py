@@ -28,8 +28,8 @@ from tabulate import tabulate
 from tests.browser import browser, until
 
 from bitplan.planner.costs.machine import about_machine
-from bitplan.planner.page.html import SWEEP, write_report
-from bitplan.planner.views.view import Variant, View, read_view, write_view
+from bitplan.planner.page.html import write_report
+from bitplan.planner.views.view import VIEW, Variant, View, read_view, write_view
 
 SHOWN = "performance.getEntriesByName('shown').length > 0"
 STEP = """() => new Promise((done) => {
@@ -44,7 +44,7 @@ STEP = """() => new Promise((done) => {
 def enlarged(run: Path, out: Path, side: int) -> Path:
     """The run with its pictures enlarged and grainy, each a file of its own; a picture's grain is that of its place."""
     random = np.random.default_rng(0)
-    view = read_view(run / SWEEP)
+    view = read_view(run / VIEW)
     grain = [random.normal(0, 6, (side, side, 3)) for _ in view.conditions]
 
     def paint(variant: Variant) -> Variant:
@@ -57,7 +57,7 @@ def enlarged(run: Path, out: Path, side: int) -> Path:
         return replace(variant, pictures=tuple(paths))
 
     points, uniform = (tuple(map(paint, some)) for some in (view.points, view.uniform))
-    write_view(replace(view, points=points, uniform=uniform, full=paint(view.full)), out / SWEEP)
+    write_view(replace(view, points=points, uniform=uniform, full=paint(view.full)), out / VIEW)
     return out
 
 
@@ -67,7 +67,7 @@ def pictures_of(view: View) -> int:
 
 def measured(opened: Any, run: Path, name: str, loads: int) -> dict[str, Any]:
     """One row of the table."""
-    view = read_view(run / SWEEP)
+    view = read_view(run / VIEW)
     row: dict[str, Any] = {"run": name, "layers": len(view.cells), "pictures": pictures_of(view),
                            "plans": sum(bool(point.picks) for point in view.points)}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +96,7 @@ def measured(opened: Any, run: Path, name: str, loads: int) -> dict[str, Any]:
 def rows_of(runs: Sequence[Path], loads: int, side: int) -> list[dict[str, Any]]:
     with browser() as opened, tempfile.TemporaryDirectory() as folder:
         rows = [measured(opened, run, run.resolve().name, loads) for run in runs]
-        painted = [run for run in runs if pictures_of(read_view(run / SWEEP))]
+        painted = [run for run in runs if pictures_of(read_view(run / VIEW))]
         if painted:
             large = enlarged(painted[0], Path(folder), side)
             rows.append(measured(opened, large, f"{painted[0].resolve().name}, pictures of {side} px", loads))

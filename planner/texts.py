@@ -1,9 +1,9 @@
-"""Results as what `json.dumps` takes. Imports no torch."""
+"""Results as JSON, as tables and as single lines. Imports no torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from os import PathLike, fspath
 from typing import Any
@@ -23,3 +23,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, PathLike):
         return fspath(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table(rows: Sequence[Mapping[str, Any]] | Iterable[Sequence[Any]], headers: Sequence[str] | str = "keys") -> str:
+    """A Markdown table: one column a key of the rows, or one a header; texts stay as they are."""
+    from tabulate import tabulate
+
+    return str(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
+
+
+def one_line(error: object, most: int | None = None) -> str:
+    """The text of an error on one line, at most so many characters of it."""
+    return " ".join(str(error).split())[:most]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike
@@ -14,6 +13,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from bitplan.plans.files import written
 from bitplan.plans.plan_schema import SCHEMA, VERSION
 from bitplan.plans.scheme import SchemeError, parse_scheme
 
@@ -94,12 +94,10 @@ def save_plan(plan: Plan, path: str | PathLike[str]) -> None:
     # What could not be read back is not written: PyYAML loses some control characters.
     if dump_plan(_plan_of(yaml.load(text, _Loader), path)) != text:  # noqa: S506
         raise PlanError(f"cannot write the plan {path}: a name in it holds control characters; rename it")
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(text, "utf-8")
-        os.replace(partial, path)
+        with written(path) as partial:
+            partial.write_text(text, "utf-8")
     except OSError as error:
-        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
         raise PlanError(f"cannot write the plan {path}: {error.strerror}; choose another --out") from None
 
 

@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
-
 from bitplan.planner.choice.evidence import groups_of, read_evidence, shown_columns
 from bitplan.planner.choice.record import check_same_model, picks_of, problem_of
 from bitplan.planner.errors import UserError
 from bitplan.planner.profiles.profile import Profile
+from bitplan.planner.texts import table
 from bitplan.planner.units import SHOW
 from bitplan.plans.plan import Plan
 from bitplan.solvers.problem import nearest
@@ -44,7 +43,7 @@ class Why:
         pinned = ", as it was pinned" if self.pinned else ""
         lines = [f"{self.layer}{together} takes {self.scheme}{pinned}; forcing each scheme and choosing all else anew:"]
         rows = [_row(self, each) for each in self.alternatives]
-        return "\n".join([*lines, str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))])
+        return "\n".join([*lines, table(rows)])
 
 
 def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Why:

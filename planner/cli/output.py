@@ -15,6 +15,7 @@ import click
 
 from bitplan.planner.cli.options import options
 from bitplan.planner.errors import BAD_INPUT, INFEASIBLE, InfeasibleError
+from bitplan.planner.texts import one_line
 
 
 def guarded(verb: Callable[..., None]) -> Callable[..., None]:
@@ -39,7 +40,7 @@ def guarded(verb: Callable[..., None]) -> Callable[..., None]:
 
 def stop(error: Exception | str, code: int) -> NoReturn:
     """One line on the error, and the exit code."""
-    click.echo("bitplan: " + " ".join(str(error).split()), err=True)
+    click.echo("bitplan: " + one_line(error), err=True)
     sys.exit(code)
 
 

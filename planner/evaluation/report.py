@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from bitplan.planner.errors import UserError
 from bitplan.planner.evaluation.plans import BlockRow, PlanResult
 from bitplan.planner.files import make_folder
 from bitplan.planner.pipelines.outputs import save_grid
+from bitplan.planner.texts import table
 from bitplan.planner.units import show_bytes
 from bitplan.plans.plan import Plan
 from bitplan.sensitivity.metrics import METRICS
@@ -78,7 +77,7 @@ def summary(report: Mapping[str, Any]) -> str:
         if r["scene_accuracy"] is not None:
             row["scene accuracy"] = f"{r['scene_accuracy']:.1%}"
         rows.append(row)
-    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+    return table(rows)
 
 
 def write_report(evaluation: Evaluation, out: Path) -> None:
@@ -134,7 +133,7 @@ def _variants(evaluation: Evaluation) -> str:
         if r.accuracy is not None:
             row["scene accuracy"] = f"{r.accuracy:.1%}"
         rows.append(row)
-    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+    return table(rows)
 
 
 def _bytes(predicted: Mapping[str, Any], result: PlanResult) -> str:
@@ -144,11 +143,11 @@ def _bytes(predicted: Mapping[str, Any], result: PlanResult) -> str:
 
 
 def _blocks(rows: Sequence[BlockRow]) -> str:
-    table = []
+    lines = []
     for row in rows:
         line: dict[str, str] = {"block": row.block, "layers": str(row.layers)}
         for name, measured in row.measured.items():
             predicted = row.predicted.get(name)
             line[name] = f"{predicted:,} / {measured:,}" if name == "bytes" else _pair(predicted, measured)
-        table.append(line)
-    return str(tabulate(table, headers="keys", tablefmt="github", disable_numparse=True))
+        lines.append(line)
+    return table(lines)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from torch import Tensor, nn
 
 from bitplan.planner.applied.pipeline import scales_in, schemes_of
@@ -23,6 +22,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.evaluation.layer_time import LayerTime, layer_time, predicted_share, time_layers
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.subject import Subject, run_subject
+from bitplan.planner.texts import table
 from bitplan.planner.units import show_bytes
 from bitplan.plans.layers.modules import module_bytes
 from bitplan.plans.layers.opening import opened
@@ -178,8 +178,8 @@ def to_text(found: Timings) -> str:
          show_bytes(row.bytes)]
         for row in found.rows
     ]  # fmt: skip
-    table = tabulate(rows, head, tablefmt="github", disable_numparse=True)
-    return table if found.layers is None else f"{table}\n\n{found.layers}"
+    text = table(rows, head)
+    return text if found.layers is None else f"{text}\n\n{found.layers}"
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tabulate import tabulate
-
-from bitplan.planner.texts import plain
+from bitplan.planner.texts import plain, table
 from bitplan.sensitivity.agreement import Agreement, Compared
 from bitplan.solvers.questions.regret import BROKEN, HOLDS, UNSURE, Judged
 
@@ -139,7 +137,7 @@ def _metric_row(found: Agreement) -> dict[str, str]:
 
 
 def _table(rows: Sequence[dict[str, str]]) -> str:
-    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+    return table(rows)
 
 
 def _share(value: float) -> str:

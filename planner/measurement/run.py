@@ -18,7 +18,7 @@ from bitplan.planner.costs.candidates import Candidate, candidates, parse_scheme
 from bitplan.planner.costs.clock import lean_memory
 from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import PathLike
+from bitplan.planner.files import PathLike, check_place
 from bitplan.planner.graph import layers as layer_graph
 from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import share_of
@@ -63,8 +63,7 @@ def check_options(schemes: Sequence[str], dtype: str, out: Path, way: MeasureOpt
     check_dtype(dtype, way.method == "exhaustive" or way.checks > 0 or math.isfinite(way.seconds))
     if engine_named(way.engine, way.site).sited and way.folder is not None:
         raise UserError(f"--offload-folder is for this process, not for workers; leave --engine {way.engine} out")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"the folder of {out} does not exist; make it, or choose another --out")
+    check_place(out)
 
 
 def header_of(traced: Traced, settings: Settings) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import nn
 from bitplan.planner.errors import UserError
 from bitplan.planner.outlines import MAKERS
 from bitplan.planner.scenes import PIPELINE_FOLDER
+from bitplan.planner.texts import one_line
 
 INDEX, CONFIG = "model_index.json", "config.json"
 _LIBRARIES = ("diffusers", "transformers")
@@ -116,7 +117,7 @@ def _build(place: Path, facts: Mapping[str, Any], kind: tuple[str, str]) -> nn.M
                 config = found.config_class.from_dict(dict(facts))
                 module = found(config)
     except Exception as error:  # whatever a class makes of a configuration is bad input to us
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"cannot build {name} from {place}: {type(error).__name__}: {reason}; check the file"
         ) from error

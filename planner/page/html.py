@@ -17,14 +17,12 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.files import write_text
 from bitplan.planner.graph.layers import ROLES
 from bitplan.planner.page.palette import palette_of
 from bitplan.planner.page.pictures import Album, album_of
 from bitplan.planner.units import show_bytes
-from bitplan.planner.views.view import Variant, View, read_view
-
-SWEEP = "sweep.json"  # the view, in the folder that `bitplan sweep` writes
-
+from bitplan.planner.views.view import VIEW, Variant, View, read_view
 
 SCRIPTS = ("words.js", "source.js", "chart.js", "numbers.js", "pictures.js", "layout.js", "map.js", "layer.js",
            "changes.js", "main.js")  # fmt: skip
@@ -93,15 +91,8 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
         if folder in folders.values():
             raise UserError(f"{folder} is given twice; leave one out")
         name = folder.name if folder.name not in views else str(folder)
-        views[name], folders[name] = read_view(folder / SWEEP), folder
-    text = page_of(views, folders)
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        partial.write_text(text, "utf-8", newline="\n")
-        partial.replace(out)
-    except OSError as error:
-        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
-        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+        views[name], folders[name] = read_view(folder / VIEW), folder
+    write_text(page_of(views, folders), out)
 
 
 def title_of(view: View) -> str:

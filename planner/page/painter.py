@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.texts import one_line
 from bitplan.plans.plan import Plan, dtype_of
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class Painter:
             if not isinstance(error, ValueError):
                 log.exception("painting failed")
             named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            self.told = replace(self.told, state="failed", error=(named + " ".join(str(error).split()))[:500])
+            self.told = replace(self.told, state="failed", error=(named + one_line(error))[:500])
 
     def _tell(self, state: str) -> None:
         self.told = replace(self.told, state=state)

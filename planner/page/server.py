@@ -24,6 +24,7 @@ from bitplan.planner.page.guard import HOSTS, Guard
 from bitplan.planner.page.painter import BusyError, Painter
 from bitplan.planner.page.session import PageAnswer, Session, answer, curve, pose_anew, ranges_of, view_of
 from bitplan.planner.profiles.profile import open_profile
+from bitplan.planner.texts import one_line
 from bitplan.plans.plan import Plan, save_plan
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def _start(desk: ExplorerState) -> dict[str, Any]:
 
 def _refused(request: Request, error: Exception) -> JSONResponse:
     """The error in one line, as the command line says it."""
-    status, text = 400, " ".join(str(error).split())
+    status, text = 400, one_line(error)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         status, text = 422, f"{'.'.join(str(part) for part in first['loc'][1:])}: {first['msg']}"

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, CLIPModel
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.sources import _quiet
 from bitplan.planner.scenes import CLIP_FOLDER, SCENES
+from bitplan.planner.texts import one_line
 from bitplan.sensitivity.metrics import Encoder, clip_encoder
 
 HUB_CLIP = "openai/clip-vit-base-patch32"  # the alignment metric's model where the pipeline brings none
@@ -23,7 +24,7 @@ def load_encoder(name: str, clip: str | None = None) -> Encoder:
             tokenizer = AutoTokenizer.from_pretrained(place)
             mean, std = _normalisation(place)
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise UserError(f"cannot load the CLIP model {place!r}: {reason}; give --clip a folder or hub id, or "
                         "bring a Subject with metrics that embed no images") from error  # fmt: skip
     return clip_encoder(model, tokenizer, mean, std)

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.files import check_place
 
 _LABEL, _GAP = 150, 4
 
@@ -41,10 +42,9 @@ MILLISECONDS = 125  # a frame
 SMALL, EXACT = 384, 128  # px: no picture on a page is larger, and up to this size each is kept to the bit
 
 
-def check_place(path: Path) -> None:
-    """Refuse before anything slow is done: a folder that is not there, a kind of file unknown. Raises UserError."""
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"the folder of {path} does not exist; make it, or choose another --out")
+def check_output(path: Path) -> None:
+    """Checks before slow work that the folder of `path` exists and its kind of file is known. Raises UserError."""
+    check_place(path)
     if path.suffix.lower() not in {ARRAY, *Image.registered_extensions()}:
         raise UserError(f"{path} ends in no known kind of picture; end --out in .png, in .gif or in {ARRAY}")
 

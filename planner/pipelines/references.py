@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.texts import one_line
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -34,7 +35,7 @@ def load_reference(text: str) -> Any:
         for name in names.split("."):
             found = getattr(found, name)
     except Exception as error:  # whatever the user's module throws is bad input to us
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"cannot load {text}: {type(error).__name__}: {reason}; check the module and the name"
         ) from error

@@ -23,6 +23,7 @@ from bitplan.planner.pipelines.offload import offloaded
 from bitplan.planner.pipelines.references import is_reference, load_reference
 from bitplan.planner.pipelines.subject import Subject, subject_of
 from bitplan.planner.scenes import PIPELINE_FOLDER, SCENES
+from bitplan.planner.texts import one_line
 from bitplan.plans.formats import FormatError
 from bitplan.plans.inputs.integer import ActivationError
 from bitplan.plans.kernels import KernelError
@@ -56,7 +57,7 @@ def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
         except UserError:
             raise
         except Exception as error:  # whatever the user's function throws is bad input to us
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise UserError(
                 f"{name} cannot be made: {type(error).__name__}: {reason}; call it alone to see why"
             ) from error
@@ -115,7 +116,7 @@ def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> 
     except REFUSALS:
         raise
     except Exception as error:  # whatever a hub, a file or a config throws is bad input to us
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"cannot load the pipeline {name!r}: {reason}; name `{SCENES}`, a folder or a hub id"
         ) from error

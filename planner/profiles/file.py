@@ -18,6 +18,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bitplan.planner.texts import one_line
+
 FORMAT_VERSION = 2
 _APPLICATION_ID = 0x42504C4E  # "BPLN", in the file's first 100 bytes
 _SHOWN = 3  # differences that an error names
@@ -90,7 +92,7 @@ def decoding(path: Path) -> Iterator[None]:
 
 
 def _line(text: object) -> str:
-    return " ".join(str(text).split())
+    return one_line(text)
 
 
 def dump(path: Path, what: str, value: Any) -> str:

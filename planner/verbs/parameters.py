@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import PathLike
+from bitplan.planner.files import PathLike, check_place
 from bitplan.plans.plan import FLOAT32
 
 DEFAULT_SCHEMES = ("w8a8", "w6a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8", "w4g64ma8", "w3g64ma8", "w2g64ma8")
@@ -23,8 +22,8 @@ def check_bench(against: Sequence[str], pairs: int, out: PathLike | None) -> Non
         raise UserError(f"there is no baseline {unknown[0]!r}; choose from {', '.join(BASELINES)}")
     if not against or pairs < 1:
         raise UserError(f"{pairs} pairs against {len(against)} baselines time nothing; ask for at least 1 of each")
-    if out is not None and not Path(out).absolute().parent.is_dir():
-        raise UserError(f"the folder of {out} does not exist; make it, or choose another --out")
+    if out is not None:
+        check_place(out)
 
 
 def check_sample(sample: int, tolerance: float, out: PathLike | None) -> None:
@@ -33,8 +32,8 @@ def check_sample(sample: int, tolerance: float, out: PathLike | None) -> None:
         raise UserError(f"a sample of {sample} pairs tells nothing; ask for some, such as 24")
     if not 0 < tolerance < math.inf:
         raise UserError(f"--tolerance {tolerance} is no share; give a number above 0, such as 0.25")
-    if out is not None and not Path(out).absolute().parent.is_dir():
-        raise UserError(f"the folder of {out} does not exist; make it, or choose another --out")
+    if out is not None:
+        check_place(out)
 
 
 def check_painted(images: int, points: int | None, count: int | None) -> None:

@@ -93,12 +93,12 @@ def paint(
     outputs than pictures are written as `.gif` and `.npy`; call: as in `profile`.
     """
     from bitplan.planner.applied.pipeline import load_planned
-    from bitplan.planner.pipelines.outputs import check_place, save_outputs
+    from bitplan.planner.pipelines.outputs import check_output, save_outputs
     from bitplan.planner.pipelines.sources import generation_of
     from bitplan.planner.pipelines.subject import conditions_of, output_of, run_subject
 
     generation = generation_of(pipeline, steps, guidance, seed, call)
-    check_place(Path(out))
+    check_output(Path(out))
     arguments.check_kernels(kernels)
     given = list(prompt) or conditions_in(prompts)
     loaded = None if plan is None else plan_in(plan)

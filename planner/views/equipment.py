@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
-
 from bitplan.planner.measurement.engines import ENGINES
 from bitplan.planner.measurement.methods import METHODS
+from bitplan.planner.texts import table
 from bitplan.plans.kinds import KINDS
 from bitplan.solvers.programs.backends import BACKENDS
 from bitplan.solvers.strategies import STRATEGIES
@@ -46,7 +45,7 @@ class Equipment:
 
     def __str__(self) -> str:
         rows = [(member.part, member.name, member.state) for member in self.members]
-        return str(tabulate(rows, headers=("part", "name", "state"), tablefmt="github", disable_numparse=True))
+        return table(rows, ("part", "name", "state"))
 
 
 def equipment() -> Equipment:

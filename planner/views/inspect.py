@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from bitplan.planner.choice.published import plan_file
 from bitplan.planner.choice.undecided import contests
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import LayerGraph, from_json
 from bitplan.planner.profiles.corrections import corrections_of
 from bitplan.planner.profiles.profile import Cost, Profile, open_profile
-from bitplan.planner.texts import plain
+from bitplan.planner.texts import plain, table
 from bitplan.planner.units import show_bytes, show_milliseconds
 from bitplan.planner.views.roles import RoleOfPlan, model_roles, model_text, plan_roles
 from bitplan.planner.views.roles import plan_text as roles_text
@@ -171,7 +169,7 @@ def _profile_lines(facts: Mapping[str, Any], graph: LayerGraph | None, known: Se
         *known,
         *([f"by role:\n{model_text(facts['roles'])}"] * bool(facts["roles"])),
         "all layers at one scheme, sums:",
-        str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)),
+        table(rows),
     ]
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from tabulate import tabulate
-
 from bitplan.planner.graph.layers import Layer, to_json, total_parameters
 from bitplan.planner.outlines.outline import Component, Outline, Size, StoredBytes, examine, numbers, stored
-from bitplan.planner.texts import plain
+from bitplan.planner.texts import plain, table
 from bitplan.planner.units import show_bytes
 from bitplan.planner.views.inspect import Inspected
 from bitplan.plans.scheme import parse_scheme
@@ -48,7 +46,7 @@ def outline_text(outline: Outline, rows: Sequence[StoredBytes]) -> str:
 
 
 def _table(rows: Sequence[dict[str, str]]) -> str:
-    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+    return table(rows)
 
 
 def _giga(count: int) -> str:

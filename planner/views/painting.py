@@ -25,9 +25,9 @@ from bitplan.planner.pipelines.subject import Subject, conditions_of
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.progress import bar
 from bitplan.planner.views.known import ProfileView
-from bitplan.planner.views.run import IMAGES, VIEW, is_painted, plan_for
+from bitplan.planner.views.run import IMAGES, is_painted, plan_for
 from bitplan.planner.views.table import places
-from bitplan.planner.views.view import Variant, View, write_view
+from bitplan.planner.views.view import VIEW, Variant, View, write_view
 
 COUNT = 16  # prompts that losses are measured on, where nothing is said
 Losses = Mapping[str, tuple[float, float | None]]

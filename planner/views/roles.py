@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from tabulate import tabulate
-
 from bitplan.planner.choice.evidence import KEEP, twins_of
 from bitplan.planner.choice.record import check_same_model
 from bitplan.planner.graph.layers import ROLES, UNKNOWN, Layer, LayerGraph, from_json
 from bitplan.planner.profiles.profile import Profile
+from bitplan.planner.texts import table
 from bitplan.planner.units import show_bytes
 from bitplan.plans.plan import Plan
 from bitplan.sensitivity.table import LossTable
@@ -106,4 +105,4 @@ def _weights(layers: Sequence[Layer], again: set[str]) -> int:
 
 
 def _table(rows: list[dict[str, str]]) -> str:
-    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)) if rows else ""
+    return table(rows) if rows else ""

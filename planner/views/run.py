@@ -17,12 +17,12 @@ from bitplan.planner.files import make_folder
 from bitplan.planner.profiles.profile import Profile, content_digest
 from bitplan.planner.views.known import ProfileView
 from bitplan.planner.views.sweep import Sweep, pose_sweep, solve_points, view_of
-from bitplan.planner.views.view import Variant, View, read_view, write_view
+from bitplan.planner.views.view import VIEW, Variant, View, read_view, write_view
 from bitplan.plans.plan import Plan, save_plan
 from bitplan.solvers.solution import choice_of
 from bitplan.solvers.strategies import Effort
 
-VIEW, PLANS, IMAGES = "sweep.json", "plans", "images"  # what a run's folder holds
+PLANS, IMAGES = "plans", "images"  # what a run's folder holds beside the view
 _WORDS = {"real": "kernels", "start": "from", "stop": "to"}  # what the command calls them
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tabulate import tabulate
-
+from bitplan.planner.texts import table
 from bitplan.planner.units import COSTS, SHOW
 from bitplan.planner.views.view import Variant, View
 from bitplan.sensitivity.table import FAMILIES, OWN
@@ -17,7 +16,7 @@ def frontier_text(view: View) -> str:
     names = {column.name for column in view.columns if column.family == OWN} | {*COSTS, *FAMILIES}
     columns = [column.name for column in view.columns if column.name in names]
     rows = [_row(view, point, columns) for point in shown]
-    lines = [str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))]
+    lines = [table(rows)]
     if len(shown) < len(view.points):
         lines.append(f"{len(shown)} of {len(view.points)} limits")
     missed = sum(not point.picks for point in view.points)
@@ -37,7 +36,7 @@ def measured_text(view: View) -> str:
         size = one.totals["bytes"]
         row = {"plan": one.name, "bytes": f"{size:,.0f}", "of full": f"{size / whole:.1%}"}
         rows.append(row | _measured(one, errors=True))
-    return str(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
+    return table(rows)
 
 
 def places(count: int, most: int) -> list[int]:

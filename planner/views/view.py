@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.files import write_text
 
 VERSION = 1
+VIEW = "sweep.json"  # the file of a view, in the folder that `bitplan sweep` writes
 FULL = "full precision"  # the name of the variant that keeps every layer
 
 
@@ -111,13 +113,7 @@ def to_json(view: View) -> dict[str, Any]:
 
 def write_view(view: View, path: Path) -> None:
     """The view as a JSON file, in one move. Raises UserError where it cannot be written."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(json.dumps(to_json(view), separators=(",", ":")) + "\n", "utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+    write_text(json.dumps(to_json(view), separators=(",", ":")) + "\n", path)
 
 
 def read_view(path: Path) -> View:

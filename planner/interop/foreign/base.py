@@ -13,6 +13,7 @@ import yaml
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import LayerGraph, to_json
 from bitplan.planner.profiles.profile import Cost, Profile
+from bitplan.planner.texts import one_line
 from bitplan.sensitivity.table import Measurement
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -49,7 +50,7 @@ def read_numbers(path: Path, count: int) -> dict[str, tuple[float, ...]]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give the folder that holds it") from None
     except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path} is no YAML ({reason}); copy it again from its source") from None
     if not isinstance(data, dict) or not data:
         raise UserError(f"{path} maps no layers to numbers; copy it again from its source")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.files import write_text
 from bitplan.planner.graph.layers import Layer
 from bitplan.plans.plan import Plan, check_architecture, check_layers
 from bitplan.plans.scheme import (
@@ -133,7 +133,7 @@ def export_files(plan: Plan, model: Model, target: Target, out: Path, approximat
         for part in parts
     ]  # fmt: skip
     for export, part in zip(exports, parts, strict=True):
-        _write(target.text(part), export.path)
+        write_text(target.text(part), export.path)
     return tuple(exports)
 
 
@@ -223,14 +223,3 @@ def check_out(out: Path) -> None:
     if out.is_dir() or not out.parent.is_dir():
         problem = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
         raise UserError(f"cannot write {out}: {problem}; choose another --out")
-
-
-def _write(text: str, path: Path) -> None:
-    """In one move. Raises UserError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, "utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None

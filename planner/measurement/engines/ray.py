@@ -21,6 +21,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.engines.base import Cluster
 from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.measurement.worker import Worker, WorkerSetup, open_station
+from bitplan.planner.texts import one_line
 
 RETRIES = 2  # of a job whose worker died
 _STORE = 100 * 2**20  # bytes of the object store of a cluster that is started here: results are small
@@ -126,7 +127,7 @@ def cluster(site: Cluster) -> Iterator[Any]:
     try:
         ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **where)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"cannot reach the Ray cluster at {site.address or 'this machine'}: {reason}; check --address"
         ) from None

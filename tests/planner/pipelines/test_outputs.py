@@ -11,7 +11,7 @@ from PIL import Image
 
 import bitplan
 from bitplan.planner.errors import UserError
-from bitplan.planner.pipelines.outputs import check_place, save_outputs
+from bitplan.planner.pipelines.outputs import check_output, save_outputs
 from bitplan.planner.pipelines.subject import run_subject
 from tests.planner.pipelines.test_subject import made, profiled
 
@@ -34,7 +34,7 @@ def test_each_kind_has_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.txt", "a", "gone/a.png"])
 def test_what_cannot_be_written_is_refused_at_once(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="end --out in .png|does not exist"):
-        check_place(tmp_path / name)
+        check_output(tmp_path / name)
 
 
 def test_a_subject_of_ones_own_is_painted(tmp_path: Path) -> None:
