@@ -8,6 +8,8 @@ from dataclasses import fields, is_dataclass
 from os import PathLike, fspath
 from typing import Any
 
+from bitplan.plans.names import nearest as nearest
+
 
 def plain(value: Any) -> Any:
     """Dictionaries, lists, texts, numbers and null: a result by its `to_json` where it has one, a dataclass by its

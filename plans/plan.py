@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -14,6 +13,7 @@ import jsonschema
 import yaml
 
 from bitplan.plans.files import written
+from bitplan.plans.names import nearest
 from bitplan.plans.plan_schema import SCHEMA, VERSION
 from bitplan.plans.scheme import SchemeError, parse_scheme
 
@@ -115,10 +115,9 @@ def check_layers(plan: Plan, layers: Iterable[str]) -> None:
     known = list(layers)
     unknown = [layer for layer in plan.schemes if layer not in set(known)]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, 1, 0)
-        hint = f"the nearest layer is {near[0]}" if near else "the model has no layers"
+        hint = nearest(unknown[0], known) or "; this model has no layers"
         raise PlanError(f"{len(unknown)} of {len(plan.schemes)} layers of the plan are not in this model, such as "
-                        f"{unknown[0]}; {hint}; use the model it was made for")  # fmt: skip
+                        f"{unknown[0]}; use the model it was made for{hint}")  # fmt: skip
 
 
 def check_architecture(plan: Plan, architecture: str) -> None:
@@ -178,8 +177,7 @@ def _explain(error: Any) -> str:
     if error.validator == "additionalProperties":
         known = list(error.schema["properties"])
         extra = next(key for key in error.instance if key not in known)
-        near = difflib.get_close_matches(str(extra), known, 1, 0)
-        return f"{place}: unknown key {extra!r}; did you mean {near[0]!r}?"
+        return f"{place}: unknown key {extra!r}{nearest(str(extra), known)}"
     return f"{place}: {error.message[:160]}"
 
 

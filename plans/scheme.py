@@ -12,11 +12,12 @@ tensor. `+first`: the first token has a calibrated scale of its own (only with `
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from bitplan.plans.names import nearest
 
 
 def static_range(seen: Mapping[str, Any], fmt: ActivationFormat) -> dict[str, float] | None:
@@ -101,8 +102,7 @@ def parse_scheme(text: str) -> Scheme:
 def _parse(text: str) -> Scheme:
     match = _PATTERN.fullmatch(text)
     if not match:
-        near = difflib.get_close_matches(text, EXAMPLES, 1, 0)
-        raise SchemeError(f"{text!r} names no scheme; did you mean {near[0]}? (forms: {', '.join(EXAMPLES)})")
+        raise SchemeError(f"{text!r} names no scheme{nearest(text, EXAMPLES)} (forms: {', '.join(EXAMPLES)})")
     bits, group, affine, least, fp8, act, static, first = match.groups()
     if int(act) not in ACTIVATION_BITS:
         raise SchemeError(f"{text!r}: activations have {', '.join(map(str, ACTIVATION_BITS))} bits, not {act}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from bitplan.sensitivity.names import nearest
 
 ESTIMATES = ("probes", "corrected")  # sources of measurements that responses can give again
 FAMILIES = ("quality", "alignment")
@@ -120,9 +121,10 @@ class LossTable:
         found = self.measurements.get((layer, scheme, metric))
         if found is None:
             wanted = describe(layer, scheme, metric)
-            near = difflib.get_close_matches(wanted, [describe(*key) for key in self.measurements], 1, 0)
-            hint = f"the nearest of {len(self.measurements)} is {near[0]}" if near else "the table is empty"
-            raise MeasurementError(f"{wanted} was not measured; {hint}; run the profile to its end")
+            hint = nearest(wanted, [describe(*key) for key in self.measurements]) or "; the table is empty"
+            raise MeasurementError(
+                f"{wanted} is not among the {len(self.measurements)} measurements; run the profile to its end{hint}"
+            )
         return found
 
     def loss(self, layer: str, scheme: str, metric: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from bitplan.plans.kernels import REFERENCE, Kernel, KernelError, check_somewher
 from bitplan.plans.kinds import CLASSES
 from bitplan.plans.layers.modules import empty_module, kind_of, quantize_module, refusal_of
 from bitplan.plans.layers.opening import Opening, close, open_for, opened, part_memory, reopen
+from bitplan.plans.names import nearest
 from bitplan.plans.scheme import KEEP, Scheme
 
 
@@ -159,8 +159,7 @@ def layer_addresses(components: Mapping[str, nn.Module]) -> tuple[str, ...]:
 
 
 def _nearest(components: Mapping[str, nn.Module], address: str) -> str:
-    near = difflib.get_close_matches(address, layer_addresses(components), 1, 0)
-    return f"; did you mean {near[0]}?" if near else "; these components have no layers"
+    return nearest(address, layer_addresses(components)) or "; these components have no layers"
 
 
 def _choose(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool) -> dict[str, Kernel]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from bitplan.sensitivity.metrics.base import (
     OUTPUTS,  # noqa: F401
     Metric,  # noqa: F401
@@ -38,6 +36,7 @@ from bitplan.sensitivity.metrics.squares import (
     loss_of,  # noqa: F401
     probe_of,  # noqa: F401
 )
+from bitplan.sensitivity.names import nearest
 from bitplan.sensitivity.table import MeasurementError  # noqa: F401
 
 __all__ = ["METRICS", "OUTPUTS", "TEXT_TO_IMAGE", "Encoder", "Metric", "clip_encoder", "default_metrics",
@@ -93,9 +92,7 @@ def metric_named(text: str) -> Metric:
     """The built-in metric of that name. Raises MeasurementError naming the nearest."""
     if text in METRICS:
         return METRICS[text]
-    near = difflib.get_close_matches(text, METRICS, 1, 0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METRICS)}"
-    raise MeasurementError(f"no metric is named {text!r}; {hint}")
+    raise MeasurementError(f"no metric is named {text!r}{nearest(text, METRICS)} (metrics: {', '.join(METRICS)})")
 
 
 TEXT_TO_IMAGE = {metric.name: metric for metric in default_metrics("images", texts=True, encoder=True)}

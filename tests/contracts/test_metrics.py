@@ -135,7 +135,7 @@ def test_by_name():
     assert metric_named("spectral") is METRICS["spectral"]
     with pytest.raises(MeasurementError, match="'spectrl'; did you mean 'spectral'"):
         metric_named("spectrl")
-    with pytest.raises(MeasurementError, match="there are nsr, dssim"):
+    with pytest.raises(MeasurementError, match=r"\(metrics: nsr, dssim"):
         metric_named("zzz")
 
 

@@ -102,7 +102,7 @@ EDITS = [
     ("  name: scenes\n", "", "model: 'name' is a required property"),
     ("9f86d", "zzzzz", "model.fingerprint: .*does not match"),
     ("w8a8t", "w8a9t", "schemes.unet.mid_block.attentions.0.to_k: .*16, 8, 6, 4 bits, not 9"),
-    ("w4a4", "w4q4", "schemes.unet.conv_out: 'w4q4' names no scheme; did you mean w4a4"),
+    ("w4a4", "w4q4", "schemes.unet.conv_out: 'w4q4' names no scheme; did you mean 'w4a4'"),
     ("unet.conv_out: w4a4", "unet.conv_in: w4a4", "'unet.conv_in' is given twice"),
     ("  unet.conv_out: w4a4", "  7: w4a4", "schemes: key 7 is no text"),
     ("  unet.conv_out: w4a4", "  unet.conv_out: 4", "schemes.unet.conv_out: 4 is not of type 'string'"),
@@ -174,7 +174,7 @@ def test_order_of_layers_is_kept_and_text_is_plain_yaml(example: Plan) -> None:
 def test_layers_that_the_model_lacks_name_the_nearest(example: Plan) -> None:
     layers = list(example.schemes)
     check_layers(example, [*layers, "unet.never_run"])
-    with pytest.raises(PlanError, match="1 of 4 layers .* unet.conv_out; the nearest layer is unet.conv_out_2"):
+    with pytest.raises(PlanError, match="1 of 4 layers .* unet.conv_out; .* did you mean 'unet.conv_out_2'"):
         check_layers(example, [*layers[:-1], "unet.conv_out_2"])
     with pytest.raises(PlanError, match="no layers"):
         check_layers(example, [])

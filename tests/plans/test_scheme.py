@@ -1,4 +1,4 @@
-"""Schemes: their text form round-trips, and what is no scheme is told the nearest."""
+"""Schemes: their text form round-trips, and an unknown scheme's error names the nearest."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_any_text_is_a_scheme_or_refused_in_one_line(text: str) -> None:
         ("w4a16t", "`t` needs"),
         ("w8a8+first", "`\\+first` needs `t`"),
         ("w4mza8", "did you mean"),
-        ("kep", "did you mean keep"),
+        ("kep", "did you mean 'keep'"),
         ("w8a8\n", "names no scheme"),
         ("", "did you mean"),
     ],

@@ -94,7 +94,7 @@ def test_missing_names_the_holes_in_grid_order():
 
 
 def test_a_lookup_in_vain_names_the_nearest():
-    with pytest.raises(MeasurementError, match="nsr of unet.a at w4a16 was not measured; .* nsr of unet.a at w4a8"):
+    with pytest.raises(MeasurementError, match="at w4a16 is not among .* did you mean 'nsr of unet.a at w4a8'"):
         LossTable.of([ONE]).loss("unet.a", "w4a16", "nsr")
     with pytest.raises(MeasurementError, match="the table is empty"):
         LossTable.of([]).loss("unet.a", "w4a16", "nsr")

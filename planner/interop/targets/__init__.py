@@ -7,7 +7,6 @@ that a new one needs nothing else.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from bitplan.planner.errors import UserError  # noqa: F401
@@ -19,6 +18,7 @@ from bitplan.planner.interop.targets.base import (
     export_files,  # noqa: F401
 )
 from bitplan.planner.interop.targets.model import read_model  # noqa: F401
+from bitplan.planner.texts import nearest
 from bitplan.plans.plan import Plan  # noqa: F401
 
 TARGETS = {
@@ -39,8 +39,7 @@ TARGETS = {
 def target_named(name: str) -> Target:
     """Raises UserError with the nearest name."""
     if name not in TARGETS:
-        near = difflib.get_close_matches(name, TARGETS, 1, 0)
-        raise UserError(f"there is no target {name!r}; did you mean {near[0]}? (targets: {', '.join(TARGETS)})")
+        raise UserError(f"there is no target {name!r}{nearest(name, TARGETS)} (targets: {', '.join(TARGETS)})")
     return TARGETS[name]
 
 

@@ -323,7 +323,7 @@ def test_bad_input_is_one_line(
     text.write_text("no profile")
     good = {"plan": saved, "to": "modelopt", "out": tmp_path / "new", "model": finished}
     spoilt: list[tuple[dict[str, object], str]] = [
-        ({"to": "torch-ao"}, "did you mean torchao"), ({"to": ""}, "there is no target"),
+        ({"to": "torch-ao"}, "did you mean 'torchao'"), ({"to": ""}, "there is no target"),
         ({"out": tmp_path / "none" / "x"}, "there is no folder"), ({"out": tmp_path}, "it is a folder"),
         ({"out": saved / "x"}, "there is no folder"), ({"plan": tmp_path / "none.yaml"}, "cannot read the plan"),
         ({"plan": other}, "another shape"), ({"model": tmp_path / "none"}, "there is no pipeline folder"),

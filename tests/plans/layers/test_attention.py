@@ -227,7 +227,7 @@ def test_a_swap_that_fails_closes_again() -> None:
     parts, schemes = block(), {name: parse_scheme(text) for name, text in SCHEMES.items()}
     net: Any = parts["net"]
     for name in ("net.none.in_proj", "net.non.q_proj"):
-        with pytest.raises(SwapError, match=r"did you mean net.none.\w_proj"):
+        with pytest.raises(SwapError, match=r"did you mean 'net.none.\w_proj'"):
             swap(parts, schemes | {name: parse_scheme("w8a8")})
     net["all"].out_proj.weight.data[0, 0] = float("nan")
     with pytest.raises(FormatError, match="net.all.out_proj"):

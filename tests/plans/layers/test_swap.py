@@ -123,8 +123,8 @@ def test_float_layers_are_freed_one_by_one(net, keep_originals, monkeypatch):
 @pytest.mark.parametrize(
     ("schemes", "error", "match"),
     [
-        ({"net.atn.to_q": "w8a8"}, SwapError, "did you mean net.attn.to_q"),
-        ({"unet.conv": "w8a8"}, SwapError, "did you mean net.conv"),
+        ({"net.atn.to_q": "w8a8"}, SwapError, "did you mean 'net.attn.to_q'"),
+        ({"unet.conv": "w8a8"}, SwapError, "did you mean 'net.conv'"),
         ({"net": "w8a8"}, SwapError, "net is a Net"),
         ({"net.norm": "w8a8"}, SwapError, "LayerNorm"),
         ({"net.conv": "w8a8t+first"}, KernelError, "net.conv: .*first token"),
