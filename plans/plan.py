@@ -12,12 +12,11 @@ from typing import Any
 import jsonschema
 import yaml
 
+from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.files import written
 from bitplan.plans.names import nearest
 from bitplan.plans.plan_schema import SCHEMA, VERSION
 from bitplan.plans.scheme import SchemeError, parse_scheme
-
-FLOAT32 = "float32"
 
 
 def dtype_of(plans: Iterable[Plan]) -> str:

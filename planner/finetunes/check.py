@@ -29,8 +29,9 @@ from bitplan.planner.profiles.corrections import corrections_of
 from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.progress import bar
 from bitplan.planner.scenes import CLIP_FOLDER, SCENES
+from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.layers.opening import opened
-from bitplan.plans.plan import FLOAT32, Plan
+from bitplan.plans.plan import Plan
 from bitplan.plans.scheme import parse_scheme
 from bitplan.sensitivity.agreement import Compared, agreement_of, compare
 from bitplan.sensitivity.calibration.ranges import ActivationRange, calibrate

@@ -32,8 +32,8 @@ from bitplan.planner.pipelines.traced import Traced
 from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.profiles.responses import probed
 from bitplan.planner.progress import current, expected_of
+from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.layers.opening import opened
-from bitplan.plans.plan import FLOAT32
 from bitplan.plans.scheme import KEEP
 from bitplan.sensitivity.calibration.ranges import ActivationRange, calibrate
 

@@ -24,11 +24,11 @@ from bitplan.planner.pipelines.metrics import MetricSet, judge_of, probed_by
 from bitplan.planner.pipelines.sources import components, load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_in
 from bitplan.planner.pipelines.traced import TraceRecord
+from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.formats import Grid
 from bitplan.plans.layers.opening import open_all
 from bitplan.plans.layers.simulation import variant
 from bitplan.plans.layers.swap import find_layer
-from bitplan.plans.plan import FLOAT32
 from bitplan.plans.scheme import WeightFormat, parse_scheme
 from bitplan.sensitivity.calibration.ranges import ActivationRange
 

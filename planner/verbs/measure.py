@@ -13,7 +13,7 @@ from bitplan.planner.pipelines.conditions import conditions_in
 from bitplan.planner.progress import course_of
 from bitplan.planner.verbs import parameters as arguments
 from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
-from bitplan.plans.plan import FLOAT32
+from bitplan.plans.dtypes import FLOAT32
 
 if TYPE_CHECKING:
     from bitplan.planner.finetunes.verdict import Check

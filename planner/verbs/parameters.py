@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike, check_place
-from bitplan.plans.plan import FLOAT32
+from bitplan.plans.dtypes import FLOAT32
 
 DEFAULT_SCHEMES = ("w8a8", "w6a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8", "w4g64ma8", "w3g64ma8", "w2g64ma8")
 KERNELS = ("int", "fake")

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from bitplan.planner.errors import UserError  # noqa: F401
-from bitplan.plans.plan import FLOAT32
+from bitplan.plans.dtypes import FLOAT32
 
 if TYPE_CHECKING:
     from bitplan.planner.measurement.jobs import Job, JobResult

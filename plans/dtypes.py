@@ -1,0 +1,3 @@
+"""Float types that models are loaded in, by their names in torch. Imports no torch."""
+
+FLOAT32 = "float32"
