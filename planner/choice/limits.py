@@ -29,10 +29,10 @@ def settled(evidence: Evidence, request: Request) -> Request:
 
 def pose(evidence: Evidence, request: Request, effort: Effort) -> Problem:
     """The problem that the request asks, each column with one budget at most. Raises UserError, InfeasibleError."""
-    check_known(evidence, (*request.objective, *request.order, *request.caps))
+    check_known(evidence, (*request.weights, *request.order, *request.caps))
     budgets = budgets_of(evidence, request)
     check_pins(evidence, request)
-    problem = pin(formulate(evidence, request.objective, budgets, request.real), request.pins)
+    problem = pin(formulate(evidence, request.weights, budgets, request.real), request.pins)
     if not 0 <= request.slack < float("inf"):
         raise UserError(f"--slack {request.slack:g} is no share; give a finite number of at least 0, such as 0.05")
     return _held(problem, request, effort) if request.order else problem

@@ -1,16 +1,21 @@
-"""Rules on several layers at once: `role:in` in place of a layer. Imports no torch."""
+"""The request for a plan: its words, what they mean, and rules on several layers at once, such as `role:in`. Imports no
+torch."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import ROLES, UNKNOWN
 from bitplan.sensitivity.table import FAMILIES
 
 LEXICOGRAPHIC = "lexicographic:"
+KERNELS = ("int", "fake")
+BUDGETS = ("memory", "latency", "bits")  # words of `Request` that bound a cost
+REPEATED = {"caps": "cap", "pins": "pin"}  # words of `Request` of several values -> the option that states one value
 
 
 def order_of(objective: str) -> tuple[str, ...]:
@@ -39,31 +44,79 @@ def weights_of(objective: str) -> dict[str, float]:
     return weights
 
 
+def check_kernels(kernels: str) -> None:
+    """Raises UserError for a name that is not in `KERNELS`."""
+    if kernels not in KERNELS:
+        raise UserError(f"there are no {kernels!r} kernels; choose {' or '.join(KERNELS)}")
+
+
 @dataclass(frozen=True)
 class Request:
-    """What is asked of `solve`; the words are those of `bitplan.planner.verbs.choose.solve`. objective: column ->
-    weight; order: of
-    a lexicographic objective, else empty; pins: layer or `role:NAME` -> scheme; real: only what a kernel runs."""
+    """The words that state a choice: budgets, objective and conditions. Verbs, commands and the explorer take them from
+    here, with their defaults. Raises UserError for an objective or kernels that do not exist.
 
-    objective: Mapping[str, float]
-    order: tuple[str, ...] = ()
+    Attributes:
+        memory: bound on the weights' bytes, `35%` of full precision or an amount with its unit.
+        latency: bound on the layers' time, likewise.
+        bits: bound on the mean bits a weight.
+        caps: column -> bound on its sum, a number or a scheme whose uniform plan sets the bound.
+        objective: `quality`, `alignment`, `both`, weights, or `lexicographic:alignment,quality`.
+        slack: share by which a later stage of a lexicographic objective may worsen an earlier one.
+        pins: layer or `role:NAME` -> scheme.
+        kernels: `int` allows only schemes that a real kernel runs; `fake` allows every scheme.
+        confidence: plan with each loss at its upper bound of this confidence; None for mean losses.
+    """
+
     memory: str | None = None
     latency: str | None = None
     bits: float | None = None
     caps: Mapping[str, str] = field(default_factory=dict)
-    pins: Mapping[str, str] = field(default_factory=dict)
-    real: bool = True
-    confidence: float | None = None
+    objective: str = "both"
     slack: float = 0.0
+    pins: Mapping[str, str] = field(default_factory=dict)
+    kernels: str = KERNELS[0]
+    confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        weights_of(self.objective)
+        check_kernels(self.kernels)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Column -> weight in the objective; of a lexicographic objective, the last column."""
+        return weights_of(self.objective)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The columns of a lexicographic objective, the most important first; empty for other objectives."""
+        return order_of(self.objective)
+
+    @property
+    def real(self) -> bool:
+        """Whether only schemes that a real kernel runs are allowed."""
+        return self.kernels == "int"
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as `sweep.json` records it."""
+        return {
+            "objective": self.weights, "order": self.order, "memory": self.memory, "latency": self.latency,
+            "bits": self.bits, "caps": dict(self.caps), "pins": dict(self.pins), "real": self.real,
+            "confidence": self.confidence, "slack": self.slack,
+        }  # fmt: skip
 
 
-def request_of(
-    objective: str, memory: str | None, latency: str | None, bits: float | None, caps: Mapping[str, str] | None,
-    pins: Mapping[str, str] | None, real: bool, confidence: float | None, slack: float,
-) -> Request:  # fmt: skip
-    """The request in the words of the verbs. Raises UserError."""
-    weights, order = weights_of(objective), order_of(objective)
-    return Request(weights, order, memory, latency, bits, dict(caps or {}), dict(pins or {}), real, confidence, slack)
+def options_of(request: Request) -> list[str]:
+    """The request as options of `bitplan solve`, without those that have their default."""
+    options: list[str] = []
+    for each in fields(Request):
+        value = getattr(request, each.name)
+        if isinstance(value, Mapping):
+            for name, text in value.items():
+                keeps = each.name == "pins" and text == "keep"
+                options += ["--keep", name] if keeps else [f"--{REPEATED[each.name]}", f"{name}={text}"]
+        elif value is not None and value != each.default:
+            options += [f"--{each.name}", str(value)]
+    return options
 
 
 PREFIX = "role:"

@@ -45,9 +45,11 @@ def contests(store: Profile, memory: str) -> list[OpenChoice]:
     Raises UserError for a budget that is none or that no plan meets, and for a profile that lacks measurements.
     """
     evidence = read_evidence(store)
-    known = {name: 1.0 for name in FAMILIES if name in evidence.metrics.values()}
+    known = [name for name in FAMILIES if name in evidence.metrics.values()]
+    if not known:
+        return []
     try:
-        problem = pose(evidence, Request(known, memory=memory, real=False), Effort(gap=GAP))
+        problem = pose(evidence, Request(memory, objective=",".join(known), kernels="fake"), Effort(gap=GAP))
         found = solve(problem, gap=GAP)
     except InfeasibleError as error:
         raise UserError(str(error)) from None

@@ -1,43 +1,56 @@
-"""What a page asks of the server, checked, and the same in the words of `bitplan solve`. Imports no torch."""
+"""The requests of the page: their models, which check them, and the command that does the same. Imports no torch."""
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from bitplan.planner.choice.request import Request, request_of
+from bitplan.planner.choice.request import Request, options_of
 
 Word = Annotated[str, Field(min_length=1, max_length=300)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # of a plan file: no folders, nothing hidden, nothing a shell reads
 SUFFIX = ".plan.yaml"
-OPTIONS = ("memory", "latency", "objective", "confidence", "kernels")
-DEFAULTS = {"objective": "both", "kernels": "int"}
+LIMIT_OF_ENTRIES = {"caps": 50, "pins": 20_000}
 
 
-class PageRequest(BaseModel):
-    """The words of `bitplan.planner.verbs.choose.solve`; None, and nothing, for what is not asked."""
+def _type_of(name: str, kind: Any) -> Any:
+    """The type of one word of `Request` as the page may send it: texts and dictionaries of limited length."""
+    if name in LIMIT_OF_ENTRIES:
+        return Annotated[dict[Word, Word], Field(max_length=LIMIT_OF_ENTRIES[name])]
+    return {str: Word, str | None: Word | None}.get(kind, kind)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    memory: Word | None = None
-    latency: Word | None = None
-    caps: dict[Word, Word] = Field(default={}, max_length=50)
-    pins: dict[Word, Word] = Field(default={}, max_length=20_000)
-    objective: Word = "both"
-    confidence: float | None = None
+def _words() -> dict[str, Any]:
+    """Word -> (type, default), of all fields of `Request` but `kernels`, which the server states."""
+    kinds = get_type_hints(Request)
+    defaults: dict[str, Any] = {each.name: each.default for each in fields(Request)} | dict.fromkeys(
+        LIMIT_OF_ENTRIES, {}
+    )
+    return {name: (_type_of(name, kinds[name]), default) for name, default in defaults.items() if name != "kernels"}
 
-    def request(self, real: bool) -> Request:
-        """As `bitplan solve` makes it. Raises UserError."""
-        return request_of(
-            self.objective, self.memory, self.latency, None, self.caps, self.pins, real, self.confidence, 0.0
-        )
+
+_WORDS: Any = create_model("_WORDS", __config__=ConfigDict(extra="forbid", frozen=True), **_words())
+
+
+class PageRequest(_WORDS):  # type: ignore[misc]  # a model made of the fields of `Request`
+    """The words of `bitplan.planner.choice.request.Request`, except `kernels`, which the server states."""
+
+    def request(self, kernels: str) -> Request:
+        """The request that `bitplan solve` makes of these words. Raises UserError."""
+        return Request(**self.model_dump(), kernels=kernels)
 
 
 class ToSolve(BaseModel):
-    """passing: while a slider is dragged."""
+    """A request for a plan.
+
+    Attributes:
+        asked: the words of the request.
+        passing: whether the request comes from a slider that is still being dragged.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,7 +59,12 @@ class ToSolve(BaseModel):
 
 
 class ToSave(BaseModel):
-    """name: of the file, with or without its ending."""
+    """A request to save the plan.
+
+    Attributes:
+        asked: the words of the request.
+        name: the plan file's name, with or without its ending.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,7 +73,13 @@ class ToSave(BaseModel):
 
 
 class ToPaint(BaseModel):
-    """prompt: empty for one of the pipeline's own."""
+    """A request for a picture.
+
+    Attributes:
+        asked: the words of the request.
+        prompt: the text to paint; empty for one of the pipeline's own prompts.
+        seed: the seed of the noise.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,25 +88,11 @@ class ToPaint(BaseModel):
     seed: int = Field(ge=0, lt=2**31)
 
 
-def words_of(asked: PageRequest, kernels: str) -> dict[str, Any]:
-    """The arguments of `bitplan.planner.verbs.choose.solve`."""
-    return asked.model_dump() | {"kernels": kernels}
-
-
-def command_of(profile: Path, out: Path, asked: PageRequest, kernels: str) -> str:
+def command_of(profile: Path, out: Path, request: Request) -> str:
     """The command that makes the same plan."""
-    words = words_of(asked, kernels)
-    given = {name: words[name] for name in OPTIONS if words[name] is not None and words[name] != DEFAULTS.get(name)}
-    parts = ["bitplan", "solve", str(profile)]
-    for name, value in given.items():
-        parts += [f"--{name}", str(value)]
-    for column, most in asked.caps.items():
-        parts += ["--cap", f"{column}={most}"]
-    for name, scheme in asked.pins.items():
-        parts += ["--keep", name] if scheme == "keep" else ["--pin", f"{name}={scheme}"]
-    return shlex.join([*parts, "--out", str(out)])
+    return shlex.join(["bitplan", "solve", str(profile), *options_of(request), "--out", str(out)])
 
 
 def file_name(name: str) -> str:
-    """With the ending of plan files."""
+    """The name with the ending of plan files."""
     return name if name.endswith((".yaml", ".yml")) else name + SUFFIX

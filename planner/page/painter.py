@@ -1,4 +1,4 @@
-"""Painting for a page: one picture at a time, in a thread of its own. torch is loaded at the first one."""
+"""Paints pictures for the page, one at a time, in a thread of its own. The first picture loads torch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ STATES = ("idle", "solving", "loading", "painting", "done", "failed")
 
 
 class BusyError(UserError):
-    """One picture is under way."""
+    """Another picture is being painted."""
 
 
 @dataclass(frozen=True)
 class Painted:
-    """How far it is. state: of STATES; error: a sentence where it failed; prompt: what was painted; plan, full:
-    addresses of the pictures, those of the plan and of full precision."""
+    """How far a picture is.
+
+    Attributes:
+        state: one of STATES.
+        error: a sentence where painting failed.
+        prompt: the prompt of the picture.
+        seed: the seed of its noise.
+        plan: `data:` address of the plan's picture.
+        full: `data:` address of full precision's picture.
+    """
 
     state: str = "idle"
     error: str = ""
@@ -41,7 +49,15 @@ class Painted:
 
 @dataclass(frozen=True)
 class PaintOptions:
-    """What is painted with; the words are those of `bitplan.planner.verbs.choose.paint`."""
+    """What paints; the words are those of `bitplan.planner.verbs.use.paint`.
+
+    Attributes:
+        pipeline: `scenes`, a folder, a hub id or `package.module:name`; None for the one that the plan names.
+        steps: denoising steps; None for the pipeline's default.
+        guidance: guidance scale; None for the pipeline's default.
+        kernels: `int` or `fake`.
+        call: further arguments of the pipeline's call.
+    """
 
     pipeline: str | None = None
     steps: int | None = None
@@ -51,23 +67,28 @@ class PaintOptions:
 
 
 class Painter:
-    """`start` begins a picture, `told` says how far it is; the pipeline stays loaded in between."""
+    """Paints one picture at a time; the pipeline stays loaded in between.
 
-    def __init__(self, studio: PaintOptions) -> None:
-        self.studio = studio
-        self.told = Painted()
+    Attributes:
+        options: what paints.
+        picture: the latest picture, or how far it is.
+    """
+
+    def __init__(self, options: PaintOptions) -> None:
+        self.options = options
+        self.picture = Painted()
         self._lock = threading.Lock()
         self._subject: Any = None
-        self._full: dict[tuple[str, int], str] = {}  # of the last one only
+        self._full: dict[tuple[str, int], str] = {}  # (prompt, seed) -> address, of the last picture only
 
     def start(self, make: Callable[[], Plan], prompt: str, seed: int) -> Painted:
-        """Begin the picture of the plan that `make` gives. Raises BusyError where another one is under way."""
+        """Start painting with the plan that `make` returns. Raises BusyError while another picture is being painted."""
         with self._lock:
-            if self.told.busy:
+            if self.picture.busy:
                 raise BusyError("one picture is being painted; wait until it is done")
-            self.told = Painted("solving", prompt=prompt, seed=seed)
+            self.picture = Painted("solving", prompt=prompt, seed=seed)
         threading.Thread(target=self._run, args=(make, prompt, seed), daemon=True).start()
-        return self.told
+        return self.picture
 
     def _run(self, make: Callable[[], Plan], prompt: str, seed: int) -> None:
         try:
@@ -75,53 +96,55 @@ class Painter:
             self._tell("loading")
             subject = self._loaded(plan)
             self._tell("painting")
-            self.told = _paint(subject, plan, self.studio.kernels, (prompt, seed), self._full)
-        except Exception as error:  # whatever a model throws is told on the page, and ends nothing else
+            self.picture = _paint(subject, plan, self.options.kernels, (prompt, seed), self._full)
+        except Exception as error:  # the page shows whatever a model raises, and the server goes on
             if not isinstance(error, ValueError):
                 log.exception("painting failed")
             named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            self.told = replace(self.told, state="failed", error=(named + one_line(error))[:500])
+            self.picture = replace(self.picture, state="failed", error=(named + one_line(error))[:500])
 
     def _tell(self, state: str) -> None:
-        self.told = replace(self.told, state=state)
+        self.picture = replace(self.picture, state=state)
 
     def _loaded(self, plan: Plan) -> Any:
         if self._subject is None:
             from bitplan.planner.pipelines.sources import generation_of, load_subject
 
-            studio, name = self.studio, self.studio.pipeline or plan.model["name"]
-            generation = generation_of(name, studio.steps, studio.guidance, 0, studio.call)
+            options, name = self.options, self.options.pipeline or plan.model["name"]
+            generation = generation_of(name, options.steps, options.guidance, 0, options.call)
             self._subject = load_subject(name, generation, dtype_of([plan]))
         return self._subject
 
 
-def _paint(subject: Any, plan: Plan, kernels: str, asked: tuple[str, int], full: dict[tuple[str, int], str]) -> Painted:
-    """Both pictures, full precision's from `full` where it is there. Raises UserError and what the model raises."""
+def _paint(
+    subject: Any, plan: Plan, kernels: str, prompt_seed: tuple[str, int], full: dict[tuple[str, int], str]
+) -> Painted:
+    """Paint by the plan and, unless `full` holds it, in full precision. Raises UserError and what the model raises."""
     from bitplan.planner.applied.pipeline import apply_plan, restore_pipeline
     from bitplan.planner.pipelines.subject import conditions_of
 
-    prompt, seed = asked
+    prompt, seed = prompt_seed
     conditions = conditions_of(subject, [prompt] if prompt else None, 1, held_out=True)[:1]
-    if asked not in full:
+    if prompt_seed not in full:
         full.clear()
-        full[asked] = _picture(subject, conditions, seed)
+        full[prompt_seed] = _picture(subject, conditions, seed)
     apply_plan(subject, plan, kernels)
     try:
-        made = _picture(subject, conditions, seed)
+        planned = _picture(subject, conditions, seed)
     finally:
         restore_pipeline(subject)
     shown = conditions[0] if isinstance(conditions[0], str) else prompt
-    return Painted("done", prompt=shown, seed=seed, plan=made, full=full[asked])
+    return Painted("done", prompt=shown, seed=seed, plan=planned, full=full[prompt_seed])
 
 
 def _picture(subject: Any, conditions: list[Any], seed: int) -> str:
-    """The address of one picture, that holds all of it."""
+    """One picture as a `data:` address."""
     from bitplan.planner.pipelines.outputs import to_picture
     from bitplan.planner.pipelines.subject import output_of, run_subject
 
     outputs = run_subject(subject, conditions, seed)
     if (kind := output_of(subject, outputs)) != "images":
-        raise UserError(f"{subject.name} puts out {kind}, and the page shows pictures; take `bitplan apply` for it")
+        raise UserError(f"{subject.name} puts out {kind}, and the page shows pictures only; use `bitplan apply` for it")
     file = io.BytesIO()
     to_picture(outputs[0]).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

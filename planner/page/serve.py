@@ -1,5 +1,4 @@
-"""A profile explored in a browser: the page of `bitplan.planner.page`, with the solver behind it, on this machine
-alone."""
+"""Serves the page of one profile, with the solver behind it, to browsers on this machine."""
 
 from __future__ import annotations
 
@@ -21,10 +20,18 @@ HERE = "127.0.0.1"
 EXTRA = "`bitplan explore` needs fastapi, uvicorn and plotly; pip install 'bitplan[explore]'"
 
 
-def serve(profile: Path, plans: Path | None, studio: PaintOptions, port: int, show: bool) -> None:
-    """Answer until interrupted. plans: where plans are saved, None for the profile's own folder; studio: what paints,
-    what it does not say as the profile was measured; port: 0 for any that is free; show: open a browser. Raises
-    UserError."""
+def serve(profile: Path, plans: Path | None, options: PaintOptions, port: int, show: bool) -> None:
+    """Serve the page until interrupted.
+
+    Args:
+        profile: the profile's file.
+        plans: the folder in which plans are saved; None for the profile's own folder.
+        options: what paints; what is None there is taken from the profile.
+        port: the port; 0 for any free one.
+        show: whether to open a browser.
+
+    Raises UserError.
+    """
     try:
         import uvicorn
 
@@ -35,7 +42,7 @@ def serve(profile: Path, plans: Path | None, studio: PaintOptions, port: int, sh
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} for plans; make it, or choose another --plans")
     with open_profile(profile) as store:
-        session, painter = Session(know(store), studio.kernels == "int"), Painter(measured(store, studio))
+        session, painter = Session(know(store), options.kernels == "int"), Painter(measured(store, options))
         prompt = next((p for p in store.header()["settings"]["prompts"] if isinstance(p, str)), "")
     token = secrets.token_urlsafe(16)
     app = app_of(ExplorerState(profile, folder, session, painter, prompt, token))
@@ -52,24 +59,24 @@ def serve(profile: Path, plans: Path | None, studio: PaintOptions, port: int, sh
     print("stopped")
 
 
-def measured(store: Profile, studio: PaintOptions) -> PaintOptions:
-    """The studio with what it does not say taken from the profile: its pipeline, run as it was when it was measured."""
-    if studio.pipeline is not None:
-        return studio
+def measured(store: Profile, options: PaintOptions) -> PaintOptions:
+    """Complete the options from the profile: its pipeline, with the steps and guidance of the measurement."""
+    if options.pipeline is not None:
+        return options
     header = store.header()
     own = header["settings"].get("generation", {})
-    guidance = own.get("guidance") if studio.guidance is None else studio.guidance
-    return replace(studio, pipeline=header["model"]["name"], steps=studio.steps or own.get("steps"), guidance=guidance,
-                   call=own.get("options", {}))  # fmt: skip
+    guidance = own.get("guidance") if options.guidance is None else options.guidance
+    pipeline, steps = header["model"]["name"], options.steps or own.get("steps")
+    return replace(options, pipeline=pipeline, steps=steps, guidance=guidance, call=own.get("options", {}))
 
 
 def _listening(port: int) -> socket.socket:
-    """A socket that only this machine reaches. Raises UserError."""
+    """A listening socket that only this machine can reach. Raises UserError."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HERE, port))
-        listener.listen()  # before the address is printed: who opens it at once waits, and is not refused
+        listener.listen()  # before the address is printed, so that a browser is never refused
     except (OSError, OverflowError) as error:
         listener.close()
         why = getattr(error, "strerror", None) or error

@@ -1,4 +1,4 @@
-"""The server behind `bitplan explore`: the page, and the solver, plans and pictures that it asks for."""
+"""The server behind `bitplan explore`: it serves the page and answers its requests for plans and pictures."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 
 from bitplan.planner.choice.answer import Search, make_plans
+from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import UserError
 from bitplan.planner.page.asking import SUFFIX, PageRequest, ToPaint, ToSave, ToSolve, command_of, file_name
 from bitplan.planner.page.guard import HOSTS, Guard
@@ -32,8 +33,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class ExplorerState:
-    """What the server works with. profile, plans: the file and the folder for plans; prompt: to begin with; token: this
-    run's."""
+    """What the server works with.
+
+    Attributes:
+        profile: the profile's file.
+        plans: the folder in which plans are saved.
+        session: the profile held open for requests.
+        painter: paints pictures in a thread of its own.
+        prompt: the prompt that the page offers first.
+        token: the secret of this run, which every request must carry.
+    """
 
     profile: Path
     plans: Path
@@ -51,105 +60,102 @@ class ExplorerState:
         """Layer -> the layer of the same weight that pins name."""
         return {layer: group for group, layers in self.session.known.groups.items() for layer in layers}
 
-    def led(self, asked: PageRequest) -> PageRequest:
-        """With each pin on a layer's leader."""
-        pins = {self.leaders.get(name, name): scheme for name, scheme in asked.pins.items()}
-        return asked.model_copy(update={"pins": pins})
+    def request(self, words: PageRequest) -> Request:
+        """The request of these words, with each pin on its layer's leader. Raises UserError."""
+        pins = {self.leaders.get(name, name): scheme for name, scheme in words.pins.items()}
+        led: PageRequest = words.model_copy(update={"pins": pins})
+        return led.request(self.kernels)
 
-    def plan(self, asked: PageRequest) -> Plan:
+    def plan(self, words: PageRequest) -> Plan:
         """The plan that `bitplan solve` makes. Raises UserError."""
         with open_profile(self.profile) as store:
-            return make_plans(store, self.led(asked).request(self.session.real), Search())[0]
+            return make_plans(store, self.request(words), Search())[0]
 
-    def save(self, asked: PageRequest, name: str) -> dict[str, Any]:
-        """Solve as `bitplan solve` does, and write the plan file. Raises UserError where there is one of that name."""
-        asked, out = self.led(asked), self.plans / file_name(name)
-        command = command_of(self.profile, out, asked, self.kernels)
+    def save(self, words: PageRequest, name: str) -> dict[str, Any]:
+        """Solve as `bitplan solve` does and write the plan file. Raises UserError where a file of that name exists."""
+        out = self.plans / file_name(name)
+        command = command_of(self.profile, out, self.request(words))
         with _SAVING:
             if out.exists() or out.is_symlink():
                 raise UserError(f"{out.name} exists in {self.plans}; choose another name")
-            plan = self.plan(asked)
+            plan = self.plan(words)
             save_plan(plan, out)
         return {
-            "path": str(out),
-            "command": command,
-            "status": plan.solver["status"],
-            "totals": plan.predictions["total"],
-        }
+            "path": str(out), "command": command, "status": plan.solver["status"], "totals": plan.predictions["total"],
+        }  # fmt: skip
 
 
-ANY = "P"  # the name of a plan file where none is chosen yet
+UNNAMED = "P"  # the name of a plan file where the user has not chosen one
 _SAVING = threading.Lock()
 
 
-def app_of(desk: ExplorerState) -> FastAPI:
+def app_of(state: ExplorerState) -> FastAPI:
     """The application. Every refusal is `{"error": sentence}`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, token=desk.token)
+    app.add_middleware(Guard, token=state.token)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False)
-    _add_pages(app, desk)
-    _add_work(app, desk)
+    _add_pages(app, state)
+    _add_work(app, state)
     for kind in (BusyError, ValueError, OSError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _refused)
     return app
 
 
-def _add_pages(app: FastAPI, desk: ExplorerState) -> None:
+def _add_pages(app: FastAPI, state: ExplorerState) -> None:
     @app.get("/")
     def page() -> HTMLResponse:
         from bitplan.planner.page.html import page_of
 
-        view = view_of(desk.session, PageRequest().request(desk.session.real))
+        view = view_of(state.session, state.request(PageRequest()))
         text = page_of({"now": view}, live=True)
         return HTMLResponse(text, headers={"content-security-policy": "frame-ancestors 'none'"})
 
     @app.get("/api/start")
     def start() -> dict[str, Any]:
-        return _start(desk)
+        return _start(state)
 
 
-def _add_work(app: FastAPI, desk: ExplorerState) -> None:
+def _add_work(app: FastAPI, state: ExplorerState) -> None:
     @app.post("/api/solve")
     def solve(body: ToSolve) -> Response:
-        asked = desk.led(body.asked)
-        found = answer(desk.session, asked.request(desk.session.real), body.passing)
-        out = Path(ANY + SUFFIX)
-        command = "" if body.passing else command_of(desk.profile, out, asked, desk.kernels)
-        return JSONResponse(_told(found) | {"command": command})  # as it is: what FastAPI would check is our own
+        request = state.request(body.asked)
+        result = answer(state.session, request, body.passing)
+        command = "" if body.passing else command_of(state.profile, Path(UNNAMED + SUFFIX), request)
+        return JSONResponse(_facts(result) | {"command": command})  # FastAPI need not check our own objects
 
     @app.post("/api/curve")
     def points(asked: PageRequest) -> list[dict[str, Any]]:
-        problem = pose_anew(desk.session, desk.led(asked).request(desk.session.real))
-        return [asdict(point) for point in curve(desk.session, problem)]
+        problem = pose_anew(state.session, state.request(asked))
+        return [asdict(point) for point in curve(state.session, problem)]
 
     @app.post("/api/save")
     def save(body: ToSave) -> dict[str, Any]:
-        return desk.save(body.asked, body.name)
+        return state.save(body.asked, body.name)
 
     @app.post("/api/paint", status_code=202)
     def paint(body: ToPaint) -> dict[str, Any]:
-        return asdict(desk.painter.start(lambda: desk.plan(body.asked), body.prompt, body.seed))
+        return asdict(state.painter.start(lambda: state.plan(body.asked), body.prompt, body.seed))
 
     @app.get("/api/paint")
     def painted() -> dict[str, Any]:
-        return asdict(desk.painter.told)
+        return asdict(state.painter.picture)
 
 
-def _told(found: PageAnswer) -> dict[str, Any]:
-    """As `dataclasses.asdict`, without a copy of all that it holds."""
-    return vars(found) | {"variant": vars(found.variant)}
+def _facts(result: PageAnswer) -> dict[str, Any]:
+    """The same as `dataclasses.asdict`, without a deep copy."""
+    return vars(result) | {"variant": vars(result.variant)}
 
 
-def _start(desk: ExplorerState) -> dict[str, Any]:
-    """What the page is told at first, besides its view."""
+def _start(state: ExplorerState) -> dict[str, Any]:
+    """What the page reads first, besides its view."""
     return {
-        "profile": desk.profile.name, "plans": str(desk.plans), "ranges": ranges_of(desk.session),
-        "pipeline": desk.painter.studio.pipeline, "prompt": desk.prompt,
+        "profile": state.profile.name, "plans": str(state.plans), "ranges": ranges_of(state.session),
+        "pipeline": state.painter.options.pipeline, "prompt": state.prompt,
     }  # fmt: skip
 
 
-def _refused(request: Request, error: Exception) -> JSONResponse:
-    """The error in one line, as the command line says it."""
+def _refused(request: HttpRequest, error: Exception) -> JSONResponse:
+    """The error on one line, in the same words as on the command line."""
     status, text = 400, one_line(error)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]

@@ -74,12 +74,12 @@ def pose_anew(session: Session, request: Request) -> Problem:
     if request.order:
         raise UserError("a lexicographic objective is solved stage by stage; take `bitplan solve` for it")
     evidence, base = _formulated(session, request.confidence)
-    check_known(evidence, (*request.objective, *request.caps))
+    check_known(evidence, (*request.weights, *request.caps))
     request = settled(evidence, request)
     caps = {column: repr(_cap(session, request.confidence, column, text)) for column, text in request.caps.items()}
     budgets = budgets_of(evidence, replace(request, caps=caps))
     check_pins(evidence, request)
-    weights, pins = tuple(request.objective.items()), tuple(request.pins.items())
+    weights, pins = tuple(request.weights.items()), tuple(request.pins.items())
     return rebudget(_weighed(base, weights, pins), budgets)
 
 

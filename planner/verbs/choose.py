@@ -75,12 +75,11 @@ def solve(
     from bitplan.planner.choice.alternates import check_asked, rank, save_candidates
     from bitplan.planner.choice.answer import Search, make_plans
     from bitplan.planner.choice.evidence import read_evidence
-    from bitplan.planner.choice.request import request_of
+    from bitplan.planner.choice.request import Request
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.solvers.strategies import Effort
 
-    arguments.check_kernels(kernels)
-    request = request_of(objective, memory, latency, bits, caps, pins, kernels == "int", confidence, slack)
+    request = Request(memory, latency, bits, caps or {}, objective, slack, pins or {}, kernels, confidence)
     with open_profile(profile) as store:
         check_asked(bool(uniform), candidates, rerank, store)
         search = Search(Effort(time_limit, gap, backend), solver, candidates, distance, worth)
@@ -114,16 +113,15 @@ def sweep(
     measured [16]; seed, clip: as in `evaluate`. Raises UserError, InfeasibleError.
     """
     from bitplan.planner.choice.limits import settled
-    from bitplan.planner.choice.request import request_of
+    from bitplan.planner.choice.request import Request
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.planner.views.known import know
     from bitplan.planner.views.run import sweep_into
     from bitplan.planner.views.sweep import Sweep
     from bitplan.solvers.strategies import Effort
 
-    arguments.check_kernels(kernels)
     arguments.check_painted(images, paint, count)
-    request = request_of(objective, memory, latency, bits, caps, pins, kernels == "int", confidence, slack)
+    request = Request(memory, latency, bits, caps or {}, objective, slack, pins or {}, kernels, confidence)
     asked, effort = Sweep(by, points, start, stop, spacing), Effort(time_limit, gap, backend)
     with open_profile(profile) as store:
         known = know(store, confidence)

@@ -62,8 +62,8 @@ def explore(
     from bitplan.planner.page.serve import serve
 
     arguments.check_kernels(kernels)
-    studio = PaintOptions(pipeline, steps, guidance, kernels)
-    serve(Path(profile), None if plans is None else Path(plans), studio, port, open)
+    options = PaintOptions(pipeline, steps, guidance, kernels)
+    serve(Path(profile), None if plans is None else Path(plans), options, port, open)
 
 
 def report(runs: Sequence[PathLike], out: PathLike) -> Path:

@@ -31,7 +31,7 @@ def sweep_into(out: Path, store: Profile, known: ProfileView, request: Request, 
 
     request: with its pins on layers. Raises UserError where pictures of another sweep lie there, ProblemError.
     """
-    origin = {"profile": profile_digest(store), "asked": _plain(asdict(asked) | asdict(request) | asdict(effort))}
+    origin = {"profile": profile_digest(store), "asked": _plain(asdict(asked) | request.to_json() | asdict(effort))}
     before = view_in(out)
     if before is not None and _is_of(before, origin) and _has_plans(before, out):
         return before

@@ -18,7 +18,7 @@ import bitplan
 from bitplan.planner.choice.answer import Search, make_plans
 from bitplan.planner.choice.evidence import read_evidence
 from bitplan.planner.choice.limits import pose, settled
-from bitplan.planner.choice.request import request_of
+from bitplan.planner.choice.request import Request
 from bitplan.planner.page.painter import Painter, PaintOptions
 from bitplan.planner.page.serve import measured, serve
 from bitplan.planner.page.session import Session, answer, curve, pose_anew, ranges_of
@@ -50,21 +50,21 @@ def session(finished: Path) -> Session:
 
 
 @pytest.fixture
-def desk(finished: Path, session: Session, tmp_path: Path) -> ExplorerState:
+def state(finished: Path, session: Session, tmp_path: Path) -> ExplorerState:
     with open_profile(finished) as store:
         painter = Painter(measured(store, PaintOptions()))
     return ExplorerState(finished, tmp_path, session, painter, "a prompt", SECRET)
 
 
 @pytest.fixture
-def client(desk: ExplorerState) -> Iterator[TestClient]:
-    with TestClient(app_of(desk), base_url=HERE, headers={TOKEN: SECRET, "origin": HERE}) as made:
+def client(state: ExplorerState) -> Iterator[TestClient]:
+    with TestClient(app_of(state), base_url=HERE, headers={TOKEN: SECRET, "origin": HERE}) as made:
         yield made
 
 
 def asked(objective: str, memory: int, latency: int | None, pins: dict[str, str], confidence: float | None) -> Any:
     share = None if latency is None else f"{latency}%"
-    return request_of(objective, f"{memory}%", share, None, {}, pins, True, confidence, 0.0)
+    return Request(f"{memory}%", share, objective=objective, pins=pins, confidence=confidence)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -119,7 +119,7 @@ def test_the_problem_is_the_one_that_solve_poses(finished: Path, session: Sessio
 
 
 def test_the_curve_falls_as_memory_grows(session: Session) -> None:
-    free = pose_anew(session, request_of("both", None, None, None, {}, {}, True, None, 0.0))
+    free = pose_anew(session, Request())
     points = curve(session, free)
     assert len(points) > 20 and all(p.totals["bytes"] <= p.limit for p in points)
     assert [p.limit for p in points] == sorted((p.limit for p in points), reverse=True)
@@ -198,9 +198,9 @@ def test_no_plan_says_how_far_one_could_go(client: TestClient) -> None:
 
 
 def test_what_is_saved_is_what_solve_writes(
-    client: TestClient, desk: ExplorerState, finished: Path, tmp_path: Path
+    client: TestClient, state: ExplorerState, finished: Path, tmp_path: Path
 ) -> None:
-    layer = next(iter(desk.session.known.groups))
+    layer = next(iter(state.session.known.groups))
     question = {"memory": "20%", "latency": "500%", "caps": {"alignment": "w2ma8"}, "confidence": 0.9,
                 "pins": {layer: "w8a8", "role:out": "keep"}, "objective": "quality=1,alignment=0.5"}  # fmt: skip
     found = client.post("/api/save", json={"asked": question, "name": "mine"})
@@ -250,7 +250,7 @@ def painted(client: TestClient) -> Any:
 
 
 def test_one_picture_is_painted_at_a_time(
-    client: TestClient, desk: ExplorerState, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, state: ExplorerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert client.get("/api/paint").json()["state"] == "idle"
     body = {"asked": {"memory": "30%"}, "prompt": "a large red circle", "seed": 3}
@@ -260,23 +260,23 @@ def test_one_picture_is_painted_at_a_time(
     told = painted(client)
     assert told["state"] == "done", told["error"]
     assert told["plan"].startswith("data:image/png;base64,") and told["full"] != told["plan"]
-    client.post("/api/paint", json=body | {"asked": {"pins": {f"role:{r}": "keep" for r in set(roles(desk))}}})
+    client.post("/api/paint", json=body | {"asked": {"pins": {f"role:{r}": "keep" for r in set(roles(state))}}})
     kept = painted(client)
     assert kept["plan"] == kept["full"] == told["full"]  # all kept; and the model was put back as it was
 
 
-def roles(desk: ExplorerState) -> list[str]:
-    return [role for role in desk.session.known.evidence.roles.values() if role]
+def roles(state: ExplorerState) -> list[str]:
+    return [role for role in state.session.known.evidence.roles.values() if role]
 
 
-def test_what_cannot_be_painted_says_so(client: TestClient, desk: ExplorerState) -> None:
+def test_what_cannot_be_painted_says_so(client: TestClient, state: ExplorerState) -> None:
     for body, status in (({"prompt": "x" * 2001}, 422), ({"seed": -1}, 422), ({"seed": 2**31}, 422)):
         body = {"asked": {}, "prompt": "", "seed": 0} | body
         assert client.post("/api/paint", json=body).status_code == status
     client.post("/api/paint", json={"asked": {"memory": "1%"}, "prompt": "", "seed": 0})
     told = painted(client)
     assert told["state"] == "failed" and "no plan fits" in told["error"]
-    desk.painter.studio = replace(desk.painter.studio, pipeline="./nowhere")
+    state.painter.options = replace(state.painter.options, pipeline="./nowhere")
     client.post("/api/paint", json={"asked": {"memory": "30%"}, "prompt": "", "seed": 0})
     assert "there is no pipeline folder ./nowhere" in painted(client)["error"]
 
