@@ -24,8 +24,8 @@ import torch
 from torch import nn
 
 from bitplan.planner.graph.layers import total_macs, total_parameters
+from bitplan.planner.outlines.examine import examine, stored
 from bitplan.planner.outlines.models import read
-from bitplan.planner.outlines.outline import examine, stored
 from bitplan.plans.scheme import parse_scheme
 
 FOLDER = Path(__file__).parent / "published"
@@ -79,7 +79,7 @@ def measure(name: str, published: Mapping[str, Any]) -> dict[str, Any]:
         "class": part.kind, "parameters": part.parameters, "layers": len(outline.graph.layers),
         "layer_parameters": total_parameters(outline.graph), "call": vars(part.call),
         "macs": total_macs(outline.graph), "cpu_seconds": round(seconds, 2),
-        "bytes": {row.scheme: row.whole for row in stored(outline, [parse_scheme(text) for text in SCHEMES])},
+        "bytes": {row.scheme: row.whole for row in stored(outline.parts, [parse_scheme(text) for text in SCHEMES])},
         "published": published, "same": compare(module, len(outline.graph.layers), published),
     }  # fmt: skip
 

@@ -30,11 +30,10 @@ import bitplan
 from bitplan.planner.choice.evidence import read_evidence
 from bitplan.planner.choice.published import ROOT
 from bitplan.planner.costs.machine import about_machine
-from bitplan.planner.outlines.outline import examine
+from bitplan.planner.outlines.examine import examine
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.planner.views.sweep import name_of
-from bitplan.planner.views.table import measured_text
-from bitplan.planner.views.view import View
+from bitplan.planner.views.view import View, measured_text
 from bitplan.plans.plan import Plan, save_plan
 from bitplan.solvers.certify import exact_total
 from bitplan.solvers.problem import plain

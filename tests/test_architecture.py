@@ -37,8 +37,8 @@ WITHOUT_TORCH = (  # modules and whole packages
     "planner.graph.layers", "planner.graph.roles", "planner.graph.components", "planner.pipelines.conditions",
     "planner.finetunes.ratios", "planner.finetunes.verdict", "planner.interop", "planner.applied.__init__",
     "planner.measurement.engines", "planner.measurement.methods.__init__", "planner.measurement.jobs",
-    "planner.views.sweep", "planner.views.run", "planner.views.table", "planner.views.bitmap", "planner.views.roles",
-    "planner.views.inspect",
+    "planner.views.sweep", "planner.views.run", "planner.views.view", "planner.views.bitmap", "planner.views.roles",
+    "planner.views.inspect", "planner.views.profile_view",
 )  # fmt: skip
 WITH_TORCH = ("planner.page.painter", "planner.measurement.engines.ray", "planner.measurement.engines.local",
               "planner.interop.targets.model")  # fmt: skip

@@ -55,12 +55,11 @@ def inspect(file: Path | None, profile: Path | None, schemes: str, components: s
     """What a profile or a plan FILE holds, or what a configuration alone tells of a model."""
     from bitplan.planner.verbs.look import inspect as workflow_inspect
     from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
-    from bitplan.planner.views.inspect import mapped
 
     chosen = tuple(filter(None, schemes.split(","))) or DEFAULT_SCHEMES
     names = tuple(filter(None, components.split(",")))
     found = workflow_inspect(file, profile, schemes=chosen, components=names, **rest)
-    return Printed(found, None, mapped(found))
+    return Printed(found, None, found.drawing if found.plan else None)
 
 
 @click.command()
@@ -142,12 +141,12 @@ def solve(
 ) -> Printed:
     """Choose the best scheme of every layer of PROFILE within budgets."""
     from bitplan.planner.verbs.choose import solve as workflow_solve
-    from bitplan.planner.views.inspect import inspect_plan, mapped
+    from bitplan.planner.views.inspect import inspect_plan
 
     plan = workflow_solve(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
     found = inspect_plan(plan, profile)
     then = f"bitplan apply {out} {plan.model['name']} --prompt '...' --out img.png"
-    return Printed(found, None, mapped(found), wrote=[out], then=then)
+    return Printed(found, None, found.drawing, wrote=[out], then=then)
 
 
 @click.command()
@@ -180,11 +179,10 @@ def sweep(
     """The best plan of PROFILE at every limit of one column, all other budgets held, and what it paints."""
     set_threads(threads)
     from bitplan.planner.verbs.choose import sweep as workflow_sweep
-    from bitplan.planner.views.table import frontier_text
 
     found = workflow_sweep(profile, out, caps=pairs(caps, "--cap"), pins=pinned(pins, keep), **rest)
     then = f"bitplan report {out} --out report.html"
-    return Printed(found, lambda: frontier_text(found), wrote=[out], then=then)
+    return Printed(found, None, wrote=[out], then=then)
 
 
 @click.command()

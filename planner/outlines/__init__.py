@@ -1,7 +1,7 @@
-"""Layers, shapes, multiply-adds and bytes from a configuration alone: modules on the meta device, without values.
+"""Computes layers, shapes, multiply-adds and bytes from a configuration alone, with modules on the meta device.
 
-`examine` (in `outline.py`) is the way in. A model class is run where `MAKERS` has a line for it, which says what one
-call is given (`inputs.py`); of any other class the layers, shapes and bytes are told, without multiply-adds.
+The entry point is `examine.examine`. It runs a model class that has a line in `MAKERS`, which makes the inputs of one
+call (`inputs.py`); of any other class it reports layers, shapes and bytes without multiply-adds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one call of each known model class is given, as tensors without values: shapes alone, from its configuration."""
+"""Makes the inputs of one call of each known model class from its configuration, as tensors on the meta device."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from typing import Any
 import torch
 
 Inputs = dict[str, Any]
-Choices = dict[str | None, Callable[[], Inputs]]  # by what a configuration says
+Choices = dict[str | None, Callable[[], Inputs]]  # value of a configuration's key -> maker
 
 
 @dataclass(frozen=True)
 class Latents:
-    """The size of one call: how many images, the frames, rows and columns of each as the model sees them before it
-    cuts patches (1 frame where it is no video), and tokens of text."""
+    """The size of one call.
+
+    Attributes:
+        batch: number of images.
+        frames: latent frames; 1 for an image.
+        rows: latent rows before patches are cut.
+        columns: latent columns before patches are cut.
+        tokens: tokens of text.
+    """
 
     batch: int
     frames: int
@@ -26,12 +33,17 @@ class Latents:
 
 @dataclass(frozen=True)
 class InputMaker:
-    """How a call of one class is made. component: its name in diffusers' pipelines; make: (configuration, latents) ->
-    keyword arguments of `forward`, or None where the configuration asks for what is not known here.
+    """Makes the inputs of one model class.
 
-    scale: pixels a latent row, 0 where there are none; stretch: frames of the video a latent frame; patch: latent rows
-    must be a multiple of it; side: (rows, columns) of latents where the configuration has no `sample_size`; frames,
-    tokens: as usual for its pipelines.
+    Attributes:
+        component: its usual name in diffusers' pipelines.
+        make: (configuration, latents) -> keyword arguments of `forward`, or None for an unsupported configuration.
+        scale: pixels a latent row; 0 for a class without latents.
+        stretch: video frames a latent frame.
+        patch: latent rows and columns are multiples of it.
+        side: (rows, columns) of latents for a configuration without `sample_size`.
+        frames: usual number of video frames.
+        tokens: usual number of text tokens.
     """
 
     component: str
@@ -45,7 +57,7 @@ class InputMaker:
 
 
 def blank(*shape: int) -> torch.Tensor:
-    """A float tensor without values."""
+    """Returns a float tensor on the meta device."""
     return torch.empty(shape, device="meta")
 
 
@@ -54,7 +66,7 @@ def _labels(batch: int) -> torch.Tensor:
 
 
 def unet_condition(config: Any, latents: Latents) -> Inputs | None:
-    """UNet2DConditionModel: SD, SDXL with its pooled text and sizes, inpainting, Kandinsky's decoder, unCLIP."""
+    """Makes the inputs of UNet2DConditionModel: SD, SDXL, inpainting, Kandinsky's decoder, unCLIP."""
     images, batch = (config.encoder_hid_dim_type or "").startswith("image"), latents.batch
     added: Choices = {
         None: lambda: {},
@@ -90,7 +102,7 @@ def unet_condition(config: Any, latents: Latents) -> Inputs | None:
 
 
 def unet_plain(config: Any, latents: Latents) -> Inputs | None:
-    """UNet2DModel: no condition, or a class."""
+    """Makes the inputs of UNet2DModel, without a condition or with a class."""
     if config.class_embed_type not in (None, "timestep"):
         return None
     labels = {} if config.num_class_embeds is None else {"class_labels": _labels(latents.batch)}
@@ -104,7 +116,7 @@ def unet_plain(config: Any, latents: Latents) -> Inputs | None:
 
 
 def _image(config: Any, latents: Latents, text: int) -> Inputs:
-    """What image transformers share: (batch, channels, rows, columns), text and the time."""
+    """Makes the inputs that image transformers share: latents, text and time."""
     return {
         "hidden_states": blank(latents.batch, config.in_channels, latents.rows, latents.columns),
         "encoder_hidden_states": blank(latents.batch, latents.tokens, text),
@@ -123,7 +135,7 @@ def aura_flow(config: Any, latents: Latents) -> Inputs:
 
 def pixart(config: Any, latents: Latents) -> Inputs:
     extra = config.use_additional_conditions
-    if extra is None:  # the class then goes by its size
+    if extra is None:  # the class then decides by its size
         extra = config.sample_size == 128
     sizes = (blank(latents.batch, 2), blank(latents.batch, 1)) if extra else (None, None)
     conditions = dict(zip(("resolution", "aspect_ratio"), sizes, strict=True))
@@ -144,7 +156,7 @@ def dit(config: Any, latents: Latents) -> Inputs:
 
 
 def _packed(config: Any, latents: Latents) -> Inputs:
-    """Two by two latents as the channels of one token, which the pipelines of FLUX and Qwen-Image do outside."""
+    """Makes inputs whose tokens hold two by two latents, as the pipelines of FLUX and Qwen-Image pack them."""
     return {
         "hidden_states": blank(latents.batch, (latents.rows // 2) * (latents.columns // 2), config.in_channels),
         "encoder_hidden_states": blank(latents.batch, latents.tokens, config.joint_attention_dim),
@@ -178,8 +190,8 @@ def wan(config: Any, latents: Latents) -> Inputs:
 
 def cogvideox(config: Any, latents: Latents) -> Inputs:
     rows, columns = latents.rows // config.patch_size, latents.columns // config.patch_size
-    places = latents.frames // (config.patch_size_t or 1) * rows * columns
-    rotary = (blank(places, config.attention_head_dim),) * 2 if config.use_rotary_positional_embeddings else None
+    positions = latents.frames // (config.patch_size_t or 1) * rows * columns
+    rotary = (blank(positions, config.attention_head_dim),) * 2 if config.use_rotary_positional_embeddings else None
     return {
         "hidden_states": blank(latents.batch, latents.frames, config.in_channels, latents.rows, latents.columns),
         "encoder_hidden_states": blank(latents.batch, latents.tokens, config.text_embed_dim),
@@ -190,9 +202,9 @@ def cogvideox(config: Any, latents: Latents) -> Inputs:
 
 
 def ltx(config: Any, latents: Latents) -> Inputs:
-    places = latents.frames * latents.rows * latents.columns
+    positions = latents.frames * latents.rows * latents.columns
     return {
-        "hidden_states": blank(latents.batch, places, config.in_channels),
+        "hidden_states": blank(latents.batch, positions, config.in_channels),
         "encoder_hidden_states": blank(latents.batch, latents.tokens, config.caption_channels),
         "timestep": blank(latents.batch),
         "encoder_attention_mask": blank(latents.batch, latents.tokens),
@@ -203,5 +215,5 @@ def ltx(config: Any, latents: Latents) -> Inputs:
 
 
 def text(_: Any, latents: Latents) -> Inputs:
-    """Text encoders: the numbers of the tokens."""
+    """Makes the token ids of a text encoder."""
     return {"input_ids": torch.zeros(latents.batch, latents.tokens, dtype=torch.long, device="meta")}

@@ -1,4 +1,4 @@
-"""Modules without values from configurations: one component's `config.json`, or a pipeline's folder."""
+"""Builds modules on the meta device from a component's `config.json` or from a pipeline's folder."""
 
 from __future__ import annotations
 
@@ -22,24 +22,29 @@ from bitplan.planner.texts import one_line
 INDEX, CONFIG = "model_index.json", "config.json"
 _LIBRARIES = ("diffusers", "transformers")
 _ADVICE = "name a component's config.json or a pipeline's folder"
-_UNNAMED = "model"  # the component of a lone file whose class has no line in the table
+_UNNAMED = "model"  # component name for a single file whose class is not in MAKERS
 
 
 @dataclass(frozen=True, eq=False)
-class Blueprint:
-    """What a configuration describes. parts: component -> module on the meta device, in evaluation mode; scale: pixels
-    a latent row by the pipeline's own autoencoder, None where it is not told."""
+class MetaModel:
+    """The modules that a configuration describes, without values.
+
+    Attributes:
+        name: the path of the configuration or of the pipeline's folder.
+        parts: component -> module on the meta device, in evaluation mode.
+        scale: pixels a latent row of the pipeline's autoencoder; None where it is unknown.
+    """
 
     name: str
     parts: Mapping[str, nn.Module]
     scale: int | None = None
 
 
-def read(path: str, names: Sequence[str] = ()) -> Blueprint:
-    """The modules that `path` describes: a component's JSON file or its folder, or a pipeline's folder or index, of
-    which all components are taken that are modules, or the `names`. Of a lone file, one name is its component's.
+def read(path: str, names: Sequence[str] = ()) -> MetaModel:
+    """Builds the modules that `path` describes, without reading or allocating weights.
 
-    Weights are neither looked for nor allocated. Raises UserError.
+    path: a component's JSON file or folder, or a pipeline's folder or index; names: the components of a pipeline
+    [all that are modules], or one name for a single component. Raises UserError.
     """
     place = PIPELINE_FOLDER if path == "scenes" else Path(path)
     if place.is_dir():
@@ -55,26 +60,26 @@ def read(path: str, names: Sequence[str] = ()) -> Blueprint:
     row = MAKERS.get(type(module).__name__)
     inside = place.name == CONFIG and (place.parent.parent / INDEX).is_file()
     name = names[0] if names else place.parent.name if inside else row.component if row else _UNNAMED
-    return Blueprint(str(place), {name: module}, _scale(place.parent.parent) if inside else None)
+    return MetaModel(str(place), {name: module}, _scale(place.parent.parent) if inside else None)
 
 
-def _pipeline(folder: Path, index: Mapping[str, Any], names: Sequence[str]) -> Blueprint:
-    """Components that are modules of the two libraries and have a configuration."""
+def _pipeline(folder: Path, index: Mapping[str, Any], names: Sequence[str]) -> MetaModel:
+    """Builds the components that are diffusers or transformers modules and have a configuration."""
     kinds = {
         name: tuple(entry)
         for name, entry in index.items()
         if isinstance(entry, list) and len(entry) == 2 and entry[0] in _LIBRARIES
     }
-    known = {name: kind for name, kind in kinds.items() if (folder / name / CONFIG).is_file() and _is_module(*kind)}
-    missing = [name for name in names if name not in known]
-    if missing or not known:
+    available = {name: kind for name, kind in kinds.items() if (folder / name / CONFIG).is_file() and _is_module(*kind)}
+    missing = [name for name in names if name not in available]
+    if missing or not available:
         raise UserError(
             f"{folder} has no configuration of a module {', '.join(missing)}; it has those of "
-            f"{', '.join(known) or 'none'}; name some of them with --components"
+            f"{', '.join(available) or 'none'}; name some of them with --components"
         )
-    places = {name: folder / name / CONFIG for name in names or known}
-    parts = {name: _build(place, _facts(place), known[name]) for name, place in places.items()}
-    return Blueprint(str(folder), parts, _scale(folder))
+    places = {name: folder / name / CONFIG for name in names or available}
+    parts = {name: _build(place, _facts(place), available[name]) for name, place in places.items()}
+    return MetaModel(str(folder), parts, _scale(folder))
 
 
 def _facts(place: Path) -> dict[str, Any]:
@@ -83,14 +88,14 @@ def _facts(place: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {place}: {error.strerror}; {_ADVICE}") from None
     except ValueError as error:
-        raise UserError(f"{place} is no JSON ({error}); {_ADVICE}") from None
+        raise UserError(f"{place} is not JSON ({error}); {_ADVICE}") from None
     if not isinstance(facts, dict):
-        raise UserError(f"{place} is no configuration; {_ADVICE}")
+        raise UserError(f"{place} is not a configuration; {_ADVICE}")
     return facts
 
 
 def _kind(place: Path, facts: Mapping[str, Any]) -> tuple[str, str]:
-    """Library and class, as the file says."""
+    """Returns the library and the class that the file names."""
     if "_class_name" in facts:
         return "diffusers", str(facts["_class_name"])
     if facts.get("architectures"):
@@ -99,24 +104,24 @@ def _kind(place: Path, facts: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _is_module(library: str, name: str) -> bool:
-    found = getattr(importlib.import_module(library), name, None)
-    return isinstance(found, type) and issubclass(found, nn.Module)
+    member = getattr(importlib.import_module(library), name, None)
+    return isinstance(member, type) and issubclass(member, nn.Module)
 
 
 def _build(place: Path, facts: Mapping[str, Any], kind: tuple[str, str]) -> nn.Module:
-    """The module, every tensor of it without values."""
+    """Returns the module with all tensors on the meta device."""
     library, name = kind
     if not _is_module(library, name):
-        raise UserError(f"{place} is for {name}, which the installed {library} has not; update it")
-    found: Any = getattr(importlib.import_module(library), name)
+        raise UserError(f"{place} needs {name}, which the installed {library} does not have; update it")
+    builder: Any = getattr(importlib.import_module(library), name)
     try:
         with _quiet(), torch.device("meta"):
             if library == "diffusers":
-                module = found.from_config({k: v for k, v in facts.items() if k != "quantization_config"})
+                module = builder.from_config({k: v for k, v in facts.items() if k != "quantization_config"})
             else:
-                config = found.config_class.from_dict(dict(facts))
-                module = found(config)
-    except Exception as error:  # whatever a class makes of a configuration is bad input to us
+                config = builder.config_class.from_dict(dict(facts))
+                module = builder(config)
+    except Exception as error:  # a class may raise anything for a wrong configuration
         reason = one_line(error, 200)
         raise UserError(
             f"cannot build {name} from {place}: {type(error).__name__}: {reason}; check the file"
@@ -127,7 +132,7 @@ def _build(place: Path, facts: Mapping[str, Any], kind: tuple[str, str]) -> nn.M
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the libraries' notes on keys that a class of today does not know: they say nothing of shapes."""
+    """Silences the libraries' warnings about unknown keys, which do not affect shapes."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -137,7 +142,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _scale(folder: Path) -> int | None:
-    """Pixels a latent row: an autoencoder of diffusers' own kind halves the picture between its blocks."""
+    """Returns pixels a latent row: `AutoencoderKL` halves the picture between its blocks."""
     place = folder / "vae" / CONFIG
     if not place.is_file():
         return None

@@ -1,36 +1,40 @@
-"""What a configuration alone tells of a model: its layers, and what one call costs in multiply-adds and bytes."""
+"""The outline of a model: its layers, and the multiply-adds and bytes of one call, with their text and JSON forms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
-from math import prod
+from itertools import chain, groupby
 from typing import Any
 
-import torch
-from torch import nn
+from bitplan.planner.graph.layers import (
+    Layer,
+    LayerGraph,
+    architecture_fingerprint,
+    to_json,
+    total_macs,
+    total_parameters,
+)
+from bitplan.planner.outlines.inputs import Latents
+from bitplan.planner.texts import table
+from bitplan.planner.units import show_bytes
 
-from bitplan.planner.costs.candidates import fits
-from bitplan.planner.errors import UserError
-from bitplan.planner.graph.layers import LayerGraph, architecture_fingerprint, total_macs, total_parameters
-from bitplan.planner.graph.trace import find_layers, survey, trace
-from bitplan.planner.outlines import MAKERS
-from bitplan.planner.outlines.inputs import InputMaker, Latents
-from bitplan.planner.outlines.models import Blueprint, read
-from bitplan.plans.formats import stored_bytes
-from bitplan.plans.scheme import Scheme
-
-ITEMSIZES = {"float32": 4, "bfloat16": 2}
-_USUAL = 8  # pixels a latent row, of which pipelines may differ by their autoencoder
-_KEYS = ("sample_height", "sample_width")  # of configurations whose sample has no one size
+_SHOWN = 5  # number of largest layers in the text
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a call is asked for; None is what the model's pipelines usually make. width, height: pixels; frames:
-    of the video; tokens: of text; batch: images, of which guidance makes two each."""
+    """The size of one call; None for the usual value of the model's pipelines.
+
+    Attributes:
+        width: of the image in pixels.
+        height: of the image in pixels.
+        frames: of the video.
+        tokens: of the text.
+        batch: number of images; guidance needs two for each.
+    """
 
     width: int | None = None
     height: int | None = None
@@ -41,8 +45,16 @@ class Size:
 
 @dataclass(frozen=True)
 class Component:
-    """One component. kind: its class; parameters: numbers in all its parameters, layers' or not; graph: with `calls`
-    of one call where it ran; call: the size of that, None where it did not run, and then `why`."""
+    """One component of a pipeline.
+
+    Attributes:
+        component: its name.
+        kind: the name of its class.
+        parameters: number of values in all its parameters.
+        graph: its layers, with the calls of one run where it ran.
+        call: the size of that run; None where it did not run.
+        why: why it did not run.
+    """
 
     component: str
     kind: str
@@ -56,13 +68,46 @@ class Component:
         """Multiply-adds of the layers in one call; 0 where it did not run."""
         return total_macs(self.graph)
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns data for `json.dumps`, without the graph."""
+        return {
+            "component": self.component, "class": self.kind, "parameters": self.parameters,
+            "layers": dict(Counter(layer.kind for layer in self.graph.layers)),
+            "macs": self.macs if self.call else None, "call": self.call and vars(self.call), "why": self.why,
+            "unused": list(self.graph.unused),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StoredBytes:
+    """The bytes of a model with all layers at one scheme or float type.
+
+    Attributes:
+        scheme: the scheme's text form or the name of the float type.
+        weights: bytes of the layers' weights as stored.
+        whole: `weights` and all other parameters, in bfloat16 beside a scheme.
+        kept: number of layers that the scheme does not fit.
+    """
+
+    scheme: str
+    weights: int
+    whole: int
+    kept: int
+
 
 @dataclass(frozen=True)
 class Outline:
-    """All components of one configuration."""
+    """The components of one configuration.
+
+    Attributes:
+        name: the configuration's path.
+        parts: the components.
+        stored: bytes in float32 and bfloat16, then at each requested scheme.
+    """
 
     name: str
     parts: tuple[Component, ...]
+    stored: tuple[StoredBytes, ...]
 
     @cached_property
     def graph(self) -> LayerGraph:
@@ -79,125 +124,100 @@ class Outline:
 
     @property
     def parameters(self) -> int:
-        """Numbers in all parameters."""
+        """Number of values in all parameters."""
         return sum(part.parameters for part in self.parts)
 
     @property
     def architecture(self) -> str:
-        """As in a profile of the same model and components."""
+        """The fingerprint of the layers, equal to that in a profile of the same components."""
         return architecture_fingerprint(self.graph)
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns data for `json.dumps`."""
+        return {
+            "kind": "configuration",
+            "name": self.name,
+            "architecture": self.architecture,
+            "parameters": self.parameters,
+            "layers": len(self.graph.layers),
+            "layer_parameters": total_parameters(self.graph),
+            "macs": total_macs(self.graph),
+            "parts": [part.to_json() for part in self.parts],
+            "stored": [vars(row) for row in self.stored],
+            "graph": to_json(self.graph),
+        }
 
-@dataclass(frozen=True)
-class StoredBytes:
-    """The model with every layer's weight at one scheme or float type. weights: bytes of the layers' weights, exactly
-    as stored; whole: with biases and all else, in bfloat16 beside a scheme, else in the float type; kept: layers that
-    the scheme does not suit."""
-
-    scheme: str
-    weights: int
-    whole: int
-    kept: int
-
-
-def examine(path: str, names: Sequence[str] = (), size: Size | None = None) -> Outline:
-    """Build what `path` describes without values (see `models.read`) and run it once, without values, at `size`.
-
-    Raises UserError for what cannot be read or built, and for a size that the model cannot make.
-    """
-    plan = read(path, names)
-    parts = tuple(_part(plan, name, module, size or Size()) for name, module in plan.parts.items())
-    return Outline(plan.name, parts)
-
-
-def _part(plan: Blueprint, name: str, module: nn.Module, size: Size) -> Component:
-    kind = type(module).__name__
-    parameters = sum(tensor.numel() for tensor in module.parameters())
-    parts = {name: module}
-    maker = MAKERS.get(kind)
-    config: Any = module.config
-    call = _latents(config, maker, size, plan.scale) if maker else None
-    given = maker.make(config, call) if maker and call else None
-    if given is None:
-        why = f"what a call of {kind} is given is not known{' for this configuration' if maker else ''}"
-        return Component(name, kind, parameters, survey(parts, find_layers(parts)), None, why)
-    try:
-        with torch.no_grad(), torch.device("meta"):
-            return Component(name, kind, parameters, trace(parts, lambda: module(**given)), call)
-    except Exception as error:  # a forward that looks at values, or a configuration that its maker does not know
-        why = f"{kind} does not run without values ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-        return Component(name, kind, parameters, survey(parts, find_layers(parts)), None, why)
-
-
-def _latents(config: Any, maker: InputMaker, size: Size, scale: int | None) -> Latents:
-    """The size of a call. Raises UserError for one that the model cannot make."""
-    scale = scale if scale and maker.scale == _USUAL else maker.scale
-    frames = maker.frames if size.frames is None else size.frames
-    for word, number in (("frames", frames), ("batch", size.batch), ("tokens", size.tokens)):
-        if number is not None and number < 1:
-            raise UserError(f"--{word} {number} is no number of {word}; give at least 1")
-    rows, columns = _side(config, maker, size, scale)
-    return Latents(
-        batch=size.batch,
-        frames=(frames - 1) // maker.stretch + 1 if maker.frames > 1 else 1,
-        rows=rows,
-        columns=columns,
-        tokens=size.tokens or min(maker.tokens, getattr(config, "max_position_embeddings", None) or maker.tokens),
-    )
-
-
-def _side(config: Any, maker: InputMaker, size: Size, scale: int) -> tuple[int, int]:
-    """Rows and columns of latents: as asked, else by the configuration where it says."""
-    if not scale:
-        return 0, 0
-    step = scale * maker.patch
-    for word, pixels in (("height", size.height), ("width", size.width)):
-        if pixels is not None and (pixels < step or pixels % step):
-            raise UserError(f"--{word} {pixels} is no multiple of {step}, which this model makes; give one")
-    sample = getattr(config, "sample_size", None) or tuple(filter(None, (getattr(config, key, None) for key in _KEYS)))
-    rows, columns = (sample, sample) if isinstance(sample, int) else sample or maker.side
-    return size.height // scale if size.height else rows, size.width // scale if size.width else columns
-
-
-def stored(outline: Outline, schemes: Sequence[Scheme]) -> tuple[StoredBytes, ...]:
-    """Bytes in the two float types, then at each scheme; a layer that a scheme does not suit stays in bfloat16."""
-    again = {name for names in outline.graph.tied for name in names[1:]}  # a tied weight is stored once
-    layers = [layer for layer in outline.graph.layers if layer.address not in again]
-    weights = sum(prod(layer.weight) for layer in layers)
-    half = ITEMSIZES["bfloat16"]
-    rows = [StoredBytes(name, weights * i, outline.parameters * i, 0) for name, i in ITEMSIZES.items()]
-    for scheme in schemes:
-        taken = {layer.address for layer in layers if fits(layer, scheme, None)}
-        size = sum(
-            stored_bytes(layer.weight, scheme.weight) if layer.address in taken else prod(layer.weight) * half
-            for layer in layers
+    def __str__(self) -> str:
+        """Tables of the components, the layers by kind, the bytes at each scheme, and the largest layers."""
+        layers = self.graph.layers
+        tables = (
+            [_part_row(part) for part in self.parts],
+            [_kind_row(kind, list(some)) for kind, some in groupby(sorted(layers, key=_kind), key=_kind)],
+            [_stored_row(row, self.stored[0]) for row in self.stored],
+            [_layer_row(layer) for layer in sorted(layers, key=lambda layer: -layer.parameters)[:_SHOWN]],
         )
-        rows.append(
-            StoredBytes(str(scheme), size, size + (outline.parameters - weights) * half, len(layers) - len(taken))
-        )
-    return tuple(rows)
+        return "\n\n".join([_summary(self), *map(table, tables)])
 
 
-def numbers(outline: Outline, rows: Sequence[StoredBytes]) -> dict[str, Any]:
-    """All of it as what `json.dumps` takes, but for the layers' graph, which `to_json` writes."""
+def _summary(outline: Outline) -> str:
+    first = f"{outline.name}: {outline.parameters:,} parameters, {total_parameters(outline.graph):,} of them in "
+    lines = [f"{first}{len(outline.graph.layers)} layers, architecture {outline.architecture[:12]}"]
+    lines += [f"{part.component}: {part.why}; its multiply-adds are not counted" for part in outline.parts if part.why]
+    lines += [
+        f"{part.component}: {len(part.graph.unused)} layers were not called, such as {part.graph.unused[0]}"
+        for part in outline.parts
+        if part.graph.unused
+    ]
+    return "\n".join(lines)
+
+
+def _giga(count: int) -> str:
+    """Returns billions: whole numbers from 1,000 on, else three digits."""
+    return f"{count / 1e9:,.0f}" if count >= 1e12 else f"{count / 1e9:.3g}"
+
+
+def _kind(layer: Layer) -> str:
+    return layer.kind
+
+
+def _part_row(part: Component) -> dict[str, str]:
+    call = part.call
+    frames = [f"{call.frames} frames"] if call and call.frames > 1 else []
+    size = call and call.rows and " x ".join([str(call.batch), *frames, f"{call.rows} x {call.columns}"])
     return {
-        "name": outline.name,
-        "architecture": outline.architecture,
-        "parameters": outline.parameters,
-        "layers": len(outline.graph.layers),
-        "layer_parameters": total_parameters(outline.graph),
-        "macs": total_macs(outline.graph),
-        "parts": [_part_numbers(part) for part in outline.parts],
-        "stored": [vars(row) for row in rows],
+        "component": part.component,
+        "class": part.kind,
+        "parameters": f"{part.parameters:,}",
+        "layers": str(len(part.graph.layers)),
+        "GMACs a call": _giga(part.macs) if call else "",
+        "call, in latents": size or "",
+        "tokens": str(call.tokens) if call else "",
     }
 
 
-def _part_numbers(part: Component) -> Mapping[str, Any]:
-    kinds: dict[str, int] = {}
-    for layer in part.graph.layers:
-        kinds[layer.kind] = kinds.get(layer.kind, 0) + 1
+def _kind_row(kind: str, layers: Sequence[Layer]) -> dict[str, str]:
     return {
-        "component": part.component, "class": part.kind, "parameters": part.parameters, "layers": kinds,
-        "macs": part.macs if part.call else None, "call": part.call and vars(part.call), "why": part.why,
-        "unused": list(part.graph.unused),
-    }  # fmt: skip
+        "kind": kind,
+        "layers": str(len(layers)),
+        "parameters": f"{sum(layer.parameters for layer in layers):,}",
+        "GMACs a call": _giga(sum(layer.macs for layer in layers)),
+    }
+
+
+def _stored_row(row: StoredBytes, first: StoredBytes) -> dict[str, str]:
+    return {
+        "all layers at": row.scheme + f" ({row.kept} kept)" * bool(row.kept),
+        "layers' weights": f"{row.weights:,} ({show_bytes(row.weights)})",
+        "whole": f"{row.whole:,} ({show_bytes(row.whole)})",
+        "of float32": f"{row.whole / first.whole:.1%}",
+    }
+
+
+def _layer_row(layer: Layer) -> dict[str, str]:
+    return {
+        "largest layers": layer.address,
+        "kind": layer.kind,
+        "weight": " x ".join(map(str, layer.weight)),
+        "parameters": f"{layer.parameters:,}",
+        "GMACs a call": _giga(layer.macs),
+    }

@@ -1,7 +1,7 @@
-"""The costs of this machine for a profile made on another: a layer at a time with random weights, never the model.
+"""Replaces the costs of a profile by those of this machine, timing one layer at a time with random weights.
 
-What a scheme does to the output belongs to the model and is kept as it was measured; bytes and milliseconds are found
-anew. Layers of one shape are one module and are timed once, so that memory is that of the largest layer.
+Losses depend on the model only and stay as measured; bytes and milliseconds are measured again. Layers of one shape
+share one module and are timed once, so the peak memory is that of the largest layer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from bitplan.planner.costs.candidates import Candidate, candidates, parse_scheme
 from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import CallGeometry, Layer, LayerGraph, from_json
-from bitplan.planner.outlines.outline import Size, examine
+from bitplan.planner.outlines.examine import examine
+from bitplan.planner.outlines.outline import Size
 from bitplan.planner.profiles.profile import Profile, open_profile
 from bitplan.planner.progress import bar
 from bitplan.plans.kinds import KINDS
@@ -30,13 +31,13 @@ from bitplan.sensitivity.calibration.ranges import ActivationRange
 
 
 def retime(path: Path, out: Path, config: str | None = None, size: Size | None = None) -> None:
-    """Write the profile `out`, which must be new: the one at `path` with the costs of this machine.
+    """Writes the profile at `path` with the costs of this machine to the new file `out`.
 
-    config: where the layers' shapes and calls come from (see `outline.examine`), of one call at `size`; else the
-    profile's own, of one whole image. Raises ProfileError, UserError.
+    config: a configuration that gives the layers' shapes and the calls of one run at `size` (see `examine.examine`);
+    None for those in the profile, of one whole image. Raises ProfileError, UserError.
     """
     if out.exists():
-        raise UserError(f"{out} is there already; choose another --out")
+        raise UserError(f"{out} exists already; choose another --out")
     part = out.with_name(out.name + ".part")
     part.unlink(missing_ok=True)
     try:
@@ -56,27 +57,27 @@ def retime(path: Path, out: Path, config: str | None = None, size: Size | None =
 
 
 def _graph(old: Profile, config: str | None, size: Size | None) -> LayerGraph:
-    """Of the layers to time. Raises UserError where they are not the profile's, or their shapes are not known."""
+    """Returns the layers to time. Raises UserError where they are not the profile's or their shapes are unknown."""
     graph, header = from_json(old.graph()), old.header()
     if config is None:
         if "source" in header:
-            raise UserError(f"{old.path} was imported and does not know its layers' shapes; give --config")
+            raise UserError(f"{old.path} was imported and does not hold its layers' shapes; give --config")
         return graph
-    found = examine(config, header["model"].get("components", ()), size).graph
-    _check_same(graph, found, old.path)
-    if idle := [name for name in graph.by_address if not found.by_address[name].calls]:
+    outline = examine(config, header["model"].get("components", ()), size).graph
+    _check_same(graph, outline, old.path)
+    if idle := [name for name in graph.by_address if not outline.by_address[name].calls]:
         raise UserError(
-            f"{config}: it is not known how {idle[0]} is called, nor {len(idle) - 1} more; leave --config out"
+            f"{config}: the calls of {idle[0]} and {len(idle) - 1} more layers are not known; leave --config out"
         )
-    return replace(graph, layers=tuple(found.by_address[name] for name in graph.by_address))
+    return replace(graph, layers=tuple(outline.by_address[name] for name in graph.by_address))
 
 
-def _check_same(graph: LayerGraph, found: LayerGraph, path: Path) -> None:
-    """An imported profile knows how many weights a layer has, but not their shape."""
+def _check_same(graph: LayerGraph, outline: LayerGraph, path: Path) -> None:
+    """Raises UserError for other layers; compares numbers of weights, since an imported profile holds no shapes."""
     differ = [
         name
         for name, layer in graph.by_address.items()
-        if name not in found.by_address or prod(found.by_address[name].weight) != prod(layer.weight)
+        if name not in outline.by_address or prod(outline.by_address[name].weight) != prod(layer.weight)
     ]
     if differ:
         raise UserError(
@@ -86,18 +87,18 @@ def _check_same(graph: LayerGraph, found: LayerGraph, path: Path) -> None:
 
 
 def _offered(old: Profile, layers: Mapping[str, Layer], dtype: torch.dtype) -> Iterator[Candidate]:
-    """What the profile has costs of, else what it would have; whether it is simulated is a matter of this machine."""
+    """Yields the candidates of the profile's costs, or all candidates where it has none, as this machine runs them."""
     if not old.costs():
-        ranges = {name: ActivationRange(**seen) for name, seen in old.ranges().items()}
+        ranges = {name: ActivationRange(**limits) for name, limits in old.ranges().items()}
         modules = {name: bare(layer, dtype) for name, layer in layers.items()}
         yield from candidates(from_json(old.graph()), modules, parse_schemes(old.schemes()), ranges)
-    for known in old.costs():
-        scheme = parse_scheme(known.scheme)
-        yield Candidate(known.layer, scheme, simulated(scheme, bare(layers[known.layer], dtype)))
+    for cost in old.costs():
+        scheme = parse_scheme(cost.scheme)
+        yield Candidate(cost.layer, scheme, simulated(scheme, bare(layers[cost.layer], dtype)))
 
 
 def _copy(old: Profile, new: Profile) -> None:
-    """All but the costs."""
+    """Copies everything except the costs."""
     new.write_graph(old.graph(), old.schemes())
     new.write_baseline(old.baseline())
     new.write_ranges(old.ranges())
@@ -106,7 +107,12 @@ def _copy(old: Profile, new: Profile) -> None:
 
 @dataclass(frozen=True)
 class RandomLayers(Mapping[str, nn.Module]):
-    """Address -> a module as that layer is, with random weights; the last shape asked for is kept."""
+    """Maps an address to a module of the layer's shape with random weights; only the last module is cached.
+
+    Attributes:
+        layers: address -> layer.
+        dtype: float type of the weights.
+    """
 
     layers: Mapping[str, Layer]
     dtype: torch.dtype
@@ -125,12 +131,12 @@ Shape = tuple[str, tuple[int, ...], bool, CallGeometry | None]
 
 
 def _shape(layer: Layer) -> Shape:
-    """What two layers share that are timed as one module."""
+    """Returns a key; layers with equal keys are timed as one module."""
     return layer.kind, layer.weight, layer.bias, layer.geometry
 
 
 def bare(layer: Layer, dtype: torch.dtype) -> nn.Module:
-    """A module as the layer is, its memory asked for but not touched. Raises UserError for a kind that is not timed."""
+    """Returns a module of the layer's shape, uninitialised. Raises UserError for a kind that is not timed."""
     return _bare(_shape(layer), dtype)
 
 
@@ -139,18 +145,18 @@ def _bare(shape: Shape, dtype: torch.dtype) -> nn.Module:
     if kind not in KINDS:
         raise UserError(f"layers of kind {kind!r} are not timed alone; profile the model here")
     options: dict[str, Any] = {"bias": bias, "dtype": dtype}
-    made: nn.Module
+    module: nn.Module
     if kind == "linear":
-        made = nn.utils.skip_init(nn.Linear, weight[1], weight[0], **options)  # type: ignore[no-untyped-call]
+        module = nn.utils.skip_init(nn.Linear, weight[1], weight[0], **options)  # type: ignore[no-untyped-call]
     elif KINDS[kind].looks_up:
-        made = nn.utils.skip_init(nn.Embedding, *weight, dtype=dtype)  # type: ignore[no-untyped-call]
+        module = nn.utils.skip_init(nn.Embedding, *weight, dtype=dtype)  # type: ignore[no-untyped-call]
     else:
         assert geometry is not None
-        made = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+        module = nn.utils.skip_init(  # type: ignore[no-untyped-call]
             getattr(nn, KINDS[kind].layer), weight[1] * geometry.groups, weight[0], tuple(weight[2:]), geometry.stride,
             geometry.padding, geometry.dilation, geometry.groups, padding_mode=geometry.padding_mode, **options,
         )  # fmt: skip
-    return made
+    return module
 
 
 @lru_cache(maxsize=1)

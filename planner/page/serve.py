@@ -14,7 +14,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.page.painter import Painter, PaintOptions
 from bitplan.planner.page.session import Session
 from bitplan.planner.profiles.profile import Profile, open_profile
-from bitplan.planner.views.known import know
+from bitplan.planner.views.profile_view import load_profile_view
 
 HERE = "127.0.0.1"
 EXTRA = "`bitplan explore` needs fastapi, uvicorn and plotly; pip install 'bitplan[explore]'"
@@ -42,7 +42,10 @@ def serve(profile: Path, plans: Path | None, options: PaintOptions, port: int, s
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} for plans; make it, or choose another --plans")
     with open_profile(profile) as store:
-        session, painter = Session(know(store), options.kernels == "int"), Painter(measured(store, options))
+        session, painter = (
+            Session(load_profile_view(store), options.kernels == "int"),
+            Painter(measured(store, options)),
+        )
         prompt = next((p for p in store.header()["settings"]["prompts"] if isinstance(p, str)), "")
     token = secrets.token_urlsafe(16)
     app = app_of(ExplorerState(profile, folder, session, painter, prompt, token))

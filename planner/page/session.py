@@ -18,7 +18,7 @@ from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.units import SHOW
 from bitplan.planner.views import sweep as sweeping
-from bitplan.planner.views.known import ProfileView, solved
+from bitplan.planner.views.profile_view import ProfileView, solution_variant
 from bitplan.planner.views.sweep import Sweep, SweepProblem, limits_between, name_of
 from bitplan.planner.views.view import Variant, View
 from bitplan.solvers.certify import exact_total
@@ -63,7 +63,7 @@ def answer(session: Session, request: Request, passing: bool) -> PageAnswer:
     `SETTLED` gets. Raises UserError and ProblemError for what makes no sense."""
     problem = pose_anew(session, request)
     solution = _glance(problem) if passing else solve(problem, time_limit=SETTLED.time_limit)
-    seen = solved(session.known, NAME, solution)
+    seen = solution_variant(session.known, NAME, solution)
     limits = {budget.column: plain(budget.limit) for budget in problem.budgets}
     return PageAnswer(seen, limits, "" if solution.choice else _why(problem, solution, passing))
 
@@ -102,7 +102,7 @@ def curve(session: Session, problem: Problem) -> tuple[Variant, ...]:
         found = ((most, _glance(rebudget(posed, [*posed.budgets, Budget("bytes", most)]))) for most in limits)
     else:
         found = frontier(posed, "bytes", limits, time_limit=_EACH.time_limit, gap=_EACH.gap)
-    seen = (solved(session.known, name_of("bytes", plain(most)), each, plain(most)) for most, each in found)
+    seen = (solution_variant(session.known, name_of("bytes", plain(most)), each, plain(most)) for most, each in found)
     plans = [one for one in seen if one.picks]
     worst = max((one.objective or 0.0 for one in plans), default=0.0)
     return tuple(one for one in plans if (one.objective or 0.0) >= _SEEN * worst)

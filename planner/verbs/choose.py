@@ -115,7 +115,7 @@ def sweep(
     from bitplan.planner.choice.limits import settled
     from bitplan.planner.choice.request import Request
     from bitplan.planner.profiles.profile import open_profile
-    from bitplan.planner.views.known import know
+    from bitplan.planner.views.profile_view import load_profile_view
     from bitplan.planner.views.run import sweep_into
     from bitplan.planner.views.sweep import Sweep
     from bitplan.solvers.strategies import Effort
@@ -124,14 +124,14 @@ def sweep(
     request = Request(memory, latency, bits, caps or {}, objective, slack, pins or {}, kernels, confidence)
     asked, effort = Sweep(by, points, start, stop, spacing), Effort(time_limit, gap, backend)
     with open_profile(profile) as store:
-        known = know(store, confidence)
+        known = load_profile_view(store, confidence)
         view = sweep_into(Path(out), store, known, settled(known.evidence, request), asked, effort)
         if not images:
             return view
-        from bitplan.planner.views.painting import PaintJob, paint_view
+        from bitplan.planner.views.painting import SweepPaintOptions, paint_view
 
         conditions = conditions_in(prompts)
-        job = PaintJob(pipeline or view.model["name"], images, paint, conditions, count, seed, kernels, clip)
+        job = SweepPaintOptions(pipeline or view.model["name"], images, paint, conditions, count, seed, kernels, clip)
         return paint_view(view, Path(out), store, known, job)
 
 

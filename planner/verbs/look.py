@@ -13,14 +13,14 @@ from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
 
 if TYPE_CHECKING:
     from bitplan.planner.views.equipment import Equipment
-    from bitplan.planner.views.inspect import Inspected
+    from bitplan.planner.views.inspect import Inspection
 
 
 def inspect(
     file: PathLike | None = None, profile: PathLike | None = None, *, config: PathLike | None = None,
     schemes: Sequence[str] = DEFAULT_SCHEMES, components: Sequence[str] = (), width: int | None = None,
     height: int | None = None, frames: int | None = None, tokens: int | None = None, batch: int = 1,
-) -> Inspected:  # fmt: skip
+) -> Inspection:  # fmt: skip
     """What a profile or a plan file holds; or, of a configuration alone: layers, parameters, multiply-adds, bytes.
 
     profile: of a plan, also tells what it gives to each role of layers.
@@ -35,10 +35,10 @@ def inspect(
     if file is not None:
         return inspect_file(Path(file), None if profile is None else Path(profile))
     from bitplan.planner.outlines.outline import Size
-    from bitplan.planner.views.outline import describe
+    from bitplan.planner.views.inspect import inspect_config
 
     size = Size(width, height, frames, tokens, batch)
-    return describe(str(config), components, size, schemes)
+    return inspect_config(str(config), components, size, schemes)
 
 
 def doctor() -> Equipment:

@@ -1,7 +1,7 @@
-"""The bits of a plan as a map in the terminal: a row a role, a column a block, a coloured character a layer.
+"""Draws the bits of a plan as a map in the terminal: one row a role, one column a block, a coloured character a layer.
 
-Drawn by rich, which knows how many colours a terminal has, how wide it is, and that NO_COLOR asks for none. Without
-colour the characters alone tell the same. The colours are viridis, which is told apart without red and green.
+rich handles the terminal's width and colours and the variable NO_COLOR. The characters alone carry the information. The
+colours are viridis, which is readable without distinguishing red from green.
 """
 
 from __future__ import annotations
@@ -23,29 +23,33 @@ from bitplan.plans.scheme import KEEP, parse_scheme
 FULL = "·"  # full precision, in no colour
 
 
-# bits of weights -> the colour behind them, from viridis and, as on the page, darker for more of them, and that of the
-# character, at a contrast of 4.5 or more
+# bits of a weight -> background colour (viridis, darker for more bits as on the page) and colour of the character, at a
+# contrast of at least 4.5
 COLOURS = {
     "2": ("#fde725", "#000000"), "3": ("#7ad151", "#000000"), "4": ("#22a884", "#000000"),
     "5": ("#2a788e", "#ffffff"), "6": ("#414487", "#ffffff"), "8": ("#440154", "#ffffff"),
 }  # fmt: skip
 
 
-ALL = "all layers"  # the one row where no roles are told
-_ASCII = str.maketrans("·×", "Fx")  # for terminals that have no more
-_LEAST = 4  # characters of a map, however narrow the terminal
+ALL = "all layers"  # the only row of a model without roles
+_ASCII = str.maketrans("·×", "Fx")  # for terminals without Unicode
+_LEAST = 4  # minimum width of the map in characters
 
 
 @dataclass(frozen=True)
 class Bitmap:
-    """rows: role -> block -> the character of each of its layers, in order of execution; blocks: in that order, too.
-    To be printed by rich."""
+    """A map of bits that rich can print.
+
+    Attributes:
+        rows: role -> block -> one character for each layer in order of execution.
+        blocks: the blocks in order of execution.
+    """
 
     rows: Mapping[str, Mapping[str, str]]
     blocks: tuple[str, ...]
 
     def width(self, block: str) -> int:
-        """Columns of one block: its layers in the role that has most there."""
+        """Returns the width of a block: the largest number of its layers in one role."""
         return max(len(cells.get(block, "")) for cells in self.rows.values())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
@@ -57,7 +61,7 @@ class Bitmap:
     def _texts(self, options: ConsoleOptions) -> Iterator[Text]:
         label = max(map(len, self.rows)) + 2
         room = max(options.max_width - label, _LEAST)
-        for panel in _panels([(place + 1, self.width(block)) for place, block in enumerate(self.blocks)], room):
+        for panel in _panels([(number, self.width(block)) for number, block in enumerate(self.blocks, 1)], room):
             heads = " ".join(piece.head.ljust(piece.width) for piece in panel)
             yield Text(" " * label + heads.rstrip(), "bold", no_wrap=True)
             yield from self._lines(panel, label)
@@ -70,17 +74,17 @@ class Bitmap:
             for piece in panel:
                 part = cells.get(self.blocks[piece.number - 1], "")[piece.start : piece.stop]
                 line.append_text(_painted(part)).append(" " * (piece.width - len(part) + 1))
-            if len(line.plain.rstrip()) > len(role):  # nothing of the role is in these blocks
+            if len(line.plain.rstrip()) > len(role):  # the role has layers in these blocks
                 line.rstrip()
                 yield line
 
 
 def bitmap_of(plan: Plan, graph: LayerGraph | None = None) -> Bitmap:
-    """The map of a plan. graph: of its profile, which tells roles; without, or without roles there, it has one row."""
+    """Returns the map of a plan. graph: the profile's, with roles; without roles the map has one row."""
     names = list(plan.schemes) if graph is None else [a for a in graph.by_address if a in plan.schemes]
     roles = {} if graph is None else {role: [layer.address for layer in some] for role, some in by_role(graph).items()}
-    told = {layer for some in roles.values() for layer in some}
-    rest = [layer for layer in names if layer not in told]
+    with_role = {layer for some in roles.values() for layer in some}
+    rest = [layer for layer in names if layer not in with_role]
     if rest:
         roles["other" if roles else ALL] = [*roles.get("other", ()), *rest]
     block_of = {layer: block for block, layers in blocks_of(names).items() for layer in layers}
@@ -100,7 +104,13 @@ def _character(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Piece:
-    """The columns of a block from `start` to before `stop`, as wide as they and the head need."""
+    """A range of columns of one block.
+
+    Attributes:
+        number: the block's number, from 1.
+        start: the first column.
+        stop: the column after the last.
+    """
 
     number: int
     start: int
@@ -108,7 +118,7 @@ class _Piece:
 
     @property
     def head(self) -> str:
-        """The block's number, where the block begins and where it goes on."""
+        """The text above the columns."""
         return str(self.number)
 
     @property
@@ -117,8 +127,7 @@ class _Piece:
 
 
 def _panels(blocks: Sequence[tuple[int, int]], room: int) -> Iterator[list[_Piece]]:
-    """Blocks, each (number, columns), in lines of at most `room` characters; one that is longer than a line goes on in
-    the next."""
+    """Splits blocks, each (number, columns), into lines of at most `room` characters; longer blocks are wrapped."""
     panel: list[_Piece] = []
     left = room
     for number, columns in blocks:
@@ -151,7 +160,7 @@ def _style(character: str) -> Style:
 
 
 def _key(rows: Mapping[str, Mapping[str, str]]) -> Text:
-    """How many layers have how many bits."""
+    """Returns the legend with the number of layers at each number of bits."""
     counts = Counter("".join(part for cells in rows.values() for part in cells.values()))
     text = Text("bits × layers:")
     for character, count in sorted(counts.items(), key=lambda item: (item[0] == FULL, item[0])):
@@ -160,16 +169,15 @@ def _key(rows: Mapping[str, Mapping[str, str]]) -> Text:
 
 
 def _names(blocks: Sequence[str]) -> Iterator[str]:
-    """What the numbers stand for; numbered blocks in a row are told together, and a component that is the only one is
-    left out."""
+    """Yields the blocks' numbers and names; merges consecutive numbered blocks and omits a single component."""
     single = len({block.partition(".")[0] for block in blocks}) == 1
     shown = [block.partition(".")[2] or block if single else block for block in blocks]
     stems = [name.rpartition(".")[0] if name.rpartition(".")[2].isdigit() else "" for name in shown]
-    place = 0
-    while place < len(shown):
-        stop = place + 1
-        while stop < len(shown) and stems[place] and stems[stop] == stems[place]:
+    start = 0
+    while start < len(shown):
+        stop = start + 1
+        while stop < len(shown) and stems[start] and stems[stop] == stems[start]:
             stop += 1
         last = shown[stop - 1].rpartition(".")[2]
-        yield f"{place + 1}-{stop}={shown[place]}-{last}" if stop - place > 1 else f"{place + 1}={shown[place]}"
-        place = stop
+        yield f"{start + 1}-{stop}={shown[start]}-{last}" if stop - start > 1 else f"{start + 1}={shown[start]}"
+        start = stop

@@ -1,4 +1,4 @@
-"""What this machine can do: every member of every family, and why one is not available."""
+"""Lists every member of every family and whether it is available on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Member:
-    """One member of a family. part: the family; available: whether it can be used; state: what it is, or why not."""
+    """One member of a family.
+
+    Attributes:
+        part: the family.
+        name: the member's name.
+        available: whether it can be used here.
+        state: a description, or why it cannot be used.
+    """
 
     part: str
     name: str
@@ -35,30 +42,37 @@ class Member:
 
 @dataclass(frozen=True)
 class Equipment:
-    """All that there is."""
+    """The members of all families.
+
+    Attributes:
+        members: in the order of the families' tables.
+    """
 
     members: tuple[Member, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
+        """Returns data for `json.dumps`."""
         return {"members": [vars(member) for member in self.members]}
 
     def __str__(self) -> str:
+        """A table of all members."""
         rows = [(member.part, member.name, member.state) for member in self.members]
         return table(rows, ("part", "name", "state"))
 
 
 def equipment() -> Equipment:
-    """Which kernels, solvers, metrics and extras are available here, or why not."""
+    """Returns the formats, kernels, solvers, metrics and optional packages, and why some cannot be used."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = f"{torch.get_num_threads()} threads, device {device}"
-    return Equipment((Member("torch", str(torch.__version__), True, threads), *_learned(device), *_plain(), *_extras()))
+    return Equipment(
+        (Member("torch", str(torch.__version__), True, threads), *_torch_members(device), *_members(), *_extras())
+    )
 
 
-def _learned(device: str) -> Iterator[Member]:
-    """What needs torch."""
+def _torch_members(device: str) -> Iterator[Member]:
+    """Yields the families whose tables need torch."""
     import torch
 
     from bitplan.plans.formats import FORMATS
@@ -73,16 +87,16 @@ def _learned(device: str) -> Iterator[Member]:
         state = f"{'real' if kernel.real else 'simulated'}: {kernel.says}"
         yield Member("kernel", name, here, state + ("" if here else f" (not here: {reasons[device]})"))
     for name, metric in METRICS.items():
-        lacks = metric.missing()
-        yield Member("metric", f"{metric.family}: {name}", lacks is None, lacks or metric.says)
+        reason = metric.missing()
+        yield Member("metric", f"{metric.family}: {name}", reason is None, reason or metric.says)
 
 
-def _plain() -> Iterator[Member]:
+def _members() -> Iterator[Member]:
     yield from (Member("solver", each.name, True, each.about) for each in STRATEGIES)
-    for part, its in (("backend", BACKENDS), ("engine", ENGINES.values())):
-        for each in its:
-            lacks = each.missing()
-            yield Member(part, each.name, lacks is None, lacks or f"ready: {each.about}")
+    for part, family in (("backend", BACKENDS), ("engine", ENGINES.values())):
+        for each in family:
+            reason = each.missing()
+            yield Member(part, each.name, reason is None, reason or f"ready: {each.about}")
     yield from (Member("method", name, True, method.says) for name, method in METHODS.items())
 
 

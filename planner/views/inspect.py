@@ -1,13 +1,13 @@
-"""What a profile and a plan hold: for people as text, for programs as data."""
+"""Shows the contents of a profile, a plan or a configuration, as text and as data. Imports no torch by itself."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitplan.planner.choice.published import plan_file
 from bitplan.planner.choice.undecided import contests
@@ -22,14 +22,24 @@ from bitplan.planner.views.roles import plan_text as roles_text
 from bitplan.plans.plan import Plan, load_plan
 from bitplan.sensitivity.table import Measurement
 
-STEP_NAMES = {"bytes": "MiB", "ms": "millisecond"}  # the steps of `recording.STEPS`
-AROUND = "25%"  # memory of the plan by which undecided layers are told
-_SHOWN = 5  # of those, and of pinned layers
+if TYPE_CHECKING:
+    from bitplan.planner.outlines.outline import Size
+
+STEP_NAMES = {"bytes": "MiB", "ms": "millisecond"}  # units of `bitplan.planner.choice.record.STEPS`
+MEMORY = "25%"  # memory of the plan whose undecided layers are listed
+_SHOWN = 5  # maximum number of undecided or pinned layers that are listed
 
 
 @dataclass(frozen=True)
-class Inspected:
-    """What something holds. text: for people; facts: for programs; plan, graph: what a map of bits is drawn from."""
+class Inspection:
+    """The contents of a file.
+
+    Attributes:
+        text: the contents as text.
+        facts: the contents as JSON values.
+        plan: the plan, if the file is one.
+        graph: the layers, if they are known.
+    """
 
     text: str
     facts: Mapping[str, Any]
@@ -37,30 +47,24 @@ class Inspected:
     graph: LayerGraph | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
+        """Returns data for `json.dumps`."""
         return dict(self.facts)
 
     def __str__(self) -> str:
         return self.text
 
-
-def mapped(found: Inspected) -> Callable[[], Any] | None:
-    """What draws the bits of a plan, for whoever can print them."""
-    plan = found.plan
-    if plan is None:
-        return None
-
-    def draw() -> Any:
+    def drawing(self) -> Any:
+        """Returns a map of the plan's bits that rich can print, or None without a plan."""
         from bitplan.planner.views.bitmap import bitmap_of
 
-        return bitmap_of(plan, found.graph)
-
-    return draw
+        return None if self.plan is None else bitmap_of(self.plan, self.graph)
 
 
-def inspect_file(path: Path, profile: Path | None = None) -> Inspected:
-    """A profile (an SQLite file) or else a plan, with its profile by role, too. Raises ProfileError, PlanError,
-    UserError."""
+def inspect_file(path: Path, profile: Path | None = None) -> Inspection:
+    """Returns the contents of a profile (an SQLite file) or of a plan. profile: adds a table by role to a plan.
+
+    Raises ProfileError, PlanError, UserError.
+    """
     path = plan_file(path)
     try:
         with path.open("rb") as file:
@@ -72,14 +76,24 @@ def inspect_file(path: Path, profile: Path | None = None) -> Inspected:
     return inspect_profile(path) if is_profile else inspect_plan(load_plan(path), profile)
 
 
-def inspect_plan(plan: Plan, profile: Path | None = None) -> Inspected:
-    """Model, how the solver ended, predicted sums, and how many layers took each scheme; by its profile also each
-    role's share. Raises UserError for a profile of another model."""
+def inspect_config(path: str, names: Sequence[str], size: Size, schemes: Sequence[str]) -> Inspection:
+    """Returns the layers, multiply-adds and bytes of the configuration at `path`. Raises UserError, SchemeError."""
+    from bitplan.planner.outlines.examine import examine  # needs torch
+
+    outline = examine(path, names, size, schemes)
+    return Inspection(str(outline), plain(outline), None, outline.graph)
+
+
+def inspect_plan(plan: Plan, profile: Path | None = None) -> Inspection:
+    """Returns a plan's model, solver status, predicted sums and number of layers at each scheme.
+
+    profile: adds a table by role. Raises UserError for a profile of another model.
+    """
     if profile is None:
-        return Inspected(_plan_text(plan), {"kind": "plan"} | plain(plan), plan)
+        return Inspection(_plan_text(plan), {"kind": "plan"} | plain(plan), plan)
     with open_profile(profile) as store:
         roles, graph = plan_roles(plan, store), from_json(store.graph())
-    return Inspected(_plan_text(plan, roles), {"kind": "plan"} | plain(plan) | {"roles": plain(roles)}, plan, graph)
+    return Inspection(_plan_text(plan, roles), {"kind": "plan"} | plain(plan) | {"roles": plain(roles)}, plan, graph)
 
 
 def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = ()) -> str:
@@ -104,7 +118,7 @@ def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = ()) -> str:
 
 
 def _pinned(pins: Mapping[str, str]) -> str:
-    """Layer by layer, or, where rules pinned many, how many to which scheme."""
+    """Lists the pinned layers, or counts them by scheme where they are many."""
     if len(pins) <= _SHOWN:
         return ", ".join(f"{layer} = {scheme}" for layer, scheme in pins.items())
     return ", ".join(f"{count} layers = {scheme}" for scheme, count in Counter(pins.values()).most_common())
@@ -117,7 +131,7 @@ def _proof(plan: Plan) -> str:
 
 
 def _worth(plan: Plan) -> list[str]:
-    """What binds: from what more of a budget was found to save, else from what the relaxation prices."""
+    """Returns the binding budgets, with what one more step of each saves where that was solved."""
     objective, lines = plan.solver.get("objective", 0.0), []
     for column, saved in plan.solver.get("worth", {}).items():
         share = f", {saved / objective:.2%} of it" if objective else ""
@@ -137,28 +151,30 @@ def _amount(name: str, value: float) -> str:
     return show_milliseconds(value) if name == "ms" else f"{value:.4g}"
 
 
-def inspect_profile(path: Path) -> Inspected:
-    """What was measured, of which model, where losses came from, and what each scheme sums to in all layers. Raises
-    ProfileError."""
+def inspect_profile(path: Path) -> Inspection:
+    """Returns a profile's model, layers, progress, sources of losses, and the sums of each scheme over all layers.
+
+    Raises ProfileError.
+    """
     with open_profile(path) as store:
         header, costs, measured, measurements = store.header(), store.costs(), store.measured(), store.measurements()
         wanted = {(c.layer, c.scheme) for c in costs if c.scheme != "keep"}
         schemes = [_scheme_facts(measurements, costs, scheme) for scheme in store.schemes()]
-        families, open_ = store.families(), _undecided(store)
+        families, undecided = store.families(), _undecided(store)
         graph = from_json(store.graph()) if store.layers() else None
-        known = certainty(store, open_)
-    # costs name the candidates; a share of a profile may lack them
+        sources = certainty(store, undecided)
+    # costs list the candidates; a part of a profile may have none
     counts = len(wanted & measured if wanted else measured), len(wanted) if wanted else None
     facts = {
         "kind": "profile", **header, "layers": _layer_facts(graph), "families": families,
         "measured": {"pairs": counts[0], "of": counts[1]}, "schemes": schemes,
         "losses_from": Counter(m.source for m in measurements), "roles": model_roles(graph) if graph else (),
-        "not_planned": dict(graph.reasons) if graph else {}, "undecided": {"memory": AROUND, "layers": open_},
+        "not_planned": dict(graph.reasons) if graph else {}, "undecided": {"memory": MEMORY, "layers": undecided},
     }  # fmt: skip
-    return Inspected("\n".join(_profile_lines(facts, graph, known)), plain(facts), None, graph)
+    return Inspection("\n".join(_profile_lines(facts, graph, sources)), plain(facts), None, graph)
 
 
-def _profile_lines(facts: Mapping[str, Any], graph: LayerGraph | None, known: Sequence[str]) -> list[str]:
+def _profile_lines(facts: Mapping[str, Any], graph: LayerGraph | None, sources: Sequence[str]) -> list[str]:
     model, settings, (pairs, of) = facts["model"], facts["settings"], facts["measured"].values()
     rows = [_scheme_row(each) for each in facts["schemes"]]
     return [
@@ -166,7 +182,7 @@ def _profile_lines(facts: Mapping[str, Any], graph: LayerGraph | None, known: Se
         f"measured: {pairs if of is None else f'{pairs} of {of}'} (layer, scheme), on {len(settings['prompts'])} "
         f"prompts, {settings['generation']['steps']} steps",
         *(layers_text(graph) if graph and "source" not in facts else ()),
-        *known,
+        *sources,
         *([f"by role:\n{model_text(facts['roles'])}"] * bool(facts["roles"])),
         "all layers at one scheme, sums:",
         table(rows),
@@ -181,52 +197,53 @@ def _layer_facts(graph: LayerGraph | None) -> dict[str, Any]:
 
 
 def layers_text(graph: LayerGraph) -> list[str]:
-    """How many layers there are of each kind, and which modules are no layers to plan, and why."""
+    """Returns the number of layers of each kind, and the modules that are not planned, grouped by reason."""
     kinds = Counter(layer.kind for layer in graph.layers)
     lines = ["kinds: " + ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())]
     reasons = dict(graph.reasons)
-    alike: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for address in graph.unused:
-        alike.setdefault(reasons.get(address, "the run never called it"), []).append(address)
+        by_reason.setdefault(reasons.get(address, "the run never called it"), []).append(address)
     return lines + [
         f"not planned: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "") + f": {why}"
-        for why, names in alike.items()
+        for why, names in by_reason.items()
     ]
 
 
 def certainty(store: Profile, undecided: Sequence[str] | None) -> list[str]:
-    """Where the losses came from, what checks showed, and which layers' order is undecided in a plan of `AROUND`."""
+    """Returns the sources of the losses, the results of checks, and the undecided layers of a plan of `MEMORY`."""
     counts = Counter(m.source for m in store.measurements())
     lines = ["losses from: " + ", ".join(f"{source} {count:,}" for source, count in counts.most_common())]
     for metric, fit in corrections_of(store).items():
         moved = f"moved by x{fit.factor(math.exp(fit.low)):.2f} (smallest) to x{fit.factor(math.exp(fit.high)):.2f}"
-        said = moved if fit.applies else "left as they are"
-        lines.append(f"{metric}: {fit.checks} checks scatter by x{math.exp(fit.scatter):.2f}, estimates {said}")
+        effect = moved if fit.applies else "left as they are"
+        lines.append(f"{metric}: {fit.checks} checks scatter by x{math.exp(fit.scatter):.2f}, estimates {effect}")
     if undecided is None:
         return lines
     more = f" and {len(undecided) - _SHOWN} more" if len(undecided) > _SHOWN else ""
     some = ", ".join(undecided[:_SHOWN]) + more
-    told = f"{len(undecided)} layers, {some}" if undecided else "nothing"
-    return [*lines, f"undecided at {AROUND} memory: {told}"]
+    summary = f"{len(undecided)} layers, {some}" if undecided else "nothing"
+    return [*lines, f"undecided at {MEMORY} memory: {summary}"]
 
 
 def _undecided(store: Profile) -> list[str] | None:
-    """Layers, the most open first; None where the profile is not finished, or there is no plan that small."""
+    """Returns the undecided layers, the least certain first; None where the profile is incomplete or no plan is that
+    small."""
     try:
-        return list(dict.fromkeys(contest.group for contest in contests(store, AROUND)))
+        return list(dict.fromkeys(contest.group for contest in contests(store, MEMORY)))
     except ValueError:
         return None
 
 
 def _scheme_facts(measurements: Sequence[Measurement], costs: Sequence[Cost], scheme: str) -> dict[str, Any]:
-    """Sums over the layers that may take it."""
-    mine = [cost for cost in costs if cost.scheme == scheme]
+    """Returns the sums of a scheme over the layers that may take it."""
+    own = [cost for cost in costs if cost.scheme == scheme]
     losses: Counter[str] = Counter()
     for m in measurements:
         losses[m.metric] += m.mean if m.scheme == scheme else 0  # type: ignore[assignment]
     return {
-        "scheme": scheme, "layers": len(mine), "simulated": any(cost.simulated for cost in mine),
-        "bytes": sum(cost.bytes for cost in mine), "ms": sum(cost.ms or 0 for cost in mine), "losses": dict(losses),
+        "scheme": scheme, "layers": len(own), "simulated": any(cost.simulated for cost in own),
+        "bytes": sum(cost.bytes for cost in own), "ms": sum(cost.ms or 0 for cost in own), "losses": dict(losses),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the plans of a sweep paint, and what they lose, on the same held-out prompts and seeds."""
+"""Paints with the plans of a sweep and measures their losses, all on the same held-out prompts and seeds."""
 
 from __future__ import annotations
 
@@ -24,19 +24,28 @@ from bitplan.planner.pipelines.sources import float_components, load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_of
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.progress import bar
-from bitplan.planner.views.known import ProfileView
+from bitplan.planner.views.profile_view import ProfileView
 from bitplan.planner.views.run import IMAGES, is_painted, plan_for
-from bitplan.planner.views.table import places
-from bitplan.planner.views.view import VIEW, Variant, View, write_view
+from bitplan.planner.views.view import VIEW, Variant, View, spread_indices, write_view
 
-COUNT = 16  # prompts that losses are measured on, where nothing is said
+COUNT = 16  # default number of prompts that losses are measured on
 Losses = Mapping[str, tuple[float, float | None]]
 
 
 @dataclass(frozen=True, eq=False)
-class PaintJob:
-    """What is asked for. images: so many of the conditions are kept as pictures; points: so many limits are painted,
-    all where None; conditions: given ones, None for held-out ones; count: conditions to measure on, None for COUNT."""
+class SweepPaintOptions:
+    """Options of painting.
+
+    Attributes:
+        pipeline: a name as `load_subject` takes it, or a subject.
+        images: number of conditions whose pictures are stored.
+        points: number of limits that are painted; None for all.
+        conditions: the user's conditions; None for held-out ones.
+        count: number of conditions that losses are measured on; None for COUNT.
+        seed: condition i uses the noise of seed + i.
+        kernels: `int` or `fake`.
+        clip: folder or hub id of the CLIPModel; None for the profile's.
+    """
 
     pipeline: str | Subject
     images: int
@@ -48,35 +57,38 @@ class PaintJob:
     clip: str | None = None
 
 
-def paint_view(view: View, out: Path, store: Profile, known: ProfileView, job: PaintJob) -> View:
-    """The view with pictures and measured losses, rewritten in the folder `out` after each plan; what is there already
-    is kept. Raises UserError where that is of other prompts, PlanError for a pipeline that is not the profile's."""
+def paint_view(view: View, out: Path, store: Profile, data: ProfileView, options: SweepPaintOptions) -> View:
+    """Adds pictures and measured losses to the view and rewrites it in the folder `out` after each plan.
+
+    Plans that were painted before are skipped. Raises UserError where they were painted with other options, PlanError
+    for a pipeline that is not the profile's.
+    """
     settings = store.header()["settings"]
-    clip = job.clip or settings.get("clip")
-    painting = _identity(job, clip)
+    clip = options.clip or settings.get("clip")
+    painting = _identity(options, clip)
     _check_same(view, painting, out)
-    todo = [one for one in (view.full, *order(view, job.points)) if not _is_done(one, out)]
+    todo = [one for one in (view.full, *order(view, options.points)) if not _is_done(one, out)]
     if not todo:
         return view
-    subject = load_subject(job.pipeline, _generation(settings, job.seed), known.model.get("dtype", "float32"))
-    plan = plan_for(store, known, view.full)
+    subject = load_subject(options.pipeline, _generation(settings, options.seed), data.model.get("dtype", "float32"))
+    plan = plan_for(store, data, view.full)
     check_model(plan, float_components(subject, plan.model["components"]), allow_mismatch=False)
-    chosen = conditions_of(subject, job.conditions, max(job.count or COUNT, job.images), held_out=True)
-    bench = build_bench(subject, list(plan.schemes), chosen, job.seed, settings.get("metrics", ()), clip)
+    chosen = conditions_of(subject, options.conditions, max(options.count or COUNT, options.images), held_out=True)
+    evaluator = build_bench(subject, list(plan.schemes), chosen, options.seed, settings.get("metrics", ()), clip)
     view = replace(
-        view, conditions=tuple(map(_text, labels_of(chosen[: job.images]))),
+        view, conditions=tuple(map(_text, labels_of(chosen[: options.images]))),
         about=dict(view.about) | {"painting": painting, "measured on": len(chosen), "machine": about_machine()},
     )  # fmt: skip
     for variant in bar(todo, "plans", len(todo), "plan"):
-        losses, outputs = _run(bench, store, known, (variant, job.kernels))
-        pictures = save_pictures(out, variant.name, outputs[: job.images], bench.rig.reference.kind)
+        losses, outputs = _run(evaluator, store, data, (variant, options.kernels))
+        pictures = save_pictures(out, variant.name, outputs[: options.images], evaluator.rig.reference.kind)
         view = _with(view, variant.picks, losses, pictures)
         write_view(view, out / VIEW)
     return view
 
 
 def _check_same(view: View, painting: Mapping[str, Any], out: Path) -> None:
-    """Raises UserError where something else was painted before."""
+    """Raises UserError where the view was painted with other options."""
     old = view.about.get("painting", {})
     names = [name for name, value in painting.items() if old.get(name) != value]
     if is_painted(view) and names:
@@ -88,59 +100,64 @@ def _is_done(variant: Variant, out: Path) -> bool:
 
 
 def order(view: View, points: int | None = None) -> list[Variant]:
-    """One variant of each plan to be painted: of so many limits, or all, and the uniform ones of no fewer and no more
-    bytes than the frontier; the ends first, then what is between, ever more finely. Full precision is left out."""
-    found = {point.picks: point for point in view.points if point.picks and point.picks != view.full.picks}
-    frontier = list(found.values())
+    """Returns the variants to paint, one for each distinct plan, without full precision.
+
+    These are the plans of `points` limits, or of all, and the uniform plans within the frontier's range of bytes. Both
+    ends come first, then the middle of each gap.
+    """
+    distinct = {point.picks: point for point in view.points if point.picks and point.picks != view.full.picks}
+    frontier = list(distinct.values())
     if points is not None:
-        frontier = [frontier[place] for place in places(len(frontier), points)]
+        frontier = [frontier[index] for index in spread_indices(len(frontier), points)]
     sizes = [point.totals["bytes"] for point in view.points if point.picks]
     chosen = {point.picks: point for point in frontier}
     for one in view.uniform:
         if sizes and min(sizes) <= one.totals["bytes"] <= max(sizes):
             chosen.setdefault(one.picks, one)
-    along = sorted(chosen.values(), key=lambda one: one.totals[view.by])
-    return [along[place] for place in spread(len(along))]
+    ordered = sorted(chosen.values(), key=lambda one: one.totals[view.by])
+    return [ordered[index] for index in bisection_order(len(ordered))]
 
 
-def spread(count: int) -> list[int]:
-    """0 .. count - 1: both ends, then the middle of each gap."""
-    found = list(dict.fromkeys((0, count - 1))) if count else []
+def bisection_order(count: int) -> list[int]:
+    """Returns 0 to `count` - 1: both ends, then the middle of each gap."""
+    indices = list(dict.fromkeys((0, count - 1))) if count else []
     gaps = deque([(0, count - 1)])
     while gaps:
         low, high = gaps.popleft()
         if high - low > 1:
             middle = (low + high) // 2
-            found.append(middle)
+            indices.append(middle)
             gaps += [(low, middle), (middle, high)]
-    return found
+    return indices
 
 
-def _identity(job: PaintJob, clip: str | None) -> dict[str, Any]:
-    """What pictures and losses depend on beside the plan; JSON values."""
-    name = job.pipeline if isinstance(job.pipeline, str) else job.pipeline.name
-    labels = None if job.conditions is None else list(labels_of(job.conditions))
-    given = {key: value for key, value in asdict(replace(job, pipeline=name)).items() if key != "points"}
-    return json.loads(json.dumps(given | {"count": job.count or COUNT, "conditions": labels, "clip": clip}))
+def _identity(options: SweepPaintOptions, clip: str | None) -> dict[str, Any]:
+    """Returns the options that pictures and losses depend on, as JSON values."""
+    name = options.pipeline if isinstance(options.pipeline, str) else options.pipeline.name
+    labels = None if options.conditions is None else list(labels_of(options.conditions))
+    fields = {key: value for key, value in asdict(replace(options, pipeline=name)).items() if key != "points"}
+    return json.loads(json.dumps(fields | {"count": options.count or COUNT, "conditions": labels, "clip": clip}))
 
 
 def _generation(settings: Mapping[str, Any], seed: int) -> Generation:
-    """As the profile was made, with other noise."""
+    """Returns the profile's generation settings with another seed."""
     return Generation(**dict(settings["generation"]) | {"seed": seed})
 
 
-def _run(bench: Evaluator, store: Profile, known: ProfileView, asked: tuple[Variant, str]) -> tuple[Losses, Tensor]:
-    variant, kernels = asked
+def _run(
+    evaluator: Evaluator, store: Profile, data: ProfileView, request: tuple[Variant, str]
+) -> tuple[Losses, Tensor]:
+    variant, kernels = request
     if variant.picks == (0,) * len(variant.picks):
-        outputs = bench.rig.reference.outputs
+        outputs = evaluator.rig.reference.outputs
         assert outputs is not None
-        return {metric.name: (0.0, 0.0) for metric in bench.judge.metrics}, outputs
-    losses, outputs = run_plan(bench, plan_for(store, known, variant), kernels)
+        return {metric.name: (0.0, 0.0) for metric in evaluator.judge.metrics}, outputs
+    losses, outputs = run_plan(evaluator, plan_for(store, data, variant), kernels)
     return {name: (mean, error if math.isfinite(error) else None) for name, (mean, error) in losses.items()}, outputs
 
 
 def save_pictures(out: Path, name: str, outputs: Tensor, kind: str) -> tuple[str, ...]:
-    """Pictures of images, and of the middle frames of films, one an output, as files below `out`; of all else none."""
+    """Writes one picture for each image, or for the middle frame of each video, below `out`; none for other kinds."""
     if kind == "video":
         outputs = outputs[:, outputs.shape[1] // 2]
     elif kind != "images":
@@ -151,13 +168,13 @@ def save_pictures(out: Path, name: str, outputs: Tensor, kind: str) -> tuple[str
 
 
 def _with(view: View, picks: tuple[int, ...], losses: Losses, pictures: tuple[str, ...]) -> View:
-    """The view with what was found of one plan, wherever it stands."""
+    """Returns the view with the losses and pictures of one plan in every variant of it."""
 
-    def told(one: Variant) -> Variant:
+    def updated(one: Variant) -> Variant:
         return replace(one, measured=dict(losses), pictures=pictures) if one.picks == picks else one
 
-    points, uniform = tuple(map(told, view.points)), tuple(map(told, view.uniform))
-    return replace(view, points=points, uniform=uniform, full=told(view.full))
+    points, uniform = tuple(map(updated, view.points)), tuple(map(updated, view.uniform))
+    return replace(view, points=points, uniform=uniform, full=updated(view.full))
 
 
 def _text(label: Any) -> str:

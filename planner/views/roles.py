@@ -1,4 +1,4 @@
-"""Tables by role: what a model spends where, and what a plan gives to whom. Imports no torch."""
+"""Tables by role: the layers and work of a model, and the bits and losses of a plan. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,15 @@ from bitplan.sensitivity.table import LossTable
 
 @dataclass(frozen=True)
 class RoleOfModel:
-    """What a model has in one role. weights: a shared one counts once; macs: multiply-adds of the whole run; share: of
-    all layers' multiply-adds."""
+    """The layers of a model that have one role.
+
+    Attributes:
+        role: a name of `ROLES`.
+        layers: number of layers.
+        weights: number of weights; a shared weight counts once.
+        macs: multiply-adds of the whole run.
+        share: share of all layers' multiply-adds.
+    """
 
     role: str
     layers: int
@@ -30,8 +37,15 @@ class RoleOfModel:
 
 @dataclass(frozen=True)
 class RoleOfPlan:
-    """What a plan gives to one role. bits: a weight, scales included, None where there are no weights of its own;
-    losses: predicted, by metric."""
+    """The layers of a plan that have one role.
+
+    Attributes:
+        role: a name of `ROLES`.
+        layers: number of layers.
+        bits: mean bits of a weight with its scales; None where all weights belong to other roles.
+        bytes: size of the weights.
+        losses: metric -> predicted loss.
+    """
 
     role: str
     layers: int
@@ -41,67 +55,70 @@ class RoleOfPlan:
 
 
 def by_role(graph: LayerGraph) -> dict[str, list[Layer]]:
-    """The layers of each role that there is, in the order of ROLES; none for a graph that tells no roles."""
-    found: dict[str, list[Layer]] = {role: [] for role in ROLES}
+    """Returns the layers of each role in the order of ROLES; empty for a graph without roles."""
+    members: dict[str, list[Layer]] = {role: [] for role in ROLES}
     for layer in graph.layers:
         if layer.role != UNKNOWN:
-            found.setdefault(layer.role, []).append(layer)
-    return {role: layers for role, layers in found.items() if layers}
+            members.setdefault(layer.role, []).append(layer)
+    return {role: layers for role, layers in members.items() if layers}
 
 
 def model_roles(graph: LayerGraph) -> tuple[RoleOfModel, ...]:
-    """In the order of ROLES; none where no roles are told."""
+    """Returns one row for each role in the order of ROLES; none for a graph without roles."""
     total = sum(layer.macs for layer in graph.layers) or 1
-    again = twins_of(graph.tied)
-    found = []
+    duplicates = twins_of(graph.tied)
+    rows = []
     for role, layers in by_role(graph).items():
         macs = sum(layer.macs for layer in layers)
-        found.append(RoleOfModel(role, len(layers), _weights(layers, again), macs, macs / total))
-    return tuple(found)
+        rows.append(RoleOfModel(role, len(layers), _weights(layers, duplicates), macs, macs / total))
+    return tuple(rows)
 
 
 def plan_roles(plan: Plan, store: Profile) -> tuple[RoleOfPlan, ...]:
-    """In the order of ROLES; none where the profile tells no roles. Raises UserError for a profile of another model."""
+    """Returns one row for each role in the order of ROLES; none for a profile without roles.
+
+    Raises UserError for a profile of another model.
+    """
     check_same_model(plan, store)
     graph, losses = from_json(store.graph()), LossTable.of(store.measurements())
     size = {(cost.layer, cost.scheme): cost.bytes for cost in store.costs()}
-    again, metrics = twins_of(graph.tied), tuple(store.families())
-    found = []
+    duplicates, metrics = twins_of(graph.tied), tuple(store.families())
+    rows = []
     for role, layers in by_role(graph).items():
         chosen = [(layer.address, plan.schemes[layer.address]) for layer in layers]
-        held = sum(size[pair] for pair in chosen if not (pair[0] in again and pair[1] == KEEP))
-        weights = _weights(layers, again)
+        stored = sum(size[pair] for pair in chosen if not (pair[0] in duplicates and pair[1] == KEEP))
+        weights = _weights(layers, duplicates)
         sums = {name: sum(losses.loss(*pair, name) for pair in chosen if pair[1] != KEEP) for name in metrics}
-        found.append(RoleOfPlan(role, len(layers), 8 * held / weights if weights else None, held, sums))
-    return tuple(found)
+        rows.append(RoleOfPlan(role, len(layers), 8 * stored / weights if weights else None, stored, sums))
+    return tuple(rows)
 
 
-def model_text(found: Sequence[RoleOfModel]) -> str:
-    """A table: layers, weights, and their share of the multiply-adds."""
+def model_text(rows: Sequence[RoleOfModel]) -> str:
+    """Returns a table of layers, weights and shares of the multiply-adds."""
     return _table([
         {
             "role": each.role, "layers": str(each.layers), "weights": f"{each.weights:,}",
             "multiply-adds": f"{each.share:.1%}",
         }
-        for each in found
+        for each in rows
     ])  # fmt: skip
 
 
-def plan_text(found: Sequence[RoleOfPlan]) -> str:
-    """A table: layers, bits a weight, bytes, and predicted losses."""
+def plan_text(rows: Sequence[RoleOfPlan]) -> str:
+    """Returns a table of layers, bits a weight, bytes and predicted losses."""
     return _table([
         {
             "role": each.role, "layers": str(each.layers),
             "bits a weight": "-" if each.bits is None else f"{each.bits:.2f}", "bytes": show_bytes(each.bytes),
         }
         | {metric: f"{loss:.4g}" for metric, loss in each.losses.items()}
-        for each in found
+        for each in rows
     ])  # fmt: skip
 
 
-def _weights(layers: Sequence[Layer], again: set[str]) -> int:
-    """A shared weight counts once."""
-    return sum(prod(layer.weight) for layer in layers if layer.address not in again)
+def _weights(layers: Sequence[Layer], duplicates: set[str]) -> int:
+    """Returns the number of weights; a shared weight counts once."""
+    return sum(prod(layer.weight) for layer in layers if layer.address not in duplicates)
 
 
 def _table(rows: list[dict[str, str]]) -> str:

@@ -1,5 +1,7 @@
-"""The folder of a sweep: `sweep.json`, `plans/` and `images/`. What is there already is taken up, never mixed with what
-belongs to something else. Imports no torch."""
+"""Writes and resumes the folder of a sweep: `sweep.json`, `plans/` and `images/`. Imports no torch.
+
+A sweep resumes what it wrote before and refuses a folder with pictures of another one.
+"""
 
 from __future__ import annotations
 
@@ -15,48 +17,48 @@ from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import make_folder
 from bitplan.planner.profiles.profile import Profile, content_digest
-from bitplan.planner.views.known import ProfileView
-from bitplan.planner.views.sweep import Sweep, pose_sweep, solve_points, view_of
+from bitplan.planner.views.profile_view import ProfileView
+from bitplan.planner.views.sweep import Sweep, solve_points, sweep_problem, view_of
 from bitplan.planner.views.view import VIEW, Variant, View, read_view, write_view
 from bitplan.plans.plan import Plan, save_plan
 from bitplan.solvers.solution import choice_of
 from bitplan.solvers.strategies import Effort
 
-PLANS, IMAGES = "plans", "images"  # what a run's folder holds beside the view
-_WORDS = {"real": "kernels", "start": "from", "stop": "to"}  # what the command calls them
+PLANS, IMAGES = "plans", "images"  # subfolders beside the view
+_OPTIONS = {"real": "kernels", "start": "from", "stop": "to"}  # field -> option of the command, where they differ
 
 
-def sweep_into(out: Path, store: Profile, known: ProfileView, request: Request, asked: Sweep, effort: Effort) -> View:
-    """The sweep in the folder `out`: as it lies there where that is the same, else solved, each plan in a file.
+def sweep_into(out: Path, store: Profile, data: ProfileView, request: Request, sweep: Sweep, effort: Effort) -> View:
+    """Returns the sweep in the folder `out`; solves it and writes each plan unless the folder holds the same sweep.
 
-    request: with its pins on layers. Raises UserError where pictures of another sweep lie there, ProblemError.
+    request: with pins resolved to layers. Raises UserError where `out` holds pictures of another sweep, ProblemError.
     """
-    origin = {"profile": profile_digest(store), "asked": _plain(asdict(asked) | request.to_json() | asdict(effort))}
+    origin = {"profile": profile_digest(store), "asked": _plain(asdict(sweep) | request.to_json() | asdict(effort))}
     before = view_in(out)
     if before is not None and _is_of(before, origin) and _has_plans(before, out):
         return before
     if before is not None and is_painted(before):
         raise UserError(f"{out} holds the pictures of another sweep, {_differs(before.about, origin)}; choose another "
                         "--out, or delete it")  # fmt: skip
-    posed = pose_sweep(known, request, asked, effort)
+    problems = sweep_problem(data, request, sweep, effort)
     make_folder(out / PLANS)
     for point in before.points if before is not None else ():
         if point.plan:
             (out / point.plan).unlink(missing_ok=True)
     points = []
-    for point, problem, solution in solve_points(known, posed, effort):
+    for point, problem, solution in solve_points(data, problems, effort):
         if solution.choice is not None:
             point = replace(point, plan=f"{PLANS}/{point.name}.plan.yaml")
-            told = Provenance(solution, request.pins, request.confidence)
-            save_plan(plan_of(store, known.evidence, (problem, solution.choice), told), out / str(point.plan))
+            provenance = Provenance(solution, request.pins, request.confidence)
+            save_plan(plan_of(store, data.evidence, (problem, solution.choice), provenance), out / str(point.plan))
         points.append(point)
-    view = replace(view_of(known, posed, points, effort, request.real), about=origin)
+    view = replace(view_of(data, problems, points, effort, request.real), about=origin)
     write_view(view, out / VIEW)
     return view
 
 
 def view_in(out: Path) -> View | None:
-    """What an earlier run left, None where there is nothing, or nothing that can be read: it is then made anew."""
+    """Returns the view in the folder, or None where there is none or it cannot be read."""
     try:
         return read_view(out / VIEW)
     except UserError:
@@ -64,20 +66,20 @@ def view_in(out: Path) -> View | None:
 
 
 def is_painted(view: View) -> bool:
-    """Whether anything of the view was painted or measured."""
+    """Returns whether any plan of the view was painted or measured."""
     return any(variant.measured is not None for variant in (view.full, *view.points, *view.uniform))
 
 
-def plan_for(store: Profile, known: ProfileView, variant: Variant) -> Plan:
-    """The plan of what is seen, without a word on how it was found."""
-    layers = [cell for cell in known.graph.by_address if cell in known.evidence.offered]
-    scheme_of = {layer: known.evidence.offered[layer][pick] for layer, pick in zip(layers, variant.picks, strict=True)}
-    picks = tuple(known.problem.index(group, scheme_of[members[0]]) for group, members in known.groups.items())
-    return plan_of(store, known.evidence, (known.problem, choice_of(known.problem, picks)), Provenance(None))
+def plan_for(store: Profile, data: ProfileView, variant: Variant) -> Plan:
+    """Returns the plan of a variant, without the provenance of a solution."""
+    layers = [cell for cell in data.graph.by_address if cell in data.evidence.offered]
+    scheme_of = {layer: data.evidence.offered[layer][pick] for layer, pick in zip(layers, variant.picks, strict=True)}
+    picks = tuple(data.problem.index(group, scheme_of[members[0]]) for group, members in data.groups.items())
+    return plan_of(store, data.evidence, (data.problem, choice_of(data.problem, picks)), Provenance(None))
 
 
 def profile_digest(store: Profile) -> str:
-    """sha256 (hex) of all that a profile says: of which model, what was measured, and what it costs."""
+    """Returns the sha256 (hex) of a profile's header, costs and measurements."""
     costs = [list(asdict(cost).values()) for cost in store.costs()]
     text = json.dumps([store.header(), costs, content_digest(store)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -92,14 +94,14 @@ def _has_plans(view: View, out: Path) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
+    """Returns the value after a round trip through JSON."""
     return json.loads(json.dumps(value))
 
 
 def _differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In what two sweeps differ."""
+    """Returns the names of the settings in which two sweeps differ."""
     if before.get("profile") != now["profile"]:
         return "of another profile"
     old = before.get("asked", {})
-    names = [_WORDS.get(name, name) for name, value in now["asked"].items() if old.get(name) != value]
+    names = [_OPTIONS.get(name, name) for name, value in now["asked"].items() if old.get(name) != value]
     return f"of another {' and '.join(names) or 'version'}"

@@ -1,6 +1,6 @@
-"""What there is to see: the layers with all their choices, and plans as choices among them. Plain data, kept as JSON.
+"""The data of a sweep: the layers with all their options, and plans as choices among them, stored as JSON.
 
-A `View` is what `bitplan sweep` writes, what `bitplan report` draws, and what `bitplan explore` solves anew.
+`bitplan sweep` writes a `View`, `bitplan report` draws it, and `bitplan explore` computes new ones. Imports no torch.
 """
 
 from __future__ import annotations
@@ -13,16 +13,28 @@ from typing import Any
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import write_text
+from bitplan.planner.texts import table
+from bitplan.planner.units import COSTS, SHOW
+from bitplan.sensitivity.table import FAMILIES, OWN
 
 VERSION = 1
-VIEW = "sweep.json"  # the file of a view, in the folder that `bitplan sweep` writes
+VIEW = "sweep.json"  # the view's file name in the folder that `bitplan sweep` writes
 FULL = "full precision"  # the name of the variant that keeps every layer
+ROWS = 14  # maximum number of rows of a printed frontier; a longer one is sampled evenly
 
 
 @dataclass(frozen=True)
 class Option:
-    """One scheme of one layer. bits: of its weights' codes, 16 or 32 where it is kept; bytes, ms: its costs; losses:
-    metric -> (mean, standard error or None where it is not known); real: whether a kernel runs it."""
+    """One scheme that a layer may take.
+
+    Attributes:
+        scheme: its text form.
+        bits: bits of a weight code; 16 or 32 for a layer in full precision.
+        bytes: size of the layer's weights.
+        ms: milliseconds of the layer in one run.
+        losses: metric -> (mean, standard error or None where it is unknown).
+        real: whether a low-bit kernel runs it.
+    """
 
     scheme: str
     bits: int
@@ -34,10 +46,18 @@ class Option:
 
 @dataclass(frozen=True)
 class Cell:
-    """One layer on the map. role: of `bitplan.planner.graph.layers.ROLES`, or empty; block: of
-    `bitplan.planner.graph.layers.blocks_of`; kind: of
-    `bitplan.plans.kinds`; weight: its shape; macs, calls: of one run; options: in the profile's order, `keep` the
-    first."""
+    """One layer on the map.
+
+    Attributes:
+        layer: its address.
+        role: a name of `bitplan.planner.graph.layers.ROLES`, or empty.
+        block: its block, from `bitplan.planner.graph.layers.blocks_of`.
+        kind: a name of `bitplan.plans.kinds.KINDS`.
+        weight: the weight's shape.
+        macs: multiply-adds of one run.
+        calls: calls in one run.
+        options: its schemes in the profile's order, `keep` first.
+    """
 
     layer: str
     role: str
@@ -51,8 +71,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A number that adds up over layers, and may have a limit. unit: `bytes`, `ms`, or empty for a loss; family: of
-    its metric, empty for costs and for the families themselves."""
+    """A quantity that adds up over layers and may have a limit.
+
+    Attributes:
+        name: `bytes`, `ms`, a family or a metric.
+        unit: `bytes`, `ms`, or empty for a loss.
+        family: the metric's family; empty for costs and for families.
+    """
 
     name: str
     unit: str
@@ -61,13 +86,21 @@ class Column:
 
 @dataclass(frozen=True)
 class Variant:
-    """One plan, or no plan within its limit.
+    """One plan, or the fact that no plan meets a limit. File names are relative to the folder of the view.
 
-    name: unique among a view's; limit: on the view's column, None for uniform plans and full precision; status: of
-    the solver, or `uniform`, `full precision`; picks: one index a cell, among its options, empty where there is no
-    plan; totals: column -> predicted sum; errors: metric -> standard error of its predicted sum, the layers' taken as
-    independent; plan: its file; measured: metric -> (mean, standard error); pictures: one a condition, or empty where
-    none were painted. Files are paths below the folder that holds the view.
+    Attributes:
+        name: unique within a view.
+        status: the solver's status, `uniform` or `full precision`.
+        picks: for each cell the index of its option; empty where there is no plan.
+        limit: the limit on the view's column; None for uniform plans and full precision.
+        objective: the plan's objective.
+        bound: the lower bound of the objective.
+        gap: the relative difference of the two.
+        totals: column -> predicted sum.
+        errors: metric -> standard error of its predicted sum, with independent layers.
+        plan: the plan's file.
+        measured: metric -> (mean, standard error) on held-out prompts.
+        pictures: image files, one for each condition; empty where nothing was painted.
     """
 
     name: str
@@ -86,10 +119,23 @@ class Variant:
 
 @dataclass(frozen=True)
 class View:
-    """All of it. by: the column whose limit varies; weights: of the objective; budgets: the other ones; smallest: what
-    the column can get to within them, None where it is not known; cells: in order of first execution; points: from the
-    loosest limit to the tightest; uniform: one scheme everywhere; full: every layer kept; conditions: labels of the
-    pictures; about: pipeline, seed, machine, versions, as far as known."""
+    """A sweep: the layers, the plans at all limits, and reference plans.
+
+    Attributes:
+        model: the model's part of the profile's header.
+        by: the column whose limit varies.
+        weights: column -> weight in the objective.
+        budgets: column -> limit, for all other budgets.
+        smallest: the smallest reachable sum of `by` within `budgets`; None where it is unknown.
+        columns: costs, families and metrics.
+        cells: the layers in order of first execution.
+        points: the plans from the loosest limit to the tightest.
+        uniform: plans with one scheme in every layer that may take it.
+        full: the plan that keeps every layer.
+        conditions: labels of the pictures.
+        about: profile digest, request, machine and the like, as far as they are known.
+        version: the version of the file format.
+    """
 
     model: Mapping[str, Any]
     by: str
@@ -105,40 +151,53 @@ class View:
     about: Mapping[str, Any] = field(default_factory=dict)
     version: int = VERSION
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns data for `json.dumps`."""
+        return asdict(self)
 
-def to_json(view: View) -> dict[str, Any]:
-    """What `json.dumps` takes."""
-    return asdict(view)
+    def __str__(self) -> str:
+        """The frontier as a table: one row for each limit, at most `ROWS`."""
+        shown = [self.points[index] for index in spread_indices(len(self.points), ROWS)]
+        names = {column.name for column in self.columns if column.family == OWN} | {*COSTS, *FAMILIES}
+        columns = [column.name for column in self.columns if column.name in names]
+        lines = [table([_row(self, point, columns) for point in shown])]
+        if len(shown) < len(self.points):
+            lines.append(f"{len(shown)} of {len(self.points)} limits")
+        unmet = sum(not point.picks for point in self.points)
+        if unmet:
+            least = "is not known" if self.smallest is None else f"is {_show(self.by, self.smallest)}"
+            lines.append(f"{unmet} of {len(self.points)} limits have no plan; the smallest reachable {self.by} {least}")
+        return "\n".join(lines)
 
 
 def write_view(view: View, path: Path) -> None:
-    """The view as a JSON file, in one move. Raises UserError where it cannot be written."""
-    write_text(json.dumps(to_json(view), separators=(",", ":")) + "\n", path)
+    """Writes the view as a JSON file, whole or not at all. Raises UserError where it cannot be written."""
+    write_text(json.dumps(view.to_json(), separators=(",", ":")) + "\n", path)
 
 
 def read_view(path: Path) -> View:
-    """The view in a JSON file, equal to what was written. Raises UserError in one line."""
+    """Reads a view from a JSON file. Raises UserError where it is missing or malformed."""
     try:
         data = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; make it with `bitplan sweep`") from None
     except ValueError as error:
-        raise UserError(f"{path} is no sweep ({error}); make it again with `bitplan sweep`") from None
+        raise UserError(f"{path} is not a sweep ({error}); make it again with `bitplan sweep`") from None
     if not isinstance(data, dict) or data.get("version") != VERSION:
-        raise UserError(f"{path} is no sweep of version {VERSION}; make it again with `bitplan sweep`")
+        raise UserError(f"{path} is not a sweep of version {VERSION}; make it again with `bitplan sweep`")
     try:
         return _view(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is no sweep ({type(error).__name__}: {error}); make it again") from None
+        raise UserError(f"{path} is not a sweep ({type(error).__name__}: {error}); make it again") from None
 
 
 def _view(data: Mapping[str, Any]) -> View:
-    known: dict[str, Any] = dict(data)
-    known["columns"] = tuple(Column(**each) for each in data["columns"])
-    known["cells"] = tuple(_cell(each) for each in data["cells"])
+    fields: dict[str, Any] = dict(data)
+    fields["columns"] = tuple(Column(**each) for each in data["columns"])
+    fields["cells"] = tuple(_cell(each) for each in data["cells"])
     for name in ("points", "uniform"):
-        known[name] = tuple(_variant(each) for each in data[name])
-    return View(**known | {"full": _variant(data["full"]), "conditions": tuple(data["conditions"])})
+        fields[name] = tuple(_variant(each) for each in data[name])
+    return View(**fields | {"full": _variant(data["full"]), "conditions": tuple(data["conditions"])})
 
 
 def _cell(data: dict[str, Any]) -> Cell:
@@ -154,3 +213,51 @@ def _variant(data: dict[str, Any]) -> Variant:
 
 def _pairs(data: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:
     return {name: (mean, stderr) for name, (mean, stderr) in data.items()}
+
+
+def measured_text(view: View) -> str:
+    """Returns a table of predicted and measured losses: one row for each painted plan, the largest first."""
+    variants = (view.full, *view.points, *view.uniform)
+    painted = {one.picks: one for one in reversed(variants) if one.measured is not None}
+    whole = view.full.totals["bytes"]
+    rows = []
+    for one in sorted(painted.values(), key=lambda one: -one.totals["bytes"]):
+        size = one.totals["bytes"]
+        row = {"plan": one.name, "bytes": f"{size:,.0f}", "of full": f"{size / whole:.1%}"}
+        rows.append(row | _measured(one, errors=True))
+    return table(rows)
+
+
+def spread_indices(count: int, most: int) -> list[int]:
+    """Returns at most `most` of the indices 0 to `count` - 1, evenly spread, with both ends."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)] if most > 1 else [0][:most]
+
+
+def _row(view: View, point: Variant, columns: list[str]) -> dict[str, str]:
+    row = {f"{view.by} at most": "" if point.limit is None else _show(view.by, point.limit), "status": point.status}
+    if not point.picks:
+        return row
+    row["objective"] = "" if point.objective is None else f"{point.objective:.6g}"
+    row["gap"] = "-" if point.gap is None else f"{point.gap:.2g}"
+    row |= {name: _show(name, point.totals[name], "{:.4g}") for name in columns if name in point.totals}
+    return row | _measured(point, errors=False)
+
+
+def _measured(one: Variant, errors: bool) -> dict[str, str]:
+    """Each measured loss beside its prediction. errors: with the standard errors that are known."""
+    row = {}
+    for name, (mean, stderr) in (one.measured or {}).items():
+        pairs = ((one.totals.get(name), one.errors.get(name)), (mean, stderr))
+        texts = [_with_error(value, error if errors else None) for value, error in pairs]
+        row[f"{name}, predicted / measured"] = " / ".join(texts) if mean or one.totals.get(name) else "0"
+    return row
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}" + (f" ± {error:.1g}" if error else "")
+
+
+def _show(column: str, value: float, otherwise: str = "{:.6g}") -> str:
+    return SHOW.get(column, otherwise.format)(value)

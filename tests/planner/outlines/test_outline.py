@@ -18,9 +18,10 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import Layer, from_json, total_macs
 from bitplan.planner.graph.trace import trace
 from bitplan.planner.outlines import MAKERS
+from bitplan.planner.outlines.examine import examine, stored
 from bitplan.planner.outlines.inputs import Latents
 from bitplan.planner.outlines.models import read
-from bitplan.planner.outlines.outline import Outline, Size, examine, stored
+from bitplan.planner.outlines.outline import Outline, Size
 from bitplan.planner.outlines.retime import bare
 from bitplan.planner.pipelines.sources import load_pipeline
 from bitplan.planner.profiles.profile import Profile, content_digest, open_profile
@@ -178,16 +179,16 @@ def test_scenes_from_its_configuration() -> None:
 def test_a_class_without_a_line_is_told_without_multiply_adds() -> None:
     whole = examine("scenes")
     vae = {part.component: part for part in whole.parts}["vae"]
-    assert vae.call is None and vae.macs == 0 and "AutoencoderKL is given is not known" in str(vae.why)
+    assert vae.call is None and vae.macs == 0 and "the inputs of AutoencoderKL are not known" in str(vae.why)
     assert len(vae.graph.layers) > 10 and all(layer.address.startswith("vae.") for layer in vae.graph.layers)
     assert total_macs(whole.graph) == sum(part.macs for part in whole.parts)
-    assert "vae: what a call of AutoencoderKL" in str(bitplan.inspect(config="scenes"))
+    assert "vae: the inputs of AutoencoderKL" in str(bitplan.inspect(config="scenes"))
 
 
 def test_bytes_are_those_of_the_stored_tensors() -> None:
     outline = examine("scenes", ["unet"])
     w4 = parse_scheme("w4g64ma8")
-    full, half, row = stored(outline, [w4])
+    full, half, row = stored(outline.parts, [w4])
     weights = [layer.weight for layer in outline.graph.layers]
     assert full.whole == 2 * half.whole == 4 * outline.parameters
     fits = [shape for shape in weights if torch.Size(shape[1:]).numel() > 64]
@@ -207,14 +208,14 @@ def test_the_command_line(command_line: Any) -> None:
 
 @pytest.mark.parametrize(("options", "words"), [
     (("--config", "none.json"), "cannot read"),
-    (("--config", "TMP/text.json"), "no JSON"),
-    (("--config", "TMP/list.json"), "no configuration"),
+    (("--config", "TMP/text.json"), "not JSON"),
+    (("--config", "TMP/list.json"), "not a configuration"),
     (("--config", "TMP/empty.json"), "names no class"),
-    (("--config", "TMP/strange.json"), "installed diffusers has not"),
+    (("--config", "TMP/strange.json"), "installed diffusers does not have"),
     (("--config", "TMP/wrong.json"), "cannot build UNet2DModel"),
     (("--config", "scenes", "--components", "unet,mind"), "of a module mind"),
     (("--config", "TMP/wrong.json", "--components", "a,b"), "describes one component"),
-    (("--config", "scenes", "--width", "65"), "no multiple of 4"),
+    (("--config", "scenes", "--width", "65"), "not a multiple of 4"),
     (("--config", "scenes", "--batch", "0"), "give at least 1"),
     (("--config", "scenes", "TMP/list.json"), "give one of them"),
     (("--json", "TMP/list.json"), "is no plan"),
@@ -270,7 +271,7 @@ def test_costs_of_another_model_are_refused(elsewhere: Path, command_line: Any) 
     done = command_line("cost", elsewhere, "--out", out, "--config", "scenes")
     assert done.exit_code == 2 and "not in the configuration or of another size" in done.output
     assert not out.exists() and not list(out.parent.glob("*.part"))
-    assert "is there already" in command_line("cost", elsewhere, "--out", elsewhere).output
+    assert "exists already" in command_line("cost", elsewhere, "--out", elsewhere).output
 
 
 def test_a_layer_alone_is_as_it_was_in_the_model() -> None:

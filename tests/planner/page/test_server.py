@@ -23,7 +23,7 @@ from bitplan.planner.page.painter import Painter, PaintOptions
 from bitplan.planner.page.serve import measured, serve
 from bitplan.planner.page.session import Session, answer, curve, pose_anew, ranges_of
 from bitplan.planner.profiles.profile import open_profile
-from bitplan.planner.views.known import know
+from bitplan.planner.views.profile_view import load_profile_view
 from bitplan.plans.plan import load_plan
 from bitplan.solvers.strategies import Effort
 
@@ -46,7 +46,7 @@ SECRET = "the token of this run"
 @pytest.fixture(scope="module")
 def session(finished: Path) -> Session:
     with open_profile(finished) as store:
-        return Session(know(store))
+        return Session(load_profile_view(store))
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ from PIL import Image
 
 import bitplan
 from bitplan.planner.errors import UserError
-from bitplan.planner.views.painting import order, save_pictures, spread
-from bitplan.planner.views.table import frontier_text, places
-from bitplan.planner.views.view import Variant, View, read_view
+from bitplan.planner.views.painting import bisection_order, order, save_pictures
+from bitplan.planner.views.view import Variant, View, read_view, spread_indices
 from tests import tiny
 
 ASKED: dict[str, Any] = {"points": 7, "start": "8%", "stop": "30%", "gap": 0.01}
@@ -61,9 +60,9 @@ def copy(run: tuple[Path, View], tmp_path: Path) -> Path:
 
 
 def test_ends_come_first_then_ever_finer() -> None:
-    assert spread(9) == [0, 8, 4, 2, 6, 1, 3, 5, 7]
-    assert [spread(count) for count in (0, 1, 2, 3)] == [[], [0], [0, 1], [0, 2, 1]]
-    assert places(5, 9) == [0, 1, 2, 3, 4] and places(9, 3) == [0, 4, 8] and places(4, 1) == [0]
+    assert bisection_order(9) == [0, 8, 4, 2, 6, 1, 3, 5, 7]
+    assert [bisection_order(count) for count in (0, 1, 2, 3)] == [[], [0], [0, 1], [0, 2, 1]]
+    assert spread_indices(5, 9) == [0, 1, 2, 3, 4] and spread_indices(9, 3) == [0, 4, 8] and spread_indices(4, 1) == [0]
 
 
 def test_each_plan_is_painted_once_and_only_between_the_ends(run: tuple[Path, View]) -> None:
@@ -93,7 +92,7 @@ def test_what_is_painted_is_told_everywhere(run: tuple[Path, View]) -> None:
     assert view.full.measured is not None and set(view.full.measured.values()) == {(0.0, 0.0)}
     tight = view.points[-1].measured
     assert tight is not None and tight["nsr"][0] > 0
-    assert "nsr, predicted / measured" in frontier_text(view)
+    assert "nsr, predicted / measured" in str(view)
 
 
 def test_pictures_are_those_of_apply(run: tuple[Path, View], tiny_folder: Path, tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ import bitplan
 from bitplan.planner.errors import UserError
 from bitplan.planner.units import bits_to_bytes
 from bitplan.planner.views.sweep import Sweep, limits_between, name_of
-from bitplan.planner.views.table import ROWS, frontier_text
-from bitplan.planner.views.view import View, read_view
+from bitplan.planner.views.view import ROWS, View, read_view
 from bitplan.plans.plan import load_plan
 
 
@@ -117,7 +116,7 @@ def test_limits_out_of_reach_are_said_with_what_can_be_reached(finished: Path, t
     assert view.smallest == least
     for point in view.points:
         assert (point.objective is None) == ((point.limit or 0) < least) == (point.plan is None)
-    assert "the smallest reachable bytes is" in frontier_text(view)
+    assert "the smallest reachable bytes is" in str(view)
     assert read_view(tmp_path / "run/sweep.json") == view
 
 
@@ -134,7 +133,7 @@ def test_pins_and_confidence_travel_into_the_plans(finished: Path, tmp_path: Pat
 
 def test_a_long_frontier_is_told_shortly(finished: Path, tmp_path: Path) -> None:
     view = bitplan.sweep(finished, tmp_path, points=40, gap=1e-2)
-    lines = frontier_text(view).splitlines()
+    lines = str(view).splitlines()
     assert len(lines) == ROWS + 3 and lines[-1] == f"{ROWS} of 40 limits"
     assert lines[2].split("|")[-2].strip() == "0"  # full precision loses nothing
 
