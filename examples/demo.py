@@ -15,10 +15,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import bitplan  # noqa: E402
-from bitplan.planner.evaluation.report import (
-    summary,
-    to_json,  # noqa: E402
-)
+from bitplan.planner.evaluation.report import summary  # noqa: E402
 
 SCHEMES = ("w8a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8")
 
@@ -51,7 +48,7 @@ def main() -> None:
     bitplan.paint(plans[2], "scenes", [caption], args.out / "painted.png")
     bitplan.sweep(profile, args.out / "frontier", points=24, start="6.6%", stop="30%", images=8, paint=8)
     bitplan.report([args.out / "frontier"], args.out / "report.html")
-    print("\n" + summary(to_json(found)) + "\n")
+    print("\n" + summary(found.to_json()) + "\n")
     print(f"{args.out}/: scenes.profile, {len(plans)} plans, report.md, report.json, images.png, painted.png")
     print(f"{args.out}/report.html: the frontier, its plans and their pictures, to be opened in a browser")
     print(f"done in {time.monotonic() - start:.0f} s")

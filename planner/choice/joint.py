@@ -9,7 +9,8 @@ interaction, is applied to the profile's own losses, which may be measured or co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -36,14 +37,35 @@ class Prediction:
     interaction: float
 
 
-def predict_plan(plan: Plan, store: Profile) -> dict[str, Prediction]:
+class Predictions(dict[str, Prediction]):
+    """The predictions of one plan by metric."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes, but for numbers that are not finite."""
+        return {"metrics": [asdict(one) for one in self.values()]}
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                name,
+                f"{p.added:.4g}",
+                f"{p.joint:.4g} ± {p.stderr:.1g}",
+                "" if np.isnan(p.interaction) else f"{p.interaction:.2f}×",
+            )
+            for name, p in self.items()
+        ]
+        headers = ("metric", "sum of losses", "joint estimate", "interaction")
+        return str(tabulate(rows, headers=headers, tablefmt="github"))
+
+
+def predict_plan(plan: Plan, store: Profile) -> Predictions:
     """By metric, in the order of the profile. Raises UserError for a profile without responses, or of another model."""
     check_same_model(plan, store)
     readings = readings_of(store)
     changed = {layer: scheme for layer, scheme in plan.schemes.items() if scheme != KEEP}
     sums = responses_of(store, changed)
     table = LossTable.of(store.measurements())
-    return {metric: _prediction(metric, reading, changed, sums, table) for metric, reading in readings.items()}
+    return Predictions({name: _prediction(name, reading, changed, sums, table) for name, reading in readings.items()})
 
 
 def readings_of(store: Profile) -> Mapping[str, Reading]:
@@ -77,17 +99,3 @@ def _prediction(
 def losses_of_plan(plan: Plan, store: Profile) -> dict[str, tuple[float, float]]:
     """Metric -> (joint estimate, standard error)."""
     return {name: (found.joint, found.stderr) for name, found in predict_plan(plan, store).items()}
-
-
-def prediction_text(found: Mapping[str, Prediction]) -> str:
-    """As a table."""
-    rows = [
-        (
-            name,
-            f"{p.added:.4g}",
-            f"{p.joint:.4g} ± {p.stderr:.1g}",
-            "" if np.isnan(p.interaction) else f"{p.interaction:.2f}×",
-        )
-        for name, p in found.items()
-    ]
-    return str(tabulate(rows, headers=("metric", "sum of losses", "joint estimate", "interaction"), tablefmt="github"))

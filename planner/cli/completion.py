@@ -1,4 +1,4 @@
-"""What the shell offers after <TAB>: names of schemes, metrics, columns, roles and layers, without loading torch."""
+"""Completes names of schemes, metrics, columns, roles and layers after <TAB>, without loading torch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ import click
 from click.shell_completion import BashComplete, add_completion_class, get_completion_class, split_arg_string
 
 SHELLS = ("bash", "zsh", "fish")
-VARIABLE = "_BITPLAN_COMPLETE"  # click looks for it, by the name of the command
-LOSSES = ("nsr", "dssim", "clip_drop", "embed_drift", "output_nsr", "spectral", "lpips", "pixcorr", "flicker")
-FAMILIES = ("quality", "alignment")
-METRICS = (*LOSSES, "frechet")  # whose loss is of the whole set, and of no layer
-BUDGETS = ("memory", "latency", "bits")
+VARIABLE = "_BITPLAN_COMPLETE"  # the environment variable that click reads, by the name of the command
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 class Bash(BashComplete):
-    """Bash divides words at `:` and `=`, which `role:in` and `nsr=w8a8` hold. So the line is read as it was typed, and
-    of what is offered the part after the last of these is given back."""
+    """Bash splits words at `:` and `=`, which `role:in` and `nsr=w8a8` contain. So this class reads the line as it was
+    typed, and returns only the part of each completion after the last of these characters."""
 
     source_template = BashComplete.source_template.replace(
         "COMP_CWORD=$COMP_CWORD", 'COMP_CWORD=$COMP_CWORD COMP_LINE="${COMP_LINE:0:$COMP_POINT}"'
@@ -42,70 +38,79 @@ class Bash(BashComplete):
 add_completion_class(Bash)
 
 
-def offer(*names: str) -> Complete:
-    """These names."""
-    return lambda ctx, _, typed: [name for name in names if name.startswith(typed)]
+def names_of(members: Iterable[Any]) -> list[str]:
+    """The names of the members of a family's table."""
+    return [str(getattr(each, "name", each)) for each in members]
 
 
 def members(module: str, table: str) -> Complete:
-    """The names in a family's table, which is imported when asked for."""
+    """Complete the names in a family's table, which is imported only then."""
 
     def complete(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
-        its: Any = getattr(import_module(module), table)
-        return [name for each in its if (name := str(getattr(each, "name", each))).startswith(typed)]
+        return [name for name in names_of(getattr(import_module(module), table)) if name.startswith(typed)]
 
     return complete
 
 
+def metrics(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Complete the names of metrics."""
+    from bitplan.planner.verbs.parameters import METRICS
+
+    return [name for name in METRICS if name.startswith(typed)]
+
+
 def schemes(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """Comma-separated schemes: the profile's own where one is given, else all that are commonly used."""
+    """Complete comma-separated schemes: those of the profile on the line, else common ones."""
     return _listed(typed, _schemes(ctx))
 
 
 def columns(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """What may vary: budgets and losses."""
+    """Complete columns that may vary: budgets and losses."""
+    from bitplan.planner.choice.request import BUDGETS
+
     return [name for name in (*BUDGETS, *_losses(ctx)) if name.startswith(typed)]
 
 
 def caps(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """COLUMN=SCHEME."""
+    """Complete COLUMN=SCHEME."""
     return _assigned(typed, _losses(ctx), ctx)
 
 
 def objectives(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """Families, columns, and lists of them."""
-    first = "lexicographic:"
-    if typed.startswith(first):
-        return [first + each for each in _listed(typed.removeprefix(first), _losses(ctx))]
+    """Complete families, columns, and lists of them."""
+    from bitplan.planner.choice.request import LEXICOGRAPHIC
+
+    if typed.startswith(LEXICOGRAPHIC):
+        return [LEXICOGRAPHIC + each for each in _listed(typed.removeprefix(LEXICOGRAPHIC), _losses(ctx))]
     if "," in typed:
         return _listed(typed, [f"{name}=" for name in _losses(ctx)])
-    return [name for name in ("both", *_losses(ctx), first) if name.startswith(typed)]
+    return [name for name in ("both", *_losses(ctx), LEXICOGRAPHIC) if name.startswith(typed)]
 
 
 def layers(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """Addresses, where a profile is given."""
+    """Complete the addresses of the profile on the line."""
     return [name for name in _of_profile(ctx, "layers") if name.startswith(typed)]
 
 
 def places(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """Layers and roles."""
+    """Complete layers and roles."""
     return [name for name in _places(ctx) if name.startswith(typed)]
 
 
 def pins(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """LAYER=SCHEME and role:NAME=SCHEME."""
+    """Complete LAYER=SCHEME and role:NAME=SCHEME."""
     return _assigned(typed, _places(ctx), ctx)
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete this command: `eval "$(bitplan completion bash)"` in ~/.bashrc."""
+    """Print the script that makes SHELL complete this command: `eval "$(bitplan completion bash)"` in ~/.bashrc."""
     root = ctx.find_root()
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(found(root.command, {}, "bitplan", VARIABLE).source())
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(root.command, {}, "bitplan", VARIABLE).source())
 
 
 def _assigned(typed: str, names: Iterable[str], ctx: click.Context) -> list[str]:
@@ -135,11 +140,14 @@ def _schemes(ctx: click.Context) -> list[str]:
 
 
 def _losses(ctx: click.Context) -> list[str]:
+    from bitplan.planner.verbs.parameters import LOSSES
+    from bitplan.sensitivity.table import FAMILIES
+
     return [*FAMILIES, *(_of_profile(ctx, "families") or LOSSES)]
 
 
 def _of_profile(ctx: click.Context, what: str) -> list[str]:
-    """Names that the profile of the command line holds; none where it cannot be read: completion never complains."""
+    """Names that the profile on the line holds; none where it cannot be read, since completion never fails."""
     path = ctx.params.get("profile") or _argument(ctx, "profile")
     if path is None:
         return []
@@ -153,7 +161,7 @@ def _of_profile(ctx: click.Context, what: str) -> list[str]:
 
 
 def _argument(ctx: click.Context, name: str) -> str | None:
-    """An argument of the line where an option lacks its value yet, at which click gives up parsing."""
+    """An argument of the line whose last option has no value yet: click then stops parsing."""
     names = [parameter.name for parameter in ctx.command.params if isinstance(parameter, click.Argument)]
     place = names.index(name) if name in names else len(ctx.args)
     return ctx.args[place] if place < len(ctx.args) else None

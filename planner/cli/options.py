@@ -1,107 +1,89 @@
-"""Options that several commands share, and the parsing of their values."""
+"""Builds the arguments and options of a command from its verb's signature and `bitplan.planner.verbs.parameters`."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bitplan.planner.cli import completion as completing
-from bitplan.planner.cli.completion import METRICS
-from bitplan.planner.measurement.engines import ENGINES
-
-FILE = click.Path(path_type=Path)
-
-
-def options(*all_of: Callable[..., Any]) -> Callable[..., Any]:
-    """Several options as one decorator."""
-    return lambda verb: functools.reduce(lambda inner, option: option(inner), reversed(all_of), verb)
+from bitplan.planner.cli import completion
+from bitplan.planner.verbs import Verb
+from bitplan.planner.verbs.parameters import Parameter, parameter_of
+from bitplan.planner.verbs.texts import joined_pins
 
 
-def generation(seed: int) -> Callable[..., Any]:
-    """How images are made."""
-    return options(
-        click.option("--steps", type=int, help="Denoising steps an image [the pipeline's default]."),
-        click.option("--guidance", type=float, help="Guidance scale [the pipeline's default]."),
-        click.option("--seed", type=int, default=seed, show_default=True, help="Prompt i's noise is of seed + i."),
-    )
+class Commas(click.ParamType):
+    """A comma-separated list, as a tuple."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
 
-ENGINE = options(
-    click.option("--engine", type=click.Choice(list(ENGINES)), default="local", show_default=True,
-                 help="Where to measure: in this process, or by the workers of a Ray cluster."),
-    click.option("--address", help="For --engine ray: HOST:PORT of a running cluster [one is started here]."),
-    click.option("--workers", type=click.IntRange(1),
-                 help="For --engine ray: how many [one a CPU, as memory allows]."),
-)  # fmt: skip
+def parameters_of(verb: Verb) -> Iterator[click.Parameter]:
+    """The arguments and options of the verb's command, in the order of the verb's signature."""
+    for word, its in inspect.signature(verb.function).parameters.items():
+        row = parameter_of(verb.name, word)
+        if row.argument and its.kind is its.POSITIONAL_OR_KEYWORD:
+            yield _argument(word, row, its.default is its.empty)
+        else:
+            yield _option(word, row, its.default)
+    for word in verb.extra:
+        yield _option(word, parameter_of(verb.name, word), None)
 
 
-PROMPTS = click.option("--prompts", type=FILE, help="One prompt a line, or a YAML list of what calls are given.")
-CALL = click.option("--call", multiple=True, metavar="NAME=VALUE", help="Given to each call, such as height=512.")
+def values_of(verb: Verb, texts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command line says, as arguments of the verb. A word that is not given is left out. Raises UserError."""
+    rows = {word: parameter_of(verb.name, word) for word in texts}
+    values = {word: row.parse(texts[word]) if row.parse else texts[word] for word, row in rows.items()}
+    if "keep" in values:
+        values["pins"] = joined_pins(values["pins"], values.pop("keep"))
+    optional = {word for word, its in inspect.signature(verb.function).parameters.items() if its.default != its.empty}
+    return {word: value for word, value in values.items() if word not in optional or value not in (None, ())}
 
 
-def judged(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """How a subject is called, and by which metrics it is judged."""
-    return options(
-        PROMPTS,
-        CALL,
-        click.option("--metric", "metrics", multiple=True, metavar="NAME", shell_complete=completing.offer(*METRICS),
-                     help="One more: a built-in name, or package.module:name of your own."),
-        click.option("--clip", help="Folder or hub id of the CLIPModel that measures alignment."),
-    )(verb)  # fmt: skip
+def _argument(word: str, row: Parameter, required: bool) -> click.Argument:
+    nargs = -1 if row.many else 1
+    return click.Argument([word], type=_type(row), nargs=nargs, required=required, **_completed(row))
 
 
-def called(texts: tuple[str, ...]) -> dict[str, Any]:
-    """NAME=VALUE texts, their values read as YAML: 512 is a number."""
-    import yaml
-
-    return {name: yaml.safe_load(value) for name, value in pairs(texts, "--call").items()}
-
-
-KERNELS = click.option(
-    "--kernels", type=click.Choice(["int", "fake"]), default="int", show_default=True,
-    help="int: only schemes that a real kernel runs here; fake: simulate, any scheme.",
-)  # fmt: skip
-
-
-MISMATCH = click.option("--allow-mismatch", is_flag=True, help="Take a plan of another model with the same layers.")
+def _option(word: str, row: Parameter, default: Any) -> click.Option:
+    flag, required = f"--{row.flag or word.replace('_', '-')}", default is inspect.Parameter.empty and not row.many
+    if row.type is bool:
+        names = f"{flag}/--no-{word}" if default else flag
+        return click.Option([names, word], is_flag=True, default=default, show_default=bool(default), help=row.help)
+    hidden = required or row.split or default in (inspect.Parameter.empty, None, ())
+    shown = {} if hidden else {"default": default, "show_default": True}
+    return click.Option(
+        [flag, word], type=_type(row), required=required, multiple=row.many, metavar=row.metavar,
+        help=row.help.format(names=_names(row)), **shown, **_completed(row),
+    )  # fmt: skip
 
 
-OFFLOAD = click.option("--offload-folder", type=FILE, metavar="FOLDER",
-                       help="On a disk: where converted weights lie instead of in memory.")  # fmt: skip
+def _type(row: Parameter) -> Any:
+    if row.split:
+        return Commas()
+    if row.choices:
+        return click.Choice(row.choices)
+    if row.least is not None:
+        return click.IntRange(row.least)
+    return click.Path(path_type=Path) if row.type is Path else row.type
 
 
-THREADS = click.option("--threads", type=click.IntRange(1), help="CPU threads for torch [all].")
+def _completed(row: Parameter) -> dict[str, Any]:
+    module, _, table = row.complete.partition(":")
+    if table:
+        return {"shell_complete": completion.members(module, table)}
+    return {"shell_complete": getattr(completion, module)} if module else {}
 
 
-def pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
-    """NAME=VALUE texts as a dictionary."""
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise ValueError(f"{option} {text!r} is no NAME=VALUE; write for example alignment=w8a8")
-        if name in found:
-            raise ValueError(f"{option} {name} is given twice, as {found[name]} and {value}; give it once")
-        found[name] = value
-    return found
-
-
-def pinned(pins: tuple[str, ...], keep: tuple[str, ...]) -> dict[str, str]:
-    """What --pin and --keep say together: layer or role -> scheme."""
-    found = pairs(pins, "--pin")
-    for name in keep:
-        if found.setdefault(name, "keep") != "keep":
-            raise ValueError(f"--keep {name} and --pin {name}={found[name]} differ; give one of them")
-    return found
-
-
-def set_threads(threads: int | None) -> None:
-    """Of torch, which is loaded only where a number is given."""
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
+def _names(row: Parameter) -> str:
+    """`a, b or c`: the names of the table that completes the word."""
+    module, _, table = row.complete.partition(":")
+    names = completion.names_of(getattr(import_module(module), table)) if table and "{names}" in row.help else []
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -29,42 +29,50 @@ class Evaluation:
     blocks: Mapping[str, Sequence[BlockRow]]
     about: Mapping[str, Any]
 
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes, the content of `report.json`: no images."""
+        return {
+            "about": dict(self.about),
+            "results": [
+                {
+                    "name": r.name,
+                    "bytes": {"predicted": _predicted(self, r).get("bytes", r.bytes), "measured": r.bytes},
+                    "denoiser_ms": {"measured": r.ms, "full_precision": r.full_ms, "ratio": r.ms / r.full_ms},
+                    "losses": {
+                        name: {"predicted": _predicted(self, r).get(name), "measured": mean, "stderr": stderr}
+                        for name, (mean, stderr) in r.losses.items()
+                    },
+                    "scene_accuracy": r.accuracy,
+                }
+                for r in self.results
+            ],
+            "blocks": {
+                name: [
+                    {
+                        "block": b.block, "layers": b.layers,
+                        "predicted": dict(b.predicted), "measured": dict(b.measured),
+                    }
+                    for b in rows
+                ]
+                for name, rows in self.blocks.items()
+            },
+        }  # fmt: skip
 
-def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """The evaluation as what `json.dumps` takes; images are left out."""
-    return {
-        "about": dict(evaluation.about),
-        "results": [
-            {
-                "name": r.name,
-                "bytes": {"predicted": _predicted(evaluation, r).get("bytes", r.bytes), "measured": r.bytes},
-                "denoiser_ms": {"measured": r.ms, "full_precision": r.full_ms, "ratio": r.ms / r.full_ms},
-                "losses": {
-                    name: {"predicted": _predicted(evaluation, r).get(name), "measured": mean, "stderr": stderr}
-                    for name, (mean, stderr) in r.losses.items()
-                },
-                "scene_accuracy": r.accuracy,
-            }
-            for r in evaluation.results
-        ],
-        "blocks": {
-            name: [{"block": b.block, "layers": b.layers, "predicted": dict(b.predicted), "measured": dict(b.measured)}
-                   for b in rows]
-            for name, rows in evaluation.blocks.items()
-        },
-    }  # fmt: skip
+    def __str__(self) -> str:
+        """The Markdown tables of `report.md`: all variants, then each plan by block."""
+        parts = [_variants(self)]
+        for name, rows in self.blocks.items():
+            parts += [f"\n### {name}, block by block (losses: the plan in this block alone)\n", _blocks(rows)]
+        return "\n".join(parts) + "\n"
 
-
-def to_markdown(evaluation: Evaluation) -> str:
-    """The tables: all variants, then each plan by block."""
-    parts = [_variants(evaluation)]
-    for name, rows in evaluation.blocks.items():
-        parts += [f"\n### {name}, block by block (losses: the plan in this block alone)\n", _blocks(rows)]
-    return "\n".join(parts) + "\n"
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files that `write_report` writes."""
+        return ("report.md", "report.json", *(["images.png"] if self.results[0].kind == "images" else []))
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """One narrow table of what was measured, from what `to_json` gave."""
+    """One narrow table of what was measured, from what `Evaluation.to_json` returns."""
     rows = []
     for r in report["results"]:
         row = {"variant": r["name"], "bytes": f"{r['bytes']['measured']:,}"}
@@ -86,15 +94,10 @@ def write_report(evaluation: Evaluation, out: Path) -> None:
     Raises OSError.
     """
     make_folder(out)
-    (out / "report.md").write_text(to_markdown(evaluation), "utf-8")
-    (out / "report.json").write_text(json.dumps(to_json(evaluation), indent=1) + "\n", "utf-8")
-    if is_drawn(evaluation):
+    (out / "report.md").write_text(str(evaluation), "utf-8")
+    (out / "report.json").write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", "utf-8")
+    if "images.png" in evaluation.files:
         save_grid({r.name: r.outputs[:GRID_COLUMNS] for r in evaluation.results}, out / "images.png")
-
-
-def is_drawn(evaluation: Evaluation) -> bool:
-    """Whether there is a picture of pictures."""
-    return evaluation.results[0].kind == "images"
 
 
 def check_comparable(plans: Mapping[str, Plan], count: int) -> None:

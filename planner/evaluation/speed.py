@@ -54,6 +54,23 @@ class Timings:
     about: Mapping[str, Any]
     layers: LayerTime | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        layers = {} if self.layers is None else {"planned_layers": asdict(self.layers)}
+        return {"about": dict(self.about), "rows": [asdict(row) for row in self.rows], **layers}
+
+    def __str__(self) -> str:
+        """A table, and a line on the planned layers alone."""
+        bases = list(self.rows[0].times)
+        head = ["denoiser call", "ms", *(f"times as fast as {base}" for base in bases), "bytes"]
+        rows = [
+            [row.name + ", compiled" * row.compiled, f"{row.ms:.4g}", *(f"{row.times[b]:.2f}" for b in bases),
+             show_bytes(row.bytes)]
+            for row in self.rows
+        ]  # fmt: skip
+        text = table(rows, head)
+        return text if self.layers is None else f"{text}\n\n{self.layers}"
+
 
 @dataclass(frozen=True, eq=False)
 class TimedVariant:
@@ -158,28 +175,9 @@ def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) 
     return {**said, **generation.told(), **about_machine()}
 
 
-def to_json(found: Timings) -> dict[str, Any]:
-    """The timings as what `json.dumps` takes."""
-    layers = {} if found.layers is None else {"planned_layers": asdict(found.layers)}
-    return {"about": dict(found.about), "rows": [asdict(row) for row in found.rows], **layers}
-
-
 def write_timings(found: Timings, path: Path) -> None:
     """As JSON."""
-    path.write_text(json.dumps(to_json(found), indent=1) + "\n")
-
-
-def to_text(found: Timings) -> str:
-    """A table, and a line on the planned layers alone."""
-    bases = list(found.rows[0].times)
-    head = ["denoiser call", "ms", *(f"times as fast as {base}" for base in bases), "bytes"]
-    rows = [
-        [row.name + ", compiled" * row.compiled, f"{row.ms:.4g}", *(f"{row.times[b]:.2f}" for b in bases),
-         show_bytes(row.bytes)]
-        for row in found.rows
-    ]  # fmt: skip
-    text = table(rows, head)
-    return text if found.layers is None else f"{text}\n\n{found.layers}"
+    path.write_text(json.dumps(found.to_json(), indent=1) + "\n")
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -1,85 +1,69 @@
-"""The story on one page: each function is a verb, reads files and writes files, and is a sub-command of the same name.
-
-pipeline -> layer graph -> calibration -> costs and sensitivities -> X.profile         profile
-X.profile + budgets -> problem -> solution -> P.plan.yaml                              solve
-X.profile + limits of one column -> plans, and their pictures -> RUN                   sweep
-RUNs -> one page that shows their plans, pictures and layers                           report
-X.profile + a browser -> plans solved as budgets are dragged, saved, painted           explore
-P.plan.yaml + X.profile -> does it hold, why is it so, what does it do as a whole      verify, why, predict
-P.plan.yaml + pipeline -> swapped layers, fake or real kernels -> images               apply, restore, config
-P.plan.yaml + pipeline + held-out prompts -> predicted beside measured                 evaluate
-X.profile + a fine-tune -> does the old ranking still hold                             check
-P.plan.yaml + pipeline -> milliseconds of a denoiser call                              bench
-P.plan.yaml + the model's shapes -> another tool's configuration                       export
-a configuration -> layers, multiply-adds, bytes; X.profile of elsewhere -> costs here  inspect, cost
-"""
+"""The verbs that choose schemes by a profile, and that check and explain the choice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitplan.planner.choice.alternates import JOINT, Losses
-from bitplan.planner.choice.joint import losses_of_plan
-from bitplan.planner.choice.published import plan_in
 from bitplan.planner.files import PathLike
-from bitplan.planner.pipelines.conditions import conditions_in
-from bitplan.planner.profiles.profile import Profile
-from bitplan.planner.verbs import parameters as arguments
-from bitplan.plans.plan import Plan
+from bitplan.planner.verbs import checks
+from bitplan.planner.verbs.words import takes_request
 
 if TYPE_CHECKING:
-    from bitplan.planner.choice.joint import Prediction
+    from bitplan.planner.choice.alternates import Losses
+    from bitplan.planner.choice.joint import Predictions
+    from bitplan.planner.choice.request import Request
     from bitplan.planner.choice.verify import Verdict
     from bitplan.planner.choice.why import Why
     from bitplan.planner.pipelines.subject import Subject
+    from bitplan.planner.profiles.profile import Profile
     from bitplan.planner.views.view import View
+    from bitplan.plans.plan import Plan
 
 
-def judge(
-    plans: Sequence[Plan], store: Profile, rerank: str, on: tuple[PathLike | Sequence[str] | None, str | None, str]
-) -> Callable[[Plan], Losses]:
-    """What tells the losses of a whole plan: its responses, or a run of the pipeline `rerank`.
-
-    on: prompts, CLIPModel and kernels of such a run. Raises UserError, PlanError.
-    """
-    if rerank == JOINT:
-        return lambda plan: losses_of_plan(plan, store)
-    from bitplan.planner.evaluation.rerank import measurer  # needs torch
-
-    prompts, clip, kernels = on
-    return measurer(plans, rerank, conditions_in(prompts), clip, kernels)
-
-
+@takes_request
 def solve(
-    profile: PathLike, out: PathLike, *,
-    memory: str | None = None, latency: str | None = None, bits: float | None = None,
-    caps: Mapping[str, str] | None = None, objective: str = "both", slack: float = 0.0, uniform: str | None = None,
-    pins: Mapping[str, str] | None = None, kernels: str = "int", confidence: float | None = None,
-    time_limit: float = 60.0, gap: float = 0.0, solver: str = "exact", backend: str | None = None, worth: bool = False,
-    candidates: int = 1, distance: int = 1, rerank: str | None = None,
-    prompts: PathLike | Sequence[str] | None = None, clip: str | None = None,
+    profile: PathLike, out: PathLike, *, request: Request, uniform: str | None = None, time_limit: float = 60.0,
+    gap: float = 0.0, solver: str = "exact", backend: str | None = None, worth: bool = False, candidates: int = 1,
+    distance: int = 1, rerank: str | None = None, prompts: PathLike | Sequence[str] | None = None,
+    clip: str | None = None,
 ) -> Plan:  # fmt: skip
-    """Choose one scheme a layer and write the plan file `out`.
+    """Choose one scheme for each layer and write the plan file `out`.
 
-    memory, latency: `35%` of full precision, or an amount with its unit; bits: mean bits a weight; caps: column -> the
-    most it may sum to, or a scheme whose uniform plan sets the bound; objective: quality, alignment, both, weights, or
-    `lexicographic:alignment,quality`, where what comes first may then be worse by the share `slack`; uniform: take this
-    scheme everywhere instead of solving; pins: layer or `role:NAME` -> scheme; confidence: plan with upper bounds of
-    the losses; gap: share of the objective that may stay unproven; worth: also what more of each budget would save;
-    candidates: so many plans, any two of which differ in `distance` layers, as P.1.plan.yaml and so on; rerank: the
-    pipeline on which they are measured, or `joint` for estimates with interactions; the best becomes `out`. Raises
-    InfeasibleError.
+    Args:
+        profile: the profile's file.
+        out: the plan file.
+        memory: bound on the weights' bytes, `35%` of full precision or an amount with its unit, such as `900MiB`.
+        latency: bound on the layers' time an image, `80%` of full precision or an amount such as `120ms`.
+        bits: bound on the mean bits a weight, scales included.
+        caps: column -> bound on its sum: a number, or a scheme whose uniform plan sets the bound.
+        objective: `quality`, `alignment`, `both`, weights such as `quality=1,nsr=0.5`, or
+            `lexicographic:alignment,quality`.
+        slack: share by which a lexicographic objective may worsen an earlier column.
+        pins: layer or `role:NAME` -> scheme.
+        kernels: `int` allows only schemes that a real kernel runs here; `fake` allows every scheme.
+        confidence: plan with each loss at its upper bound of this confidence; None for mean losses.
+        uniform: give this scheme to every layer instead of solving.
+        time_limit: seconds for the solver.
+        gap: share of the objective that may stay unproven.
+        solver: a name of `bitplan.solvers.strategies.STRATEGIES`.
+        backend: a name of `bitplan.solvers.programs.backends.BACKENDS`; None for the first that is installed.
+        worth: also compute what one more MiB or ms would save.
+        candidates: number of plans; several are saved as P.1.plan.yaml and so on, and the best becomes `out`.
+        distance: number of layers in which any two of the plans differ.
+        rerank: the pipeline on which the plans are measured, or `joint` for estimates with interactions.
+        prompts: prompts of that pipeline, a file or a list; None for 8 held-out ones.
+        clip: the CLIPModel that measures alignment there.
+
+    Raises UserError, and InfeasibleError where no plan meets the budgets.
     """
     from bitplan.planner.choice.alternates import check_asked, rank, save_candidates
     from bitplan.planner.choice.answer import Search, make_plans
     from bitplan.planner.choice.evidence import read_evidence
-    from bitplan.planner.choice.request import Request
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.solvers.strategies import Effort
 
-    request = Request(memory, latency, bits, caps or {}, objective, slack, pins or {}, kernels, confidence)
     with open_profile(profile) as store:
         check_asked(bool(uniform), candidates, rerank, store)
         search = Search(Effort(time_limit, gap, backend), solver, candidates, distance, worth)
@@ -87,63 +71,107 @@ def solve(
         save_candidates(plans, Path(out))
         if not rerank:
             return plans[0]
-        measure = judge(plans, store, rerank, (prompts, clip, kernels))
+        measure = _measure(plans, store, rerank, (prompts, clip, request.kernels))
         return rank(plans, Path(out), read_evidence(store), measure)
 
 
+def _measure(
+    plans: Sequence[Plan], store: Profile, rerank: str, run: tuple[PathLike | Sequence[str] | None, str | None, str]
+) -> Callable[[Plan], Losses]:
+    """The function that returns the losses of a whole plan, by the profile's responses or by runs of the pipeline
+    `rerank`. run: prompts, CLIPModel and kernels of such a run. Raises UserError, PlanError."""
+    from bitplan.planner.choice.alternates import JOINT
+    from bitplan.planner.choice.joint import losses_of_plan
+    from bitplan.planner.pipelines.conditions import conditions_in
+
+    if rerank == JOINT:
+        return lambda plan: losses_of_plan(plan, store)
+    from bitplan.planner.evaluation.rerank import measurer  # needs torch
+
+    prompts, clip, kernels = run
+    return measurer(plans, rerank, conditions_in(prompts), clip, kernels)
+
+
+@takes_request
 def sweep(
     profile: PathLike, out: PathLike, *, by: str = "memory", points: int = 40, start: str | None = None,
-    stop: str | None = None, spacing: str | None = None,
-    memory: str | None = None, latency: str | None = None, bits: float | None = None,
-    caps: Mapping[str, str] | None = None, objective: str = "both", slack: float = 0.0,
-    pins: Mapping[str, str] | None = None, kernels: str = "int", confidence: float | None = None,
-    time_limit: float = 60.0, gap: float = 0.0, backend: str | None = None,
-    images: int = 0, paint: int | None = None, pipeline: str | Subject | None = None,
+    stop: str | None = None, spacing: str | None = None, request: Request, time_limit: float = 60.0, gap: float = 0.0,
+    backend: str | None = None, images: int = 0, paint: int | None = None, pipeline: str | Subject | None = None,
     prompts: PathLike | Sequence[Any] | None = None, count: int | None = None, seed: int = 1000,
     clip: str | None = None,
 ) -> View:  # fmt: skip
-    """The best plan at each of `points` limits of one column, as `sweep.json` and plan files in the folder `out`; with
-    `images`, also pictures and measured losses. The same call goes on where one stopped.
+    """Choose the best plan at each of several limits of one column, and write `sweep.json` and the plan files into the
+    folder `out`; with `images`, also pictures and measured losses. The same call continues an interrupted sweep.
 
-    by: memory, latency, bits or a loss; start, stop: its ends, written as a budget on it [the smallest that can be
-    reached, and that of the best plan without a limit]; spacing: `log` or `linear` [even ratios where both ends are
-    positive]; budgets and the rest as in `solve`, time_limit for each limit.
-    images: so many held-out prompts, or `prompts`, are painted in full precision, by the plans of `paint` limits [all],
-    and by the uniform plans between them; pipeline: what paints [the profile's own]; count: prompts on which losses are
-    measured [16]; seed, clip: as in `evaluate`. Raises UserError, InfeasibleError.
+    Args:
+        profile: the profile's file.
+        out: the folder.
+        by: the column that varies: memory, latency, bits or a loss.
+        points: number of limits.
+        start: one end, written as a budget; None for the smallest value that can be reached.
+        stop: the other end; None for the value of the best plan without a limit.
+        spacing: `log` or `linear`; None for even ratios where both ends are positive.
+        memory: as in `solve`.
+        latency: as in `solve`.
+        bits: as in `solve`.
+        caps: as in `solve`.
+        objective: as in `solve`.
+        slack: as in `solve`.
+        pins: as in `solve`.
+        kernels: as in `solve`.
+        confidence: as in `solve`.
+        time_limit: seconds for each limit.
+        gap: share of the objective that may stay unproven.
+        backend: as in `solve`.
+        images: number of held-out prompts that are painted in full precision, by the plans and by the uniform plans.
+        paint: number of limits at which plans paint; None for all.
+        pipeline: the pipeline that paints; None for the profile's own.
+        prompts: prompts to paint, a file or a list, instead of the built-in ones.
+        count: number of prompts on which losses are measured; None for 16.
+        seed: prompt i starts from the noise of seed + i.
+        clip: the CLIPModel that measures alignment.
+
+    Raises UserError, InfeasibleError.
     """
     from bitplan.planner.choice.limits import settled
-    from bitplan.planner.choice.request import Request
+    from bitplan.planner.pipelines.conditions import conditions_in
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.planner.views.profile_view import load_profile_view
     from bitplan.planner.views.run import sweep_into
     from bitplan.planner.views.sweep import Sweep
     from bitplan.solvers.strategies import Effort
 
-    arguments.check_painted(images, paint, count)
-    request = Request(memory, latency, bits, caps or {}, objective, slack, pins or {}, kernels, confidence)
-    asked, effort = Sweep(by, points, start, stop, spacing), Effort(time_limit, gap, backend)
+    checks.check_painted(images, paint, count)
+    limits, effort = Sweep(by, points, start, stop, spacing), Effort(time_limit, gap, backend)
     with open_profile(profile) as store:
-        known = load_profile_view(store, confidence)
-        view = sweep_into(Path(out), store, known, settled(known.evidence, request), asked, effort)
+        known = load_profile_view(store, request.confidence)
+        view = sweep_into(Path(out), store, known, settled(known.evidence, request), limits, effort)
         if not images:
             return view
         from bitplan.planner.views.painting import SweepPaintOptions, paint_view
 
-        conditions = conditions_in(prompts)
-        job = SweepPaintOptions(pipeline or view.model["name"], images, paint, conditions, count, seed, kernels, clip)
-        return paint_view(view, Path(out), store, known, job)
+        name, conditions = pipeline or view.model["name"], conditions_in(prompts)
+        options = SweepPaintOptions(name, images, paint, conditions, count, seed, request.kernels, clip)
+        return paint_view(view, Path(out), store, known, options)
 
 
 def verify(
     plan: Plan | PathLike, profile: PathLike, *, prove: bool = False, time_limit: float = 60.0,
     backend: str | None = None,
 ) -> Verdict:  # fmt: skip
-    """Whether the plan is what it says, checked in exact arithmetic against its profile, without the solver.
+    """Check the plan against its profile in exact arithmetic, without the solver. The result's `failures` are empty
+    where the plan is right.
 
-    prove: solve it again as one integer program and compare; time_limit, backend: of that. `failures` of what is
-    returned is empty where all is right. Raises UserError for another model's profile.
+    Args:
+        plan: a plan, its file, or the name of a published plan.
+        profile: the profile that the plan was made from.
+        prove: also solve again as one integer program, and compare.
+        time_limit: seconds for that.
+        backend: the solver for that; None for another one than the plan's own, if installed.
+
+    Raises UserError for the profile of another model.
     """
+    from bitplan.planner.choice.published import plan_in
     from bitplan.planner.choice.verify import check
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.solvers.strategies import Effort
@@ -152,12 +180,17 @@ def verify(
         return check(plan_in(plan), store, Effort(time_limit, 0.0, backend) if prove else None)
 
 
-def predict(plan: Plan | PathLike, profile: PathLike) -> dict[str, Prediction]:
-    """What a whole plan does to each metric: the sum of its layers' losses, and with their interactions.
+def predict(plan: Plan | PathLike, profile: PathLike) -> Predictions:
+    """Predict what the whole plan does to each metric: the sum of its layers' losses, and with their interactions.
 
-    From the responses in a profile made by probes, in a moment. Raises UserError, PlanError.
+    Args:
+        plan: a plan, its file, or the name of a published plan.
+        profile: a profile that was measured by probes: its responses give the interactions.
+
+    Raises UserError, PlanError.
     """
     from bitplan.planner.choice.joint import predict_plan
+    from bitplan.planner.choice.published import plan_in
     from bitplan.planner.profiles.profile import open_profile
 
     with open_profile(profile) as store:
@@ -168,7 +201,19 @@ def why(
     plan: Plan | PathLike, profile: PathLike, layer: str, *, time_limit: float = 60.0, gap: float = 0.0,
     backend: str | None = None,
 ) -> Why:  # fmt: skip
-    """Why `layer` got its scheme: what each other one would cost. time_limit, gap: of each. Raises UserError."""
+    """Explain why a layer got its scheme: solve again with each other scheme, and compare the objectives.
+
+    Args:
+        plan: a plan, its file, or the name of a published plan.
+        profile: the profile that the plan was made from.
+        layer: the layer's address.
+        time_limit: seconds for each scheme.
+        gap: share of each objective that may stay unproven.
+        backend: as in `solve`.
+
+    Raises UserError.
+    """
+    from bitplan.planner.choice.published import plan_in
     from bitplan.planner.choice.why import explain_layer
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.solvers.strategies import Effort

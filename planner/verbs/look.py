@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitplan.planner.choice.request import KERNELS, check_kernels
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike
-from bitplan.planner.verbs import parameters as arguments
 from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
 
 if TYPE_CHECKING:
@@ -21,12 +21,22 @@ def inspect(
     schemes: Sequence[str] = DEFAULT_SCHEMES, components: Sequence[str] = (), width: int | None = None,
     height: int | None = None, frames: int | None = None, tokens: int | None = None, batch: int = 1,
 ) -> Inspection:  # fmt: skip
-    """What a profile or a plan file holds; or, of a configuration alone: layers, parameters, multiply-adds, bytes.
+    """Show what a profile or a plan file holds, or what a configuration alone tells: layers, parameters, multiply-adds
+    and bytes. `str` of the result is the text, `facts` are the numbers.
 
-    profile: of a plan, also tells what it gives to each role of layers.
-    config: a component's config.json, or a pipeline's folder, where no weights need be; schemes: whose bytes to tell;
-    components: of a pipeline; width, height (px), frames, tokens (of text), batch: of the one call whose multiply-adds
-    are counted. `str` of what is returned is the text, `facts` are the numbers.
+    Args:
+        file: a profile or a plan; None where `config` is given.
+        profile: the plan's profile, to show what each role of layers gets.
+        config: a component's config.json, or a pipeline's folder; no weights are needed.
+        schemes: schemes to count the bytes of, for `config`.
+        components: components of a pipeline, for `config`; empty for all that are modules.
+        width: width of a picture in px, for the call of `config` whose multiply-adds are counted.
+        height: height of a picture in px, likewise.
+        frames: frames of a video, likewise.
+        tokens: tokens of text, likewise.
+        batch: samples of that call.
+
+    Raises UserError.
     """
     from bitplan.planner.views.inspect import inspect_file
 
@@ -42,7 +52,8 @@ def inspect(
 
 
 def doctor() -> Equipment:
-    """Which kernels, solvers, metrics and extras are available here, or why not: `str` is a table."""
+    """List the kernels, solvers, metrics and extras that are available here, and why others are not. `str` of the
+    result is a table."""
     from bitplan.planner.views.equipment import equipment
 
     return equipment()
@@ -50,25 +61,40 @@ def doctor() -> Equipment:
 
 def explore(
     profile: PathLike, *, plans: PathLike | None = None, pipeline: str | None = None, port: int = 0,
-    open: bool = False, kernels: str = "int", steps: int | None = None, guidance: float | None = None,
+    open: bool = False, kernels: str = KERNELS[0], steps: int | None = None, guidance: float | None = None,
 ) -> None:  # fmt: skip
-    """Serve a page on this machine alone, with the solver behind it, until interrupted; its address is printed.
+    """Serve a page on this machine alone, with the solver behind it, until interrupted. Its address is printed.
 
-    plans: the folder where the page saves plans, else the profile's own; pipeline: what the page paints with, else what
-    the profile was measured on, and as it was; port: 0 for any that is free; open: also in a browser; kernels: as in
-    `solve`. Raises UserError.
+    Args:
+        profile: the profile's file.
+        plans: the folder where the page saves plans; None for the profile's own.
+        pipeline: the pipeline that paints; None for the one that the profile was measured on, called as it was then.
+        port: port of 127.0.0.1; 0 for any free port.
+        open: also open the page in a browser.
+        kernels: as in `solve`.
+        steps: denoising steps of a picture; None for the profile's.
+        guidance: guidance scale; None for the profile's.
+
+    Raises UserError.
     """
     from bitplan.planner.page.painter import PaintOptions
     from bitplan.planner.page.serve import serve
 
-    arguments.check_kernels(kernels)
+    check_kernels(kernels)
     options = PaintOptions(pipeline, steps, guidance, kernels)
     serve(Path(profile), None if plans is None else Path(plans), options, port, open)
 
 
 def report(runs: Sequence[PathLike], out: PathLike) -> Path:
-    """The page `out`, one HTML file that needs no network, of the folders that `sweep` wrote: the trade-off, the plans
-    and their pictures, and the model as a map of its layers. Raises UserError."""
+    """Write a page, one HTML file that needs no network, that shows sweeps: the trade-off, the plans and their
+    pictures, and the model as a map of its layers.
+
+    Args:
+        runs: folders that `sweep` wrote.
+        out: the page.
+
+    Returns the path of the page. Raises UserError.
+    """
     from bitplan.planner.page.html import write_report
 
     write_report([Path(folder) for folder in runs], Path(out))

@@ -1,4 +1,4 @@
-"""The verbs that write profiles: measure, merge, import, re-time, and check against a fine-tune."""
+"""The verbs that write profiles: measure, merge, import, time again, and check against a fine-tune."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitplan.planner.choice.published import plan_in
 from bitplan.planner.files import PathLike
-from bitplan.planner.pipelines.conditions import conditions_in
 from bitplan.planner.progress import course_of
-from bitplan.planner.verbs import parameters as arguments
+from bitplan.planner.verbs import checks as checking
 from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
 from bitplan.plans.dtypes import FLOAT32
 
@@ -31,58 +29,87 @@ def profile(
     workers: int | None = None, part: str | None = None, dtype: str = FLOAT32,
     call: Mapping[str, Any] | None = None, metrics: Sequence[str] = (), offload_folder: PathLike | None = None,
 ) -> Path:  # fmt: skip
-    """Measure what each scheme does to each layer of `pipeline`, into the file `out`; goes on where one stopped.
+    """Measure what each scheme does to each layer of a pipeline, and write the profile `out`. The same call continues
+    an interrupted measurement.
 
-    pipeline: `scenes`, a folder, a hub id, `package.module:name` of a `Subject`, or a Subject; prompts: a file with one
-    a line or a YAML list of what the pipeline's call takes, or such a list, else `count` built-in ones; timesteps:
-    calls of each denoiser judged by their own output; clip: the CLIPModel that measures alignment; call: what else the
-    pipeline's call is given, such as its height; metrics: more of them, built-in ones or `package.module:name`.
-    method: a name of `bitplan.planner.measurement.methods.METHODS`; probes: of each metric of the image; checks: how
-    many estimates are
-    measured exhaustively, too; time: `10m`, spent where a plan of the memory `around` is undecided.
-    engine: a name of `bitplan.planner.measurement.engines.ENGINES`; address, workers: of its cluster; part: `2/3`
-    measures the second third
-    alone, for `merge`; dtype: of the pipeline, `float32` or `bfloat16`, which takes half the memory; offload_folder: on
-    a disk, where weights that are converted lie instead of in memory.
+    Args:
+        pipeline: `scenes`, a diffusers folder, a hub id, `package.module:name` of a `Subject`, or a `Subject`.
+        out: the profile.
+        prompts: a file with one prompt a line, a YAML list of the arguments of calls, or such a list.
+        count: number of built-in prompts, where `prompts` is None.
+        schemes: the schemes to measure.
+        components: the pipeline's components to plan; empty for the denoiser.
+        clip: folder or hub id of the CLIPModel that measures alignment.
+        timesteps: number of calls of each denoiser whose own outputs are measured.
+        steps: denoising steps an image; None for the pipeline's default.
+        guidance: guidance scale; None for the pipeline's default.
+        seed: prompt i starts from the noise of seed + i.
+        method: a name of `bitplan.planner.measurement.methods.METHODS`.
+        probes: number of probes of each image metric.
+        checks: number of estimates that are also measured exhaustively; None for 16 in float32 and 0 in bfloat16.
+        time: time such as `10m`, spent on measurements where a plan of the memory `around` is undecided.
+        around: the memory of that plan.
+        engine: a name of `bitplan.planner.measurement.engines.ENGINES`.
+        address: HOST:PORT of a running Ray cluster; None to start one.
+        workers: number of workers of the cluster.
+        part: `2/3` measures only the second third of the layers, for `merge`.
+        dtype: float type of the pipeline, `float32` or `bfloat16`, which takes half the memory.
+        call: further arguments of the pipeline's call, such as its height.
+        metrics: more metrics, built-in ones or `package.module:name`.
+        offload_folder: a folder on a disk that holds converted weights instead of memory.
+
+    Returns the path of the profile. Raises UserError.
     """
     from bitplan.planner.measurement.engines import Cluster
     from bitplan.planner.measurement.run import MeasureOptions, check_options, run_profile
     from bitplan.planner.measurement.worker import Settings
-    from bitplan.planner.pipelines.conditions import labels_of
+    from bitplan.planner.pipelines.conditions import conditions_in, labels_of
     from bitplan.planner.pipelines.sources import generation_of, load_subject
     from bitplan.planner.pipelines.subject import conditions_of, holding
     from bitplan.planner.pipelines.traced import examine
 
-    generation = generation_of(pipeline, steps, guidance, seed, call)
-    site, share, checks = Cluster(address, workers), arguments.part_of(part), arguments.checks_of(checks, dtype)
-    way = MeasureOptions(method, engine, site, share, checks, arguments.seconds_of(time), around, offload_folder)
-    check_options(schemes, dtype, Path(out), way)
-    given = conditions_in(prompts)
-    subject = load_subject(pipeline, generation, dtype, offload_folder)
-    chosen = conditions_of(subject, given, count)
-    settings = Settings(
-        subject.name, labels_of(chosen), tuple(schemes), generation, timesteps, probes, tuple(components), clip, dtype,
-        tuple(metrics),
+    generation, share = generation_of(pipeline, steps, guidance, seed, call), checking.part_of(part)
+    options = MeasureOptions(
+        method, engine, Cluster(address, workers), share, checking.checks_of(checks, dtype), checking.seconds_of(time),
+        around, offload_folder,
     )  # fmt: skip
-    run_profile(examine(holding(subject, chosen), chosen, seed, components), settings, Path(out), way)
+    check_options(schemes, dtype, Path(out), options)
+    own = conditions_in(prompts)
+    subject = load_subject(pipeline, generation, dtype, offload_folder)
+    conditions = conditions_of(subject, own, count)
+    settings = Settings(
+        subject.name, labels_of(conditions), tuple(schemes), generation, timesteps, probes, tuple(components), clip,
+        dtype, tuple(metrics),
+    )  # fmt: skip
+    run_profile(examine(holding(subject, conditions), conditions, seed, components), settings, Path(out), options)
     return Path(out)
 
 
 def merge(profiles: Sequence[PathLike], out: PathLike, *, costs: PathLike | None = None) -> Path:
-    """Join profiles that were measured apart, such as by `profile(..., part=)`, into the new file `out`.
+    """Join profiles of one model that were measured apart, such as with `profile(..., part=)`.
 
-    costs: whose costs to take, where several have some that differ. Raises UserError where they do not belong together.
+    Args:
+        profiles: the profiles' files.
+        out: the new profile.
+        costs: the one of the profiles whose costs are taken, where several have different costs.
+
+    Returns the path of the new profile. Raises UserError where the profiles do not belong together.
     """
-    from bitplan.planner.profiles.merge import merge as merging_merge
+    from bitplan.planner.profiles.merge import merge as merge_files
 
-    merging_merge([Path(path) for path in profiles], Path(out), None if costs is None else Path(costs))
+    merge_files([Path(path) for path in profiles], Path(out), None if costs is None else Path(costs))
     return Path(out)
 
 
 def import_profile(format: str, folder: PathLike, out: PathLike) -> str:
-    """Make the profile `out` of what another tool measured; a line on what had to be decided is returned.
+    """Make a profile of what another tool measured.
 
-    format: a name of `bitplan.planner.interop.foreign.FORMATS`, such as `mixdq`; folder: where its files lie.
+    Args:
+        format: a name of `bitplan.planner.interop.foreign.FORMATS`, such as `mixdq`.
+        folder: the folder that holds the tool's files.
+        out: the new profile.
+
+    Returns a sentence on what the tool's files left open. Raises UserError.
     """
     from bitplan.planner.interop.foreign import import_folder
 
@@ -93,10 +120,20 @@ def cost(
     profile: PathLike, out: PathLike, *, config: PathLike | None = None, width: int | None = None,
     height: int | None = None, frames: int | None = None, tokens: int | None = None, batch: int = 1,
 ) -> Path:  # fmt: skip
-    """The profile `out`: `profile`, made elsewhere, with the costs of this machine, timed a layer at a time.
+    """Copy a profile that was measured elsewhere, with the costs of this machine. Each layer is timed alone with random
+    weights; the model is not needed.
 
-    config: as in `inspect`, where the layers' shapes and calls come from, at the size that the rest says; else they are
-    the profile's own. The model is neither needed nor built. Raises UserError where they are of different models.
+    Args:
+        profile: the profile's file.
+        out: the new profile.
+        config: source of the layers' shapes and calls, as in `inspect`; None for the profile itself.
+        width: width of a picture in px, for `config`.
+        height: height of a picture in px, for `config`.
+        frames: frames of a video, for `config`.
+        tokens: tokens of text, for `config`.
+        batch: samples a call, for `config`.
+
+    Returns the path of the new profile. Raises UserError where profile and configuration are of different models.
     """
     from bitplan.planner.outlines.outline import Size
     from bitplan.planner.outlines.retime import retime
@@ -112,24 +149,38 @@ def check(
     engine: str = "local", address: str | None = None, workers: int | None = None, seed: int = 0,
     out: PathLike | None = None, offload_folder: PathLike | None = None,
 ) -> Check:  # fmt: skip
-    """Whether the profile of a base model is still good for a fine-tune of it: `sample` (layer, scheme) are measured on
-    `pipeline` as the profile was, and compared.
+    """Test whether the profile of a base model still holds for a fine-tune of it: measure a sample of the profile's
+    losses again on the fine-tune, and compare.
 
-    tolerance: by which share the old plans' losses may be above the best of the same bytes; plan: judge the choices of
-    this plan of the profile alone; prompts: those that the profile was measured on, where it holds only digests of
-    them and the pipeline does not bring them; clip, engine, address, workers, offload_folder: as in `profile`; seed: of
-    the bootstrap; out: a JSON file for all of it. Raises UserError for a pipeline of other layers, PlanError.
+    Args:
+        profile: the profile of the base model.
+        pipeline: the fine-tune, as in `profile`.
+        sample: number of (layer, scheme) to measure.
+        tolerance: share by which the losses of the old plans may exceed the best of the same bytes.
+        plan: judge only the choices of this plan of the profile.
+        prompts: the prompts of the profile, where it holds only digests of them and the pipeline does not bring them.
+        clip: as in `profile`.
+        engine: as in `profile`.
+        address: as in `profile`.
+        workers: as in `profile`.
+        seed: seed of the bootstrap.
+        out: a JSON file for the result.
+        offload_folder: as in `profile`.
+
+    Raises UserError for a pipeline with other layers, PlanError.
     """
+    from bitplan.planner.choice.published import plan_in
     from bitplan.planner.finetunes.check import CheckOptions, check_profile
     from bitplan.planner.measurement.engines import Cluster
+    from bitplan.planner.pipelines.conditions import conditions_in
     from bitplan.planner.profiles.profile import open_profile
 
-    arguments.check_sample(sample, tolerance, out)
-    judged, given = None if plan is None else plan_in(plan), conditions_in(prompts)
-    site = Cluster(address, workers)
-    asked = CheckOptions(sample, tolerance, judged, clip, seed, given, engine, site, offload_folder)
+    checking.check_sample(sample, tolerance, out)
+    judged, conditions = None if plan is None else plan_in(plan), conditions_in(prompts)
+    options = CheckOptions(sample, tolerance, judged, clip, seed, conditions, engine, Cluster(address, workers),
+                           offload_folder)  # fmt: skip
     with open_profile(profile) as store:
-        found = check_profile(store, pipeline, asked)
+        result = check_profile(store, pipeline, options)
     if out is not None:
-        Path(out).write_text(json.dumps(found.to_json(), indent=1) + "\n", "utf-8")
-    return found
+        Path(out).write_text(json.dumps(result.to_json(), indent=1) + "\n", "utf-8")
+    return result

@@ -1,76 +1,214 @@
-"""What the verbs make of their arguments. Imports no torch by itself."""
+"""The words of the verbs as the command line shows them: one table. A word's default is in the verb's signature.
+
+Imports no torch by itself.
+"""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from bitplan.planner.errors import UserError
-from bitplan.planner.files import PathLike, check_place
-from bitplan.plans.dtypes import FLOAT32
+from bitplan.planner.choice.request import KERNELS, REPEATED
+from bitplan.planner.measurement.engines import ENGINES
+from bitplan.planner.measurement.methods import DTYPES, METHODS
+from bitplan.planner.units import SPACINGS
+from bitplan.planner.verbs.texts import pairs, pins_to_keep, yaml_values
+from bitplan.sensitivity.table import FAMILIES
 
 DEFAULT_SCHEMES = ("w8a8", "w6a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8", "w4g64ma8", "w3g64ma8", "w2g64ma8")
-KERNELS = ("int", "fake")
-BASELINES = ("float32", "bfloat16", "float16")  # that plans are timed against
-CHECKS = 16
+BASELINES = ("float32", "bfloat16", "float16")  # float types that `bench` compares plans with
+# The names of `bitplan.sensitivity.metrics.METRICS`, which needs torch; a test compares them.
+LOSSES = ("nsr", "dssim", "clip_drop", "embed_drift", "output_nsr", "spectral", "lpips", "pixcorr", "flicker")
+METRICS = (*LOSSES, "frechet")  # frechet compares whole sets of images, so no layer has a loss of it
 
 
-def check_bench(against: Sequence[str], pairs: int, out: PathLike | None) -> None:
-    """Raises UserError for baselines that are none, for no pairs, and for a folder that is not there."""
-    if unknown := [name for name in against if name not in BASELINES]:
-        raise UserError(f"there is no baseline {unknown[0]!r}; choose from {', '.join(BASELINES)}")
-    if not against or pairs < 1:
-        raise UserError(f"{pairs} pairs against {len(against)} baselines time nothing; ask for at least 1 of each")
-    if out is not None:
-        check_place(out)
+@dataclass(frozen=True)
+class Parameter:
+    """One word of a verb on the command line.
+
+    Attributes:
+        help: the help of its option; `{names}` stands for the names of the table in `complete`.
+        type: type of one value; `bool` makes a flag.
+        least: the smallest number that is allowed.
+        choices: the only texts that are allowed.
+        flag: the option's name without dashes; empty for the word itself.
+        metavar: the name of its value in the help; None for click's own.
+        argument: whether it is an argument, not an option, where the verb takes it by position.
+        many: whether it takes several values.
+        split: whether its text is a comma-separated list.
+        parse: turns the texts into the verb's value.
+        complete: what the shell offers: a function of `bitplan.planner.cli.completion`, or `module:TABLE`.
+    """
+
+    help: str = ""
+    type: type = str
+    least: int | None = None
+    choices: Sequence[str] = ()
+    flag: str = ""
+    metavar: str | None = None
+    argument: bool = False
+    many: bool = False
+    split: bool = False
+    parse: Callable[[Sequence[str]], Any] | None = None
+    complete: str = ""
 
 
-def check_sample(sample: int, tolerance: float, out: PathLike | None) -> None:
-    """Raises UserError for a sample or a tolerance that decides nothing, and for a folder that is not there."""
-    if sample < 1:
-        raise UserError(f"a sample of {sample} pairs tells nothing; ask for some, such as 24")
-    if not 0 < tolerance < math.inf:
-        raise UserError(f"--tolerance {tolerance} is no share; give a number above 0, such as 0.25")
-    if out is not None:
-        check_place(out)
+def _number(help: str, least: int | None = None) -> Parameter:
+    return Parameter(help, int, least)
 
 
-def check_painted(images: int, points: int | None, count: int | None) -> None:
-    """Raises UserError for numbers of pictures, of points and of prompts that make no pictures."""
-    if images < 0 or (points is not None and points < 1):
-        raise UserError(f"{images} images of {points} points are none; ask for at least 1 of each")
-    if not images and (points is not None or count is not None):
-        raise UserError("what is painted and measured is told by --images; give it, such as --images 8")
-    if count is not None and count < max(images, 2):
-        raise UserError(f"{images} images are painted and {count} prompts measured; measure at least {max(images, 2)}")
+def _path(help: str = "", **more: Any) -> Parameter:
+    return Parameter(help, Path, **more)
 
 
-def checks_of(asked: int | None, dtype: str) -> int:
-    """How many estimates are measured exhaustively, too."""
-    return asked if asked is not None else CHECKS if dtype == FLOAT32 else 0
+def _input(type: type = Path, **more: Any) -> Parameter:
+    return Parameter(type=type, argument=True, **more)
 
 
-def part_of(text: str | None) -> tuple[int, int]:
-    """`2/3` as (2, 3), nothing as (1, 1). Raises UserError."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
-    number, shares = (int(digits) for digits in found.groups()) if found else (0, 0)
-    if not 1 <= number <= shares:
-        raise UserError(f"--part {text} is no share; write 1/3, 2/3 and 3/3, one on each of three machines")
-    return number, shares
+_BACKENDS = "bitplan.solvers.programs.backends:BACKENDS"
+_CLIP = Parameter("Folder or hub id of the CLIPModel that measures alignment.")
+_SEED = _number("Prompt i starts from the noise of seed + i.")
+_GUIDANCE = Parameter("Guidance scale [the pipeline's default].", float)
+_TIME_LIMIT = Parameter("Seconds for the solver.", float)
+
+PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb differs
+    # arguments
+    "file": _input(), "profile": _input(), "plan": _input(), "folder": _input(),
+    "plans": _input(many=True), "profiles": _input(many=True), "runs": _input(many=True),
+    "pipeline": _input(str), "layer": _input(str, complete="layers"),
+    "format": _input(str, complete="bitplan.planner.interop.foreign:FORMATS"),
+    # files that verbs write
+    "out": _path("The new profile."),
+    "profile.out": _path("The profile; an unfinished one is continued."),
+    "solve.out": _path("The plan file."),
+    "sweep.out": _path("The folder for sweep.json, plans and pictures; an unfinished sweep is continued."),
+    "paint.out": _path("The picture; .gif for video, .npy for numbers."),
+    "evaluate.out": _path("The folder for report.md, report.json and images.png."),
+    "report.out": _path("The page, one HTML file."),
+    "bench.out": _path("Also write the result to this JSON file."),
+    "check.out": _path("Also write the result to this JSON file."),
+    "export.out": _path("The file; with several components, one file each, with -COMPONENT added to its name."),
+    # a choice: the words of `bitplan.planner.choice.request.Request`
+    "memory": Parameter("Budget on the weights: 35% of full precision, 900MiB, 1.2GB."),
+    "latency": Parameter("Budget on the layers' time an image: 80% of full precision, 120ms."),
+    "bits": Parameter("Budget on the mean bits a weight, scales included.", float),
+    "caps": Parameter(
+        f"Bound a loss ({', '.join((*LOSSES, *FAMILIES))}), or a metric of your own, by a number or by a scheme: "
+        "alignment=w8a8.", flag=REPEATED["caps"], metavar="COLUMN=MOST", many=True, parse=pairs("--cap"),
+        complete="caps"),
+    "objective": Parameter("quality, alignment, both, quality=1,nsr=0.5, or lexicographic:alignment,quality.",
+                           complete="objectives"),
+    "slack": Parameter("Share by which a lexicographic objective may worsen an earlier column.", float),
+    "pins": Parameter("Fix the scheme of a layer, or of all layers of a role: role:in=w8a8.", flag=REPEATED["pins"],
+                      metavar="LAYER=SCHEME", many=True, parse=pairs("--pin"), complete="pins"),
+    "keep": Parameter("Pin a layer or a role to full precision: role:in, role:out.", metavar="LAYER", many=True,
+                      parse=pins_to_keep, complete="places"),
+    "kernels": Parameter("int: only schemes that a real kernel runs here; fake: simulate any scheme.",
+                         choices=KERNELS),
+    "confidence": Parameter("Plan with each loss at its upper bound of this confidence, such as 0.95 [mean losses].",
+                            float, metavar="SHARE"),
+    # the solver
+    "uniform": Parameter("Give this scheme to every layer instead of solving.", metavar="SCHEME", complete="schemes"),
+    "time_limit": _TIME_LIMIT,
+    "sweep.time_limit": replace(_TIME_LIMIT, help="Seconds for each limit."),
+    "verify.time_limit": replace(_TIME_LIMIT, help="Seconds for --prove."),
+    "why.time_limit": replace(_TIME_LIMIT, help="Seconds for each scheme."),
+    "gap": Parameter("Share of the objective that may stay unproven.", float),
+    "solver": Parameter("{names}.", complete="bitplan.solvers.strategies:STRATEGIES"),
+    "backend": Parameter("{names} [the first that is installed].", complete=_BACKENDS),
+    "verify.backend": Parameter("For --prove: {names} [another one than the plan's own, if installed].",
+                                complete=_BACKENDS),
+    "worth": Parameter("Also compute what one more MiB or ms would save.", bool),
+    "candidates": _number("Number of plans.", 1),
+    "distance": _number("Number of layers in which any two of the plans differ.", 1),
+    "rerank": Parameter("Measure the plans on this pipeline, or estimate them with interactions (joint), and take the "
+                        "best.", metavar="PIPELINE|joint"),
+    "prove": Parameter("Also solve again as one plain integer program, and compare.", bool),
+    # a sweep
+    "by": Parameter("The column that varies: memory, latency, bits or a loss.", complete="columns"),
+    "points": _number("Number of limits."),
+    "start": Parameter("One end, written as a budget: 10%, 900MiB [the smallest value that can be reached].",
+                       flag="from"),
+    "stop": Parameter("The other end [the value of the best plan without a limit].", flag="to"),
+    "spacing": Parameter("Even ratios or even steps [log above 0].", choices=SPACINGS),
+    "images": _number("Paint this many held-out prompts by each plan, and measure its losses.", 0),
+    "paint": _number("Paint at this many limits, evenly spread [all].", 1),
+    "sweep.pipeline": Parameter("The pipeline that paints [the profile's own]."),
+    "sweep.count": _number("Prompts to measure losses on [16].", 2),
+    # what runs, and on what
+    "prompts": _path("A file with one prompt a line, or a YAML list of the arguments of calls."),
+    "solve.prompts": _path("For --rerank: a file with one prompt a line [8 held-out prompts]."),
+    "prompt": Parameter("What to paint; may be given several times [a built-in prompt].", many=True),
+    "count": _number("Number of built-in prompts.", 1),
+    "evaluate.count": _number("Number of built-in prompts.", 2),
+    "call": Parameter("An argument of every call, such as height=512.", metavar="NAME=VALUE", many=True,
+                      parse=yaml_values("--call")),
+    "metrics": Parameter("One more metric: a built-in name, or package.module:name of your own.", flag="metric",
+                         metavar="NAME", many=True, complete="metrics"),
+    "clip": _CLIP,
+    "solve.clip": replace(_CLIP, help=f"For --rerank: {_CLIP.help}"),
+    "steps": _number("Denoising steps an image [the pipeline's default]."),
+    "guidance": _GUIDANCE,
+    "explore.steps": _number("Denoising steps of a picture [as PROFILE was measured]."),
+    "explore.guidance": replace(_GUIDANCE, help="Guidance scale [as PROFILE was measured]."),
+    "seed": _SEED,
+    "check.seed": _number("Seed of the bootstrap."),
+    "allow_mismatch": Parameter("Accept a plan of another model with the same layers.", bool),
+    "offload_folder": _path("Folder on a disk that holds converted weights instead of memory.", metavar="FOLDER"),
+    "threads": _number("CPU threads for torch [all].", 1),
+    # a measurement
+    "schemes": Parameter("Comma-separated schemes to measure, such as w8a8,w4g64ma8 [a default set].", split=True,
+                         complete="schemes"),
+    "inspect.schemes": Parameter("For --config: comma-separated schemes to count the bytes of [a default set].",
+                                 split=True, complete="schemes"),
+    "components": Parameter("Comma-separated components to plan [the denoiser].", split=True),
+    "inspect.components": Parameter("For --config: comma-separated components of a pipeline [all that are modules].",
+                                    split=True),
+    "timesteps": _number("Number of denoiser calls whose own outputs are measured.", 1),
+    "method": Parameter("probes: estimate all losses from a few backward passes, and check some; exhaustive: one run "
+                        "for each loss.", choices=tuple(METHODS)),
+    "probes": _number("Number of probes of each image metric.", 1),
+    "checks": _number("Number of estimates that are also measured exhaustively [16; 0 in bfloat16].", 0),
+    "time": Parameter("Spend this time, such as 10m, where plans are still undecided.", metavar="TIME"),
+    "around": Parameter("For --time: the memory of those plans.", metavar="MEMORY"),
+    "dtype": Parameter("Float type of the pipeline. bfloat16: half the memory, probes only.", choices=DTYPES),
+    "engine": Parameter("Where to measure: in this process, or by the workers of a Ray cluster.",
+                        choices=tuple(ENGINES)),
+    "address": Parameter("For --engine ray: HOST:PORT of a running cluster [one is started here]."),
+    "workers": _number("For --engine ray: number of workers [one a CPU, as memory allows].", 1),
+    "part": Parameter("Measure the K-th of N shares of the layers, to be merged.", metavar="K/N"),
+    "costs": _path("The one of PROFILES whose costs are taken, where several have some."),
+    "sample": _number("Number of (layer, scheme) to measure.", 1),
+    "tolerance": Parameter("Share of extra loss that the old plans may have.", float),
+    "check.plan": _path("Judge only this plan of PROFILE."),
+    # results
+    "blocks": Parameter("Also measure each block of layers alone.", bool),
+    "pairs": _number("Calls of each variant, in turn.", 1),
+    "against": Parameter("A float type to compare with; may be given several times.", choices=BASELINES, many=True),
+    "compiled": Parameter("Also time everything under torch.compile, which takes minutes.", bool),
+    "batch": _number("Samples a call; guidance makes two of one."),
+    "bench.batch": _number("Prompts a call.", 1),
+    "inspect.profile": _path("The plan's profile: also show what each role of layers gets."),
+    "config": Parameter("A component's config.json, or a pipeline's folder; no weights are needed.", metavar="PATH"),
+    "cost.config": Parameter("Source of the layers' shapes, as for `inspect` [the profile itself].", metavar="PATH"),
+    "width": _number("Width of a picture in px [as the configuration says]."),
+    "height": _number("Height of a picture in px [as the configuration says]."),
+    "frames": _number("Frames of a video [as its pipelines usually make]."),
+    "tokens": _number("Tokens of text [as its pipelines usually make]."),
+    "to": Parameter("{names}.", metavar="TARGET", complete="bitplan.planner.interop.targets:TARGETS"),
+    "model": Parameter("Source of the layers' shapes; JSON: a configuration [the plan's own pipeline].",
+                       metavar="PROFILE|PIPELINE|JSON"),
+    "approximate": Parameter("Take the nearest scheme that TARGET can express, and list the changes.", bool),
+    # the explorer
+    "explore.plans": _path("The folder where plans are saved [the profile's own]."),
+    "explore.pipeline": Parameter("The pipeline that paints [the one that PROFILE was measured on]."),
+    "port": _number("Port of 127.0.0.1; 0: any free port."),
+    "open": Parameter("Also open the page in a browser.", bool),
+}  # fmt: skip
 
 
-def seconds_of(text: str | None) -> float:
-    """`90s`, `10m` or `2h` in seconds, nothing as endless. Raises UserError."""
-    if text is None:
-        return math.inf
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text.strip())
-    if not found or not float(found[1]):
-        raise UserError(f"--time {text} is no time; write for example 90s, 10m or 2h")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
-
-
-def check_kernels(kernels: str) -> None:
-    """Raises UserError for kernels that there are not."""
-    if kernels not in KERNELS:
-        raise UserError(f"there are no {kernels!r} kernels; choose {' or '.join(KERNELS)}")
+def parameter_of(verb: str, word: str) -> Parameter:
+    """The parameter of a word in a verb. Raises KeyError."""
+    return PARAMETERS.get(f"{verb}.{word}") or PARAMETERS[word]

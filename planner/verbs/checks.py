@@ -1,0 +1,68 @@
+"""Checks and conversions of the verbs' arguments. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from bitplan.planner.errors import UserError
+from bitplan.planner.files import PathLike, check_place
+from bitplan.planner.verbs.parameters import BASELINES
+from bitplan.plans.dtypes import FLOAT32
+
+CHECKS = 16
+
+
+def check_bench(against: Sequence[str], pairs: int, out: PathLike | None) -> None:
+    """Raises UserError for unknown baselines, for no pairs, and for a folder that does not exist."""
+    if unknown := [name for name in against if name not in BASELINES]:
+        raise UserError(f"there is no baseline {unknown[0]!r}; choose from {', '.join(BASELINES)}")
+    if not against or pairs < 1:
+        raise UserError(f"{pairs} pairs against {len(against)} baselines time nothing; ask for at least 1 of each")
+    if out is not None:
+        check_place(out)
+
+
+def check_sample(sample: int, tolerance: float, out: PathLike | None) -> None:
+    """Raises UserError for an empty sample, a tolerance that is not a share, and a folder that does not exist."""
+    if sample < 1:
+        raise UserError(f"a sample of {sample} pairs tells nothing; ask for some, such as 24")
+    if not 0 < tolerance < math.inf:
+        raise UserError(f"--tolerance {tolerance} is not a share; give a number above 0, such as 0.25")
+    if out is not None:
+        check_place(out)
+
+
+def check_painted(images: int, points: int | None, count: int | None) -> None:
+    """Raises UserError for numbers of images, limits and prompts that do not go together."""
+    if images < 0 or (points is not None and points < 1):
+        raise UserError(f"{images} images of {points} points are none; ask for at least 1 of each")
+    if not images and (points is not None or count is not None):
+        raise UserError("without images, nothing is painted and measured; add --images, such as --images 8")
+    if count is not None and count < max(images, 2):
+        raise UserError(f"{images} images are painted and {count} prompts measured; measure at least {max(images, 2)}")
+
+
+def checks_of(checks: int | None, dtype: str) -> int:
+    """The number of estimates that are also measured exhaustively: `checks`, or the float type's default."""
+    return checks if checks is not None else CHECKS if dtype == FLOAT32 else 0
+
+
+def part_of(text: str | None) -> tuple[int, int]:
+    """`2/3` as (2, 3), None as (1, 1). Raises UserError."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    number, shares = (int(digits) for digits in match.groups()) if match else (0, 0)
+    if not 1 <= number <= shares:
+        raise UserError(f"--part {text} is not a share; write 1/3, 2/3 and 3/3, one on each of three machines")
+    return number, shares
+
+
+def seconds_of(text: str | None) -> float:
+    """`90s`, `10m` or `2h` in seconds, None as infinity. Raises UserError."""
+    if text is None:
+        return math.inf
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text.strip())
+    if not match or not float(match[1]):
+        raise UserError(f"--time {text} is not a time; write for example 90s, 10m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]

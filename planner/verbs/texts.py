@@ -1,0 +1,49 @@
+"""Reads NAME=VALUE texts of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bitplan.planner.errors import UserError
+
+
+def pairs(option: str) -> Callable[[Sequence[str]], dict[str, str]]:
+    """The reader of an option that is given as NAME=VALUE, once a name. It raises UserError."""
+
+    def read(texts: Sequence[str]) -> dict[str, str]:
+        values: dict[str, str] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            if not (name and equals and value):
+                raise UserError(f"{option} {text!r} is not NAME=VALUE; write for example alignment=w8a8")
+            if name in values:
+                raise UserError(f"{option} {name} is given twice, as {values[name]} and {value}; give it once")
+            values[name] = value
+        return values
+
+    return read
+
+
+def yaml_values(option: str) -> Callable[[Sequence[str]], dict[str, Any]]:
+    """The same as `pairs`, with values read as YAML: 512 is a number."""
+
+    def read(texts: Sequence[str]) -> dict[str, Any]:
+        import yaml
+
+        return {name: yaml.safe_load(value) for name, value in pairs(option)(texts).items()}
+
+    return read
+
+
+def pins_to_keep(names: Sequence[str]) -> dict[str, str]:
+    """Pins to full precision."""
+    return dict.fromkeys(names, "keep")
+
+
+def joined_pins(pins: dict[str, str], kept: dict[str, str]) -> dict[str, str]:
+    """The pins of --pin and --keep together: layer or role -> scheme. Raises UserError where they differ."""
+    for name in kept.keys() & pins.keys():
+        if pins[name] != "keep":
+            raise UserError(f"--keep {name} and --pin {name}={pins[name]} differ; give one of them")
+    return pins | kept
