@@ -80,7 +80,7 @@ def test_the_story(plan_file: Path, tiny_folder: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "b.json").read_text())["rows"][2]["name"] == PLAN
     written = json.loads((tmp_path / "b.json").read_text())
     assert ("planned_layers" in written) == (found.layers is not None)
-    assert "| plan " in benching.to_text(found) and "times as fast as bfloat16" in benching.to_text(found)
+    assert "| plan " in str(found) and "times as fast as bfloat16" in str(found)
 
 
 def test_planned_layers_are_timed_alone(plan_file: Path, tiny_folder: Path, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_planned_layers_are_timed_alone(plan_file: Path, tiny_folder: Path, tmp_
     kept = sum(sums["ms"] for sums in said["full"].values())
     assert layers.predicted == pytest.approx(said["total"]["ms"] / kept)
     assert json.loads((tmp_path / "b.json").read_text())["planned_layers"]["predicted"] == layers.predicted
-    assert f"over float32: {layers.predicted:.2f} predicted, {layers.measured:.2f} measured" in benching.to_text(found)
+    assert f"over float32: {layers.predicted:.2f} predicted, {layers.measured:.2f} measured" in str(found)
 
 
 def test_a_prediction_of_something_else_is_not_told(plan_file: Path) -> None:
