@@ -9,11 +9,10 @@ from typing import Any
 import click
 
 from bitplan.planner.cli.completion import completion
-from bitplan.planner.cli.output import JSON, QUIET, Printed, guarded, show
+from bitplan.planner.cli.output import JSON, QUIET, Command, Printed, guarded, show
 from bitplan.planner.errors import BAD_INPUT, NO
 from bitplan.planner.verbs import COMMANDS, Verb
 
-HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 Words = Mapping[str, Any]  # the command line: word -> value
 
 
@@ -82,11 +81,11 @@ PRINTED: dict[str, Callable[[Any, Words], Printed]] = {  # a verb -> what its co
 }  # fmt: skip
 
 
-class VerbCommand(click.Command):
+class VerbCommand(Command):
     """The command of one verb. Its options are built, and the verb's module is imported, when they are first needed."""
 
     def __init__(self, name: str, verb: Verb) -> None:
-        super().__init__(name, callback=partial(_run, verb), help=verb.help, context_settings=HELP)
+        super().__init__(name, callback=partial(_run, verb), help=verb.help)
         self.verb = verb
         del self.params  # an empty list, which would hide the property
 
@@ -116,7 +115,7 @@ def _call(verb: Verb, words: Words) -> Any:
     return verb.function(**values)
 
 
-@click.group(context_settings=HELP)
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="bitplan")
 def main() -> None:
     """Plan, layer by layer, how to quantize a diffusion model: profile, solve, apply, evaluate."""

@@ -10,6 +10,8 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, add_completion_class, get_completion_class, split_arg_string
 
+from bitplan.planner.cli.output import Command
+
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_BITPLAN_COMPLETE"  # the environment variable that click reads, by the name of the command
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
@@ -102,7 +104,7 @@ def pins(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
     return _assigned(typed, _places(ctx), ctx)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command)
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

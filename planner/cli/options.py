@@ -22,7 +22,10 @@ class Commas(click.ParamType):
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        names = value.split(",") if value else []
+        return tuple(filter(None, names)) or tuple(names)
 
 
 def parameters_of(verb: Verb) -> Iterator[click.Parameter]:

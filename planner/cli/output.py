@@ -19,6 +19,14 @@ JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON do
 QUIET = click.Option(["-q", "--quiet"], is_flag=True, help="Print only the names of written files, no progress.")
 
 
+class Command(click.Command):
+    """A command with -h. click builds the help option for the context that comes first and keeps it, so its names must
+    not depend on that context."""
+
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        return ["-h", "--help"]
+
+
 @dataclass(frozen=True)
 class Printed:
     """What a command prints.

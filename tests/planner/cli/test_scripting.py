@@ -76,6 +76,7 @@ TELLING = [name for name in main.commands if name not in NO_RESULT]
 
 @pytest.mark.parametrize("verb", main.commands)
 def test_every_verb_helps(command_line: Any, verb: str) -> None:
+    main.commands[verb].get_help_option(click.Context(main.commands[verb]))  # click keeps what the first context makes
     for flag in ("-h", "--help"):
         result = command_line(verb, flag)
         assert result.exit_code == 0 and f"bitplan {verb}" in result.stdout.replace("main ", "bitplan ")
