@@ -21,7 +21,8 @@ from torch import Tensor
 from bitplan.planner.pipelines.encoder import load_encoder
 from bitplan.planner.scenes import CLIP_FOLDER, SCENES
 from bitplan.planner.scenes.reader import shows
-from bitplan.sensitivity.metrics import METRICS, Encoder
+from bitplan.sensitivity.metrics import METRICS
+from bitplan.sensitivity.metrics.learned import Encoder
 
 ASKED = Asked(
     "examples.decoder.subject:decoder", ("semantic", "low", "unet", "vae"), ("20%", "14%", "10%", "8%"), count=8,

@@ -23,6 +23,7 @@ from bitplan.planner.page.palette import palette_of
 from bitplan.planner.page.pictures import Album, album_of
 from bitplan.planner.units import show_bytes
 from bitplan.planner.views.view import VIEW, Variant, View, read_view
+from bitplan.sensitivity.metrics import METRICS
 
 SCRIPTS = ("words.js", "source.js", "chart.js", "numbers.js", "pictures.js", "layout.js", "map.js", "layer.js",
            "changes.js", "main.js")  # fmt: skip
@@ -34,10 +35,7 @@ LIVE_SCRIPTS = ("live_ask.js", "live_limits.js", "live_fixed.js", "live_take.js"
 MEANINGS = {
     "quality": "how far the outputs are from full precision's",
     "alignment": "how much less they show what was asked",
-    "nsr": "noise over signal power of the denoiser's output",
-    "dssim": "1 - SSIM of the final image",
-    "clip_drop": "drop in CLIP similarity to the prompt",
-    "embed_drift": "1 - cosine of the image embeddings",
+    **{metric.name: metric.says for metric in METRICS.values()},
 }
 
 

@@ -9,7 +9,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.sources import _quiet
 from bitplan.planner.scenes import CLIP_FOLDER, SCENES
 from bitplan.planner.texts import one_line
-from bitplan.sensitivity.metrics import Encoder, clip_encoder
+from bitplan.sensitivity.metrics.learned import Encoder, clip_encoder
 
 HUB_CLIP = "openai/clip-vit-base-patch32"  # the alignment metric's model where the pipeline brings none
 

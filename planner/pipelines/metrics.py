@@ -15,8 +15,9 @@ from bitplan.planner.pipelines.encoder import load_encoder
 from bitplan.planner.pipelines.references import is_reference, load_reference
 from bitplan.planner.pipelines.subject import Subject
 from bitplan.planner.units import COSTS
-from bitplan.sensitivity.metrics import METRICS, OUTPUTS, Encoder, Metric, default_metrics, metric_named
+from bitplan.sensitivity.metrics import METRICS, OUTPUTS, Metric, default_metrics, metric_named
 from bitplan.sensitivity.metrics.curvature import probe_for
+from bitplan.sensitivity.metrics.learned import Encoder
 from bitplan.sensitivity.metrics.trial import check_metric
 from bitplan.sensitivity.runs.outcome import READINGS
 from bitplan.sensitivity.table import FAMILIES, OWN, MeasurementError
@@ -152,7 +153,7 @@ def probed_by(judge: MetricSet, outputs: Tensor) -> MetricSet:
 
 
 def _tried(metric: Metric, outputs: Tensor) -> Metric:
-    if metric.reads != "output" or METRICS.get(metric.name) == metric:
+    if metric.reads != "output" or (metric.probe is not None and METRICS.get(metric.name) == metric):
         return metric
     check_metric(metric, outputs)
     return replace(metric, probe=probe_for(metric, outputs).probe)

@@ -1,83 +1,57 @@
-"""The metrics, in the order in which tables show them. To add one: its function in a file here and a line below."""
+"""The metrics, in the order in which tables show them. To add one: its functions in a file here and a line below.
+
+Imports no torch: the functions of a metric are imported when they are first called.
+"""
 
 from __future__ import annotations
 
-from bitplan.sensitivity.metrics.base import (
-    OUTPUTS,  # noqa: F401
-    Metric,  # noqa: F401
-)
-from bitplan.sensitivity.metrics.frechet import frechet  # noqa: F401
-from bitplan.sensitivity.metrics.image import (
-    dssim,  # noqa: F401
-    dssim_probe,  # noqa: F401
-)
-from bitplan.sensitivity.metrics.learned import (
-    Encoder,  # noqa: F401
-    clip_drop,  # noqa: F401
-    clip_encoder,  # noqa: F401
-    clip_gradient,  # noqa: F401
-    drift_probe,  # noqa: F401
-    embed_drift,  # noqa: F401
-)
-from bitplan.sensitivity.metrics.perceptual import (
-    lpips,  # noqa: F401
-    lpips_probe,  # noqa: F401
-    missing,  # noqa: F401
-)
-from bitplan.sensitivity.metrics.signal import (
-    change_residuals,  # noqa: F401
-    nsr,  # noqa: F401
-    nsr_probe,  # noqa: F401
-    pattern_residuals,  # noqa: F401
-    pixcorr,  # noqa: F401
-)
-from bitplan.sensitivity.metrics.spectrum import spectral_residuals  # noqa: F401
-from bitplan.sensitivity.metrics.squares import (
-    loss_of,  # noqa: F401
-    probe_of,  # noqa: F401
-)
+from bitplan.sensitivity.metrics.base import OUTPUTS, Lazy, Metric, MetricTable
 from bitplan.sensitivity.names import nearest
-from bitplan.sensitivity.table import MeasurementError  # noqa: F401
+from bitplan.sensitivity.table import MeasurementError
 
-__all__ = ["METRICS", "OUTPUTS", "TEXT_TO_IMAGE", "Encoder", "Metric", "clip_encoder", "default_metrics",
-           "metric_named"]  # fmt: skip
-
-
-_SEEN, _HEARD = ("images", "video"), ("audio",)
+__all__ = ["METRICS", "OUTPUTS", "TEXT_TO_IMAGE", "Metric", "default_metrics", "metric_named"]
 
 
-_TABLE = (
-    Metric("nsr", "quality", "denoised", "noise over signal power of the denoiser's output", nsr, probe=nsr_probe,
-           default=OUTPUTS),
-    Metric("dssim", "quality", "images", "1 - SSIM of the final image", dssim, symmetric=True, probe=dssim_probe,
-           outputs=_SEEN, default=_SEEN),
-    Metric("clip_drop", "alignment", "similarity", "drop in CLIP similarity to the prompt", clip_drop, signed=True,
-           probe=clip_gradient, outputs=_SEEN, default=_SEEN, texts=True),
-    Metric("embed_drift", "alignment", "embeds", "1 - cosine of the image embeddings", embed_drift, symmetric=True,
-           probe=drift_probe, outputs=_SEEN, default=_SEEN),
-    Metric("output_nsr", "quality", "output", "noise over signal power of the final output", nsr, probe=nsr_probe,
-           default=("audio", "array")),
+_PICTURES, _SOUND = ("images", "video"), ("audio",)
+
+
+def _at(place: str) -> Lazy:
+    return Lazy(f"bitplan.sensitivity.metrics.{place}")
+
+
+METRICS = MetricTable()
+for _metric in (
+    Metric("nsr", "quality", "denoised", "noise over signal power of the denoiser's output", _at("signal:nsr"),
+           probe=_at("signal:nsr_probe"), default=OUTPUTS),
+    Metric("dssim", "quality", "images", "1 - SSIM of the final image", _at("image:dssim"), symmetric=True,
+           probe=_at("image:dssim_probe"), outputs=_PICTURES, default=_PICTURES),
+    Metric("clip_drop", "alignment", "similarity", "drop in CLIP similarity to the prompt", _at("learned:clip_drop"),
+           signed=True, probe=_at("learned:clip_gradient"), outputs=_PICTURES, default=_PICTURES, texts=True),
+    Metric("embed_drift", "alignment", "embeds", "1 - cosine of the image embeddings", _at("learned:embed_drift"),
+           symmetric=True, probe=_at("learned:drift_probe"), outputs=_PICTURES, default=_PICTURES),
+    Metric("output_nsr", "quality", "output", "noise over signal power of the final output", _at("signal:nsr"),
+           probe=_at("signal:nsr_probe"), default=("audio", "array")),
     Metric("spectral", "quality", "output", "squared distance of log spectra, in nepers squared",
-           loss_of(spectral_residuals), probe=probe_of(spectral_residuals), outputs=_HEARD, default=_HEARD),
-    Metric("lpips", "quality", "output", "LPIPS distance of the final image (AlexNet, version 0.1)", lpips,
-           symmetric=True, probe=lpips_probe, outputs=_SEEN, missing=missing),
-    Metric("pixcorr", "quality", "output", "1 - correlation of all pixels or numbers of a sample", pixcorr,
-           symmetric=True, probe=probe_of(pattern_residuals), outputs=("images", "video", "array")),
-    Metric("flicker", "quality", "output", "mean square of what the changes from frame to frame differ by",
-           loss_of(change_residuals), symmetric=True, probe=probe_of(change_residuals), outputs=("video",)),
-    Metric("frechet", "quality", "embeds", "Frechet distance of the image embeddings of the whole set", frechet,
-           outputs=_SEEN, additive=False),
-)  # fmt: skip
-
-
-METRICS = {metric.name: metric for metric in _TABLE}
+           _at("spectrum:spectral"), probe=_at("spectrum:spectral_probe"), outputs=_SOUND, default=_SOUND),
+    Metric("lpips", "quality", "output", "LPIPS distance of the final image (AlexNet, version 0.1)",
+           _at("perceptual:lpips"), symmetric=True, probe=_at("perceptual:lpips_probe"), outputs=_PICTURES,
+           missing=_at("perceptual:missing")),
+    Metric("pixcorr", "quality", "output", "1 - correlation of all pixels or numbers of a sample",
+           _at("signal:pixcorr"), symmetric=True, probe=_at("signal:pixcorr_probe"),
+           outputs=("images", "video", "array")),
+    Metric("flicker", "quality", "output", "mean squared error of the differences between frames",
+           _at("signal:flicker"), symmetric=True, probe=_at("signal:flicker_probe"), outputs=("video",)),
+    Metric("frechet", "quality", "embeds", "Frechet distance of the image embeddings of the whole set",
+           _at("frechet:frechet"), outputs=_PICTURES, additive=False),
+):  # fmt: skip
+    METRICS.register(_metric)
 
 
 def default_metrics(output: str, texts: bool, encoder: bool) -> tuple[Metric, ...]:
-    """What is measured unasked, in the order of the table.
+    """The metrics that are measured by default, in the order of the table.
 
-    output: the kind, of `OUTPUTS`; texts: whether conditions are texts; encoder: whether images can be embedded.
-    Raises MeasurementError for an output of no known kind.
+    output: its kind, of `OUTPUTS`; texts: whether conditions are texts; encoder: whether images can be embedded.
+    Raises MeasurementError for an unknown kind of output.
     """
     if output not in OUTPUTS:
         raise MeasurementError(f"an output is of kind {', '.join(OUTPUTS)}, not {output!r}")
@@ -88,11 +62,11 @@ def default_metrics(output: str, texts: bool, encoder: bool) -> tuple[Metric, ..
     )
 
 
-def metric_named(text: str) -> Metric:
-    """The built-in metric of that name. Raises MeasurementError naming the nearest."""
-    if text in METRICS:
-        return METRICS[text]
-    raise MeasurementError(f"no metric is named {text!r}{nearest(text, METRICS)} (metrics: {', '.join(METRICS)})")
+def metric_named(name: str) -> Metric:
+    """The metric of that name. Raises MeasurementError, which proposes the nearest name."""
+    if name in METRICS:
+        return METRICS[name]
+    raise MeasurementError(f"no metric is named {name!r}{nearest(name, METRICS)} (metrics: {', '.join(METRICS)})")
 
 
 TEXT_TO_IMAGE = {metric.name: metric for metric in default_metrics("images", texts=True, encoder=True)}

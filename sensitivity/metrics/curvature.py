@@ -16,7 +16,7 @@ from functools import partial
 import torch
 
 from bitplan.sensitivity.metrics.base import Loss, Metric, Probe
-from bitplan.sensitivity.metrics.signal import random_signs
+from bitplan.sensitivity.metrics.signs import random_signs
 from bitplan.sensitivity.table import MeasurementError
 
 PRODUCTS = 40  # at most

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from bitplan.sensitivity.metrics.base import loss_by_frame, probe_by_frame
-from bitplan.sensitivity.metrics.signal import random_signs
+from bitplan.sensitivity.metrics.signs import random_signs
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from bitplan.sensitivity.metrics.signs import random_signs
+from bitplan.sensitivity.metrics.squares import loss_of, probe_of
 from bitplan.sensitivity.table import MeasurementError
 
 FLAT = 1e-6  # of a sample's length: less is rounding of a single value
@@ -67,8 +69,5 @@ def change_residuals(full: torch.Tensor, variant: torch.Tensor) -> list[torch.Te
     return [steps / steps[0].numel() ** 0.5]
 
 
-def random_signs(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """float32 -1 or 1 with even odds, drawn on the CPU so that every device sees the same: unit covariance, and of all
-    such distributions the one whose quadratic forms vary least (Hutchinson 1990)."""
-    drawn = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
-    return (2.0 * drawn - 1.0).to(like.device)
+pixcorr_probe = probe_of(pattern_residuals)
+flicker, flicker_probe = loss_of(change_residuals), probe_of(change_residuals)

@@ -6,6 +6,7 @@ from functools import cache
 
 import torch
 
+from bitplan.sensitivity.metrics.squares import loss_of, probe_of
 from bitplan.sensitivity.table import MeasurementError
 
 WINDOWS = (128, 512, 2048)  # samples of a frame; a quarter of it from frame to frame
@@ -57,3 +58,6 @@ def _power(x: torch.Tensor, size: int) -> torch.Tensor:
 @cache
 def _window(size: int) -> torch.Tensor:
     return torch.hann_window(size, dtype=torch.float64)
+
+
+spectral, spectral_probe = loss_of(spectral_residuals), probe_of(spectral_residuals)

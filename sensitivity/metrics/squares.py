@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from bitplan.sensitivity.metrics.base import Loss, Probe
-from bitplan.sensitivity.metrics.signal import random_signs
+from bitplan.sensitivity.metrics.signs import random_signs
 
 Residuals = Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]  # (full, variant) -> parts, samples first
 

@@ -19,7 +19,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bitplan.sensitivity.metrics import Encoder, Metric
+from bitplan.sensitivity.metrics import Metric
+from bitplan.sensitivity.metrics.learned import Encoder
 from bitplan.sensitivity.probes.shares import Shares, hooked, shares_of, single_layers
 from bitplan.sensitivity.probes.unroll import Step, outputs_of, pull
 from bitplan.sensitivity.runs.nested import repeated, tensors_of

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from bitplan.sensitivity.metrics import TEXT_TO_IMAGE, Encoder, Metric
+from bitplan.sensitivity.metrics import TEXT_TO_IMAGE, Metric
+from bitplan.sensitivity.metrics.learned import Encoder
 from bitplan.sensitivity.runs.outcome import Outcome, check_reference, clean, losses, read
 from bitplan.sensitivity.table import Measurement, MeasurementError, describe, summarise
 

@@ -14,13 +14,12 @@ from bitplan.sensitivity.metrics import (
     METRICS,
     OUTPUTS,
     TEXT_TO_IMAGE,
-    Encoder,
     Metric,
     default_metrics,
     metric_named,
     perceptual,
 )
-from bitplan.sensitivity.metrics.learned import clip_encoder
+from bitplan.sensitivity.metrics.learned import Encoder, clip_encoder
 from bitplan.sensitivity.runs.outcome import READINGS, Outcome, clean, read
 from bitplan.sensitivity.table import FAMILIES, MeasurementError
 

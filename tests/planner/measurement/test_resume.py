@@ -25,7 +25,7 @@ from bitplan.planner.scenes import SCENES
 from bitplan.plans.layers.simulation import variant
 from bitplan.plans.layers.swap import find_layer
 from bitplan.plans.scheme import parse_scheme
-from bitplan.sensitivity.metrics import Encoder
+from bitplan.sensitivity.metrics.learned import Encoder
 from bitplan.sensitivity.runs.exhaustive import measure, measure_layers
 from tests import tiny
 

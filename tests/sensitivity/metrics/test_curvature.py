@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bitplan.sensitivity.metrics import METRICS, Metric
 from bitplan.sensitivity.metrics.curvature import _product, curvature, probe_for
-from bitplan.sensitivity.metrics.signal import random_signs
+from bitplan.sensitivity.metrics.signs import random_signs
 from bitplan.sensitivity.table import MeasurementError
 
 torch.set_num_threads(1)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from bitplan.sensitivity.metrics import METRICS, TEXT_TO_IMAGE, Encoder, Metric
+from bitplan.sensitivity.metrics import METRICS, TEXT_TO_IMAGE, Metric
+from bitplan.sensitivity.metrics.learned import Encoder
 from bitplan.sensitivity.runs.exhaustive import measure
 from bitplan.sensitivity.runs.outcome import Outcome
 from bitplan.sensitivity.table import MeasurementError
