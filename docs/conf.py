@@ -1,4 +1,4 @@
-"""How Sphinx builds the pages of this folder: `make docs`. Nothing is fetched, neither here nor by who reads them."""
+"""Sphinx settings of these pages, built by `make docs`. Neither the build nor a reader needs a network."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ sys.path.insert(0, str(ROOT))
 import bitplan  # noqa: E402
 
 project, author, release = "BitPlan", "the BitPlan authors", bitplan.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_click"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_click"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+napoleon_numpy_docstring, napoleon_use_ivar = False, True
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
@@ -29,17 +30,19 @@ html_math_renderer = "mathml"
 html_static_path, html_css_files = ["_static"], ["pages.css"]
 html_show_sphinx = html_show_copyright = False
 _PAGE = re.compile(r"`docs/([\w-]+\.md)`")
-_TOLD = re.compile(r"^[a-z_\\]+(, [a-z_\\]+)*: ", re.MULTILINE)
-_CODE = re.compile(r"(?<=\n\n)( {4}.*(\n|$))+")
+_PARAMETER = re.compile(r"^[a-z_\\]+(, [a-z_\\]+)*: ", re.MULTILINE)  # of an older docstring, on a line of its own
+_CODE = re.compile(r"((?<=\n\n)(?: {4}.*(?:\n|$))+)")
+_NAME = re.compile(r"(`[^`]+`)")
+_BEFORE_NAPOLEON = 400  # extensions listen at 500
 
 
 def link_pages(app: Any, name: str, text: list[str]) -> None:
-    """Pages name each other, and are read as plain files, as `docs/NAME.md`: here these are links."""
+    """Turn `docs/NAME.md` into a link: pages name each other in this way because they are also read as plain files."""
     text[0] = _PAGE.sub(r"[`docs/\1`](\1)", text[0])
 
 
 def write_math(writer: Any, node: Any) -> None:
-    """As MathML, which browsers lay out themselves: no script, no fonts, no network."""
+    """Write a formula as MathML, which browsers render without scripts, fonts or a network."""
     from docutils.nodes import SkipNode
 
     block = node.tagname == "math_block"
@@ -47,17 +50,23 @@ def write_math(writer: Any, node: Any) -> None:
     raise SkipNode
 
 
-def write_docstring(app: Any, what: str, name: str, told: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text: names in single backticks, what an argument is on a line of its own, code indented."""
-    text = _CODE.sub(r"::\n\n\g<0>", "\n".join(lines))
-    parts = re.split(r"(`[^`]+`|^ {4}.*$)", text, flags=re.MULTILINE)
-    parts[::2] = [_TOLD.sub(r"\n\g<0>", re.sub(r"[*|\\_]", r"\\\g<0>", part)) for part in parts[::2]]
-    parts[1::2] = [f"`{part}`\\ " if part.startswith("`") else part for part in parts[1::2]]
+def write_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Turn a docstring in plain text into reStructuredText: names stand in single backticks, and code is indented."""
+    parts = _CODE.split("\n".join(lines))
+    parts[::2] = [_escaped(part) for part in parts[::2]]
+    parts[1::2] = [f"::\n\n{part}" for part in parts[1::2]]
     lines[:] = "".join(parts).split("\n")
+
+
+def _escaped(text: str) -> str:
+    parts = _NAME.split(text)
+    parts[::2] = [_PARAMETER.sub(r"\n\g<0>", re.sub(r"[*|\\_]", r"\\\g<0>", part)) for part in parts[::2]]
+    parts[1::2] = [f"`{part}`\\ " for part in parts[1::2]]
+    return "".join(parts)
 
 
 def setup(app: Any) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
     app.connect("source-read", link_pages)
-    app.connect("autodoc-process-docstring", write_docstring)
+    app.connect("autodoc-process-docstring", write_docstring, priority=_BEFORE_NAPOLEON)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
