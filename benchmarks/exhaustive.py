@@ -29,7 +29,7 @@ import torch
 from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
-from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes, scales_of
+from bitplan.planner.costs.candidates import Candidate, candidates, fitted_of, parse_schemes
 from bitplan.planner.graph.stages import stage_modules
 from bitplan.planner.measurement.replay import Replay, build_rig, replay
 from bitplan.planner.measurement.resume import RecordedReplay, recorded, run_from
@@ -87,7 +87,7 @@ def losses(
     """Seconds and measurements of each candidate, all that profiling does for it included."""
     variants = {
         (c.layer, str(c.scheme)): partial(variant, subject.parts, c.layer, c.scheme,
-                                          scales_of(ranges[c.layer], c.scheme), {})
+                                          fitted_of(ranges[c.layer], c.scheme), {})
         for c in some
     }  # fmt: skip
     begin = time.process_time()
@@ -133,8 +133,8 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for candidate in tqdm(some):
         (plain, expected), (fast, got) = next(whole), next(resumed)
-        scales = scales_of(ranges[candidate.layer], candidate.scheme)
-        with variant(subject.parts, candidate.layer, candidate.scheme, scales) as module:
+        fitted = fitted_of(ranges[candidate.layer], candidate.scheme)
+        with variant(subject.parts, candidate.layer, candidate.scheme, fitted) as module:
             times = timed(start, module, args.pairs)
         rows.append({"layer": candidate.layer, "scheme": str(candidate.scheme), **times,
                      "measurement": [plain, fast, fast / plain], "losses": {e["metric"]: [e["mean"], g["mean"]]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from bitplan.plans.formats import quantize
+from bitplan.plans.formats.storage import quantize
 from bitplan.plans.kernels.cpu.weight_only import _dequantized, _few_rows
 from bitplan.plans.scheme import parse_scheme
 

@@ -93,8 +93,7 @@ def row(shape: Shape, name: str, text: str, rounds: int) -> dict[str, Any]:
     if reason:
         return about | {"declined": reason}
     quantized = quantize_module(layer, scheme, kernel)
-    bias = quantized.bias.double()
-    exact = REFERENCE.run(x.double(), quantized.packed, scheme, bias, None, geometry_of(layer))
+    exact = REFERENCE.run(x.double(), quantized.held)
     error = (quantized(x).double() - exact).abs().max() / exact.abs().max()
     eager = paired(lambda: layer(x), lambda: quantized(x), rounds)
     torch.compiler.reset()

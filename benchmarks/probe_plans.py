@@ -30,7 +30,7 @@ from bitplan.planner.choice.evidence import Evidence, read_evidence, whole
 from bitplan.planner.choice.joint import predict_plan
 from bitplan.planner.choice.problem import formulate
 from bitplan.planner.choice.record import Provenance, plan_of
-from bitplan.planner.costs.candidates import scales_of
+from bitplan.planner.costs.candidates import fitted_of
 from bitplan.planner.measurement.replay import Replay, build_rig
 from bitplan.planner.measurement.worker import Worker
 from bitplan.planner.pipelines.subject import conditions_of
@@ -96,8 +96,8 @@ def good_plans(store: Profile, evidence: Evidence, random: np.random.Generator) 
 def measured(station: Worker, rig: Replay, prompts: tuple[str, ...], plan: Plan) -> dict[str, float]:
     """The plan's losses, simulated."""
     schemes = {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
-    scales = {a: found for a, s in schemes.items() if (found := scales_of(station.context.ranges[a], s))}
-    swapped, judge = swap(station.parts, schemes, scales, real=False), station.judge
+    fitted = {layer: fitted_of(station.context.ranges[layer], scheme) for layer, scheme in schemes.items()}
+    swapped, judge = swap(station.parts, schemes, fitted, real=False), station.judge
     try:
         rows = next(
             measure({("plan", "plan"): nullcontext}, rig.run, rig.reference, judge.metrics, judge.encoder, prompts)

@@ -16,7 +16,7 @@ from examples.watermark.mark import BITS, RANK
 from torch import Tensor
 
 from bitplan.planner.profiles.profile import open_profile
-from bitplan.plans.formats import dequantize, quantize
+from bitplan.plans.formats.storage import dequantize, quantize
 from bitplan.plans.scheme import parse_scheme
 from bitplan.sensitivity.table import OWN, Measurement
 

@@ -7,16 +7,18 @@ them may be imported while the other is not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import METHOD
-from bitplan.plans.inputs.integer import ActivationError, ActivationScales
+from bitplan.plans.inputs.base import ActivationError, ActivationScales
+from bitplan.plans.numerics import range_tensor
 from bitplan.plans.plan import Plan
 from bitplan.plans.scheme import Scheme, SchemeError, parse_scheme
+from bitplan.plans.transforms.base import Fitted
 
 if TYPE_CHECKING:
     from bitplan.planner.applied.checkpoint import CheckpointState
@@ -56,9 +58,9 @@ class BitPlanConfig:
         return {path: parse_scheme(text) for text, paths in self.schemes.items() for path in paths}
 
     @cached_property
-    def scales(self) -> dict[str, ActivationScales]:
-        """Path -> the calibrated ranges of its input."""
-        return {path: ActivationScales(*values) for path, values in self.ranges.items()}
+    def fitted(self) -> dict[str, Fitted]:
+        """Path -> the fitted parameters of that layer. Raises ActivationError for a range that is not a magnitude."""
+        return {path: range_tensor(_checked(values)) for path, values in self.ranges.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """As config.json holds it."""
@@ -77,7 +79,7 @@ class BitPlanConfig:
                             f"and this BitPlan reads {METHOD} {VERSION}; upgrade bitplan")  # fmt: skip
         try:
             config = cls(**{**data, "quant_method": QuantizationMethod.BITPLAN})
-            layers, _scales = config.layers, config.scales
+            layers, _fitted = config.layers, config.fitted
         except (SchemeError, ActivationError, TypeError, AttributeError) as error:
             raise UserError(f"the quantization config cannot be read: {error}; save the pipeline again") from None
         if config.kernels not in ("int", "fake") or sum(map(len, config.schemes.values())) > len(layers):
@@ -89,6 +91,11 @@ class BitPlanConfig:
         return f"BitPlanConfig({self.component}, {len(self.layers)} packed layers, {self.kernels} kernels)"
 
 
+def _checked(values: Sequence[float]) -> dict[str, float]:
+    """Ranges as the plan names them. Raises ActivationError, or TypeError for what is not one or two numbers."""
+    return {name: value for name, value in asdict(ActivationScales(*values)).items() if value is not None}
+
+
 def component_config(
     plan: Plan, component: str, kernels: str = "int", expected: CheckpointState | None = None
 ) -> BitPlanConfig:
@@ -98,7 +105,7 @@ def component_config(
     for address, scheme in plan.schemes.items():
         if address.startswith(prefix) and scheme != "keep":
             schemes.setdefault(scheme, []).append(address.removeprefix(prefix))
-    static = {path for scheme, paths in schemes.items() if parse_scheme(scheme).activation.static for path in paths}
+    static = {path for scheme, paths in schemes.items() if parse_scheme(scheme).inputs.static for path in paths}
     held: Mapping[str, Any] = plan.calibration.get("ranges", {})
     ranges = {
         path: [entry["tensor"], *([entry["first"]] if "first" in entry else [])]

@@ -19,12 +19,13 @@ from bitplan.planner.applied.config import BitPlanConfig
 from bitplan.planner.applied.quantizer import PackedQuantizer
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
-from bitplan.plans.formats import FormatError
-from bitplan.plans.inputs.integer import ActivationError
+from bitplan.plans.formats.base import FormatError
+from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.layers.attention import Piece
 from bitplan.plans.layers.modules import stored_names, stored_tensors
 from bitplan.plans.layers.opening import holders
 from bitplan.plans.layers.stored import Stored
+from bitplan.plans.numerics import NONE
 from bitplan.plans.plan import dtype_of
 
 
@@ -127,7 +128,7 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
         # not the tensor that was given: it is a view of the whole file, and what is touched of that stays in memory
         weight = checkpoint.read(f"{path}.weight").float()
         try:
-            found = stored_tensors(weight, config.layers[path], config.scales.get(path))
+            found = stored_tensors(weight, config.layers[path], config.fitted.get(path, NONE))
         except (ActivationError, FormatError) as error:
             raise type(error)(f"{config.component}.{path}: {error}") from error
         return ((f"{path}.{name}", tensor) for name, tensor in found.items())

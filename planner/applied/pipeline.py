@@ -18,10 +18,11 @@ from bitplan.planner.pipelines.marks import is_marked, unmark
 from bitplan.planner.pipelines.references import is_reference
 from bitplan.planner.pipelines.sources import float_components, load_pipeline, load_subject, locate
 from bitplan.planner.pipelines.subject import Subject, subject_of
-from bitplan.plans.inputs.integer import ActivationScales
 from bitplan.plans.layers.swap import Swap, swap, undo
+from bitplan.plans.numerics import range_tensor
 from bitplan.plans.plan import Plan, check_architecture, check_fingerprint, check_layers, dtype_of
 from bitplan.plans.scheme import Scheme, parse_scheme
+from bitplan.plans.transforms.base import Fitted
 
 # what was put into which pipeline, so that the pipeline object itself stays as diffusers made it
 _APPLIED: weakref.WeakKeyDictionary[Any, Swap] = weakref.WeakKeyDictionary()
@@ -40,7 +41,7 @@ def apply_plan(
         raise UserError("this pipeline has a plan applied already; call bitplan.restore(pipe) first")
     parts = float_components(pipe, plan.model["components"])
     check_model(plan, parts, allow_mismatch)
-    swapped = swap(parts, schemes_of(plan), scales_in(plan), kernels == "int", keep_originals)
+    swapped = swap(parts, schemes_of(plan), fitted_in(plan), kernels == "int", keep_originals)
     for name, part in parts.items():
         mark_applied(plan, name, part, kernels)
     _APPLIED[pipe] = swapped
@@ -102,7 +103,7 @@ def schemes_of(plan: Plan) -> dict[str, Scheme]:
     return {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
 
 
-def scales_in(plan: Plan) -> dict[str, ActivationScales]:
-    """The calibrated ranges that the plan carries for static activation formats."""
-    held: Mapping[str, Any] = plan.calibration.get("ranges", {})
-    return {layer: ActivationScales(entry["tensor"], entry.get("first")) for layer, entry in held.items()}
+def fitted_in(plan: Plan) -> dict[str, Fitted]:
+    """The fitted parameters that the plan carries, by layer: the calibrated ranges of static inputs."""
+    held: Mapping[str, Mapping[str, float]] = plan.calibration.get("ranges", {})
+    return {layer: range_tensor(ranges) for layer, ranges in held.items()}

@@ -14,7 +14,7 @@ from bitplan.planner.applied.config import BitPlanConfig
 from bitplan.planner.applied.quantizer import PackedQuantizer
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
-from bitplan.plans.layers.modules import STORED
+from bitplan.plans.layers.modules import stored_names
 
 
 class TextQuantizer(PackedQuantizer, HfQuantizer):
@@ -32,7 +32,8 @@ class TextQuantizer(PackedQuantizer, HfQuantizer):
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
         """None, which is to say as stored, for what packed layers hold: scales are float32 whatever is asked."""
         names = {target.rpartition(".")[2] for target in converter.target_patterns}
-        return None if names & set(STORED) else super().get_new_dtype(converter, param, dtype)
+        stored = {name for scheme in self.quantization_config.layers.values() for name in stored_names(scheme)}
+        return None if names & stored else super().get_new_dtype(converter, param, dtype)
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
         self.lay_out(model)

@@ -90,6 +90,6 @@ def _ties(
     for family in evidence.shared:
         members = list(dict.fromkeys(leader[layer] for layer in family if layer in leader))
         if len(members) > 1:
-            labels = {m: tuple(str(parse_scheme(s).activation) for s in names[m]) for m in members}
+            labels = {m: tuple(parse_scheme(s).shared_side for s in names[m]) for m in members}
             ties.append(Tie(labels))
     return tuple(ties)

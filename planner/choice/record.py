@@ -150,5 +150,5 @@ def _solver(problem: Problem, told: Provenance) -> dict[str, Any]:
 
 def _ranges(schemes: Mapping[str, str], seen: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """What static activation formats need, for the layers that have them."""
-    found = {layer: static_range(seen[layer], parse_scheme(text).activation) for layer, text in schemes.items()}
+    found = {layer: static_range(seen[layer], parse_scheme(text)) for layer, text in schemes.items()}
     return {layer: needed for layer, needed in found.items() if needed}

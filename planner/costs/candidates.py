@@ -9,11 +9,13 @@ from math import prod
 from torch import nn
 
 from bitplan.planner.graph.layers import Layer, LayerGraph
-from bitplan.plans.inputs.integer import ActivationScales
 from bitplan.plans.kernels import KernelError, choose_kernel, geometry_of
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.modules import kind_of
+from bitplan.plans.numerics import range_tensor
 from bitplan.plans.scheme import KEEP, Scheme, parse_scheme, static_range
+from bitplan.plans.transforms import TRANSFORMS
+from bitplan.plans.transforms.base import Fitted
 from bitplan.sensitivity.calibration.ranges import ActivationRange
 
 
@@ -52,7 +54,8 @@ def fits(layer: Layer, scheme: Scheme, seen: ActivationRange | None) -> bool:
         return False
     if KINDS[layer.kind].refuses(scheme):
         return False
-    return not scheme.activation.first_token or (seen is not None and seen.first_constant)
+    required = [line.requires for term in scheme.transforms if (line := TRANSFORMS[term.name]).requires]
+    return all(seen is not None and getattr(seen, name) for name in required)
 
 
 def simulated(scheme: Scheme, module: nn.Module) -> str | None:
@@ -66,7 +69,6 @@ def simulated(scheme: Scheme, module: nn.Module) -> str | None:
     return None
 
 
-def scales_of(seen: ActivationRange, scheme: Scheme) -> ActivationScales | None:
-    """The calibrated range that a static activation format needs; None for the others."""
-    found = static_range(asdict(seen), scheme.activation)
-    return ActivationScales(**found) if found else None
+def fitted_of(observed: ActivationRange, scheme: Scheme) -> Fitted:
+    """The fitted parameters that the scheme needs in a layer with these input ranges."""
+    return range_tensor(static_range(asdict(observed), scheme))

@@ -12,14 +12,14 @@ from bitplan.planner.costs.candidates import Candidate
 from bitplan.planner.costs.clock import CacheLoad, kept_memory, median_ms
 from bitplan.planner.graph.layers import Layer, LayerGraph
 from bitplan.planner.profiles.profile import Cost
-from bitplan.plans.formats import stored_bytes
-from bitplan.plans.inputs.integer import ActivationScales
+from bitplan.plans.formats.storage import stored_bytes
 from bitplan.plans.kernels import choose_kernel, geometry_of
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.modules import quantize_module
+from bitplan.plans.numerics import layout_of
 from bitplan.plans.scheme import KEEP, Scheme
 
-_STAND_IN = ActivationScales(4.0, 4.0)  # a range for timing only: it changes no shapes
+_STAND_IN = 4.0  # in every fitted parameter, for timing only: it changes no shapes
 
 
 def cost_candidates(
@@ -51,7 +51,9 @@ def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad
     name, dtype = "float", torch.long if KINDS[layer.kind].looks_up else module.weight.dtype
     if scheme != KEEP:
         kernel = choose_kernel(scheme, layer.kind, module.weight.device, True, geometry_of(module))
-        module, name = quantize_module(module, scheme, kernel, _STAND_IN), kernel.name
+        layout = layout_of(scheme, module.weight.shape)
+        fitted = {name: torch.full_like(tensor, _STAND_IN, device="cpu") for name, tensor in layout.items()}
+        module, name = quantize_module(module, scheme, kernel, fitted), kernel.name
     generator = torch.Generator().manual_seed(0)
     total = 0.0
     for call in layer.calls:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bitplan.planner.applied.pipeline import scales_in, schemes_of
+from bitplan.planner.applied.pipeline import fitted_in, schemes_of
 from bitplan.planner.costs.machine import about_machine
 from bitplan.planner.graph.fingerprint import module_at
 from bitplan.planner.graph.layers import blocks_of, component_of
@@ -87,7 +87,7 @@ def build_bench(
 def planned(bench: Evaluator, plan: Plan, kernels: str, only: Sequence[str] | None = None) -> Iterator[Swap]:
     """For the length of the `with`, the plan's schemes in all layers or in those of `only`."""
     schemes: dict[str, Scheme] = {a: s for a, s in schemes_of(plan).items() if only is None or a in only}
-    swapped = swap(bench.parts, schemes, scales_in(plan), real=kernels == "int")
+    swapped = swap(bench.parts, schemes, fitted_in(plan), real=kernels == "int")
     try:
         yield swapped
     finally:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitplan.planner.applied.pipeline import scales_in, schemes_of
+from bitplan.planner.applied.pipeline import fitted_in, schemes_of
 from bitplan.planner.costs.clock import kept_memory
 from bitplan.planner.costs.machine import about_machine
 from bitplan.planner.errors import UserError
@@ -99,7 +99,7 @@ def variants_of(
     found = [baseline(dtype, denoiser, call) for dtype in against]
     planned = copy.deepcopy(denoiser)
     mine = {address: scheme for address, scheme in schemes_of(plan).items() if address.startswith(f"{name}.")}
-    swap({name: planned}, mine, scales_in(plan), keep_originals=False)
+    swap({name: planned}, mine, fitted_in(plan), keep_originals=False)
     found.append(TimedVariant(PLAN, planned, call))
     return found + [replace(v, compiled=True, baseline=False) for v in found if compiled]
 

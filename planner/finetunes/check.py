@@ -181,7 +181,7 @@ def _measured(
 
 def _ranges(store: Profile, traced: Traced, settings: Settings, pairs: Sequence[Pair]) -> Mapping[str, ActivationRange]:
     """The fine-tune's own where a scheme of the sample needs one; else nobody reads them."""
-    modules = {layer: traced.modules[layer] for layer, scheme in pairs if parse_scheme(scheme).activation.static}
+    modules = {layer: traced.modules[layer] for layer, scheme in pairs if parse_scheme(scheme).inputs.static}
     ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
     if modules:
         conditions, seed = conditions_in(traced.subject, settings.prompts), settings.generation.seed
@@ -209,7 +209,7 @@ def _check_layers(store: Profile, traced: Traced, pipeline: str) -> None:
 def _static(store: Profile, plan: Plan | None) -> bool:
     """Whether plans may hold calibrated ranges of the old model's activations."""
     schemes = store.schemes() if plan is None else plan.schemes.values()
-    return any(parse_scheme(scheme).activation.static for scheme in schemes)
+    return any(parse_scheme(scheme).inputs.static for scheme in schemes)
 
 
 def _has(compared: Sequence[Compared], metric: str) -> bool:

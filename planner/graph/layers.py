@@ -16,6 +16,7 @@ from typing import Any
 
 import networkx as nx
 
+from bitplan.plans.geometry import Geometry
 from bitplan.plans.kinds import KINDS
 
 STATE, TIME, CONDITION = "state", "time", "condition"  # the classes of a component's inputs
@@ -59,18 +60,6 @@ class LayerCall:
 
 
 @dataclass(frozen=True)
-class CallGeometry:
-    """How a convolution walks over its input: one size for each of the one to three dimensions, the first one first;
-    padding may also be `same` or `valid`."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...] | str
-    dilation: tuple[int, ...]
-    groups: int
-    padding_mode: str
-
-
-@dataclass(frozen=True)
 class Layer:
     """One weight-bearing call site.
 
@@ -90,7 +79,7 @@ class Layer:
     weight: tuple[int, ...]
     bias: bool
     parameters: int
-    geometry: CallGeometry | None
+    geometry: Geometry | None
     calls: tuple[LayerCall, ...]
     role: str = UNKNOWN
     held: str = ""
@@ -173,7 +162,7 @@ def architecture_fingerprint(graph: LayerGraph) -> str:
     What depends on the run (call counts, input shapes) and the order of execution stay out.
     """
     layers = [
-        [layer.address, layer.kind, layer.weight, layer.bias, layer.geometry and asdict(layer.geometry)]
+        [layer.address, layer.kind, layer.weight, layer.bias, layer.geometry and layer.geometry.to_json()]
         for layer in sorted(graph.layers, key=lambda layer: layer.address)
     ]
     text = json.dumps([layers, sorted(map(sorted, graph.tied))], sort_keys=True)
@@ -184,8 +173,12 @@ def to_json(graph: LayerGraph) -> dict[str, Any]:
     """The graph as what `json.dumps` takes; what there is none of is left out, as older profiles have it: reasons, and
     what a weight is held as."""
     found = {name: value for name, value in asdict(graph).items() if value or name != "reasons"}
-    layers = ({name: value for name, value in layer.items() if value or name != "held"} for layer in found["layers"])
-    return found | {"layers": tuple(layers)}
+    return found | {"layers": tuple(_entry(layer) for layer in graph.layers)}
+
+
+def _entry(layer: Layer) -> dict[str, Any]:
+    facts = asdict(layer) | {"geometry": layer.geometry and layer.geometry.to_json()}
+    return {name: value for name, value in facts.items() if value or name != "held"}
 
 
 def from_json(data: Mapping[str, Any]) -> LayerGraph:
@@ -229,7 +222,7 @@ def _layer(entry: Mapping[str, Any]) -> Layer:
     )
     if fields["geometry"] is not None:
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["geometry"].items()}
-        fields["geometry"] = CallGeometry(**plain)
+        fields["geometry"] = Geometry(fields["weight"][2:], **plain)
     return Layer(**fields)
 
 

@@ -21,8 +21,9 @@ from torch import nn
 from bitplan.planner.graph.bypass import REASON, BypassUse
 from bitplan.planner.graph.flow import Flow
 from bitplan.planner.graph.hooks import LayerRecord, TraceHooks, hooked, parts_of
-from bitplan.planner.graph.layers import CallGeometry, GraphError, Layer, LayerCall, LayerGraph
+from bitplan.planner.graph.layers import GraphError, Layer, LayerCall, LayerGraph
 from bitplan.planner.graph.roles import RunFacts, roles_of
+from bitplan.plans.kernels.base import geometry_of
 from bitplan.plans.kinds import CLASSES, KINDS
 from bitplan.plans.layers.attention import Attention, held_names
 from bitplan.plans.layers.attention import refusal as refusal_of_attention
@@ -165,15 +166,9 @@ def _describe(address: str, module: Any, aliases: tuple[str, ...], record: Layer
         weight=shape,
         bias=biased,
         parameters=prod(shape) + biased * shape[0],
-        geometry=_geometry(module) if kind.dims else None,
+        geometry=geometry_of(module),
         calls=tuple(LayerCall(i, o, kind.macs(shape, prod(o)), times) for (i, o), times in record.shapes.items()),
     )
-
-
-def _geometry(conv: Any) -> CallGeometry:
-    padding = conv.padding if isinstance(conv.padding, str) else tuple(map(int, conv.padding))
-    stride, dilation = tuple(map(int, conv.stride)), tuple(map(int, conv.dilation))
-    return CallGeometry(stride, padding, dilation, conv.groups, conv.padding_mode)
 
 
 def _memory(weight: torch.Tensor) -> tuple[int, int]:

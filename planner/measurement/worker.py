@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from bitplan.planner.costs.candidates import scales_of
+from bitplan.planner.costs.candidates import fitted_of
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import components_of
@@ -25,11 +25,11 @@ from bitplan.planner.pipelines.sources import components, load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_in
 from bitplan.planner.pipelines.traced import TraceRecord
 from bitplan.plans.dtypes import FLOAT32
-from bitplan.plans.formats import Grid
+from bitplan.plans.formats.base import Grid
 from bitplan.plans.layers.opening import open_all
-from bitplan.plans.layers.simulation import variant
+from bitplan.plans.layers.simulation import Side, variant
 from bitplan.plans.layers.swap import find_layer
-from bitplan.plans.scheme import WeightFormat, parse_scheme
+from bitplan.plans.scheme import parse_scheme
 from bitplan.sensitivity.calibration.ranges import ActivationRange
 
 
@@ -119,10 +119,10 @@ class Worker:
         return found
 
     @cached_property
-    def _grids(self) -> dict[str, dict[WeightFormat, Grid]]:
+    def _grids(self) -> dict[str, dict[Side, Grid]]:
         return {}
 
-    def grids(self, layer: str) -> dict[WeightFormat, Grid]:
+    def grids(self, layer: str) -> dict[Side, Grid]:
         """Of a layer's weight, as far as they were found: that takes longer than all that is done with them."""
         return self._grids.setdefault(layer, {})
 
@@ -134,7 +134,7 @@ class Worker:
         """Within it the layer uses the scheme, all else is in full precision. packed: see
         `bitplan.plans.layers.simulation.variant`."""
         parsed = parse_scheme(scheme)
-        return variant(self.parts, layer, parsed, scales_of(self.context.ranges[layer], parsed), packed)
+        return variant(self.parts, layer, parsed, fitted_of(self.context.ranges[layer], parsed), packed)
 
 
 def open_station(context: WorkerSetup) -> Worker:

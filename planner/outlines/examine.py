@@ -17,7 +17,7 @@ from bitplan.planner.outlines.inputs import InputMaker, Latents
 from bitplan.planner.outlines.models import MetaModel, read
 from bitplan.planner.outlines.outline import Component, Outline, Size, StoredBytes
 from bitplan.planner.texts import one_line
-from bitplan.plans.formats import stored_bytes
+from bitplan.plans.formats.storage import stored_bytes
 from bitplan.plans.scheme import Scheme, parse_scheme
 
 ITEMSIZES = {"float32": 4, "bfloat16": 2}  # bytes

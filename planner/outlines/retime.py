@@ -20,11 +20,12 @@ from torch import nn
 from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes, simulated
 from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.errors import UserError
-from bitplan.planner.graph.layers import CallGeometry, Layer, LayerGraph, from_json
+from bitplan.planner.graph.layers import Layer, LayerGraph, from_json
 from bitplan.planner.outlines.examine import examine
 from bitplan.planner.outlines.outline import Size
 from bitplan.planner.profiles.profile import Profile, open_profile
 from bitplan.planner.progress import bar
+from bitplan.plans.geometry import Geometry
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.scheme import parse_scheme
 from bitplan.sensitivity.calibration.ranges import ActivationRange
@@ -127,7 +128,7 @@ class RandomLayers(Mapping[str, nn.Module]):
         return len(self.layers)
 
 
-Shape = tuple[str, tuple[int, ...], bool, CallGeometry | None]
+Shape = tuple[str, tuple[int, ...], bool, Geometry | None]
 
 
 def _shape(layer: Layer) -> Shape:

@@ -25,8 +25,8 @@ from bitplan.planner.pipelines.subject import Subject, subject_of
 from bitplan.planner.scenes import PIPELINE_FOLDER, SCENES
 from bitplan.planner.texts import one_line
 from bitplan.plans.dtypes import FLOAT32
-from bitplan.plans.formats import FormatError
-from bitplan.plans.inputs.integer import ActivationError
+from bitplan.plans.formats.base import FormatError
+from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.kernels import KernelError
 from bitplan.plans.plan import PlanError
 

@@ -1,103 +1,53 @@
-"""Weight formats: the table, and what every one of them can do.
+"""Weight formats: the table of their terms. Imports no torch; `storage.py` packs and unpacks weights.
 
-packed = quantize(linear.weight, parse_scheme("w3g64ma8").weight)
-packed.nbytes == stored_bytes(linear.weight.shape, packed.format)
-dequantize(packed)                                 # float32, the shape of the weight
+To add one: a file with a `Format` (see `base.py`) and a line here, or `register` from elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from dataclasses import asdict, dataclass
 
-import torch
-from torch import Tensor
-
-from bitplan.plans.formats.base import (
-    Format,  # noqa: F401
-    FormatError,  # noqa: F401
-    Grid,  # noqa: F401
-    Packed,  # noqa: F401
-    flattened,  # noqa: F401
-    row_blocks,  # noqa: F401
-    shaped,  # noqa: F401
-)
-from bitplan.plans.formats.floating import (
-    FP8,  # noqa: F401
-    KEPT,  # noqa: F401
-)
-from bitplan.plans.formats.integer import INTEGER  # noqa: F401
-from bitplan.plans.scheme import WeightFormat  # noqa: F401
-
-__all__ = ["FORMATS", "Format", "FormatError", "Grid", "Packed", "dequantize", "dequantize_rows", "empty", "grid_of",
-           "on_grid", "quantize", "row_blocks", "shaped", "stored_bytes", "unpack_rows"]  # fmt: skip
+from bitplan.plans.terms import Flag, Line, Number, Table
 
 
-FORMATS: dict[str, Format] = {kind.name: kind for kind in (INTEGER, FP8, KEPT)}
-_BLOCK = 1 << 20
+@dataclass(frozen=True)
+class WeightFormat:
+    """How a weight is stored.
+
+    Attributes:
+        kind: of its line in `FORMATS`: `int`, `fp8`, `keep`, or a member that was registered.
+        bits: of a weight.
+        group: consecutive inputs of an output channel that share a scale; None where all of them do.
+        affine: whether each scale has a zero point beside it.
+        least_squares: whether the range is that of least squared error, else min-max.
+    """
+
+    kind: str
+    bits: int = 16
+    group: int | None = None
+    affine: bool = False
+    least_squares: bool = False
+
+    def __str__(self) -> str:
+        line = FORMATS.get(self.kind)
+        return line.write(asdict(self)) if line else self.kind
 
 
-@torch.no_grad()
-def quantize(weight: Tensor, fmt: WeightFormat) -> Packed:
-    """Stores `weight` (outputs, inputs...) as `fmt` says. Raises FormatError on NaN, infinite or no weights."""
-    codes, scale, zero = FORMATS[fmt.kind].quantize(_checked(weight), fmt)
-    return Packed(codes, scale, zero, tuple(weight.shape), fmt)
+FORMATS: Table[Line] = Table("weight format")
+register, unregister = FORMATS.register, FORMATS.unregister
 
-
-def empty(shape: Sequence[int], fmt: WeightFormat) -> Packed:
-    """What `quantize` gives a weight of `shape`, without data: on the meta device. Raises FormatError for `keep`."""
-    layout = FORMATS[fmt.kind].layout
-    if layout is None:
-        raise FormatError(f"`{fmt}` stores a weight as it comes; leave this layer as it is")
-    return Packed(*layout(shape[0], prod(shape[1:]), fmt), tuple(shape), fmt)
-
-
-def _checked(weight: Tensor) -> Tensor:
-    """One row for each output."""
-    if weight.dim() < 2 or weight.numel() == 0:
-        raise FormatError(f"a weight of shape {tuple(weight.shape)} has nothing to store; leave this layer out")
-    flat = flattened(weight.detach())
-    bad = sum(int((~block.isfinite()).sum()) for block in flat.split(max(1, _BLOCK // flat.shape[1])))
-    if bad:
-        raise FormatError(f"{bad} of {weight.numel()} weights are NaN or infinite; repair the checkpoint")
-    return flat
-
-
-@torch.no_grad()
-def dequantize(packed: Packed) -> Tensor:
-    """The weight that `packed` stands for: float32, of its original shape."""
-    weight = torch.empty(packed.outputs, packed.inputs, device=packed.codes.device)
-    for start, stop in row_blocks(packed, _BLOCK):
-        weight[start:stop] = dequantize_rows(packed, start, stop)
-    return shaped(weight, packed.shape)
-
-
-@torch.no_grad()
-def grid_of(weight: Tensor, fmt: WeightFormat) -> Grid:
-    """The grid on which `fmt` stores `weight`: all that takes time to find. Raises as `quantize`."""
-    return Grid(*FORMATS[fmt.kind].grid(_checked(weight), fmt), fmt)
-
-
-@torch.no_grad()
-def on_grid(weight: Tensor, grid: Grid) -> Tensor:
-    """`weight` rounded to its grid, float32: `dequantize(quantize(weight, grid.format))` to the bit, in no time."""
-    return shaped(FORMATS[grid.format.kind].on_grid(flattened(weight.detach()), grid), weight.shape)
-
-
-def dequantize_rows(packed: Packed, start: int, stop: int) -> Tensor:
-    """(stop - start, K) float32: the output channels start .. stop, flattened."""
-    return FORMATS[packed.format.kind].dequantize_rows(packed, start, stop)
-
-
-def unpack_rows(packed: Packed, start: int, stop: int) -> Tensor:
-    """(stop - start, K) int8 codes of the output channels start .. stop. Raises FormatError if they are no integers."""
-    rows = FORMATS[packed.format.kind].unpack_rows
-    if rows is None:
-        raise FormatError(f"`{packed.format}` has no integer codes to unpack; use dequantize_rows")
-    return rows(packed, start, stop)
-
-
-def stored_bytes(shape: Sequence[int], fmt: WeightFormat, keep_itemsize: int = 4) -> int:
-    """Bytes of a weight of `shape` stored as `fmt`: codes, scales, zero points and padding. keep_itemsize: bytes per
-    element of the float weight, for `keep`."""
-    return FORMATS[fmt.kind].stored_bytes(shape[0], prod(shape[1:]), fmt, keep_itemsize)
+register(Line(
+    "int", "integers of 8 to 2 bits, packed; w = scale * (code - zero)", "bitplan.plans.formats.integer:INTEGER",
+    parts=(Number("w", "bits", (8, 6, 5, 4, 3, 2), "weights have {choices} bits, not {value}"),
+           Number("g", "group", (128, 64, 32), "groups have 32, 64 or 128 inputs, not {value}", optional=True),
+           Flag("z", "affine"), Flag("m", "least_squares")),
+    examples=("w8a8", "w6a8", "w5a8", "w4a8", "w4g64a8", "w4g64za8", "w3g64ma8", "w2g64ma8", "w4g64a16"),
+))  # fmt: skip
+register(Line(
+    "fp8", "e4m3 floats with a scale for each output channel", "bitplan.plans.formats.floating:FP8", word="fp8",
+    fixed=(("bits", 8),), examples=("fp8a16",),
+))  # fmt: skip
+register(Line(
+    "keep", "the weight as it is", "bitplan.plans.formats.floating:KEPT", word="keep", fixed=(("bits", 16),),
+    examples=("keep",),
+))  # fmt: skip

@@ -1,16 +1,17 @@
-"""What every weight format gives: a packed weight, and the four functions of its line in the table."""
+"""What every weight format gives: a packed weight, and the functions of its line in the table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import torch
 from torch import Tensor
 
-from bitplan.plans.scheme import WeightFormat
+from bitplan.plans.formats import WeightFormat
 
-Parts = tuple[Tensor, Tensor | None, Tensor | None]
+Parts = Mapping[str, Tensor]  # name -> tensor, in the order in which they are stored
 
 
 class FormatError(ValueError):
@@ -19,17 +20,18 @@ class FormatError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A stored weight. With O output channels (rows of an embedding), K inputs each (positions x channels, in that
-    order, so that groups are of neighbouring channels and kernels read them in a run) and G groups:
+    """A stored weight, with O output channels (rows of an embedding) and K inputs each: positions x channels, in that
+    order, so that groups are of neighbouring channels and kernels read them in a run.
 
-    codes: what the format says: (O, bytes) uint8, (O, K) float8_e4m3fn, or (O, K) as it came for `keep`
-    scale: (O, G) float32, None for `keep`; zero: (O, G) uint8, the code of 0 counted from the lowest one, or None
-    shape: of the weight before; format: how it is stored
+    Attributes:
+        tensors: what the format stores, by name. Those built in name, with G groups: `codes` (O, bytes) uint8,
+            (O, K) float8_e4m3fn, or (O, K) as it came for `keep`; `scale` (O, G) float32, not for `keep`; `zero` (O, G)
+            uint8, the code of 0 counted from the lowest one, of affine weights only.
+        shape: of the weight before.
+        format: how it is stored.
     """
 
-    codes: Tensor
-    scale: Tensor | None
-    zero: Tensor | None
+    tensors: Parts
     shape: tuple[int, ...]
     format: WeightFormat
 
@@ -42,43 +44,50 @@ class Packed:
         return prod(self.shape[1:])
 
     @property
+    def device(self) -> torch.device:
+        return next(iter(self.tensors.values())).device
+
+    @property
     def nbytes(self) -> int:
         """Bytes that its tensors hold."""
-        return sum(tensor.nbytes for tensor in (self.codes, self.scale, self.zero) if tensor is not None)
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """What a weight is rounded to: a packed weight without its codes, a hundredth of its size. As in `Packed`."""
+    """What a weight is rounded to: a packed weight without its codes, a hundredth of its size.
 
-    scale: Tensor | None
-    zero: Tensor | None
+    Attributes:
+        tensors: as in `Packed`, without codes.
+        format: how the weight is stored.
+    """
+
+    tensors: Parts
     format: WeightFormat
 
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of weight format. O and K as in `Packed`.
+    """The functions of a line in `FORMATS`. O and K as in `Packed`.
 
-    quantize: ((O, K) finite weight of any float type, format) -> codes, scale, zero
-    dequantize_rows: (packed, start, stop) -> (stop - start, K) float32
-    grid: ((O, K) weight, format) -> scale, zero, those of `quantize`
-    on_grid: ((O, K) weight, grid) -> (O, K) float32, what dequantizing gives, to the bit
-    unpack_rows: (packed, start, stop) -> (stop - start, K) int8 codes, or None where codes are no integers
-    stored_bytes: (O, K, format, bytes per element of a kept weight) -> bytes
-    layout: (O, K, format) -> codes, scale, zero as tensors without data, on the meta device; None where a weight is
-    stored as it came
+    Attributes:
+        quantize: ((O, K) finite weight of any float type, format) -> name -> stored tensor.
+        dequantize_rows: (packed, start, stop) -> (stop - start, K) float32.
+        grid: ((O, K) weight, format) -> name -> tensor, those of `quantize` that `on_grid` needs.
+        on_grid: ((O, K) weight, grid) -> (O, K) float32, what dequantizing gives, to the bit.
+        stored_bytes: (O, K, format, bytes per element of a kept weight) -> bytes.
+        layout: (O, K, format) -> name -> tensor on the meta device, as `quantize` gives them; None where a weight is
+            stored as it came.
+        unpack_rows: (packed, start, stop) -> (stop - start, K) int8 codes; None where codes are not integers.
     """
 
-    name: str
-    says: str
     quantize: Callable[[Tensor, WeightFormat], Parts]
     dequantize_rows: Callable[[Packed, int, int], Tensor]
-    grid: Callable[[Tensor, WeightFormat], tuple[Tensor | None, Tensor | None]]
+    grid: Callable[[Tensor, WeightFormat], Parts]
     on_grid: Callable[[Tensor, Grid], Tensor]
-    unpack_rows: Callable[[Packed, int, int], Tensor] | None
     stored_bytes: Callable[[int, int, WeightFormat, int], int]
-    layout: Callable[[int, int, WeightFormat], Parts] | None
+    layout: Callable[[int, int, WeightFormat], Parts] | None = None
+    unpack_rows: Callable[[Packed, int, int], Tensor] | None = None
 
 
 def flattened(weight: Tensor) -> Tensor:

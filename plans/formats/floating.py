@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bitplan.plans.formats import WeightFormat
 from bitplan.plans.formats.base import Format, Grid, Packed, Parts
-from bitplan.plans.scheme import WeightFormat
 
 FP8_MAX = 448.0  # the largest finite e4m3fn
 _TINY = torch.finfo(torch.float32).tiny
@@ -15,24 +15,23 @@ _TINY = torch.finfo(torch.float32).tiny
 def quantize_fp8(weight: Tensor, fmt: WeightFormat) -> Parts:
     """Codes (O, K) float8_e4m3fn and scale (O, 1) = largest magnitude / 448."""
     weight = weight.float()
-    scale, _ = grid_fp8(weight, fmt)
-    return (weight / scale).clamp_(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn), scale, None
+    scale = grid_fp8(weight, fmt)["scale"]
+    return {"codes": (weight / scale).clamp_(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn), "scale": scale}
 
 
 def dequantize_fp8(packed: Packed, start: int, stop: int) -> Tensor:
-    assert packed.scale is not None
-    return packed.codes[start:stop].float().mul_(packed.scale[start:stop])
+    return packed.tensors["codes"][start:stop].float().mul_(packed.tensors["scale"][start:stop])
 
 
-def grid_fp8(weight: Tensor, fmt: WeightFormat) -> tuple[Tensor, None]:
+def grid_fp8(weight: Tensor, fmt: WeightFormat) -> Parts:
     scale = weight.float().abs().amax(1, keepdim=True) / FP8_MAX
-    return torch.where(scale < _TINY, 1.0, scale), None
+    return {"scale": torch.where(scale < _TINY, 1.0, scale)}
 
 
 def on_grid_fp8(weight: Tensor, grid: Grid) -> Tensor:
-    assert grid.scale is not None
-    codes = (weight.float() / grid.scale).clamp_(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
-    return codes.float().mul_(grid.scale)
+    scale = grid.tensors["scale"]
+    codes = (weight.float() / scale).clamp_(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+    return codes.float().mul_(scale)
 
 
 def fp8_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: int) -> int:
@@ -41,24 +40,23 @@ def fp8_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: int) 
 
 
 def layout_fp8(outputs: int, inputs: int, fmt: WeightFormat) -> Parts:
-    return (
-        torch.empty(outputs, inputs, dtype=torch.float8_e4m3fn, device="meta"),
-        torch.empty(outputs, 1, dtype=torch.float32, device="meta"),
-        None,
-    )
+    return {
+        "codes": torch.empty(outputs, inputs, dtype=torch.float8_e4m3fn, device="meta"),
+        "scale": torch.empty(outputs, 1, dtype=torch.float32, device="meta"),
+    }
 
 
 def quantize_keep(weight: Tensor, fmt: WeightFormat) -> Parts:
     """The weight itself, not a copy."""
-    return weight, None, None
+    return {"codes": weight}
 
 
 def dequantize_keep(packed: Packed, start: int, stop: int) -> Tensor:
-    return packed.codes[start:stop].float()
+    return packed.tensors["codes"][start:stop].float()
 
 
-def grid_keep(weight: Tensor, fmt: WeightFormat) -> tuple[None, None]:
-    return None, None
+def grid_keep(weight: Tensor, fmt: WeightFormat) -> Parts:
+    return {}
 
 
 def on_grid_keep(weight: Tensor, grid: Grid) -> Tensor:
@@ -70,12 +68,5 @@ def keep_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: int)
     return outputs * inputs * keep_itemsize
 
 
-FP8 = Format(
-    "fp8", "e4m3 floats with a scale for each output channel", quantize_fp8, dequantize_fp8, grid_fp8, on_grid_fp8,
-    None, fp8_bytes, layout_fp8,
-)  # fmt: skip
-
-
-KEPT = Format(
-    "keep", "the weight as it is", quantize_keep, dequantize_keep, grid_keep, on_grid_keep, None, keep_bytes, None
-)  # fmt: skip
+FP8 = Format(quantize_fp8, dequantize_fp8, grid_fp8, on_grid_fp8, fp8_bytes, layout_fp8)
+KEPT = Format(quantize_keep, dequantize_keep, grid_keep, on_grid_keep, keep_bytes)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from bitplan.plans.formats import WeightFormat
 from bitplan.plans.formats.base import Format, Grid, Packed, Parts
 from bitplan.plans.formats.packing import pack, row_bytes, unpack
-from bitplan.plans.scheme import WeightFormat
 
 RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # to the min-max scale, tried first
 NEARER = (0.05, 0.025, 0.0125)  # then these below and above the best so far
@@ -35,40 +35,39 @@ def group_count(inputs: int, fmt: WeightFormat) -> int:
 
 
 def quantize(weight: Tensor, fmt: WeightFormat) -> Parts:
-    """Packed codes (O, bytes) uint8, scale (O, G) float32, zero (O, G) uint8 or None."""
+    """Packed codes (O, bytes) uint8, scale (O, G) float32, zero (O, G) uint8 of affine weights."""
     blocks = [_quantize_block(block, fmt) for block in weight.split(max(1, BLOCK // weight.shape[1]))]
     codes, scale, zero = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-    return codes, scale, zero if fmt.affine else None
+    return {"codes": codes, "scale": scale} | ({"zero": zero} if fmt.affine else {})
 
 
 def layout(outputs: int, inputs: int, fmt: WeightFormat) -> Parts:
     """As `quantize` gives, without data."""
     codes = torch.empty(outputs, row_bytes(inputs, fmt.bits), dtype=torch.uint8, device="meta")
     scale = torch.empty(outputs, group_count(inputs, fmt), dtype=torch.float32, device="meta")
-    return codes, scale, torch.empty_like(scale, dtype=torch.uint8) if fmt.affine else None
+    zero = {"zero": torch.empty_like(scale, dtype=torch.uint8)} if fmt.affine else {}
+    return {"codes": codes, "scale": scale} | zero
 
 
 def dequantize_rows(packed: Packed, start: int, stop: int) -> Tensor:
     """(rows, K) float32."""
     fmt = packed.format
     weight = unpack_rows(packed, start, stop).float()
-    if packed.zero is not None:
-        zero = packed.zero[start:stop].float() + code_range(fmt.bits)[0]
+    if fmt.affine:
+        zero = packed.tensors["zero"][start:stop].float() + code_range(fmt.bits)[0]
         weight -= _per_input(zero, packed.inputs, fmt.group)
-    assert packed.scale is not None
-    return weight.mul_(_per_input(packed.scale[start:stop], packed.inputs, fmt.group))
+    return weight.mul_(_per_input(packed.tensors["scale"][start:stop], packed.inputs, fmt.group))
 
 
 def on_grid(weight: Tensor, grid: Grid) -> Tensor:
     """(O, K) float32."""
     out = torch.empty(weight.shape, device=weight.device)
-    assert grid.scale is not None
     step = max(1, BLOCK // weight.shape[1])
     for start in range(0, len(weight), step):
         rows = slice(start, start + step)
-        grouped, scale = _grouped(weight[rows], grid.format), grid.scale[rows].unsqueeze(-1)
+        grouped, scale = _grouped(weight[rows], grid.format), grid.tensors["scale"][rows].unsqueeze(-1)
         low = code_range(grid.format.bits)[0]
-        zero = None if grid.zero is None else (grid.zero[rows].float() + low).unsqueeze(-1)
+        zero = None if not grid.format.affine else (grid.tensors["zero"][rows].float() + low).unsqueeze(-1)
         found = _integers(grouped, scale, zero, grid.format.bits).mul_(scale)
         out[rows] = found.view(len(found), -1)[:, : weight.shape[1]]
     return out
@@ -76,7 +75,7 @@ def on_grid(weight: Tensor, grid: Grid) -> Tensor:
 
 def unpack_rows(packed: Packed, start: int, stop: int) -> Tensor:
     """(rows, K) int8 codes."""
-    return unpack(packed.codes[start:stop], packed.inputs, packed.format.bits)
+    return unpack(packed.tensors["codes"][start:stop], packed.inputs, packed.format.bits)
 
 
 def stored_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: int) -> int:
@@ -84,11 +83,11 @@ def stored_bytes(outputs: int, inputs: int, fmt: WeightFormat, keep_itemsize: in
     return outputs * (row_bytes(inputs, fmt.bits) + group_count(inputs, fmt) * (4 + fmt.affine))
 
 
-def grid(weight: Tensor, fmt: WeightFormat) -> tuple[Tensor, Tensor | None]:
-    """scale (O, G) float32 and zero (O, G) uint8 or None, as `quantize` gives them."""
+def grid(weight: Tensor, fmt: WeightFormat) -> Parts:
+    """scale (O, G) float32, and zero (O, G) uint8 of affine weights, as `quantize` gives them."""
     blocks = [_range(_grouped(block, fmt), fmt) for block in weight.split(max(1, BLOCK // weight.shape[1]))]
     scale, zero = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-    return scale.squeeze(-1), _stored_zero(zero, fmt) if fmt.affine else None
+    return {"scale": scale.squeeze(-1)} | ({"zero": _stored_zero(zero, fmt)} if fmt.affine else {})
 
 
 def _quantize_block(block: Tensor, fmt: WeightFormat) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,7 +176,4 @@ def _per_input(values: Tensor, inputs: int, group: int | None) -> Tensor:
     return values.repeat_interleave(group, 1)[:, :inputs] if group else values
 
 
-INTEGER = Format(
-    "int", "integers of 8 to 2 bits, packed; w = scale * (code - zero)", quantize, dequantize_rows, grid,
-    on_grid, unpack_rows, stored_bytes, layout,
-)  # fmt: skip
+INTEGER = Format(quantize, dequantize_rows, grid, on_grid, stored_bytes, layout, unpack_rows)

@@ -6,62 +6,31 @@ batch, since its patches overlap and no two patches could have different scales.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import isfinite
-
 import torch
 from torch import Tensor
 
-from bitplan.plans.kinds import KINDS
-from bitplan.plans.scheme import ActivationFormat
-from bitplan.plans.transforms import TRANSFORMS
+from bitplan.plans.inputs import InputFormat
+from bitplan.plans.inputs.base import ActivationError, ActivationScales, Inputs
+from bitplan.plans.transforms.first_token import row_ranges
 
 BLOCK = 1 << 18  # elements rounded at once: larger float32 temporaries cost more in page faults than in arithmetic
 _TINY = torch.finfo(torch.float32).tiny
 
 
-class ActivationError(ValueError):
-    """An input that cannot be rounded as its format says."""
-
-
-@dataclass(frozen=True)
-class ActivationScales:
-    """Calibrated ranges of a layer's input, for static formats. They are magnitudes, not steps, so that one calibration
-    serves every bit width: the step is range / (2^(bits-1) - 1).
-
-    tensor: the largest magnitude to represent, of all tokens, or of all but the first where `first` is given
-    first: the same for the first token alone
-    """
-
-    tensor: float
-    first: float | None = None
-
-    def __post_init__(self) -> None:
-        for value in (self.tensor, 0.0 if self.first is None else self.first):
-            if not (isfinite(value) and value >= 0):
-                raise ActivationError(f"a calibrated range must be finite and at least 0, got {value}; calibrate again")
-
-
-def largest_code(fmt: ActivationFormat) -> int:
+def largest_code(fmt: InputFormat) -> int:
     """The codes are -largest .. largest."""
     return (1 << (fmt.bits - 1)) - 1
 
 
-def as_rows(x: Tensor, kind: str) -> Tensor:
-    """`x` with one last dimension for each row, as the kind of layer has it (`bitplan.plans.kinds`)."""
-    rows: Tensor = KINDS[kind].rows(x)
-    return rows
-
-
 @torch.no_grad()
-def quantize_rows(x: Tensor, fmt: ActivationFormat, scales: ActivationScales | None = None) -> tuple[Tensor, Tensor]:
+def quantize_rows(x: Tensor, fmt: InputFormat, scales: ActivationScales | None = None) -> tuple[Tensor, Tensor]:
     """`x` (..., K) of any float type to codes (M, K) int8 and row scales (M, 1) float32, x ~ codes * scale.
 
     Symmetric, rounded half to even in float32, clamped. Formats of 6 and 4 bits have fewer levels, carried in int8.
     Raises ActivationError where a static format has no calibrated range, or the input no first token.
     """
-    if fmt.bits == 16:
-        raise ActivationError("16-bit activations are not rounded; use the input as it is")
+    if fmt.kind != "int":
+        raise ActivationError(f"`{fmt}` is not an integer format; use the input as it is")
     rows = x.reshape(-1, x.shape[-1])
     ranges = _static_ranges(x, fmt, scales).to(x.device) if fmt.static else _largest_magnitudes(rows)
     # by a tensor: dividing by a number, CUDA multiplies by its reciprocal
@@ -71,22 +40,20 @@ def quantize_rows(x: Tensor, fmt: ActivationFormat, scales: ActivationScales | N
     return _round(rows, scale, largest_code(fmt) if fmt.static else None), scale
 
 
-def fake_quantize(x: Tensor, fmt: ActivationFormat, scales: ActivationScales | None = None) -> Tensor:
-    """`x` (..., K) rounded to its codes and back, in the type of `x`; itself if the format has 16 bits."""
-    if fmt.bits == 16:
-        return x
+def fake_quantize(x: Tensor, fmt: InputFormat, scales: ActivationScales | None = None) -> Tensor:
+    """`x` (..., K) rounded to its codes and back, in the type of `x`."""
     codes, scale = quantize_rows(x, fmt, scales)
     return (codes * scale).view(x.shape).to(x.dtype)
 
 
-def _static_ranges(x: Tensor, fmt: ActivationFormat, scales: ActivationScales | None) -> Tensor:
-    if scales is None or (fmt.first_token and scales.first is None):
+def _static_ranges(x: Tensor, fmt: InputFormat, scales: ActivationScales | None) -> Tensor:
+    if scales is None:
         raise ActivationError(f"`{fmt}` has no calibrated range for this layer; calibrate it, or use a dynamic format")
     leading = tuple(x.shape[:-1])
-    if not fmt.first_token or scales.first is None:
+    if scales.first is None:
         return torch.full((x.numel() // x.shape[-1],), scales.tensor, dtype=torch.float32)
     try:
-        return TRANSFORMS["first"].row_ranges(leading, scales.tensor, scales.first)
+        return row_ranges(leading, scales.tensor, scales.first)
     except ValueError as error:
         raise ActivationError(f"{error}; give this layer a scheme without it") from error
 
@@ -114,3 +81,6 @@ def _round(x: Tensor, scale: Tensor, largest: int | None) -> Tensor:
 def _steps(x: Tensor, scale: Tensor, largest: int | None) -> Tensor:
     steps = torch.div(x.float(), scale).round_()
     return steps if largest is None else steps.clamp_(-largest, largest)
+
+
+INTEGER = Inputs(fake_quantize)

@@ -9,29 +9,32 @@ from collections.abc import Mapping
 
 import torch
 
+from bitplan.plans.geometry import Geometry
 from bitplan.plans.kernels.base import (
-    Geometry,  # noqa: F401
-    Kernel,  # noqa: F401
-    KernelError,  # noqa: F401
-    geometry_of,  # noqa: F401
+    Held,
+    Kernel,
+    KernelError,
+    geometry_of,
 )
-from bitplan.plans.kernels.cpu.int8 import CPU_INT8  # noqa: F401
-from bitplan.plans.kernels.cpu.weight_only import CPU_WEIGHT_ONLY  # noqa: F401
-from bitplan.plans.kernels.gpu.int8 import GPU_INT8  # noqa: F401
-from bitplan.plans.kernels.gpu.int_mm import GPU_INT_MM  # noqa: F401
-from bitplan.plans.kernels.gpu.weight_only import GPU_WEIGHT_ONLY  # noqa: F401
-from bitplan.plans.kernels.lookup import LOOKUP  # noqa: F401
-from bitplan.plans.kernels.reference import REFERENCE  # noqa: F401
-from bitplan.plans.scheme import Scheme  # noqa: F401
+from bitplan.plans.kernels.cpu.int8 import CPU_INT8
+from bitplan.plans.kernels.cpu.weight_only import CPU_WEIGHT_ONLY
+from bitplan.plans.kernels.gpu.int8 import GPU_INT8
+from bitplan.plans.kernels.gpu.int_mm import GPU_INT_MM
+from bitplan.plans.kernels.gpu.weight_only import GPU_WEIGHT_ONLY
+from bitplan.plans.kernels.lookup import LOOKUP
+from bitplan.plans.kernels.reference import REFERENCE
+from bitplan.plans.scheme import Scheme
+from bitplan.plans.terms import Table
 
-__all__ = ["KERNELS", "REFERENCE", "Geometry", "Kernel", "KernelError", "available_kernels", "check_somewhere",
-           "choose_kernel", "geometry_of"]  # fmt: skip
+__all__ = ["KERNELS", "REFERENCE", "Geometry", "Held", "Kernel", "KernelError", "available_kernels", "check_somewhere",
+           "choose_kernel", "geometry_of", "register", "unregister"]  # fmt: skip
 
 
-KERNELS: dict[str, Kernel] = {
-    kernel.name: kernel
-    for kernel in (CPU_INT8, CPU_WEIGHT_ONLY, GPU_INT8, GPU_INT_MM, GPU_WEIGHT_ONLY, LOOKUP, REFERENCE)
-}
+KERNELS: Table[Kernel] = Table("kernel")
+register, unregister = KERNELS.register, KERNELS.unregister
+
+for _kernel in (CPU_INT8, CPU_WEIGHT_ONLY, GPU_INT8, GPU_INT_MM, GPU_WEIGHT_ONLY, LOOKUP, REFERENCE):
+    register(_kernel)
 
 
 def choose_kernel(
@@ -42,8 +45,7 @@ def choose_kernel(
     geometry: Geometry | None = None,
 ) -> Kernel:
     """The first kernel that runs `scheme` on a layer of `kind` (of `bitplan.plans.kinds`) on `device`. Raises
-    KernelError
-    with every kernel's reason if none does."""
+    KernelError with every kernel's reason if none does."""
     reasons = {}
     for kernel in KERNELS.values():
         reason = kernel.supports(scheme, kind, device, geometry)

@@ -1,6 +1,6 @@
-"""Embeddings: the packed rows that are asked for, and no others, are gathered and dequantized, in plain torch.
+"""Embeddings: only the packed rows that are looked up are gathered and dequantized, in plain torch.
 
-What comes out is the reference's, to the bit.
+The result equals that of the reference to the bit.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bitplan.plans.formats import Packed, dequantize_rows
-from bitplan.plans.inputs.integer import ActivationScales
-from bitplan.plans.kernels.base import Geometry, Kernel, declines_float, on_cpu
+from bitplan.plans.formats.storage import Packed, dequantize_rows
+from bitplan.plans.kernels.base import FLOAT_INPUTS, Held, Kernel, on_cpu
 from bitplan.plans.kernels.gpu.operators import on_cuda
-from bitplan.plans.scheme import Scheme
 
 
 def available(device: torch.device) -> str | None:
@@ -20,20 +18,22 @@ def available(device: torch.device) -> str | None:
 
 
 @torch.no_grad()
-def run(
-    x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, scales: ActivationScales | None,
-    geometry: Geometry | None,
-) -> Tensor:  # fmt: skip
+def run(x: Tensor, layer: Held) -> Tensor:
     """(..., K) float32 of the row numbers (...)."""
-    asked = x.reshape(-1)
-    # float8 is not gathered by all versions of torch; and `[asked]` would take negative numbers
-    codes = packed.codes.view(torch.uint8).index_select(0, asked).view(packed.codes.dtype)
-    scale, zero = (None if part is None else part.index_select(0, asked) for part in (packed.scale, packed.zero))
-    some = Packed(codes, scale, zero, (len(asked), *packed.shape[1:]), packed.format)
-    return dequantize_rows(some, 0, len(asked)).view(*x.shape, packed.inputs)
+    packed, rows = layer.packed, x.reshape(-1)
+    some = {name: _selected(tensor, rows) for name, tensor in packed.tensors.items()}
+    gathered = Packed(some, (len(rows), *packed.shape[1:]), packed.format)
+    return dequantize_rows(gathered, 0, len(rows)).view(*x.shape, packed.inputs)
+
+
+def _selected(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Float8 is not gathered by all versions of torch, its bytes are; `[rows]` would take negative numbers."""
+    if tensor.dtype.itemsize > 1:
+        return tensor.index_select(0, rows)
+    return tensor.view(torch.uint8).index_select(0, rows).view(tensor.dtype)
 
 
 LOOKUP = Kernel(
-    "lookup", "packed rows of embeddings, dequantized as they are asked for", True, available, declines_float, run,
-    ("embedding",),
+    "lookup", "packed rows of embeddings, dequantized as they are looked up", True, FLOAT_INPUTS, available, run,
+    kinds=("embedding",),
 )  # fmt: skip

@@ -9,37 +9,32 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear
 
-from bitplan.plans.formats import Packed, dequantize
-from bitplan.plans.inputs.integer import ActivationScales, fake_quantize
-from bitplan.plans.kernels.base import Geometry, Kernel, float_conv
+from bitplan.plans.formats.storage import dequantize
+from bitplan.plans.kernels.base import Held, Kernel, float_conv
 from bitplan.plans.kinds import KINDS
-from bitplan.plans.scheme import Scheme
+from bitplan.plans.numerics import rounded_input, transformed_input
+from bitplan.plans.takes import EVERYTHING
 
 
 def anywhere(device: torch.device) -> None:
     """It runs on every device."""
 
 
-def anything(scheme: Scheme, geometry: Geometry | None) -> None:
-    """It runs every scheme on every layer."""
-
-
-def run(
-    x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, scales: ActivationScales | None,
-    geometry: Geometry | None,
-) -> Tensor:  # fmt: skip
+def run(x: Tensor, layer: Held) -> Tensor:
     """The output of the simulated layer, in the type of `x`."""
+    packed, geometry = layer.packed, layer.geometry
     if not x.is_floating_point():
         return embedding(x, dequantize(packed))
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
-    rows = exact if geometry is None else exact.flatten(1)
-    rounded = fake_quantize(rows, scheme.activation, scales).view(exact.shape)
+    changed = transformed_input(exact, layer.kind, layer.scheme, layer.fitted)
+    rounded = rounded_input(changed, layer.kind, layer.scheme, layer.scales)
     weight = dequantize(packed).to(exact.dtype)
-    bias = None if bias is None else bias.to(exact.dtype)
+    bias = None if layer.bias is None else layer.bias.to(exact.dtype)
     out = linear(rounded, weight, bias) if geometry is None else float_conv(rounded, weight, bias, geometry)
     return out.to(x.dtype)
 
 
 REFERENCE = Kernel(
-    "reference", "plain torch on dequantized weights; the specification", False, anywhere, anything, run, tuple(KINDS)
-)
+    "reference", "plain torch on dequantized weights; the specification", False, EVERYTHING, anywhere, run,
+    kinds=tuple(KINDS),
+)  # fmt: skip

@@ -51,7 +51,7 @@ def refuse_backward(layer: Any, args: tuple[Any, ...], out: Tensor) -> Tensor | 
     """A forward hook: what would need a gradient through a layer that has none raises KernelError in `backward`."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return None
-    if layer.scheme.activation.bits == 16 and not layer.real:  # simulated, its input not rounded: plain torch
+    if layer.scheme.inputs.bits == 16 and not layer.real:  # simulated, its input not rounded: plain torch
         return None
     source = next((x for x in args if isinstance(x, Tensor) and x.requires_grad), None)
     return None if source is None else _Wall.apply(out, source)

@@ -1,9 +1,10 @@
 """Layers that hold packed weights, in place of those of `bitplan.plans.kinds`.
 
-They are subclasses of the float modules, so that code which looks for those finds them. Beside the bias they hold
-`codes`, `scale`, `zero` (affine only) and `input_range` (static activations only), parameters without a gradient.
-A layer may lie on any device, also on one where nothing runs its scheme, and runs with the kernel of the device where
-its codes are just then: offloading moves tensors past `.to`, so that only then it is known.
+They are subclasses of the float modules, so that code which looks for those finds them. Beside the bias they hold, as
+parameters without a gradient, the tensors of their weight format (`codes`, `scale` and, if affine, `zero` of integers)
+and the fitted parameters of their scheme (`input_range` of static inputs). A layer may lie on any device, also on one
+where nothing runs its scheme, and runs with the kernel of the device on which its tensors are at each call: offloading
+moves tensors past `.to`, so that the device is known only then.
 """
 
 from __future__ import annotations
@@ -14,57 +15,66 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitplan.plans.formats import Packed, dequantize, empty, quantize
-from bitplan.plans.inputs.integer import ActivationError, ActivationScales
-from bitplan.plans.kernels import REFERENCE, Kernel, KernelError, choose_kernel, geometry_of
+from bitplan.plans.formats.storage import Packed, dequantize, empty, quantize
+from bitplan.plans.kernels import REFERENCE, Held, Kernel, KernelError, choose_kernel, geometry_of
 from bitplan.plans.kinds import CLASSES, KINDS
 from bitplan.plans.layers.guards import guarded, refuse_backward
 from bitplan.plans.layers.stored import Stored
+from bitplan.plans.numerics import NONE, fitted_for, layout_of, scales_in, transformed_weight
 from bitplan.plans.scheme import Scheme
+from bitplan.plans.transforms.base import Fitted
 
-STORED = ("codes", "scale", "zero", "input_range")
 FLOAT: dict[str, type[nn.Module]] = {kind.name: getattr(nn, kind.layer) for kind in KINDS.values()}
 
 
 class _Packed(nn.Module):
-    """What all layers share; made by `quantize_module` and `empty_module` only."""
+    """What all layers share; made by `quantize_module` and `empty_module` only.
 
-    kind: str  # of `bitplan.plans.kinds`
-    codes: Stored
-    scale: Stored | None
-    zero: Stored | None
-    input_range: Stored | None
+    Attributes:
+        kind: of `bitplan.plans.kinds`.
+        parts: names of the parameters that hold the stored weight.
+        fits: names of the parameters that hold what was fitted.
+        scales: calibrated ranges of static inputs as numbers: a compiler cannot read them from a tensor.
+        chosen: kernel by type of device; filled when the layer first runs there.
+    """
+
+    kind: str
+    parts: tuple[str, ...]
+    fits: tuple[str, ...]
     compute: Tensor
     bias: nn.Parameter | None
-    scales: ActivationScales | None  # of static activations, as numbers: a compiler cannot read them from a tensor
-    chosen: dict[str, Kernel]  # by type of device; filled as the layer comes to run there
+    chosen: dict[str, Kernel]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        # what meets a layer may make others of its type, as LoRA does of a convolution: those are float ones
+        # code that copies a layer's type, as LoRA does of a convolution, gets a float one
         return FLOAT[cls.kind](*args, **kwargs) if args or kwargs else object.__new__(cls)
 
-    def _fill(
-        self, module: Any, packed: Packed, scheme: Scheme, input_range: Tensor | None, real: bool
-    ) -> None:  # fmt: skip
+    def _fill(self, module: Any, packed: Packed, scheme: Scheme, fitted: Fitted, real: bool) -> None:
         nn.Module.__init__(self)
         for name in KINDS[self.kind].attributes:
             setattr(self, name, getattr(module, name))
         self.shape, self.scheme, self.geometry = packed.shape, scheme, geometry_of(module)
         self.real, self.chosen = real, {}
         self.register_parameter("bias", bias_of(module))
-        for name, tensor in zip(STORED, (packed.codes, packed.scale, packed.zero, input_range), strict=True):
-            self.register_parameter(name, None if tensor is None else Stored(tensor))
+        self.parts, self.fits = tuple(packed.tensors), tuple(fitted)
+        for name, tensor in {**packed.tensors, **fitted}.items():
+            self.register_parameter(name, Stored(tensor))
         self.settle()
         # empty; `.to(dtype)` reaches it as it does any float tensor, so it says in which type the layer computes
-        device = "cpu" if packed.codes.is_meta else packed.codes.device
+        device = "cpu" if packed.device.type == "meta" else packed.device
         self.register_buffer("compute", torch.empty(0, dtype=module.weight.dtype, device=device), persistent=False)
         self.register_forward_hook(refuse_backward)
         self.train(module.training)
 
     @property
+    def device(self) -> torch.device:
+        """Where the stored weight is."""
+        return self.packed.device
+
+    @property
     def kernel(self) -> Kernel:
-        """What runs this layer on the device where its codes are. Raises KernelError where nothing does."""
-        device = self.codes.device
+        """What runs this layer on the device where its weight is. Raises KernelError where nothing does."""
+        device = self.device
         if device.type not in self.chosen:
             chosen = choose_kernel(self.scheme, self.kind, device, True, self.geometry) if self.real else REFERENCE
             self.chosen[device.type] = chosen
@@ -73,19 +83,24 @@ class _Packed(nn.Module):
     @property
     def packed(self) -> Packed:
         """The stored weight."""
-        return Packed(self.codes, self.scale, self.zero, self.shape, self.scheme.weight)
+        return Packed({name: getattr(self, name) for name in self.parts}, self.shape, self.scheme.weight)
+
+    @property
+    def held(self) -> Held:
+        """What a kernel is called with."""
+        fitted = {name: getattr(self, name) for name in self.fits}
+        return Held(self.packed, self.scheme, self.kind, self.geometry, self.bias, self.scales, fitted)
 
     @property
     def weight(self) -> Tensor:
-        """The weight that the codes stand for, in the type of the layer; made anew at each read, and refuses writes."""
+        """The weight that the codes stand for, after the scheme's transforms, in the type of the layer; computed at
+        each read, and refuses writes."""
         return guarded(dequantize(self.packed).to(self.compute.dtype))
 
     def settle(self) -> None:
-        """Whoever puts tensors in calls this: it makes them such as the layer holds, and reads the numbers of
-        `input_range`."""
+        """Code that assigns tensors calls this: it wraps them as `Stored`, and reads the numbers of `input_range`."""
         self._keep_stored()
-        given = self.input_range is not None and not self.input_range.is_meta
-        self.scales = ActivationScales(*self.input_range.tolist()) if given else None
+        self.scales = scales_in({name: getattr(self, name) for name in self.fits})
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -98,13 +113,13 @@ class _Packed(nn.Module):
 
     def _keep_stored(self) -> None:
         """Torch puts plain parameters in their place on the way from or to the meta device."""
-        for name in STORED:
+        for name in (*self.parts, *self.fits):
             tensor = self._parameters[name]
             if tensor is not None and not isinstance(tensor, Stored):
                 self._parameters[name] = Stored(tensor.data)
 
     def extra_repr(self) -> str:
-        kernel = self.chosen.get(self.codes.device.type)
+        kernel = self.chosen.get(self.device.type)
         return f"{super().extra_repr()}, scheme={self.scheme}, kernel={kernel.name if kernel else None}"
 
 
@@ -114,7 +129,7 @@ class QuantLinear(_Packed, nn.Linear):
     kind = "linear"
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.kernel.run(input, self.packed, self.scheme, self.bias, self.scales, None)
+        return self.kernel.run(input, self.held)
 
 
 class _PackedConv(_Packed):
@@ -123,7 +138,7 @@ class _PackedConv(_Packed):
     def forward(self, input: Tensor) -> Tensor:
         batched = input.dim() == KINDS[self.kind].dims + 2
         batch = input if batched else input.unsqueeze(0)
-        out = self.kernel.run(batch, self.packed, self.scheme, self.bias, self.scales, self.geometry)
+        out = self.kernel.run(batch, self.held)
         return out if batched else out.squeeze(0)
 
 
@@ -151,7 +166,7 @@ class QuantEmbedding(_Packed, nn.Embedding):
     kind = "embedding"
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.kernel.run(input, self.packed, self.scheme, None, None, None).to(self.compute.dtype)
+        return self.kernel.run(input, self.held).to(self.compute.dtype)
 
 
 PACKED: dict[str, type[_Packed]] = {
@@ -192,48 +207,52 @@ def _class_of(module: nn.Module) -> str | None:
     return next((name for name, layer in FLOAT.items() if isinstance(module, layer)), None)
 
 
-def quantize_module(module: nn.Module, scheme: Scheme, kernel: Kernel, scales: ActivationScales | None = None) -> Any:
+def quantize_module(module: nn.Module, scheme: Scheme, kernel: Kernel, fitted: Fitted = NONE) -> Any:
     """`module`, a float layer, with its weight stored and run as `scheme` says, of `PACKED`; it shares the bias.
 
-    Raises KernelError where `kernel` does not run that layer, ActivationError where static activations lack a range,
+    Raises KernelError where `kernel` does not run that layer, ActivationError for a fitted parameter that is missing,
     FormatError for weights that cannot be stored.
     """
     kind = _kind(module)
     reason = kernel.supports(scheme, kind, module.weight.device, geometry_of(module))
     if reason:
         raise KernelError(f"{kernel.name} does not run {scheme} on this {kind} layer: {reason}")
-    ranges = _range_tensor(scheme, scales, module.weight.device)
-    layer = _made(module, quantize(module.weight, scheme.weight), scheme, ranges, kernel.real)
+    packed, held = _stored(module.weight, scheme, fitted)
+    layer = _made(module, packed, scheme, held, kernel.real)
     layer.chosen[module.weight.device.type] = kernel
     return layer
 
 
 def empty_module(module: nn.Module, scheme: Scheme, real: bool = True) -> Any:
-    """What `quantize_module` gives, without data: its tensors are on the meta device, for stored ones to take their
-    place. real: with the kernel that `choose_kernel` names when the layer first runs, else with the simulation.
+    """What `quantize_module` gives, without data: its tensors are on the meta device, to be replaced by stored ones.
 
-    Raises KernelError for a module that is no layer, FormatError for `keep`.
+    real: with the kernel that `choose_kernel` names when the layer first runs, else with the simulation.
+
+    Raises KernelError for a module that is not a layer, FormatError for `keep`.
     """
-    count = scheme.activation.static + scheme.activation.first_token
-    ranges = torch.empty(count, dtype=torch.float32, device="meta") if count else None
-    return _made(module, empty(module.weight.shape, scheme.weight), scheme, ranges, real)
+    shape = module.weight.shape
+    return _made(module, empty(shape, scheme.weight), scheme, layout_of(scheme, shape), real)
 
 
 def stored_names(scheme: Scheme) -> tuple[str, ...]:
     """The names of a packed layer's tensors in its state dict, bias apart."""
-    zero = ("zero",) if scheme.weight.affine else ()
-    return ("codes", "scale", *zero, *(("input_range",) if scheme.activation.static else ()))
+    shape = (1, 1)  # the names do not depend on it
+    return (*empty(shape, scheme.weight).tensors, *layout_of(scheme, shape))
 
 
-def stored_tensors(weight: Tensor, scheme: Scheme, scales: ActivationScales | None = None) -> dict[str, Tensor]:
+def stored_tensors(weight: Tensor, scheme: Scheme, fitted: Fitted = NONE) -> dict[str, Tensor]:
     """Those tensors for a layer with `weight`. Raises as `quantize_module`."""
-    packed, ranges = quantize(weight, scheme.weight), _range_tensor(scheme, scales, weight.device)
-    held = {"codes": packed.codes, "scale": packed.scale, "zero": packed.zero, "input_range": ranges}
-    return {name: tensor for name, tensor in held.items() if tensor is not None}
+    packed, held = _stored(weight, scheme, fitted)
+    return {**packed.tensors, **held}
+
+
+def _stored(weight: Tensor, scheme: Scheme, fitted: Fitted) -> tuple[Packed, dict[str, Tensor]]:
+    held = fitted_for(scheme, weight.shape, fitted, weight.device)
+    return quantize(transformed_weight(weight.detach(), scheme, held), scheme.weight), held
 
 
 def weight_bytes(module: nn.Module) -> int:
-    """Bytes of a layer's stored weight, bias apart: codes, scale and zero, or the float weight."""
+    """Bytes of a layer's stored weight, bias apart: all tensors of its format, or the float weight."""
     return module.packed.nbytes if isinstance(module, _Packed) else module.weight.nbytes
 
 
@@ -250,16 +269,7 @@ def _kind(module: nn.Module) -> str:
     return kind
 
 
-def _made(module: nn.Module, packed: Packed, scheme: Scheme, input_range: Tensor | None, real: bool) -> Any:
+def _made(module: nn.Module, packed: Packed, scheme: Scheme, fitted: Fitted, real: bool) -> Any:
     made: Any = object.__new__(PACKED[_kind(module)])
-    made._fill(module, packed, scheme, input_range, real)
+    made._fill(module, packed, scheme, fitted, real)
     return made
-
-
-def _range_tensor(scheme: Scheme, scales: ActivationScales | None, device: torch.device) -> Tensor | None:
-    if not scheme.activation.static:
-        return None
-    if scales is None or (scheme.activation.first_token and scales.first is None):
-        raise ActivationError(f"{scheme} needs the calibrated range of this layer's input; calibrate it first")
-    held = [scales.tensor, scales.first] if scheme.activation.first_token else [scales.tensor]
-    return torch.tensor(held, dtype=torch.float32, device=device)

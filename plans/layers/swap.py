@@ -8,14 +8,16 @@ from typing import Any
 
 from torch import nn
 
-from bitplan.plans.formats import FormatError
-from bitplan.plans.inputs.integer import ActivationError, ActivationScales
+from bitplan.plans.formats.base import FormatError
+from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.kernels import REFERENCE, Kernel, KernelError, check_somewhere, choose_kernel, geometry_of
 from bitplan.plans.kinds import CLASSES
 from bitplan.plans.layers.modules import empty_module, kind_of, quantize_module, refusal_of
 from bitplan.plans.layers.opening import Opening, close, open_for, opened, part_memory, reopen
 from bitplan.plans.names import nearest
+from bitplan.plans.numerics import NONE
 from bitplan.plans.scheme import KEEP, Scheme
+from bitplan.plans.transforms.base import Fitted
 
 
 class SwapError(ValueError):
@@ -54,7 +56,7 @@ class Swap:
 def swap(
     components: Mapping[str, nn.Module],
     schemes: Mapping[str, Scheme],
-    scales: Mapping[str, ActivationScales] | None = None,
+    fitted: Mapping[str, Fitted] | None = None,
     real: bool = True,
     keep_originals: bool = True,
 ) -> Swap:
@@ -66,7 +68,7 @@ def swap(
     unless originals were not kept. Raises SwapError for an unknown address, KernelError for a scheme that no kernel
     runs here, ActivationError or FormatError, with the address, for what a layer lacks.
     """
-    ranges = scales or {}
+    held = fitted or {}
     with opened(components):
         chosen = _choose(components, schemes, real)
     opening = open_for(components, chosen)
@@ -76,7 +78,7 @@ def swap(
     done: list[Swapped] = []
     try:
         for address, kernel in chosen.items():
-            done.append(_replace(components, address, schemes[address], kernel, (places, ranges.get(address))))
+            done.append(_replace(components, address, schemes[address], kernel, (places, held.get(address, NONE))))
             if not keep_originals:
                 done[-1] = _without_original(done[-1])
     except Exception as error:
@@ -213,12 +215,12 @@ def _replace(
     address: str,
     scheme: Scheme,
     kernel: Kernel,
-    context: tuple[dict[int, tuple[Place, ...]], ActivationScales | None],
+    context: tuple[dict[int, tuple[Place, ...]], Fitted],
 ) -> Swapped:
-    places, scales = context
+    places, fitted = context
     original = find_layer(components, address)
     held = places[id(original)]
-    made = quantize_module(original, scheme, kernel, scales)
+    made = quantize_module(original, scheme, kernel, fitted)
     for place in held:
         setattr(place.parent, place.name, made)
     return Swapped(address, scheme, kernel.name, held, made, original)

@@ -1,22 +1,48 @@
-"""What a transform is: a named change to how a layer's input is scaled before it is rounded."""
+"""What a transform does: it changes a weight and the input of its layer so that both round better.
+
+In full precision the transformed weight times the transformed input is what it was before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
+
+Fitted = Mapping[str, Tensor]  # name -> tensor: the fitted parameters of one transform, or of one layer
+Numbers = tuple[Any, ...]  # those of the term
+
+
+def nothing(weights: Sequence[Tensor], observed: Mapping[str, Any], numbers: Numbers) -> dict[str, Tensor]:
+    """No parameters."""
+    return {}
+
+
+def no_layout(outputs: int, channels: int, numbers: Numbers) -> dict[str, Tensor]:
+    """No parameters."""
+    return {}
+
+
+def unchanged(x: Tensor, fitted: Fitted, numbers: Numbers) -> Tensor:
+    """The weight, or the input, as it is."""
+    return x
 
 
 @dataclass(frozen=True)
 class Transform:
-    """name: the word after `+` in a scheme's text; says: one line for tables.
+    """The functions of a line in `TRANSFORMS`. C is the number of a layer's input channels, O that of its outputs.
 
-    row_ranges: (leading shape of the input, range of all tokens, range of this transform's tokens) -> (rows,) float32
-    on the CPU: the largest magnitude that each row of the input, flattened to (rows, features), can hold. Raises
-    ValueError where the input has no such tokens.
+    Attributes:
+        fit: ((O, ..., C) weight of each layer that shares the parameters, what calibration observed of their input,
+            numbers of the term) -> name -> tensor.
+        layout: (O, C, numbers) -> name -> tensor on the meta device, as `fit` gives them.
+        weight: ((O, ..., C) weight, fitted, numbers) -> the transformed weight, of the same shape.
+        inputs: ((..., C) input, fitted, numbers) -> the transformed input, of the same shape.
     """
 
-    name: str
-    says: str
-    row_ranges: Callable[[tuple[int, ...], float, float], Tensor]
+    fit: Callable[[Sequence[Tensor], Mapping[str, Any], Numbers], Mapping[str, Tensor]] = nothing
+    layout: Callable[[int, int, Numbers], Mapping[str, Tensor]] = no_layout
+    weight: Callable[[Tensor, Fitted, Numbers], Tensor] = unchanged
+    inputs: Callable[[Tensor, Fitted, Numbers], Tensor] = unchanged

@@ -7,13 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitplan.plans.formats import (
-    FORMATS,
+from bitplan.plans.formats import FORMATS, integer
+from bitplan.plans.formats.storage import (
     FormatError,
     dequantize,
     dequantize_rows,
     grid_of,
-    integer,
     on_grid,
     quantize,
     row_blocks,
@@ -40,7 +39,7 @@ def test_bytes_from_the_shape_are_the_bytes_held(fmt):
     for shape in SHAPES:
         for dtype in (torch.float32, torch.bfloat16):
             packed = quantize(torch.randn(shape).to(dtype), fmt)
-            held = sum(t.numel() * t.element_size() for t in (packed.codes, packed.scale, packed.zero) if t is not None)
+            held = sum(t.numel() * t.element_size() for t in packed.tensors.values())
             assert held == packed.nbytes == stored_bytes(shape, fmt, keep_itemsize=dtype.itemsize)
 
 
@@ -92,8 +91,8 @@ def test_the_same_weight_gives_the_same_bytes_and_is_not_changed(fmt):
     before = weight.clone()
     one, two = quantize(weight, fmt), quantize(weight.clone(), fmt)
     assert torch.equal(weight, before)
-    assert torch.equal(one.codes.view(torch.uint8), two.codes.view(torch.uint8))
-    assert all(a is b is None or torch.equal(a, b) for a, b in ((one.scale, two.scale), (one.zero, two.zero)))
+    assert one.tensors.keys() == two.tensors.keys()
+    assert all(torch.equal(t.view(torch.uint8), two.tensors[name].view(torch.uint8)) for name, t in one.tensors.items())
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -110,18 +109,18 @@ def test_codes_scales_and_zeros_are_the_weight(fmt):
     assert codes.min() >= -(2 ** (fmt.bits - 1)) and codes.max() <= 2 ** (fmt.bits - 1) - 1
     size = fmt.group or 100
     group_of = torch.arange(100) // size
-    zero = 0 if packed.zero is None else packed.zero.double()[:, group_of] - 2 ** (fmt.bits - 1)
-    expected = packed.scale.double()[:, group_of] * (codes - zero)
+    zero = 0 if not fmt.affine else packed.tensors["zero"].double()[:, group_of] - 2 ** (fmt.bits - 1)
+    expected = packed.tensors["scale"].double()[:, group_of] * (codes - zero)
     torch.testing.assert_close(dequantize(packed).double(), expected, rtol=1e-6, atol=0)
-    if packed.zero is not None:
-        assert int(packed.zero.max()) < 2**fmt.bits
+    if fmt.affine:
+        assert int(packed.tensors["zero"].max()) < 2**fmt.bits
 
 
 @pytest.mark.parametrize("fmt", [f for f in INTEGERS if not f.least_squares], ids=str)
 def test_min_max_errs_by_half_a_step(fmt):
     weight = torch.randn(6, 96) * torch.logspace(-6, 6, 6)[:, None]
     packed = quantize(weight, fmt)
-    step = packed.scale.repeat_interleave(fmt.group or 96, 1)[:, :96]
+    step = packed.tensors["scale"].repeat_interleave(fmt.group or 96, 1)[:, :96]
     # an affine zero point is rounded, which can clip an end by half a step more
     assert bool(((dequantize(packed) - weight).abs() <= step * (1.0 if fmt.affine else 0.5) * (1 + 1e-4)).all())
 
@@ -162,8 +161,8 @@ def test_extreme_magnitudes_stay_finite(fmt):
 def test_fp8_is_the_scaled_e4m3_rounding():
     weight = torch.randn(4, 50)
     packed = quantize(weight, OTHERS["fp8"])
-    assert packed.codes.dtype == torch.float8_e4m3fn
-    assert bool((packed.codes.float().abs().amax(1) == 448).all())
+    assert packed.tensors["codes"].dtype == torch.float8_e4m3fn
+    assert bool((packed.tensors["codes"].float().abs().amax(1) == 448).all())
     # 3 bits of mantissa: half a unit in the last place is 1/16 of the value; below 2^-6 steps are 2^-9
-    bound = torch.maximum(weight.abs() / 16, packed.scale * 2**-10)
+    bound = torch.maximum(weight.abs() / 16, packed.tensors["scale"] * 2**-10)
     assert bool(((dequantize(packed) - weight).abs() <= bound * (1 + 1e-5)).all())

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv2d, conv3d, embedding, linear
 
-from bitplan.plans.formats import Packed, dequantize, quantize, shaped, unpack_rows
-from bitplan.plans.formats import dequantize_rows as lookup__dequantize_rows
-from bitplan.plans.formats.base import flattened
-from bitplan.plans.inputs.integer import ActivationScales, as_rows, quantize_rows
+from bitplan.plans.formats.storage import Packed, dequantize, flattened, quantize, shaped, unpack_rows
+from bitplan.plans.formats.storage import dequantize_rows as lookup__dequantize_rows
+from bitplan.plans.inputs.base import ActivationScales
+from bitplan.plans.inputs.integer import quantize_rows
 from bitplan.plans.kernels import (
     KERNELS,
     REFERENCE,
     Geometry,
+    Held,
     Kernel,
     KernelError,
     available_kernels,
@@ -32,6 +33,7 @@ from bitplan.plans.kernels import (
 from bitplan.plans.kernels.cpu import int8 as cpu_int8
 from bitplan.plans.kernels.cpu import products
 from bitplan.plans.kernels.cpu import weight_only as cpu_weight_only
+from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.modules import kind_of, quantize_module
 from bitplan.plans.scheme import EXAMPLES, KEEP, Scheme, WeightFormat, parse_scheme
 
@@ -77,7 +79,7 @@ NEEDS_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 CASES = [
     pytest.param(kernel, scheme, marks=[NEEDS_TRITON] if kernel.name in ("gpu_int8", "gpu_weight_only") else [])
     for kernel, scheme in itertools.product(REAL, SCHEMES)
-    if kernel.declines(scheme, None) is None
+    if kernel.refuses(scheme, "linear") is None
 ]
 RANGES = ActivationScales(2.5, 4.0)
 
@@ -86,17 +88,23 @@ def ids(value):
     return getattr(value, "name", str(value))
 
 
+def held(packed: Packed, scheme: Scheme, bias: Tensor | None = None, geometry: Geometry | None = None) -> Held:
+    """A layer, with the ranges that its scheme needs."""
+    ranges = RANGES if scheme.transforms else ActivationScales(RANGES.tensor)
+    return Held(packed, scheme, kind(geometry), geometry, bias, ranges if scheme.inputs.static else None)
+
+
 def exact(x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, geometry: Geometry | None) -> Tensor:
-    return REFERENCE.run(x.double(), packed, scheme, None if bias is None else bias.double(), RANGES, geometry)
+    return REFERENCE.run(x.double(), held(packed, scheme, None if bias is None else bias.double(), geometry))
 
 
 def magnitude(x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, geometry: Geometry | None) -> Tensor:
     """The sum of magnitudes that the bounds of the kernels scale with, at least."""
     weight = dequantize(packed).abs()
-    if packed.zero is not None:  # codes and zero points count apart: they are summed apart
-        zero = packed.zero.float() - 2 ** (packed.format.bits - 1)
+    if packed.format.affine:  # codes and zero points count apart: they are summed apart
+        zero = packed.tensors["zero"].float() - 2 ** (packed.format.bits - 1)
         size = packed.format.group or packed.inputs
-        flat = (zero.abs() * packed.scale).repeat_interleave(size, 1)[:, : packed.inputs]
+        flat = (zero.abs() * packed.tensors["scale"]).repeat_interleave(size, 1)[:, : packed.inputs]
         weight = weight + 2 * shaped(flat, packed.shape)
     x, weight = x.abs().double() * 1.01 + 1e-30, weight.double()
     bias = None if bias is None else bias.abs().double()
@@ -120,14 +128,13 @@ def compute(
 ) -> Tensor:
     """What `kernel` gives: on a GPU where it runs there, else on the CPU, Triton's through its interpreter."""
     home = "cpu" if kernel.available(torch.device("cuda")) else "cuda"
-    parts = (None if part is None else part.to(home) for part in (packed.codes, packed.scale, packed.zero))
-    packed, bias = Packed(*parts, packed.shape, packed.format), None if bias is None else bias.to(home)
-    return kernel.run(x.to(home), packed, scheme, bias, RANGES, geometry).cpu()
+    packed = Packed({name: part.to(home) for name, part in packed.tensors.items()}, packed.shape, packed.format)
+    return kernel.run(x.to(home), held(packed, scheme, None if bias is None else bias.to(home), geometry)).cpu()
 
 
 def bound_factor(kernel: Kernel, packed: Packed) -> float:
     """What the docstrings of the kernels promise, by which magnitudes are multiplied."""
-    groups = packed.scale.shape[1]
+    groups = packed.tensors["scale"].shape[1]
     factors = {"cpu_int8": 2 * groups + 6, "gpu_int8": groups + 5, "gpu_int_mm": 6}
     if kernel.name in factors:
         return factors[kernel.name] * 2**-24 * (127 / 126.5)
@@ -136,7 +143,7 @@ def bound_factor(kernel: Kernel, packed: Packed) -> float:
 
 def skips(kernel: Kernel, scheme: Scheme, x: Tensor, geometry: Geometry | None) -> bool:
     """Whether a case has no such layer."""
-    return scheme.activation.first_token and x.dim() < 3 or kernel.refuses(scheme, kind(geometry), geometry) is not None
+    return scheme.transforms and x.dim() < 3 or kernel.refuses(scheme, kind(geometry), geometry) is not None
 
 
 def inputs_and_layers() -> list[tuple[Tensor, Tensor, Tensor | None, Geometry | None]]:
@@ -181,13 +188,13 @@ def test_half_types_go_in_and_come_out(kernel, scheme, dtype):
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_the_reference_is_arithmetic_on_codes(scheme):
     for x, weight, bias, geometry in inputs_and_layers():
-        rows = as_rows(x, kind(geometry))
-        if scheme.activation.first_token and (rows.dim() < 3 or geometry is not None):
+        rows = KINDS[kind(geometry)].rows(x)
+        if scheme.transforms and (rows.dim() < 3 or geometry is not None):
             continue
         packed = quantize(weight, scheme.weight)
         rounded = x.double()
-        if scheme.activation.bits < 16:
-            codes, scale = quantize_rows(rows, scheme.activation, RANGES)
+        if scheme.inputs.bits < 16:
+            codes, scale = quantize_rows(rows, scheme.inputs, held(packed, scheme).scales)
             rounded = (codes.double() * scale.double()).view(x.shape)
         wide = None if bias is None else bias.double()
         if geometry is None:
@@ -195,7 +202,7 @@ def test_the_reference_is_arithmetic_on_codes(scheme):
         else:
             expected = convolved(rounded, dequantize(packed).double(), wide, geometry)
         torch.testing.assert_close(exact(x, packed, scheme, bias, geometry), expected, rtol=1e-6, atol=1e-5)
-        single = REFERENCE.run(x, packed, scheme, bias, RANGES, geometry)
+        single = REFERENCE.run(x, held(packed, scheme, bias, geometry))
         torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -234,13 +241,13 @@ def test_blocks_do_not_show(scheme, monkeypatch):
     cases = inputs_and_layers()
     whole = []
     for x, weight, bias, geometry in cases:
-        whole.append(cpu_int8.run(x, quantize(weight, scheme.weight), scheme, bias, RANGES, geometry))
+        whole.append(cpu_int8.run(x, held(quantize(weight, scheme.weight), scheme, bias, geometry)))
     for module, name, value in (
         (products, "BLOCK", 20), (products, "OUTPUTS", 3), (cpu_int8, "COLUMNS", 300), (products, "SEGMENT", 5),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
         for (x, weight, bias, geometry), expected in zip(cases, whole, strict=True):
-            out = cpu_int8.run(x, quantize(weight, scheme.weight), scheme, bias, RANGES, geometry)
+            out = cpu_int8.run(x, held(quantize(weight, scheme.weight), scheme, bias, geometry))
             torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -248,10 +255,10 @@ def test_weight_only_blocks_do_not_show(monkeypatch):
     scheme = parse_scheme("w4g64a16")
     for x, weight, bias, geometry in inputs_and_layers():
         packed = quantize(weight, scheme.weight)
-        whole = cpu_weight_only.run(x, packed, scheme, bias, None, geometry)
+        whole = cpu_weight_only.run(x, held(packed, scheme, bias, geometry))
         with monkeypatch.context() as patch:
             patch.setattr(cpu_weight_only, "BLOCK", 20)
-            part = cpu_weight_only.run(x, packed, scheme, bias, None, geometry)
+            part = cpu_weight_only.run(x, held(packed, scheme, bias, geometry))
         torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)
 
 
@@ -293,7 +300,7 @@ def test_the_memory_format_of_an_input_does_not_show(scheme):
         if geometry is not None:
             packed = quantize(weight, scheme.weight)
             last = x.movedim(1, -1).contiguous().movedim(-1, 1)
-            outs = [cpu_int8.run(one, packed, scheme, bias, RANGES, geometry) for one in (x.contiguous(), last)]
+            outs = [cpu_int8.run(one, held(packed, scheme, bias, geometry)) for one in (x.contiguous(), last)]
             assert torch.equal(*outs)
             assert outs[0].is_contiguous()
             assert last.is_contiguous() or outs[1].movedim(1, -1).is_contiguous()
@@ -301,12 +308,12 @@ def test_the_memory_format_of_an_input_does_not_show(scheme):
 
 def test_eight_bit_weights_are_not_copied():
     packed = quantize(torch.randn(6, 40), parse_scheme("w8a8").weight)
-    assert unpack_rows(packed, 2, 4).data_ptr() == packed.codes[2:].data_ptr()
+    assert unpack_rows(packed, 2, 4).data_ptr() == packed.tensors["codes"][2:].data_ptr()
 
 
 @pytest.mark.parametrize("kernel", REAL, ids=ids)
 def test_real_kernels_decline_what_they_cannot_run(kernel):
-    runs = next(scheme for scheme in SCHEMES if kernel.declines(scheme, None) is None)
+    runs = next(scheme for scheme in SCHEMES if kernel.refuses(scheme, "linear") is None)
     anywhere = replace(kernel, available=lambda device: None)
     grouped, circular = nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
     if kernel.name == "gpu_int_mm":
@@ -329,7 +336,7 @@ def test_the_reference_runs_groups_and_padding_modes():
     x = torch.randn(2, 4, 6, 6)
     for layer in (nn.Conv2d(4, 6, 3, groups=2), nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect")):
         packed = quantize(layer.weight, WeightFormat("int", 8))
-        out = REFERENCE.run(x, packed, parse_scheme("w8a16"), layer.bias, None, geometry_of(layer))
+        out = REFERENCE.run(x, held(packed, parse_scheme("w8a16"), layer.bias, geometry_of(layer)))
         torch.testing.assert_close(out, layer(x), rtol=0.05, atol=0.05)
 
 
@@ -341,30 +348,30 @@ def test_the_reference_pads_in_every_number_of_dimensions(mode):
         packed = quantize(conv.weight, WeightFormat("int", 8))
         with torch.no_grad():
             conv.weight.copy_(dequantize(packed))
-            out = REFERENCE.run(x, packed, parse_scheme("w8a16"), conv.bias, None, geometry_of(conv))
+            out = REFERENCE.run(x, held(packed, parse_scheme("w8a16"), conv.bias, geometry_of(conv)))
             torch.testing.assert_close(out, conv(x))
 
 
-@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s.activation.bits == 16 and s != KEEP], ids=str)
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s.inputs.bits == 16 and s != KEEP], ids=str)
 @pytest.mark.parametrize("features", [1, 33, 64])
 def test_rows_that_are_looked_up_are_the_reference_to_the_bit(scheme, features):
     packed = quantize(torch.randn(9, features), scheme.weight)
     table = dequantize(packed)
     for asked in (torch.tensor(3), torch.tensor([[0, 8, 8], [5, 1, 0]], dtype=torch.int32), torch.empty(2, 0).long()):
-        out = LOOKUP.run(asked, packed, scheme, None, None, None)
+        out = LOOKUP.run(asked, held(packed, scheme))
         assert out.dtype == torch.float32
-        assert torch.equal(out, REFERENCE.run(asked, packed, scheme, None, None, None))
+        assert torch.equal(out, REFERENCE.run(asked, held(packed, scheme)))
         assert torch.equal(out, embedding(asked, table))
     for beyond in (9, -1):
         with pytest.raises(IndexError):
-            LOOKUP.run(torch.tensor([beyond]), packed, scheme, None, None, None)
+            LOOKUP.run(torch.tensor([beyond]), held(packed, scheme))
 
 
 def test_only_the_rows_asked_for_are_dequantized(monkeypatch):
     packed, seen = quantize(torch.randn(1000, 8), WeightFormat("int", 4)), []
     whole = lookup__dequantize_rows
     monkeypatch.setattr(lookup, "dequantize_rows", lambda *args: seen.append(args[2] - args[1]) or whole(*args))
-    LOOKUP.run(torch.tensor([[1, 999], [1, 0]]), packed, parse_scheme("w4a16"), None, None, None)
+    LOOKUP.run(torch.tensor([[1, 999], [1, 0]]), held(packed, parse_scheme("w4a16")))
     assert seen == [4]
 
 

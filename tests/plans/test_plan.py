@@ -101,7 +101,7 @@ EDITS = [
     ("solver:", "solvr:", "unknown key 'solvr'; did you mean 'solver'"),
     ("  name: scenes\n", "", "model: 'name' is a required property"),
     ("9f86d", "zzzzz", "model.fingerprint: .*does not match"),
-    ("w8a8t", "w8a9t", "schemes.unet.mid_block.attentions.0.to_k: .*16, 8, 6, 4 bits, not 9"),
+    ("w8a8t", "w8a9t", "schemes.unet.mid_block.attentions.0.to_k: .*8, 6, 4 bits, or a16 without `t`, not a9"),
     ("w4a4", "w4q4", "schemes.unet.conv_out: 'w4q4' names no scheme; did you mean 'w4a4'"),
     ("unet.conv_out: w4a4", "unet.conv_in: w4a4", "'unet.conv_in' is given twice"),
     ("  unet.conv_out: w4a4", "  7: w4a4", "schemes: key 7 is no text"),

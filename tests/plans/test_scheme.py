@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitplan.plans.scheme import (
-    ACTIVATION_BITS,
     EXAMPLES,
     KEEP,
     WEIGHT_BITS,
-    ActivationFormat,
+    InputFormat,
     Scheme,
     SchemeError,
+    Term,
     WeightFormat,
+    every_scheme,
     parse_scheme,
 )
 
@@ -26,10 +27,12 @@ WEIGHTS = [
     WeightFormat("int", bits, group, affine, least)
     for bits, group, affine, least in itertools.product(WEIGHT_BITS, (None, 32, 64, 128), (False, True), (False, True))
 ] + [WeightFormat("fp8", 8)]
-ACTIVATIONS = [ActivationFormat(bits) for bits in ACTIVATION_BITS] + [
-    ActivationFormat(bits, True, first) for bits in ACTIVATION_BITS if bits < 16 for first in (False, True)
+INPUTS = [(InputFormat(), ())] + [
+    (InputFormat("int", bits, bool(ranges)), terms)
+    for bits in (8, 6, 4)
+    for ranges, terms in ((0, ()), (1, ()), (2, (Term("first"),)))
 ]
-SCHEMES = [Scheme(weight, activation) for weight in WEIGHTS for activation in ACTIVATIONS] + [KEEP]
+SCHEMES = [Scheme(weight, inputs, terms) for weight in WEIGHTS for inputs, terms in INPUTS] + [KEEP]
 
 
 def test_every_scheme_round_trips_and_has_a_text_of_its_own() -> None:
@@ -44,9 +47,19 @@ def test_examples_are_schemes_in_their_own_words(text: str) -> None:
 
 def test_meaning_of_the_parts() -> None:
     assert parse_scheme("w4g64zma8t+first") == Scheme(
-        WeightFormat("int", 4, 64, affine=True, least_squares=True), ActivationFormat(8, static=True, first_token=True)
-    )
-    assert parse_scheme("fp8a16") == Scheme(WeightFormat("fp8", 8), ActivationFormat(16))
+        WeightFormat("int", 4, 64, affine=True, least_squares=True), InputFormat("int", 8, static=True),
+        (Term("first"),),
+    )  # fmt: skip
+    assert parse_scheme("fp8a16") == Scheme(WeightFormat("fp8", 8), InputFormat())
+
+
+def test_all_schemes_are_listed_once() -> None:
+    assert sorted(map(str, every_scheme())) == sorted(map(str, SCHEMES))
+
+
+def test_readers_of_one_input_share_its_format_and_its_transforms() -> None:
+    assert parse_scheme("w4g64a8t+first").shared_side == "a8t+first" != parse_scheme("w8a8t").shared_side
+    assert parse_scheme("w8a8").shared_side == parse_scheme("w2ma8").shared_side == "a8"
 
 
 @given(st.text(alphabet="wafgzmt+irskep 0123456789", max_size=14) | st.text(max_size=8))
@@ -63,10 +76,13 @@ def test_any_text_is_a_scheme_or_refused_in_one_line(text: str) -> None:
     ("text", "message"),
     [
         ("w7a8", "weights have 8, 6, 5, 4, 3, 2 bits, not 7"),
-        ("w4a5", "activations have 16, 8, 6, 4 bits, not 5"),
+        ("w4a5", "inputs have 8, 6, 4 bits, or a16 without `t`, not a5"),
         ("w4g48a8", "groups have 32, 64 or 128 inputs, not 48"),
-        ("w4a16t", "`t` needs"),
+        ("w4a16t", "a16 without `t`, not a16"),
         ("w8a8+first", "`\\+first` needs `t`"),
+        ("w8a8t+first+first", "is written 'w8a8t\\+first'"),
+        ("keepa8", "did you mean"),
+        ("w8a8+unknown", "did you mean"),
         ("w4mza8", "did you mean"),
         ("kep", "did you mean 'keep'"),
         ("w8a8\n", "names no scheme"),

@@ -1,8 +1,8 @@
 """Plans as other tools' own configurations: a table of the targets. Imports no torch, and none of the tools.
 
-A target is a module here with `refuses(scheme, layer)`, why it cannot express that, or None, and `text(part)`, the
-file of one component (see `base.py`), and a line in `TARGETS`. What a target lacks is found by asking `refuses`, so
-that a new one needs nothing else.
+A target is a module here with `TAKES`, the terms of schemes that it can express (all others are declined by name),
+`refuses(scheme, layer)`, why it cannot express a combination of these, or None, and `text(part)`, the file of one
+component (see `base.py`), and a line in `TARGETS`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,25 @@ from bitplan.planner.interop.targets.base import (
 from bitplan.planner.interop.targets.model import read_model  # noqa: F401
 from bitplan.planner.texts import nearest
 from bitplan.plans.plan import Plan  # noqa: F401
+from bitplan.plans.terms import Table
 
-TARGETS = {
-    t.name: t
-    for t in (
-        Target("torchao", "diffusers' TorchAoConfig as JSON: 8-bit weights of linear layers", torchao.refuses,
-               torchao.text, torchao.LOST, torchao.USE),
-        Target("sdnq", "sdnq's SDNQConfig as JSON: 2 to 8 bits, linear layers and convolutions", sdnq.refuses,
-               sdnq.text, sdnq.LOST, sdnq.USE),
-        Target("modelopt", "the configuration of modelopt's mtq.quantize as YAML: simulated, any bits",
-               modelopt.refuses, modelopt.text, modelopt.LOST, modelopt.USE),
-        Target("gguf-recipe", "a type for each tensor, for llama-quantize and stable-diffusion.cpp: weights of linear "
-               "layers", gguf.refuses, gguf.text, gguf.LOST, gguf.USE),
-    )
-}  # fmt: skip
+_TABLE = (
+    Target("torchao", "diffusers' TorchAoConfig as JSON: 8-bit weights of linear layers", torchao.TAKES,
+           torchao.refuses, torchao.text, torchao.LOST, torchao.USE),
+    Target("sdnq", "sdnq's SDNQConfig as JSON: 2 to 8 bits, linear layers and convolutions", sdnq.TAKES,
+           sdnq.refuses, sdnq.text, sdnq.LOST, sdnq.USE),
+    Target("modelopt", "the configuration of modelopt's mtq.quantize as YAML: simulated, any bits", modelopt.TAKES,
+           modelopt.refuses, modelopt.text, modelopt.LOST, modelopt.USE),
+    Target("gguf-recipe", "a type for each tensor, for llama-quantize and stable-diffusion.cpp: weights of linear "
+           "layers", gguf.TAKES, gguf.refuses, gguf.text, gguf.LOST, gguf.USE),
+)  # fmt: skip
+
+
+TARGETS: Table[Target] = Table("target")
+register, unregister = TARGETS.register, TARGETS.unregister
+
+for _target in _TABLE:
+    register(_target)
 
 
 def target_named(name: str) -> Target:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,9 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.files import write_text
 from bitplan.planner.graph.layers import Layer
 from bitplan.plans.plan import Plan, check_architecture, check_layers
-from bitplan.plans.scheme import (
-    ACTIVATION_BITS,
-    KEEP,
-    WEIGHT_BITS,
-    ActivationFormat,
-    Scheme,
-    WeightFormat,
-    parse_scheme,
-)
+from bitplan.plans.scheme import KEEP, Scheme, every_scheme, parse_scheme
+from bitplan.plans.takes import Takes
 
-GROUPS = (None, 128, 64, 32)
 _SHOWN = 3  # reasons in one line
 
 
@@ -51,12 +42,22 @@ class ExportPart:
 
 @dataclass(frozen=True)
 class Target:
-    """A tool to write for. refuses: why it cannot express a scheme of a layer, or None; text: the file of a component;
-    lost: what no file of it can carry; use: how a file of it is used, with {file} and {component}; kinds: of layers
-    that files are written for."""
+    """A tool to write for.
+
+    Attributes:
+        name: as on the command line.
+        about: one line for tables.
+        takes: the terms of schemes that it can express; all others are declined by name.
+        refuses: why it cannot express a scheme of these terms in a layer, or None.
+        text: the file of a component.
+        lost: what no file of it can carry.
+        use: how a file of it is used, with {file} and {component}.
+        kinds: of layers that files are written for.
+    """
 
     name: str
     about: str
+    takes: Takes
     refuses: Callable[[Scheme, Layer], str | None]
     text: Callable[[ExportPart], str]
     lost: str
@@ -149,39 +150,29 @@ def why(target: Target, scheme: Scheme, layer: Layer) -> str | None:
         return "one module has several names, and the tool goes by names"
     if layer.kind not in target.kinds:
         return f"its files are written for {' and '.join(target.kinds)} layers, not for {layer.kind}"
-    return target.refuses(scheme, layer)
+    return target.takes.declines(scheme) or target.refuses(scheme, layer)
 
 
 def nearest(target: Target, scheme: Scheme, layer: Layer) -> Scheme:
     """The scheme nearest to `scheme` that `target` can express of `layer`, `keep` at worst. See `distance`."""
-    return next(other for other in _by_distance(scheme) if why(target, other, layer) is None)
+    return next(other for other in _by_distance(scheme, tuple(every_scheme())) if why(target, other, layer) is None)
 
 
 @cache
-def _by_distance(planned: Scheme) -> tuple[Scheme, ...]:
-    return tuple(sorted(every_scheme(), key=lambda other: distance(planned, other)))
+def _by_distance(planned: Scheme, schemes: tuple[Scheme, ...]) -> tuple[Scheme, ...]:
+    return tuple(sorted(schemes, key=lambda other: distance(planned, other)))
 
 
 def distance(planned: Scheme, other: Scheme) -> tuple[float, ...]:
     """What is compared first matters most: integer or floating point, weight bits (more before fewer), input bits
-    (likewise), how inputs get their scales, groups (smaller before larger), zero points, least squares."""
-    w, v, a, b = planned.weight, other.weight, planned.activation, other.activation
+    (likewise), how inputs get their scales, transforms, groups (smaller before larger), zero points, least squares."""
+    w, v, a, b = planned.weight, other.weight, planned.inputs, other.inputs
     group, others = w.group or 1 << 20, v.group or 1 << 20
     return (
         w.kind != v.kind, max(0, w.bits - v.bits), v.bits - w.bits, max(0, a.bits - b.bits), b.bits - a.bits,
-        a.static != b.static, a.first_token != b.first_token, max(1, others / group), group / others,
-        w.affine != v.affine, w.least_squares != v.least_squares,
+        a.static != b.static, len(set(planned.transforms) ^ set(other.transforms)), max(1, others / group),
+        group / others, w.affine != v.affine, w.least_squares != v.least_squares,
     )  # fmt: skip
-
-
-@cache
-def every_scheme() -> tuple[Scheme, ...]:
-    """Each has a text form that `parse_scheme` reads."""
-    flags = (False, True)
-    weights = [WeightFormat("int", *parts) for parts in product(WEIGHT_BITS, GROUPS, flags, flags)]
-    ways = ((False, False), (True, False), (True, True))  # static, first token
-    inputs = [ActivationFormat(16), *(ActivationFormat(bits, *way) for bits in ACTIVATION_BITS[1:] for way in ways)]
-    return (KEEP, *(Scheme(w, a) for w in (WeightFormat("fp8", 8), *weights) for a in inputs))
 
 
 def _refusal(target: Target, planned: Mapping[str, Scheme], refused: Mapping[str, str]) -> str:

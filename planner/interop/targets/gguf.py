@@ -22,6 +22,7 @@ import re
 from bitplan.planner.graph.layers import Layer
 from bitplan.planner.interop.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, Scheme, WeightFormat
+from bitplan.plans.takes import INTEGERS, Takes
 
 TYPES = {  # type -> (its format, weights in a block)
     "q8_0": (WeightFormat("int", 8, 32), 32),
@@ -52,15 +53,19 @@ USE = ("llama-quantize --tensor-type-file {file} IN.gguf OUT.gguf q8_0, or sd-cl
 _NAMES = {fmt: (name, block) for name, (fmt, block) in TYPES.items()}
 
 
+TAKES = Takes(
+    {"int": INTEGERS}, {"float": {}, "int": {"bits": (8,)}}, (),
+    {"weights": "no other type of ggml is known here", "inputs.static": "its inputs have no calibrated ranges",
+     "inputs.bits": "its products round inputs to 8 bits or not at all"},
+)  # fmt: skip
+
+
 def refuses(scheme: Scheme, layer: Layer) -> str | None:
-    """Why no type of ggml expresses `scheme` of `layer`, or None."""
+    """Why no type of ggml expresses `scheme`, all of whose terms are taken, of `layer`, or None."""
     name, block = _NAMES.get(scheme.weight, ("", 1))
-    inputs = scheme.activation
     rules = (
         (layer.kind != "linear", "a convolution's rows are as wide as its kernel, which no block of ggml fits"),
         (layer.address != layer.address.lower(), "llama-quantize lower-cases names"),
-        (inputs.static, "its inputs have no calibrated ranges"),
-        (inputs.bits not in (16, 8), "its products round inputs to 8 bits or not at all"),
         (not name, "no type of ggml has these bits, groups and zero points"),
         (layer.weight[1] % block, f"{name} needs a multiple of {block} inputs"),
     )

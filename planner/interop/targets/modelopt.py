@@ -14,7 +14,8 @@ import yaml
 
 from bitplan.planner.graph.layers import Layer
 from bitplan.planner.interop.targets.base import ExportPart
-from bitplan.plans.scheme import KEEP, ActivationFormat, Scheme, WeightFormat
+from bitplan.plans.scheme import KEEP, InputFormat, Scheme, WeightFormat
+from bitplan.plans.takes import ANY, Takes
 
 LOST = ("the plan's scales and ranges: ModelOpt finds its own, min-max, those of static inputs in its forward_loop; "
         "its quantizers simulate, and only some formats have kernels elsewhere")  # fmt: skip
@@ -23,13 +24,18 @@ LOST = ("the plan's scales and ranges: ModelOpt finds its own, min-max, those of
 USE = "mtq.quantize(pipe.{component}, yaml.safe_load(open({file!r})), forward_loop)"
 
 
+TAKES = Takes(
+    {"int": {"bits": ANY, "group": ANY}, "fp8": {}}, {"float": {}, "int": {"bits": ANY, "static": ANY}}, (),
+    {"weights.least_squares": "its scales are min-max, not of least squares",
+     "weights.affine": "its integer weights have no zero point",
+     "transforms.first": "it has no scale for the first token alone"},
+)  # fmt: skip
+
+
 def refuses(scheme: Scheme, layer: Layer) -> str | None:
-    """Why ModelOpt cannot express `scheme` of `layer`, or None."""
-    weight, inputs = scheme.weight, scheme.activation
+    """Why ModelOpt cannot express `scheme`, all of whose terms it takes, of `layer`, or None."""
+    weight = scheme.weight
     rules = (
-        (weight.least_squares, "its scales are min-max, not of least squares"),
-        (weight.affine, "its integer weights have no zero point"),
-        (inputs.first_token, "it has no scale of the first token's own"),
         (weight.group and layer.kind != "linear", "its groups in a convolution lie along the kernel"),
         (weight.group and layer.weight[1] % weight.group, "its groups must divide the inputs"),
     )
@@ -43,8 +49,8 @@ def text(part: ExportPart) -> str:
         kind = part.layers[path].kind
         if scheme != KEEP:
             entries.append({"quantizer_name": f"{path}.weight_quantizer", "cfg": _weight(scheme.weight)})
-        if scheme.activation.bits != 16:
-            entries.append({"quantizer_name": f"{path}.input_quantizer", "cfg": _inputs(scheme.activation, kind)})
+        if scheme.inputs.bits != 16:
+            entries.append({"quantizer_name": f"{path}.input_quantizer", "cfg": _inputs(scheme.inputs, kind)})
     return yaml.safe_dump({"quant_cfg": entries, "algorithm": "max"}, sort_keys=False, width=120)
 
 
@@ -53,7 +59,7 @@ def _weight(weight: WeightFormat) -> dict[str, Any]:
     return {"num_bits": bits} | ({"block_sizes": {-1: weight.group}} if weight.group else {"axis": 0})
 
 
-def _inputs(inputs: ActivationFormat, kind: str) -> dict[str, Any]:
+def _inputs(inputs: InputFormat, kind: str) -> dict[str, Any]:
     if inputs.static:
         return {"num_bits": inputs.bits, "axis": None}
     shared = {"block_sizes": {-1: None}} if kind == "linear" else {"axis": 0}

@@ -13,6 +13,7 @@ from typing import Any
 from bitplan.planner.graph.layers import Layer
 from bitplan.planner.interop.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, Scheme, WeightFormat
+from bitplan.plans.takes import ANY, Takes
 
 LOST = ("the plan's scales: sdnq finds its own, min-max, in a convolution mostly one for each position of the kernel; "
         "beside 8-bit inputs grouped weights are rounded to int8 again in each call, and a convolution's inputs get a "
@@ -23,20 +24,25 @@ USE = ("import sdnq; {component} = CLASS.from_pretrained(..., quantization_confi
        "sdnq.SDNQConfig.from_dict(json.load(open({file!r}))))")  # fmt: skip
 
 
+TAKES = Takes(
+    {"int": {"bits": ANY, "group": ANY, "affine": ANY}, "fp8": {}}, {"float": {}, "int": {"bits": (8,)}}, (),
+    {"weights.least_squares": "its scales are min-max, not of least squares",
+     "inputs.static": "it has no calibrated ranges of inputs",
+     "inputs.bits": "it rounds inputs to 8 bits or not at all"},
+)  # fmt: skip
+
+
 _STEP, _LEAST = 16, 32  # sizes that its integer products take
 
 
 def refuses(scheme: Scheme, layer: Layer) -> str | None:
-    """Why sdnq cannot express `scheme` of `layer`, or None."""
-    weight, inputs = scheme.weight, scheme.activation
+    """Why sdnq cannot express `scheme`, all of whose terms it takes, of `layer`, or None."""
+    weight, inputs = scheme.weight, scheme.inputs
     outputs, channels = layer.weight[:2]
     fits = all(size >= _LEAST and size % _STEP == 0 for size in (outputs, channels))
     convolves = layer.kind != "linear"
     whole = weight.group and not convolves and channels <= weight.group  # one group is all inputs
     rules = (
-        (weight.least_squares, "its scales are min-max, not of least squares"),
-        (inputs.static, "it has no calibrated ranges of inputs"),
-        (inputs.bits not in (16, 8), "it rounds inputs to 8 bits or not at all"),
         (weight.kind == "fp8" and inputs.bits != 16, "its fp8 weights take no integer inputs"),
         (inputs.bits == 8 and not fits, f"its integer products need channels in multiples of {_STEP}, at least "
                                         f"{_LEAST}, else it leaves inputs as they are"),
@@ -79,4 +85,4 @@ def _dtype(weight: WeightFormat) -> str:
 def _arguments(scheme: Scheme, layer: Layer) -> dict[str, Any]:
     matmul = "use_quantized_matmul" if layer.kind == "linear" else "use_quantized_matmul_conv"
     group = {"group_size": scheme.weight.group} if scheme.weight.group else {}
-    return group | ({matmul: True} if scheme.activation.bits == 8 else {})
+    return group | ({matmul: True} if scheme.inputs.bits == 8 else {})

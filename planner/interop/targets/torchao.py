@@ -14,6 +14,7 @@ from typing import Any
 from bitplan.planner.graph.layers import Layer
 from bitplan.planner.interop.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, Scheme
+from bitplan.plans.takes import ANY, Takes
 
 LOST = "the plan's scales: torchao finds its own, min-max, when it quantizes, and rounds the model in bfloat16"
 
@@ -22,16 +23,21 @@ USE = ("{component} = CLASS.from_pretrained(..., torch_dtype=torch.bfloat16, qua
        "diffusers.TorchAoConfig.from_dict(json.load(open({file!r}))))")  # fmt: skip
 
 
+TAKES = Takes(
+    {"int": {"bits": (8,), "group": ANY, "affine": ANY}, "fp8": {}}, {"float": {}, "int": {"bits": (8,)}}, (),
+    {"weights.least_squares": "its scales are min-max, not of least squares",
+     "weights.bits": "it stores fewer than 8 bits in 8, which saves nothing",
+     "inputs.static": "its configuration holds no calibrated ranges of inputs",
+     "inputs.bits": "it rounds inputs to 8 bits or not at all"},
+)  # fmt: skip
+
+
 def refuses(scheme: Scheme, layer: Layer) -> str | None:
-    """Why torchao cannot express `scheme` of `layer`, or None."""
-    weight, inputs = scheme.weight, scheme.activation
+    """Why torchao cannot express `scheme`, all of whose terms it takes, of `layer`, or None."""
+    weight, inputs = scheme.weight, scheme.inputs
     rules = (
         (layer.kind != "linear", "diffusers hands torchao linear layers only"),
-        (weight.least_squares, "its scales are min-max, not of least squares"),
-        (inputs.static, "its configuration holds no calibrated ranges of inputs"),
-        (inputs.bits not in (16, 8), "it rounds inputs to 8 bits or not at all"),
         (weight.kind == "fp8" and inputs.bits != 16, "its fp8 weights take no integer inputs"),
-        (weight.bits < 8, "it stores fewer than 8 bits in 8, which saves nothing"),
         (inputs.bits == 8 and (weight.affine or weight.group), "beside 8-bit inputs its scales are symmetric and one a "
                                                                "channel"),
         (weight.group and layer.weight[1] % weight.group, "its groups must divide the inputs"),
@@ -50,7 +56,7 @@ def _config(scheme: Scheme) -> dict[str, Any]:
     weight = scheme.weight
     if weight.kind == "fp8":
         return _object("Float8WeightOnlyConfig", 2, weight_dtype=_dtype("float8_e4m3fn"))
-    if scheme.activation.bits == 8:
+    if scheme.inputs.bits == 8:
         return _object("Int8DynamicActivationInt8WeightConfig", 2, act_mapping_type=_mapping(False),
                        granularity=_object("PerRow", 1, dim=-1))  # fmt: skip
     if not weight.group and not weight.affine:

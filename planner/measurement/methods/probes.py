@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bitplan.planner.costs.candidates import scales_of
+from bitplan.planner.costs.candidates import fitted_of
 from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.measurement.replay import kept_places
@@ -137,7 +137,7 @@ def changes_by_layer(station: Worker, job: Job) -> dict[str, Changes]:
     by_layer: dict[str, list[tuple[str, object]]] = {}
     for layer, text in job.pairs:
         scheme = parse_scheme(text)
-        by_layer.setdefault(layer, []).append((scheme, scales_of(ranges[layer], scheme)))
+        by_layer.setdefault(layer, []).append((scheme, fitted_of(ranges[layer], scheme)))
 
     def changes_of(layer: str) -> Changes:
         grids = station.grids(layer)

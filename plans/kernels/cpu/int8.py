@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from bitplan.plans.formats import Packed
-from bitplan.plans.inputs.integer import ActivationScales, quantize_rows
-from bitplan.plans.kernels.base import Geometry, Kernel, declines_int8, on_cpu, rounded_samples
+from bitplan.plans.formats.base import Packed
+from bitplan.plans.geometry import Geometry
+from bitplan.plans.inputs.integer import quantize_rows
+from bitplan.plans.kernels.base import INT8, Held, Kernel, declines_geometry, on_cpu, rounded_samples
 from bitplan.plans.kernels.cpu.last_input import LastInput
 from bitplan.plans.kernels.cpu.products import write_products
-from bitplan.plans.scheme import Scheme
 
 COLUMNS = 1 << 24  # bytes of columns held at once
 _LAST = LastInput()
@@ -33,17 +33,15 @@ def available(device: torch.device) -> str | None:
 
 
 @torch.no_grad()
-def run(
-    x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, scales: ActivationScales | None,
-    geometry: Geometry | None,
-) -> Tensor:  # fmt: skip
+def run(x: Tensor, layer: Held) -> Tensor:
     """The output of the layer, in the type of `x`."""
-    bias = None if bias is None else bias.float()
-    if geometry is not None:
-        codes, scale = rounded_samples(x, lambda rows: quantize_rows(rows, scheme.activation, scales))
-        out = _conv(codes, scale, packed, bias, geometry).to(x.dtype)
+    packed, inputs, scales = layer.packed, layer.scheme.inputs, layer.scales
+    bias = None if layer.bias is None else layer.bias.float()
+    if layer.geometry is not None:
+        codes, scale = rounded_samples(x, lambda rows: quantize_rows(rows, inputs, scales))
+        out = _conv(codes, scale, packed, bias, layer.geometry).to(x.dtype)
         return out.contiguous() if x.is_contiguous() else out
-    codes, scale = _LAST.quantize_rows(x, scheme.activation, scales)
+    codes, scale = _LAST.quantize_rows(x, inputs, scales)
     out = torch.empty(len(codes), packed.outputs)
     write_products(out, codes, scale, packed, bias)
     return out.view(*x.shape[:-1], packed.outputs).to(x.dtype)
@@ -107,5 +105,6 @@ def _(codes: Tensor, sizes: Sequence[int], start: Sequence[int], stop: Sequence[
 
 
 CPU_INT8 = Kernel(
-    "cpu_int8", "int8 products of rounded inputs and packed integer weights", True, available, declines_int8, run
-)
+    "cpu_int8", "int8 products of rounded inputs and packed integer weights", True, INT8, available, run,
+    declines_geometry,
+)  # fmt: skip

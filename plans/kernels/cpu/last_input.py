@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bitplan.plans.inputs.integer import ActivationScales, quantize_rows
-from bitplan.plans.scheme import ActivationFormat
+from bitplan.plans.inputs import InputFormat
+from bitplan.plans.inputs.base import ActivationScales
+from bitplan.plans.inputs.integer import quantize_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +19,7 @@ class Rounded:
 
     tensor: weakref.ref[Tensor]
     version: int
-    asked: tuple[ActivationFormat, ActivationScales | None]
+    asked: tuple[InputFormat, ActivationScales | None]
     codes: tuple[Tensor, Tensor]
 
 
@@ -29,7 +30,7 @@ class LastInput:
     def __init__(self) -> None:
         self._held: Rounded | None = None
 
-    def quantize_rows(self, x: Tensor, fmt: ActivationFormat, scales: ActivationScales | None) -> tuple[Tensor, Tensor]:
+    def quantize_rows(self, x: Tensor, fmt: InputFormat, scales: ActivationScales | None) -> tuple[Tensor, Tensor]:
         """As `bitplan.plans.inputs.integer.quantize_rows`; not to be written into."""
         if torch.compiler.is_compiling() or x.is_inference():  # a compiler sees it; an inference tensor counts nothing
             return quantize_rows(x, fmt, scales)

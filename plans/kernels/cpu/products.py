@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from bitplan.plans.formats import Packed, row_blocks, unpack_rows
+from bitplan.plans.formats.storage import Packed, row_blocks, unpack_rows
 from bitplan.plans.kernels.base import BLOCK
 
 SEGMENT = 1 << 15  # inputs summed at most in one int32: 2^15 * 255 * 128 < 2^31
@@ -76,11 +76,11 @@ def _terms(
     packed: Packed, segments: Sequence[tuple[int, int, int]], start: int, stop: int
 ) -> tuple[Tensor, Tensor | None]:
     """Scale, and scale * zero of affine weights, of the output channels start .. stop: (segments, outputs) each."""
-    assert packed.scale is not None
-    scale = _by_segment(packed.scale[start:stop], segments)
-    if packed.zero is None:
+    scale = _by_segment(packed.tensors["scale"][start:stop], segments)
+    if not packed.format.affine:
         return scale, None
-    return scale, scale * (_by_segment(packed.zero[start:stop], segments).float() - (1 << (packed.format.bits - 1)))
+    zero = _by_segment(packed.tensors["zero"][start:stop], segments).float()
+    return scale, scale * (zero - (1 << (packed.format.bits - 1)))
 
 
 def _by_segment(values: Tensor, segments: Sequence[tuple[int, int, int]]) -> Tensor:
@@ -91,6 +91,6 @@ def _by_segment(values: Tensor, segments: Sequence[tuple[int, int, int]]) -> Ten
 
 def _sums(codes: Tensor, packed: Packed, segments: Sequence[tuple[int, int, int]]) -> Tensor | None:
     """(M, segments) float32: the sums of each row's codes over each segment; None for symmetric weights."""
-    if packed.zero is None:
+    if not packed.format.affine:
         return None
     return torch.stack([codes[:, first:last].sum(1, dtype=torch.int32) for _, first, last in segments], 1).float()

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from bitplan.plans.formats import Packed, dequantize_rows, row_blocks, shaped, unpack_rows
-from bitplan.plans.inputs.integer import ActivationScales
-from bitplan.plans.kernels.base import BLOCK, Geometry, Kernel, declines_float, float_conv, on_cpu
-from bitplan.plans.scheme import Scheme
+from bitplan.plans.formats.storage import Packed, dequantize_rows, row_blocks, shaped, unpack_rows
+from bitplan.plans.geometry import Geometry
+from bitplan.plans.kernels.base import BLOCK, FLOAT_INPUTS, Held, Kernel, declines_geometry, float_conv, on_cpu
 
 # Up to so many rows torch multiplies bfloat16 by int8 codes faster than by dequantized weights: 1.0 to 6.5 times at 320
 # to 5120 outputs, 8 and 4 bits; at 64 rows, and in float32, it is slower (`python -m benchmarks.few_rows`).
@@ -22,12 +21,10 @@ FEW_ROWS = 16
 
 
 @torch.no_grad()
-def run(
-    x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, scales: ActivationScales | None,
-    geometry: Geometry | None,
-) -> Tensor:  # fmt: skip
+def run(x: Tensor, layer: Held) -> Tensor:
     """The output of the layer, in the type of `x`."""
-    bias = None if bias is None else bias.to(x.dtype)
+    packed, geometry = layer.packed, layer.geometry
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
     product = _few_rows if geometry is None and _are_few(x, packed) else _dequantized
     # `torch.compile` does not write to columns; it fuses
     blocks = [(0, packed.outputs)] if torch.compiler.is_compiling() else row_blocks(packed, BLOCK)
@@ -58,7 +55,7 @@ def _dequantized(
 def _are_few(x: Tensor, packed: Packed) -> bool:
     """Whether torch has a product for it: few rows, codes of one symmetric scale an output channel; and as many inputs
     as fill its vectors, for it reads over the end of others."""
-    whole = packed.format.kind == "int" and packed.zero is None and packed.format.group is None
+    whole = packed.format.kind == "int" and not packed.format.affine and packed.format.group is None
     few = x.numel() <= FEW_ROWS * packed.inputs and packed.inputs % 64 == 0
     return whole and few and x.dtype == torch.bfloat16
 
@@ -68,15 +65,15 @@ def _few_rows(
 ) -> Tensor:
     """The scale is applied to the sum, in float32: as one of the product's own it would be rounded to 16 bits."""
     codes = unpack_rows(packed, *rows)
-    assert packed.scale is not None
     sums = torch._weight_int8pack_mm(
         x.reshape(-1, x.shape[-1]).contiguous(), codes.contiguous(), x.new_ones(len(codes))
     )
-    scaled = sums.float().mul_(packed.scale[slice(*rows)].view(-1)).to(x.dtype)
+    scaled = sums.float().mul_(packed.tensors["scale"][slice(*rows)].view(-1)).to(x.dtype)
     out = scaled if bias is None else scaled.add_(bias)
     return out.view(*x.shape[:-1], -1)
 
 
 CPU_WEIGHT_ONLY = Kernel(
-    "cpu_weight_only", "packed weights, dequantized in blocks of output channels", True, on_cpu, declines_float, run
-)
+    "cpu_weight_only", "packed weights, dequantized in blocks of output channels", True, FLOAT_INPUTS, on_cpu, run,
+    declines_geometry,
+)  # fmt: skip

@@ -14,27 +14,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bitplan.plans.formats import Packed
-from bitplan.plans.inputs.integer import ActivationScales
-from bitplan.plans.kernels.base import Geometry, Kernel, declines_int8, rounded_samples
+from bitplan.plans.kernels.base import INT8, Held, Kernel, declines_geometry, rounded_samples
 from bitplan.plans.kernels.gpu.operators import KINDS, multiplied, rounded, with_triton
-from bitplan.plans.scheme import Scheme
 
 
 @torch.no_grad()
-def run(
-    x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, scales: ActivationScales | None,
-    geometry: Geometry | None,
-) -> Tensor:  # fmt: skip
+def run(x: Tensor, layer: Held) -> Tensor:
     """The output of the layer, in the type of `x`."""
-    if geometry is not None:
-        inputs = rounded_samples(x, lambda rows: rounded(rows, scheme.activation, scales))
-        return multiplied(inputs, packed, bias, geometry, x.dtype)
-    out = multiplied(rounded(x, scheme.activation, scales), packed, bias, None, x.dtype)
-    return out.view(*x.shape[:-1], packed.outputs)
+    fmt, scales = layer.scheme.inputs, layer.scales
+    if layer.geometry is not None:
+        inputs = rounded_samples(x, lambda rows: rounded(rows, fmt, scales))
+        return multiplied(inputs, layer, x.dtype)
+    return multiplied(rounded(x, fmt, scales), layer, x.dtype).view(*x.shape[:-1], layer.packed.outputs)
 
 
 GPU_INT8 = Kernel(
     "gpu_int8", "int8 products of rounded inputs and packed weights on CUDA; semantics tested, speed unmeasured", True,
-    with_triton, declines_int8, run, KINDS,
+    INT8, with_triton, run, declines_geometry, KINDS,
 )  # fmt: skip

@@ -12,38 +12,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from bitplan.plans.formats import Packed
-from bitplan.plans.inputs.integer import ActivationScales, quantize_rows
-from bitplan.plans.kernels.base import Geometry, Kernel
+from bitplan.plans.inputs.integer import quantize_rows
+from bitplan.plans.kernels.base import Held, Kernel
 from bitplan.plans.kernels.gpu.operators import on_cuda
-from bitplan.plans.scheme import Scheme, WeightFormat
+from bitplan.plans.takes import ANY, Takes
 
 ROWS, MULTIPLE = 17, 8  # of rows at least, of inputs and outputs
 SEGMENT = 1 << 16  # inputs summed at most in one int32: 2^16 * 128 * 127 < 2^31
-PLAIN = WeightFormat("int", 8)
-
-
-def declines(scheme: Scheme, geometry: Geometry | None) -> str | None:
-    plain = scheme.weight in (PLAIN, WeightFormat("int", 8, least_squares=True))
-    if not plain:
-        return f"multiplies w8 with one scale a channel only, not {scheme.weight}"
-    if scheme.activation.bits != 8:
-        return f"takes a8 inputs only, not {scheme.activation}"
-    return None
+TAKES = Takes({"int": {"bits": (8,), "least_squares": ANY}}, {"int": {"bits": (8,), "static": ANY}}, ("first",),
+              {"weights": "it multiplies w8 with one scale a channel"})  # fmt: skip
 
 
 @torch.no_grad()
-def run(
-    x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, scales: ActivationScales | None,
-    geometry: Geometry | None,
-) -> Tensor:  # fmt: skip
+def run(x: Tensor, layer: Held) -> Tensor:
     """The output of the layer, in the type of `x`."""
-    assert packed.scale is not None
-    codes, steps = quantize_rows(x, scheme.activation, scales)
-    out = int_product(codes, packed.codes.view(torch.int8)) * packed.scale.view(-1) * steps
-    if bias is not None:
-        out = out + bias.float()
-    return out.to(x.dtype).view(*x.shape[:-1], packed.outputs)
+    held = layer.packed.tensors
+    codes, steps = quantize_rows(x, layer.scheme.inputs, layer.scales)
+    out = int_product(codes, held["codes"].view(torch.int8)) * held["scale"].view(-1) * steps
+    if layer.bias is not None:
+        out = out + layer.bias.float()
+    return out.to(x.dtype).view(*x.shape[:-1], layer.packed.outputs)
 
 
 def int_product(left: Tensor, right: Tensor) -> Tensor:
@@ -58,5 +46,5 @@ def int_product(left: Tensor, right: Tensor) -> Tensor:
 
 GPU_INT_MM = Kernel(
     "gpu_int_mm", "torch's int8 product for plain w8a8 linear layers on CUDA; semantics tested, speed unmeasured",
-    True, on_cuda, declines, run, ("linear",),
+    True, TAKES, on_cuda, run, kinds=("linear",),
 )  # fmt: skip

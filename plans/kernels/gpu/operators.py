@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bitplan.plans.formats import Packed
-from bitplan.plans.inputs.integer import ActivationError, ActivationScales
-from bitplan.plans.kernels.base import Geometry
-from bitplan.plans.scheme import ActivationFormat
+from bitplan.plans.inputs import InputFormat
+from bitplan.plans.inputs.base import ActivationError, ActivationScales
+from bitplan.plans.kernels.base import Held
 
 OLDEST = (3, 4)  # Triton with tuples as arguments and timings kept on disk
 KINDS = ("linear", "conv2d")  # of layers that the Triton kernels walk over
@@ -47,35 +46,36 @@ def with_triton(device: torch.device) -> str | None:
     return None if found >= CAPABILITY else f"needs a device of capability 8.0, not {found[0]}.{found[1]}"
 
 
-def rounded(x: Tensor, activation: ActivationFormat, scales: ActivationScales | None) -> tuple[Tensor, Tensor]:
+def rounded(x: Tensor, fmt: InputFormat, scales: ActivationScales | None) -> tuple[Tensor, Tensor]:
     """`quantize_rows` of x (..., K): codes (M, K) int8 and row scales (M, 1), to the bit. Raises ActivationError."""
-    ranges: list[float] = []
-    if activation.static:
-        if scales is None or (activation.first_token and scales.first is None):
-            raise ActivationError(f"`{activation}` has no calibrated range for this layer; calibrate it first")
-        ranges = [scales.tensor]
-    if activation.first_token:
-        assert scales is not None and scales.first is not None
-        if x.dim() < 3:
-            raise ActivationError(f"`+first` needs an input (batch, tokens, features), got {x.dim()} dimensions")
-        ranges.append(scales.first)
-    tokens = x.shape[-2] if activation.first_token else 1
-    return round_rows(x.reshape(-1, x.shape[-1]), activation.bits, ranges, tokens)
+    if not fmt.static:
+        return round_rows(x.reshape(-1, x.shape[-1]), fmt.bits, [], 1)
+    if scales is None:
+        raise ActivationError(f"`{fmt}` has no calibrated range for this layer; calibrate it first")
+    if scales.first is None:
+        return round_rows(x.reshape(-1, x.shape[-1]), fmt.bits, [scales.tensor], 1)
+    if x.dim() < 3:
+        raise ActivationError(f"`+first` needs an input (batch, tokens, features), got {x.dim()} dimensions")
+    return round_rows(x.reshape(-1, x.shape[-1]), fmt.bits, [scales.tensor, scales.first], x.shape[-2])
 
 
-def multiplied(
-    inputs: Sequence[Tensor], packed: Packed, bias: Tensor | None, geometry: Geometry | None, dtype: torch.dtype
-) -> Tensor:  # fmt: skip
-    """The layer's output of `dtype`, (rows, O), or (N, O, Ho, Wo) channels last. inputs: [codes, row scales] or
-    [floats], of shape (rows, K) or (N, H, W, C)."""
+def multiplied(inputs: Sequence[Tensor], layer: Held, dtype: torch.dtype) -> Tensor:
+    """The output of a layer, of `dtype`: (rows, O), or (N, O, Ho, Wo) channels last.
+
+    Args:
+        inputs: [codes, row scales] or [floats], of shape (rows, K) or (N, H, W, C).
+        layer: with codes, scale and, of affine weights, zero.
+        dtype: of the output.
+    """
     window: list[int] = []
-    if geometry is not None:
+    if (geometry := layer.geometry) is not None:
         left, _, top, _ = geometry.pads
         size = geometry.output_size(inputs[0].shape[1], inputs[0].shape[2])
         window = [*geometry.kernel_size, *geometry.stride, *geometry.dilation, top, left, *size]
-    weight = [part for part in (packed.codes, packed.scale, packed.zero) if part is not None]
-    layout = [packed.format.bits, packed.format.group or 0]
-    out = product(list(inputs), weight, None if bias is None else bias.float(), layout, window, dtype)
+    fmt, held = layer.packed.format, layer.packed.tensors
+    weight = [held[name] for name in ("codes", "scale", "zero") if name in held]
+    bias = None if layer.bias is None else layer.bias.float()
+    out = product(list(inputs), weight, bias, [fmt.bits, fmt.group or 0], window, dtype)
     return out.movedim(-1, 1) if window else out
 
 

@@ -10,27 +10,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bitplan.plans.formats import Packed
-from bitplan.plans.inputs.integer import ActivationScales
-from bitplan.plans.kernels.base import Geometry, Kernel, declines_float
+from bitplan.plans.kernels.base import FLOAT_INPUTS, Held, Kernel, declines_geometry
 from bitplan.plans.kernels.gpu.operators import KINDS, multiplied, with_triton
-from bitplan.plans.scheme import Scheme
 
 
 @torch.no_grad()
-def run(
-    x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, scales: ActivationScales | None,
-    geometry: Geometry | None,
-) -> Tensor:  # fmt: skip
+def run(x: Tensor, layer: Held) -> Tensor:
     """The output of the layer, in the type of `x`."""
     values = x.float() if x.dtype == torch.float64 else x
-    if geometry is not None:
-        return multiplied([values.movedim(1, -1)], packed, bias, geometry, x.dtype)
-    out = multiplied([values.reshape(-1, packed.inputs)], packed, bias, None, x.dtype)
-    return out.view(*x.shape[:-1], packed.outputs)
+    if layer.geometry is not None:
+        return multiplied([values.movedim(1, -1)], layer, x.dtype)
+    out = multiplied([values.reshape(-1, layer.packed.inputs)], layer, x.dtype)
+    return out.view(*x.shape[:-1], layer.packed.outputs)
 
 
 GPU_WEIGHT_ONLY = Kernel(
     "gpu_weight_only", "packed weights, unpacked in registers, on CUDA; semantics tested, speed unmeasured",
-    True, with_triton, declines_float, run, KINDS,
+    True, FLOAT_INPUTS, with_triton, run, declines_geometry, KINDS,
 )  # fmt: skip

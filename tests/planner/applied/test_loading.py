@@ -25,7 +25,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import GraphError
 from bitplan.planner.pipelines.sources import load_pipeline
 from bitplan.planner.verbs.use import paint as workflow__paint
-from bitplan.plans.formats import FormatError
+from bitplan.plans.formats.base import FormatError
 from bitplan.plans.kernels import KernelError
 from bitplan.plans.plan import Plan, PlanError, save_plan
 from bitplan.plans.scheme import parse_scheme
@@ -282,7 +282,7 @@ def test_the_config_is_compact_and_read_back(plan: Plan) -> None:
     assert again.layers == {
         path.removeprefix("unet."): parse_scheme(text) for path, text in plan.schemes.items() if text != "keep"
     }
-    assert set(again.ranges) == {path for path, scheme in again.layers.items() if scheme.activation.static}
+    assert set(again.ranges) == {path for path, scheme in again.layers.items() if scheme.inputs.static}
     assert len(json.dumps(data)) < 100 * len(plan.schemes)
     assert "BitPlanConfig" in repr(config) and copy.deepcopy(config).to_dict() == data
 

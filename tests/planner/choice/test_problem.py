@@ -115,7 +115,7 @@ def test_solutions_keep_layers_of_one_input_in_one_activation_format(evidence: E
     chosen = solve(problem).chosen
     scheme = {layer: chosen[group] for group, layers in groups_of(evidence).items() for layer in layers}
     for family in evidence.shared:
-        assert len({str(parse_scheme(scheme[layer]).activation) for layer in family}) == 1
+        assert len({parse_scheme(scheme[layer]).shared_side for layer in family}) == 1
 
 
 def test_tied_weights_are_held_once_in_full_precision_and_apart_when_packed() -> None:

@@ -72,7 +72,7 @@ def test_the_numbers_are_those_of_the_files(folder: Path, out: Path) -> None:
 
 def test_schemes_parse_and_the_unit_carries_bits() -> None:
     assert [parse_scheme(s).weight.bits for s in SCHEMES] == [2, 4, 8]
-    assert all(parse_scheme(s).weight.affine and parse_scheme(s).activation.bits == 16 for s in SCHEMES)
+    assert all(parse_scheme(s).weight.affine and parse_scheme(s).inputs.bits == 16 for s in SCHEMES)
 
 
 def test_the_story_goes_on_from_an_imported_profile(folder: Path, out: Path, tmp_path: Path, command_line: Any) -> None:

@@ -17,17 +17,18 @@ from hypothesis import strategies as st
 
 import bitplan
 from bitplan.planner.errors import BAD_INPUT, UserError
-from bitplan.planner.graph.layers import CallGeometry, Layer
+from bitplan.planner.graph.layers import Layer
 from bitplan.planner.interop.targets import TARGETS
-from bitplan.planner.interop.targets.base import Model, Target, distance, every_scheme, export_files, nearest, why
+from bitplan.planner.interop.targets.base import Model, Target, distance, export_files, nearest, why
 from bitplan.planner.interop.targets.gguf import TYPES
 from bitplan.planner.interop.targets.model import read_model
+from bitplan.plans.geometry import Geometry
 from bitplan.plans.plan import Plan, PlanError, save_plan
-from bitplan.plans.scheme import EXAMPLES, KEEP, parse_scheme
+from bitplan.plans.scheme import EXAMPLES, KEEP, every_scheme, parse_scheme
 from tests.planner.support.exporting import mixed, plan_for, tiny_model
 
 ALL = [pytest.param(target, id=name) for name, target in TARGETS.items()]
-GEOMETRY = CallGeometry((1, 1), (1, 1), (1, 1), 1, "zeros")
+GEOMETRY = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
 
 
 def layer(*weight: int, address: str = "unet.mid.layer", aliases: tuple[str, ...] = ()) -> Layer:
@@ -73,7 +74,7 @@ def test_reasons_are_one_line_and_no_tool_has_a_first_token(target: Target) -> N
         for scheme in every_scheme():
             reason = why(target, scheme, one)
             assert reason is None or (reason and "\n" not in reason)
-            assert reason or not scheme.activation.first_token
+            assert reason or not scheme.transforms
 
 
 @pytest.mark.parametrize("target", ALL)
@@ -247,13 +248,13 @@ def test_modelopt_disables_all_and_enables_by_exact_name(model: Model, tmp_path:
     for path, text in schemes.items():
         scheme = parse_scheme(text)
         weight, inputs = cfg.get(f"{path}.weight_quantizer"), cfg.get(f"{path}.input_quantizer")
-        assert (weight is None) == (scheme == KEEP) and (inputs is None) == (scheme.activation.bits == 16)
+        assert (weight is None) == (scheme == KEEP) and (inputs is None) == (scheme.inputs.bits == 16)
         if weight:
             assert weight["num_bits"] == ([4, 3] if scheme.weight.kind == "fp8" else scheme.weight.bits)
             assert weight.get("block_sizes", {}).get(-1) == scheme.weight.group
         if inputs:
-            assert inputs["num_bits"] == scheme.activation.bits
-            assert ("type" not in inputs) == scheme.activation.static
+            assert inputs["num_bits"] == scheme.inputs.bits
+            assert ("type" not in inputs) == scheme.inputs.static
 
 
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])

@@ -26,7 +26,7 @@ from bitplan.planner.outlines.retime import bare
 from bitplan.planner.pipelines.sources import load_pipeline
 from bitplan.planner.profiles.profile import Profile, content_digest, open_profile
 from bitplan.planner.scenes import PIPELINE_FOLDER
-from bitplan.plans.formats import empty
+from bitplan.plans.formats.storage import empty
 from bitplan.plans.scheme import parse_scheme
 from tests import tiny
 

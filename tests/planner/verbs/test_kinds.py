@@ -18,7 +18,7 @@ from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import architecture_fingerprint, from_json, to_json
 from bitplan.planner.graph.trace import trace
 from bitplan.planner.views.inspect import layers_text
-from bitplan.plans.formats import stored_bytes
+from bitplan.plans.formats.storage import stored_bytes
 from bitplan.plans.layers.modules import module_bytes
 from bitplan.plans.layers.opening import opened
 from bitplan.plans.layers.simulation import output_changes, variant

@@ -19,7 +19,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 import bitplan
-from bitplan.planner.applied.pipeline import scales_in
+from bitplan.planner.applied.pipeline import fitted_in
 from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.graph.fingerprint import module_at
 from bitplan.planner.pipelines.generation import Generation
@@ -233,12 +233,12 @@ def test_static_ranges_travel_in_the_plan(solve: Solve, finished: Path, pipe: An
     plan = load_plan(tmp_path / "p.plan.yaml")
     with open_profile(finished) as store:
         seen = store.ranges()
-    static = {layer for layer, text in plan.schemes.items() if parse_scheme(text).activation.static}
-    assert static == set(scales_in(plan))
+    static = {layer for layer, text in plan.schemes.items() if parse_scheme(text).inputs.static}
+    assert static == set(fitted_in(plan))
     assert pinned
     for layer in pinned:
-        scales = scales_in(plan)[layer]
-        assert (scales.tensor, scales.first) == (seen[layer]["rest_absmax"], seen[layer]["first_absmax"])
+        ranges = fitted_in(plan)[layer]["input_range"].tolist()
+        assert ranges == [seen[layer]["rest_absmax"], seen[layer]["first_absmax"]]
 
 
 def test_uniform_takes_one_scheme_wherever_it_is_offered(solve: Solve, finished: Path) -> None:
@@ -266,7 +266,7 @@ def test_layers_of_one_input_share_an_activation_format(solve: Solve, finished: 
     plan = solve(memory="12%", kernels="fake")
     assert shared
     for family in shared:
-        assert len({str(parse_scheme(plan.schemes[layer]).activation) for layer in family}) == 1
+        assert len({parse_scheme(plan.schemes[layer]).shared_side for layer in family}) == 1
 
 
 def test_a_fine_tune_takes_the_plan_when_asked(solve: Solve, pipe: Any) -> None:

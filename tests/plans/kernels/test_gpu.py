@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from bitplan.plans.formats import Packed, dequantize
 from bitplan.plans.formats.packing import pack
-from bitplan.plans.inputs.integer import ActivationError, ActivationScales, quantize_rows
-from bitplan.plans.kernels import KERNELS, Geometry
+from bitplan.plans.formats.storage import Packed, dequantize
+from bitplan.plans.inputs.base import ActivationError, ActivationScales
+from bitplan.plans.inputs.integer import quantize_rows
+from bitplan.plans.kernels import KERNELS, Geometry, Held
 from bitplan.plans.kernels.gpu import int_mm as gpu_int_mm
 from bitplan.plans.kernels.gpu import operators as gpu
 from bitplan.plans.layers.modules import quantize_module
@@ -27,7 +28,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[3]
 HOME = "cuda" if KERNELS["gpu_int8"].available(torch.device("cuda")) is None else "cpu"
-RANGES = ActivationScales(2.5, 4.0)
+RANGES, WHOLE = ActivationScales(2.5, 4.0), ActivationScales(2.5)
 SIZES = [1, 3, 31, 64, 160, 257, 512]  # inputs
 
 
@@ -44,14 +45,14 @@ def packed_codes(shape: tuple[int, ...], scheme: str, fill: str) -> Packed:
     if fill != "random":
         codes.fill_(low if fill == "lowest" else high)
         zero.fill_(high - low if fill == "lowest" else 0)
-    return Packed(pack(codes, fmt.bits), torch.ones(zero.shape), zero if fmt.affine else None, shape, fmt)
+    tensors = {"codes": pack(codes, fmt.bits), "scale": torch.ones(zero.shape)}
+    return Packed(tensors | ({"zero": zero} if fmt.affine else {}), shape, fmt)
 
 
 def sums(codes: Tensor, packed: Packed, geometry: Geometry | None = None) -> Tensor:
-    parts = (None if part is None else part.to(HOME) for part in (packed.codes, packed.scale, packed.zero))
-    moved = Packed(*parts, packed.shape, packed.format)
+    moved = Packed({name: part.to(HOME) for name, part in packed.tensors.items()}, packed.shape, packed.format)
     inputs = [codes.to(HOME), torch.ones(codes.shape[0], 1, device=HOME)]
-    return gpu.multiplied(inputs, moved, None, geometry, torch.float32).cpu()
+    return gpu.multiplied(inputs, Held(moved, parse_scheme("w8a8"), "any", geometry), torch.float32).cpu()
 
 
 @pytest.mark.parametrize("bits", WEIGHT_BITS)
@@ -106,28 +107,28 @@ def test_convolutions_are_exact(scheme):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("text", ["w8a8", "w8a6", "w8a4", "w8a8t", "w8a8t+first"])
 def test_rows_are_rounded_as_specified_to_the_bit(text, dtype):
-    fmt = parse_scheme(text).activation
+    fmt, ranges = parse_scheme(text).inputs, RANGES if "first" in text else WHOLE
     x = torch.randn(2, 5, 130, dtype=torch.float64).mul(3).to(dtype)
     x[0, 1] = 0
     x[0, 2] = 1e-40
     x[1, 0, :5] = torch.tensor([127, 0.5, 1.5, -2.5, 126.5])
     x[1, 2] = x[1, 2].clamp(-1, -0.5)
     for case in (x, x[:1, :3, :1], x[:, :, :64].transpose(0, 1), x[:, :, ::2]):
-        expected, found = quantize_rows(case, fmt, RANGES), gpu.rounded(case.to(HOME), fmt, RANGES)
+        expected, found = quantize_rows(case, fmt, ranges), gpu.rounded(case.to(HOME), fmt, ranges)
         assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
 
 
 def test_long_rows_are_rounded_in_chunks():
     for text in ("w8a8", "w8a8t"):
-        x, fmt = torch.randn(3, 20000) * torch.tensor([[1.0], [1e-3], [50]]), parse_scheme(text).activation
+        x, fmt = torch.randn(3, 20000) * torch.tensor([[1.0], [1e-3], [50]]), parse_scheme(text).inputs
         x[0, 19999], x[1, 8192] = -77, 5
-        expected, found = quantize_rows(x, fmt, RANGES), gpu.rounded(x.to(HOME), fmt, RANGES)
+        expected, found = quantize_rows(x, fmt, WHOLE), gpu.rounded(x.to(HOME), fmt, WHOLE)
         assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
 
 
 def test_ties_go_to_even():
     x = torch.cat([torch.arange(-126.5, 127), torch.tensor([127.0])])[None]
-    codes, steps = gpu.rounded(x.to(HOME), parse_scheme("w8a8").activation, None)
+    codes, steps = gpu.rounded(x.to(HOME), parse_scheme("w8a8").inputs, None)
     assert float(steps) == 1 and torch.equal(codes.cpu().float(), x.round())
     assert not torch.equal(x.round(), (x + 0.5).floor())
 
@@ -135,18 +136,17 @@ def test_ties_go_to_even():
 def test_missing_ranges_are_refused():
     for text, scales, words in (
         ("w8a8t", None, "no calibrated range"),
-        ("w8a8t+first", ActivationScales(1.0), "no calibrated range"),
         ("w8a8t+first", RANGES, "batch, tokens, features"),
     ):
         with pytest.raises(ActivationError, match=words):
-            gpu.rounded(torch.randn(3, 4), parse_scheme(text).activation, scales)
+            gpu.rounded(torch.randn(3, 4), parse_scheme(text).inputs, scales)
 
 
 @pytest.mark.parametrize("name", ["gpu_int8", "gpu_weight_only", "gpu_int_mm"])
 def test_no_rows_give_no_rows(name):
     scheme = parse_scheme("w8a16" if name == "gpu_weight_only" else "w8a8t")
     packed = packed_codes(torch.Size((3, 8)), "w8a8", "random")
-    out = KERNELS[name].run(torch.randn(0, 5, 8), packed, scheme, None, RANGES, None)
+    out = KERNELS[name].run(torch.randn(0, 5, 8), Held(packed, scheme, "linear", scales=WHOLE))
     assert out.shape == (0, 5, 3)
 
 
@@ -180,7 +180,7 @@ def test_a_compiled_model_has_no_breaks(name, text):
 def test_the_operators_are_what_they_say():
     packed = packed_codes(torch.Size((4, 3, 3, 3)), "w4a8", "random")
     x, steps = torch.randint(-9, 9, (2, 5, 4, 3)).to(HOME, torch.int8), torch.ones(2, 1, device=HOME)
-    weight, window = [packed.codes.to(HOME), packed.scale.to(HOME)], [3, 3, 1, 1, 1, 1, 1, 1, 5, 4]
+    weight, window = [packed.tensors[name].to(HOME) for name in ("codes", "scale")], [3, 3, 1, 1, 1, 1, 1, 1, 5, 4]
     bias = torch.ones(4, device=HOME)
     torch.library.opcheck(gpu.product, ([x, steps], weight, bias, [4, 0], window, torch.float16))
     torch.library.opcheck(gpu.round_rows, (torch.randn(3, 5, device=HOME), 8, [], 1))

@@ -8,12 +8,13 @@ import gc
 import pytest
 import torch
 
-from bitplan.plans.inputs.integer import ActivationScales, quantize_rows
+from bitplan.plans.inputs.base import ActivationScales
+from bitplan.plans.inputs.integer import quantize_rows
 from bitplan.plans.kernels.cpu import last_input
 from bitplan.plans.kernels.cpu.last_input import LastInput
 from bitplan.plans.scheme import parse_scheme
 
-A8, A8T = parse_scheme("w8a8").activation, parse_scheme("w8a8t").activation
+A8, A8T = parse_scheme("w8a8").inputs, parse_scheme("w8a8t").inputs
 
 
 @pytest.fixture()

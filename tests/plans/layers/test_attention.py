@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bitplan.plans.formats import FormatError
+from bitplan.plans.formats.base import FormatError
 from bitplan.plans.layers.attention import Attention, AttentionError, PaddedEncoder, refusal
 from bitplan.plans.layers.guards import ReadOnly
 from bitplan.plans.layers.modules import QuantLinear, module_bytes

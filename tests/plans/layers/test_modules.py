@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import copy
 import io
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from bitplan.plans.formats import FormatError, stored_bytes
-from bitplan.plans.inputs.integer import ActivationError, ActivationScales
+from bitplan.plans.formats.storage import FormatError, stored_bytes
+from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.kernels import REFERENCE, KernelError, choose_kernel, geometry_of
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.modules import (
@@ -24,10 +25,11 @@ from bitplan.plans.layers.modules import (
     weight_bytes,
 )
 from bitplan.plans.layers.stored import Stored
+from bitplan.plans.numerics import range_tensor
 from bitplan.plans.scheme import EXAMPLES, parse_scheme
 
 torch.set_num_threads(1)
-RANGES = ActivationScales(2.1, 3.3)
+RANGES = range_tensor({"tensor": 2.1, "first": 3.3})
 LAYERS = {
     "linear": (lambda: nn.Linear(70, 9), torch.randn(2, 3, 70)),
     "nobias": (lambda: nn.Linear(8, 3, bias=False), torch.randn(1, 1, 8)),
@@ -63,10 +65,10 @@ def test_it_stands_in_for_the_float_layer(text, name):
     assert f"{layer.extra_repr()}, scheme=" in repr(made)
     assert weight_bytes(made) == stored_bytes(layer.weight.shape, made.scheme.weight)
     assert weight_bytes(layer) == layer.weight.numel() * 4
-    reference = REFERENCE.run(x, made.packed, made.scheme, bias, RANGES, geometry_of(layer))
+    reference = REFERENCE.run(x, replace(made.held, bias=bias))
     torch.testing.assert_close(made(x), reference, rtol=1e-4, atol=1e-4)
     held = weight_bytes(made) + (0 if bias is None else bias.nbytes)
-    assert module_bytes(made) == held + (0 if made.input_range is None else made.input_range.nbytes)
+    assert module_bytes(made) == held + (made.input_range.nbytes if made.scheme.inputs.static else 0)
 
 
 def kept(layer):
@@ -87,7 +89,7 @@ def test_copies_pickles_and_state_give_the_same_bits(text, name):
     assert torch.equal(again(x), out) and kept(again)
     with torch.no_grad():
         layer.weight.mul_(3).add_(1)
-    other = quantize_module(layer, made.scheme, made.kernel, ActivationScales(9.0, 9.0))
+    other = quantize_module(layer, made.scheme, made.kernel, range_tensor({"tensor": 9.0, "first": 9.0}))
     assert not torch.equal(other(x), out)
     state = made.state_dict()
     names = {"codes", "scale", "zero", "input_range", "bias"}

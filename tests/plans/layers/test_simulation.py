@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bitplan.plans.inputs.integer import ActivationScales
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.modules import kind_of
 from bitplan.plans.layers.simulation import output_changes, variant
+from bitplan.plans.numerics import NONE, range_tensor
 from bitplan.plans.scheme import Scheme, parse_scheme
+from bitplan.plans.transforms.base import Fitted
 
 SCHEMES = ("w8a8", "w4a4", "w4g64ma8", "w2ma8", "w3a16", "w8a8t", "w4a8t+first")
-SCALES = ActivationScales(1.5, 2.5)  # so narrow that some numbers are clipped
+RANGES = {"tensor": 1.5, "first": 2.5}  # so narrow that some numbers are clipped
 
 
 def layers() -> dict[str, tuple[nn.Module, Tensor]]:
@@ -33,9 +34,8 @@ def layers() -> dict[str, tuple[nn.Module, Tensor]]:
     }  # fmt: skip
 
 
-def scales_for(scheme: Scheme) -> ActivationScales | None:
-    text = str(scheme)
-    return None if "t" not in text else SCALES if "first" in text else ActivationScales(SCALES.tensor)
+def fitted_for(scheme: Scheme) -> Fitted:
+    return range_tensor(RANGES) if scheme.inputs.static else NONE
 
 
 @pytest.mark.parametrize("kind", layers())
@@ -45,16 +45,14 @@ def test_changes_are_those_of_the_swapped_layer(kind: str) -> None:
     parts = {"unet": nn.ModuleDict({"layer": layer})}
     packed: dict[Any, Any] = {}
     refuses = KINDS[kind_of(layer)].refuses
-    schemes = [
-        s for s in map(parse_scheme, SCHEMES) if not refuses(s) and not (s.activation.first_token and x.dim() < 3)
-    ]
+    schemes = [s for s in map(parse_scheme, SCHEMES) if not refuses(s) and not (s.transforms and x.dim() < 3)]
     assert schemes
-    found = list(output_changes(layer, x, [(scheme, scales_for(scheme)) for scheme in schemes], packed))
+    found = list(output_changes(layer, x, [(scheme, fitted_for(scheme)) for scheme in schemes], packed))
     assert [scheme for scheme, _ in found] == schemes
     with torch.no_grad():
         full = layer(x)
         for scheme, change in found:
-            with variant(parts, "unet.layer", scheme, scales_for(scheme), {}):
+            with variant(parts, "unet.layer", scheme, fitted_for(scheme), {}):
                 expected = parts["unet"]["layer"](x) - full
             assert change.shape == full.shape
             torch.testing.assert_close(change, expected, rtol=1e-4, atol=1e-5)
@@ -65,7 +63,7 @@ def test_changes_are_those_of_the_swapped_layer(kind: str) -> None:
 def test_packed_weights_are_made_once() -> None:
     layer, x = layers()["linear"]
     packed: dict[Any, Any] = {}
-    schemes = [(parse_scheme(text), None) for text in ("w4a8", "w4a4", "w8a8")]
+    schemes = [(parse_scheme(text), NONE) for text in ("w4a8", "w4a4", "w8a8")]
     first = [change for _, change in output_changes(layer, x, schemes, packed)]
     kept = dict(packed)
     assert len(kept) == 2
