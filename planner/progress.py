@@ -1,4 +1,4 @@
-"""How far a run is, on standard error, drawn by tqdm. Imports no torch."""
+"""Progress of a run on standard error, drawn by tqdm. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from typing import Any
 
 from tqdm import tqdm
 
-# What libraries that draw bars are told; tqdm itself reads its own only when it is imported.
+# Variables that stop the bars of libraries; tqdm itself reads its own only when it is imported.
 _SILENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-_AHEAD, _UNKNOWN = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left", "{desc}: {elapsed} gone"
+_UNKNOWN = "{desc}: {elapsed} elapsed"
+_KNOWN = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} remaining"
 _OFTEN, _SELDOM = 0.1, 10.0  # seconds between two lines, on a terminal and in a log
-_ENOUGH = 0.25  # share of a phase after which its own pace alone tells how long the rest takes
+_ENOUGH = 0.25  # share of a phase after which its own pace alone predicts its rest
 
 
-# Seconds of a phase before anything of it is known, from those of one full-precision run of one prompt, as on `scenes`:
-_PROBED, _SCHEME = 24.0, 1.8  # runs that probing a prompt takes as long as, and more for each scheme
-_MEASURED = 1.2  # runs a measurement of a prompt
+# Expected seconds of a phase, in full-precision runs of one prompt, as measured on `scenes`:
+_PROBED, _SCHEME = 24.0, 1.8  # runs to probe a prompt, and further runs for each scheme
+_MEASURED = 1.2  # runs to measure a prompt
 _TIMED = 0.05  # seconds to time a candidate
 
 
 def is_silent() -> bool:
-    """Whether nobody wants bars."""
+    """Whether bars are switched off."""
     return bool(os.environ.get("TQDM_DISABLE"))
 
 
 @contextmanager
 def silenced(wanted: bool = True) -> Iterator[None]:
-    """Within the `with`, if wanted, no bars are drawn, here and in processes that are started here."""
+    """Switch bars off within the `with`, if wanted, here and in processes that start here."""
     before = {name: os.environ.get(name) for name in _SILENT if wanted}
     os.environ.update({name: _SILENT[name] for name in before})
     try:
@@ -44,15 +45,26 @@ def silenced(wanted: bool = True) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def bar(items: Iterable[Any] | None, what: str, total: int, unit: str, **options: Any) -> Any:
+def bar(items: Iterable[Any] | None, name: str, total: int, unit: str, **options: Any) -> Any:
     """A bar of its own, for a run of one phase."""
-    return tqdm(items, what, total, unit=unit, disable=is_silent() or not total, **options)
+    return tqdm(items, name, total, unit=unit, disable=is_silent() or not total, **options)
 
 
 @dataclass
 class Phase:
-    """A stretch of a run. total, known: units in all, and those that an earlier run did; each: units a step; guess:
-    seconds for the rest; begun: by `time.monotonic`; done: units since then; within: those of what is not whole yet."""
+    """One part of a run.
+
+    Attributes:
+        name: name of the phase.
+        total: units in all.
+        unit: name of the unit; empty where units are not shown.
+        known: units that an earlier run did.
+        each: units a step.
+        guess: expected seconds of the phase.
+        start: when it began, by `time.monotonic`.
+        finished: units that this run finished.
+        partial: units that this run did of steps that are not finished.
+    """
 
     name: str
     total: float
@@ -60,120 +72,128 @@ class Phase:
     known: float
     each: float
     guess: float
-    begun: float
-    done: float = 0.0
-    within: float = 0.0
+    start: float
+    finished: float = 0.0
+    partial: float = 0.0
 
-    def left(self, now: float) -> float:
-        """Seconds, about: by the guess at first, then more and more by its own pace."""
+    def remaining(self, now: float) -> float:
+        """About how many seconds remain: by the guess at first, then more and more by the phase's own pace."""
         todo = self.total - self.known
-        share = min((self.done + self.within) / todo, 1.0) if todo > 0 else 1.0
-        sure = min(share / _ENOUGH, 1.0) if self.guess else 1.0
-        whole = (now - self.begun) / share if share else 0.0
-        return (1 - share) * (sure * whole + (1 - sure) * self.guess)
+        share = min((self.finished + self.partial) / todo, 1.0) if todo > 0 else 1.0
+        certainty = min(share / _ENOUGH, 1.0) if self.guess else 1.0
+        whole = (now - self.start) / share if share else 0.0
+        return (1 - share) * (certainty * whole + (1 - certainty) * self.guess)
 
     def __str__(self) -> str:
         if not self.unit:
             return self.name
-        done = min(math.floor(self.known + self.done + self.within + 1e-6), round(self.total))
-        return f"{self.name} {done:,}/{round(self.total):,} {self.unit}"
+        units = min(math.floor(self.known + self.finished + self.partial + 1e-6), round(self.total))
+        return f"{self.name} {units:,}/{round(self.total):,} {self.unit}"
 
 
 class Course:
-    """One line for all phases of a run, with the time that is left for all of them together.
+    """One line for all phases of a run, with the time that remains for all of them together.
 
-    The line is a bar of seconds: so many are behind, so many ahead. Those ahead are told by the pace of the phase under
-    way and by what is expected of those to come, so that a run that goes on where another stopped tells them as well.
+    The line is a bar of seconds: those elapsed, and those that remain by the pace of the current phase and by the
+    expected seconds of later phases. So a run that continues an interrupted one shows the right remaining time, too.
     """
 
-    def __init__(self, what: str, shown: bool = True, deadline: float = math.inf) -> None:
-        """what: is run; deadline: by `time.monotonic`, at which it ends if it has not before."""
+    def __init__(self, name: str, shown: bool = True, deadline: float = math.inf) -> None:
+        """name: name of the run; deadline: when the run ends at the latest, by `time.monotonic`."""
         self.deadline = deadline
         self.spent: dict[str, float] = {}
-        self._what, self._expected, self._phase = what, dict[str, float](), Phase("", 0, "", 0, 1, 0, 0)
-        often = _OFTEN if sys.stderr.isatty() else _SELDOM
-        self._next, self._often = 0.0, often
-        self._bar = tqdm(desc=what, disable=is_silent() or not shown, dynamic_ncols=True, bar_format=_UNKNOWN)
+        self._name, self._expected, self._phase = name, dict[str, float](), Phase("", 0, "", 0, 1, 0, 0)
+        interval = _OFTEN if sys.stderr.isatty() else _SELDOM
+        self._next, self._interval = 0.0, interval
+        self._bar = tqdm(desc=name, disable=is_silent() or not shown, dynamic_ncols=True, bar_format=_UNKNOWN)
 
     def expect(self, seconds: Mapping[str, float]) -> None:
-        """How long phases to come will take, by their names."""
+        """Set the expected seconds of later phases, by their names."""
         self._expected |= {name: guess for name, guess in seconds.items() if name not in self.spent}
 
     @contextmanager
     def phase(self, name: str, total: float = 1, unit: str = "", known: float = 0, each: float = 1) -> Iterator[None]:
-        """The `with` is this phase. unit: what `total` counts, shown where it is given; known: done by earlier runs;
-        each: units of one step."""
-        begun = time.monotonic()
-        self._phase = Phase(name, total, unit, known, each, self._expected.pop(name, 0.0), begun)
-        self._show(begun)
+        """Make the `with` one phase; the arguments are those of `Phase`."""
+        start = time.monotonic()
+        self._phase = Phase(name, total, unit, known, each, self._expected.pop(name, 0.0), start)
+        self._show(start)
         try:
             yield
         finally:
-            self.spent[name] = self.spent.get(name, 0.0) + time.monotonic() - begun
+            self.spent[name] = self.spent.get(name, 0.0) + time.monotonic() - start
 
     def advance(self, steps: float = 1) -> None:
-        """So many more steps of the phase are done, what `hint` told of them included."""
+        """Count finished steps of the phase, including what `hint` counted of them."""
         units = steps * self._phase.each
-        self._phase.done += units
-        self._phase.within = max(self._phase.within - units, 0.0)
+        self._phase.finished += units
+        self._phase.partial = max(self._phase.partial - units, 0.0)
         self._show()
 
     def hint(self, steps: float) -> None:
-        """So many are done of what is not whole yet."""
-        self._phase.within += steps * self._phase.each
+        """Count steps that are partly done."""
+        self._phase.partial += steps * self._phase.each
         self._show()
 
-    def close(self, done: bool) -> None:
-        """Leave the line as it is, or full where all is done."""
-        if done:
+    def close(self, complete: bool) -> None:
+        """Leave the line as it is, or full where the run is complete."""
+        if complete:
             self._phase, self._expected, self.deadline = Phase("done", 0, "", 0, 1, 0, time.monotonic()), {}, math.inf
         self._show(time.monotonic())
         self._bar.close()
 
-    def left(self, now: float) -> float | None:
-        """Seconds, about; None while nothing is known."""
+    def remaining(self, now: float) -> float | None:
+        """About how many seconds remain; None while nothing is known."""
         if math.isfinite(self.deadline):
             return max(self.deadline - now, 0.0)
         if not (self._expected or self._phase.guess or self._phase.unit or self._phase.name == "done"):
             return None
-        return self._phase.left(now) * (self._phase.name != "done") + sum(self._expected.values())
+        return self._phase.remaining(now) * (self._phase.name != "done") + sum(self._expected.values())
 
     def _show(self, at: float | None = None) -> None:
         now = time.monotonic() if at is None else at
         if self._bar.disable or (at is None and now < self._next):
             return
-        self._next, left = now + self._often, self.left(now)
-        # tqdm divides what is to do by what was done a second: here seconds by a second's seconds
-        gone = max(self._bar.format_dict["elapsed"], 1e-6)
-        self._bar.n, self._bar.total = gone, gone + (left or 0.0)
-        self._bar.bar_format = _UNKNOWN if left is None else _AHEAD
-        self._bar.set_description_str(f"{self._what}: {self._phase}", refresh=True)
+        self._next, remaining = now + self._interval, self.remaining(now)
+        # tqdm divides the remaining amount by the amount a second: here both are seconds
+        elapsed = max(self._bar.format_dict["elapsed"], 1e-6)
+        self._bar.n, self._bar.total = elapsed, elapsed + (remaining or 0.0)
+        self._bar.bar_format = _UNKNOWN if remaining is None else _KNOWN
+        self._bar.set_description_str(f"{self._name}: {self._phase}", refresh=True)
 
 
 _CURRENT: ContextVar[Course] = ContextVar("course")
 
 
 def current() -> Course:
-    """That of the run under way in this process, or one that nobody sees."""
+    """The course of the run in this process, or a hidden one where no run has one."""
     return _CURRENT.get(None) or Course("", shown=False)
 
 
 @contextmanager
-def course_of(what: str) -> Iterator[Course]:
-    """The `with`, or the function that it decorates, is the whole run; where it ends in an error the line stays as far
-    as it came."""
-    course, done = Course(what), False
+def course_of(name: str) -> Iterator[Course]:
+    """Make the `with`, or the function that this decorates, one run. After an error its line stays as it is."""
+    course, complete = Course(name), False
     token = _CURRENT.set(course)
     try:
         yield course
-        done = True
+        complete = True
     finally:
         _CURRENT.reset(token)
-        course.close(done)
+        course.close(complete)
 
 
 def expected_of(run: float, prompts: int, probing: int, schemes: float, todo: Mapping[str, int]) -> dict[str, float]:
-    """Seconds of phases to come. run: seconds of one full-precision run of one prompt; prompts: of a measurement;
-    probing: those to probe; schemes: a layer; todo: phase -> how many (layer, scheme) are left to do."""
-    found = {name: count * prompts * run * _MEASURED for name, count in todo.items() if name != "costs"}
-    return found | {"estimates": probing * run * (_PROBED + _SCHEME * schemes), "costs": todo.get("costs", 0) * _TIMED}
+    """The expected seconds of later phases.
+
+    Args:
+        run: seconds of one full-precision run of one prompt.
+        prompts: prompts of a measurement.
+        probing: prompts to probe.
+        schemes: schemes a layer.
+        todo: phase -> number of (layer, scheme) that remain.
+    """
+    expected = {name: count * prompts * run * _MEASURED for name, count in todo.items() if name != "costs"}
+    return expected | {
+        "estimates": probing * run * (_PROBED + _SCHEME * schemes),
+        "costs": todo.get("costs", 0) * _TIMED,
+    }

@@ -54,13 +54,6 @@ def members(module: str, table: str) -> Complete:
     return complete
 
 
-def metrics(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """Complete the names of metrics."""
-    from bitplan.planner.verbs.parameters import METRICS
-
-    return [name for name in METRICS if name.startswith(typed)]
-
-
 def schemes(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
     """Complete comma-separated schemes: those of the profile on the line, else common ones."""
     return _listed(typed, _schemes(ctx))

@@ -145,7 +145,7 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "call": Parameter("An argument of every call, such as height=512.", metavar="NAME=VALUE", many=True,
                       parse=yaml_values("--call")),
     "metrics": Parameter("One more metric: a built-in name, or package.module:name of your own.", flag="metric",
-                         metavar="NAME", many=True, complete="metrics"),
+                         metavar="NAME", many=True, complete="bitplan.sensitivity.metrics:METRICS"),
     "clip": _CLIP,
     "solve.clip": replace(_CLIP, help=f"For --rerank: {_CLIP.help}"),
     "steps": _number("Denoising steps an image [the pipeline's default]."),

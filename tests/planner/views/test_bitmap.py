@@ -144,26 +144,26 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_the_time_left_is_that_of_all_phases(clock: Clock) -> None:
     course = Course("x", shown=False)
-    assert course.left(clock.now) is None
+    assert course.remaining(clock.now) is None
     course.expect({"costs": 10.0, "estimates": 60.0, "checks": 20.0})
     with course.phase("costs", 100, "candidates"):
-        assert course.left(clock.now) == 90.0
+        assert course.remaining(clock.now) == 90.0
         for _ in range(50):
             clock.now += 0.4
             course.advance()
-        assert course.left(clock.now) == pytest.approx(20.0 + 80.0)  # its own pace, twice as slow as expected
+        assert course.remaining(clock.now) == pytest.approx(20.0 + 80.0)  # its own pace, twice as slow as expected
     with course.phase("estimates", 8, "prompts", 4, each=4 / 400):  # four prompts are of an earlier run
-        assert course.left(clock.now) == pytest.approx(60 + 20)
+        assert course.remaining(clock.now) == pytest.approx(60 + 20)
         clock.now += 10
         course.hint(200)
-        assert course.left(clock.now) == pytest.approx(10 + 20)
+        assert course.remaining(clock.now) == pytest.approx(10 + 20)
         course.advance(100)
-        assert course.left(clock.now) == pytest.approx(10 + 20)  # what was hinted at does not count twice
+        assert course.remaining(clock.now) == pytest.approx(10 + 20)  # what was hinted at does not count twice
         course.advance(300)
-        assert course.left(clock.now) == pytest.approx(20)
+        assert course.remaining(clock.now) == pytest.approx(20)
     assert course.spent == pytest.approx({"costs": 20.0, "estimates": 10.0})
     course.deadline = clock.now + 33
-    assert course.left(clock.now) == pytest.approx(33)
+    assert course.remaining(clock.now) == pytest.approx(33)
 
 
 def test_the_guess_gives_way_to_the_pace_step_by_step(clock: Clock) -> None:
@@ -174,7 +174,7 @@ def test_the_guess_gives_way_to_the_pace_step_by_step(clock: Clock) -> None:
         for _ in range(100):
             clock.now += 3.0
             course.advance()
-            lefts.append(course.left(clock.now))
+            lefts.append(course.remaining(clock.now))
     assert lefts[0] is not None and 100 < lefts[0] < 115 and lefts[24] == pytest.approx(225) and lefts[-1] == 0
     assert all(math.isfinite(left) for left in lefts if left is not None)
 
@@ -197,9 +197,11 @@ def test_the_line_names_phase_count_and_time(capsys: pytest.CaptureFixture[str],
             pass
     assert current() is not course
     lines = re.split(r"[\r\n]+", capsys.readouterr().err)
-    assert any(re.match(r"profile: tracing: +\d\d:\d\d gone", line) for line in lines)
-    assert any(re.match(r"profile: costs 200/1,200 candidates: +0%\|.*gone, 00:05 left", line) for line in lines)
-    assert any(re.match(r"profile: done: 100%\|.*gone, 00:00 left", line) for line in lines)
+    assert any(re.match(r"profile: tracing: +\d\d:\d\d elapsed", line) for line in lines)
+    assert any(
+        re.match(r"profile: costs 200/1,200 candidates: +0%\|.*elapsed, 00:05 remaining", line) for line in lines
+    )
+    assert any(re.match(r"profile: done: 100%\|.*elapsed, 00:00 remaining", line) for line in lines)
 
 
 def test_an_interrupted_line_does_not_say_done(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
