@@ -14,7 +14,7 @@ import platform
 from pathlib import Path
 
 import torch
-from examples.watermark.run import story, table
+from examples.watermark.run import run_example, table
 
 
 def main() -> None:
@@ -24,10 +24,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "watermark.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    found = story(args.work)
+    result = run_example(args.work)
     about = {"machine": platform.machine(), "threads": args.threads, "torch": torch.__version__}
-    args.out.write_text(json.dumps({"about": about, **found}, indent=1) + "\n")
-    print(table(found))
+    args.out.write_text(json.dumps({"about": about, **result}, indent=1) + "\n")
+    print(table(result))
 
 
 if __name__ == "__main__":

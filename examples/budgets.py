@@ -1,4 +1,4 @@
-"""What the examples of pipelines of one's own have in common: plans at some budgets, predicted beside measured."""
+"""Runs an example of a user's own pipeline: plans at several budgets, with predicted and measured losses."""
 
 from __future__ import annotations
 
@@ -16,11 +16,21 @@ import bitplan
 
 
 @dataclass(frozen=True)
-class Asked:
-    """subject: `package.module:name`; components: to plan; budgets: of full precision's bytes; count, held_out:
-    conditions for the profile and for the evaluation; steps: denoiser calls judged by their own output; checks:
-    estimates that are measured, too; schemes: to choose from; metrics: measured besides the subject's own; clip: as
-    `bitplan.evaluate` has it."""
+class ExampleSettings:
+    """Settings of an example.
+
+    Attributes:
+        subject: `package.module:name`.
+        components: the components to plan.
+        budgets: shares of full precision's bytes, as `20%`.
+        count: number of conditions for the profile.
+        held_out: number of conditions for the evaluation.
+        steps: number of denoiser calls whose own output is measured.
+        checks: number of estimates that are also measured exhaustively.
+        schemes: the schemes to choose from.
+        metrics: metrics besides the subject's own.
+        clip: as in `bitplan.evaluate`.
+    """
 
     subject: str
     components: tuple[str, ...]
@@ -34,63 +44,65 @@ class Asked:
     clip: str | None = None
 
 
-def story(asked: Asked, out: Path, look: Callable[[Tensor], Mapping[str, float]]) -> dict[str, Any]:
-    """Profile, solve and evaluate, with all files in the folder `out`. look: what the outputs of the held-out
-    conditions are worth by themselves, not against full precision's."""
+def run_example(settings: ExampleSettings, out: Path, score: Callable[[Tensor], Mapping[str, float]]) -> dict[str, Any]:
+    """Profiles, solves and evaluates with all files in the folder `out`.
+
+    score: names and values of absolute figures of the held-out outputs, without full precision as the reference.
+    """
     out.mkdir(parents=True, exist_ok=True)
     profile = bitplan.profile(
-        asked.subject, out / "subject.profile", count=asked.count, schemes=asked.schemes, components=asked.components,
-        timesteps=asked.steps, checks=asked.checks,
+        settings.subject, out / "subject.profile", count=settings.count, schemes=settings.schemes,
+        components=settings.components, timesteps=settings.steps, checks=settings.checks,
     )  # fmt: skip
-    plans = {name: out / f"{name.rstrip('%')}.plan.yaml" for name in asked.budgets}
+    plans = {name: out / f"{name.rstrip('%')}.plan.yaml" for name in settings.budgets}
     joint = {}
     for budget, file in plans.items():
         plan = bitplan.solve(profile, file, memory=budget, objective="quality")
-        joint[budget] = {name: found.joint for name, found in bitplan.predict(plan, profile).items()}
+        joint[budget] = {name: prediction.joint for name, prediction in bitplan.predict(plan, profile).items()}
     report = bitplan.evaluate(
-        list(plans.values()), asked.subject, out / "report", count=asked.held_out, blocks=False,
-        metrics=asked.metrics, clip=asked.clip,
+        list(plans.values()), settings.subject, out / "report", count=settings.held_out, blocks=False,
+        metrics=settings.metrics, clip=settings.clip,
     )  # fmt: skip
     rows = []
     for result, budget in zip(report.results, ("full precision", *plans), strict=True):
         plan = report.plans.get(result.name)
-        added = plan.predictions["total"] if plan else {}
+        sums = plan.predictions["total"] if plan else {}
         losses = {
             name: {
-                "added": added.get(name),
+                "added": sums.get(name),
                 "joint": joint.get(budget, {}).get(name),
                 "measured": mean,
                 "stderr": error,
             }
             for name, (mean, error) in result.losses.items()
         }
-        size = {"predicted": added.get("bytes"), "held": result.bytes}
-        rows.append({"budget": budget, "bytes": size, "losses": losses, "figures": dict(look(result.outputs))})
+        size = {"predicted": sums.get("bytes"), "held": result.bytes}
+        rows.append({"budget": budget, "bytes": size, "losses": losses, "figures": dict(score(result.outputs))})
     return {
-        "subject": asked.subject, "components": list(asked.components), "conditions": asked.count,
-        "held_out": asked.held_out, "layers": len(next(iter(report.plans.values())).schemes), "rows": rows,
+        "subject": settings.subject, "components": list(settings.components), "conditions": settings.count,
+        "held_out": settings.held_out, "layers": len(next(iter(report.plans.values())).schemes), "rows": rows,
     }  # fmt: skip
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """For people."""
+def table(result: Mapping[str, Any]) -> str:
+    """Returns the results as a table."""
     lines = []
-    for row in found["rows"]:
+    for row in result["rows"]:
         line = {"budget": row["budget"], "bytes": f"{row['bytes']['held']:,}"}
         for name, loss in row["losses"].items():
-            told = "–" if loss["joint"] is None else f"{loss['joint']:.3g}"
-            line[f"{name}, predicted / measured"] = f"{told} / {loss['measured']:.3g}" + (
+            predicted = "–" if loss["joint"] is None else f"{loss['joint']:.3g}"
+            line[f"{name}, predicted / measured"] = f"{predicted} / {loss['measured']:.3g}" + (
                 f" ± {loss['stderr']:.1g}" if loss["stderr"] else ""
             )
         lines.append(line | {name: f"{value:.3g}" for name, value in row["figures"].items()})
     return str(tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True))
 
 
-def run(tell: Callable[[Path], dict[str, Any]], about: str | None, argv: Sequence[str] | None = None) -> None:
-    """The command of an example: `--out DIR`, `found.json` in it, and the table."""
+def main(run: Callable[[Path], dict[str, Any]], about: str | None, argv: Sequence[str] | None = None) -> None:
+    """Runs the command of an example: writes `results.json` into `--out` and prints the table."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    found = tell(args.out)
-    (args.out / "found.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    print(table(found))
+    result = run(args.out)
+    (args.out / "results.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    print(table(result))

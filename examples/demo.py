@@ -1,8 +1,8 @@
-"""The main job on the embedded pipeline, as `make demo` runs it: profile, solve, apply with real kernels, compare.
+"""The demo on the embedded pipeline, as `make demo` runs it: profile, solve, apply with real kernels, compare.
 
-At the bytes of uniform 4-bit and of uniform 3-bit weights: full precision, uniform, the plan by quality alone and the
-plan by quality and alignment, on held-out prompts; and the frontier of plans by memory, a page to look at. Everything
-lands in the folder `--out`; the profile is continued when it is there already.
+At the bytes of uniform 4-bit and uniform 3-bit weights it evaluates full precision, the uniform plan, the plan by
+quality, and the plan by quality and alignment on held-out prompts. It also sweeps memory and writes a report page. All
+files are in the folder `--out`; an unfinished profile there is resumed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ SCHEMES = ("w8a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8")
 
 
 def make_plans(profile: Path, out: Path) -> list[Path]:
-    """Uniform plans, and at each one's bytes the best by quality and by both; returns the files."""
+    """Writes uniform plans, and the best plans by quality and by both families at the same bytes; returns the files."""
     files = []
     for bits in (4, 3):
         uniform = out / f"uniform-w{bits}.plan.yaml"
-        held = bitplan.solve(profile, uniform, uniform=f"w{bits}ma8").predictions["total"]["bytes"]
+        size = bitplan.solve(profile, uniform, uniform=f"w{bits}ma8").predictions["total"]["bytes"]
         files.append(uniform)
         for objective in ("quality", "both"):
             files.append(out / f"{objective}-at-w{bits}.plan.yaml")
-            bitplan.solve(profile, files[-1], memory=str(held), objective=objective)
+            bitplan.solve(profile, files[-1], memory=str(size), objective=objective)
     return files
 
 
@@ -43,14 +43,14 @@ def main() -> None:
     profile = bitplan.profile("scenes", args.out / "scenes.profile", schemes=SCHEMES)
     print(f"profiled after {time.monotonic() - start:.0f} s", flush=True)
     plans = make_plans(profile, args.out)
-    found = bitplan.evaluate(plans, "scenes", args.out, count=args.prompts, blocks=False)
+    evaluation = bitplan.evaluate(plans, "scenes", args.out, count=args.prompts, blocks=False)
     caption = "a small red circle above a large blue square on a yellow background"
     bitplan.paint(plans[2], "scenes", [caption], args.out / "painted.png")
     bitplan.sweep(profile, args.out / "frontier", points=24, start="6.6%", stop="30%", images=8, paint=8)
     bitplan.report([args.out / "frontier"], args.out / "report.html")
-    print("\n" + summary(found.to_json()) + "\n")
+    print("\n" + summary(evaluation.to_json()) + "\n")
     print(f"{args.out}/: scenes.profile, {len(plans)} plans, report.md, report.json, images.png, painted.png")
-    print(f"{args.out}/report.html: the frontier, its plans and their pictures, to be opened in a browser")
+    print(f"{args.out}/report.html: the frontier, its plans and their pictures; open it in a browser")
     print(f"done in {time.monotonic() - start:.0f} s")
 
 

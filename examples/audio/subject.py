@@ -1,4 +1,4 @@
-"""A diffusion model of sounds of one's own, as a `Subject`: notes in, sounds out."""
+"""The diffusion model of sounds as a `Subject`: conditions are notes, outputs are sounds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from bitplan import Subject
 
 
 def sounds() -> Subject:
+    """Returns the subject with the trained model."""
     reader, denoiser = load()
 
     def run(conditions: Sequence[Note], seed: int) -> Tensor:
         noise = [torch.randn(LENGTH, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(conditions))]
-        known = reader(torch.stack([note.vector() for note in conditions]))
-        return sample(denoiser, known, torch.stack(noise))[:, None]
+        condition = reader(torch.stack([note.vector() for note in conditions]))
+        return sample(denoiser, condition, torch.stack(noise))[:, None]
 
     def conditions(count: int, held_out: bool) -> list[Note]:
         return draw_notes(count, seed=1 + held_out)

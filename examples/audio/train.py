@@ -1,4 +1,4 @@
-"""Train the model of sounds: minutes on one CPU core, from a seed.
+"""Trains the model of sounds from a seed, in minutes on one CPU core.
 
 python -m examples.audio.train --out examples/audio/denoiser.safetensors
 """
@@ -11,54 +11,54 @@ from pathlib import Path
 
 import torch
 from examples.audio.model import SCALE, WEIGHTS, Denoiser, Reader, sample
-from examples.audio.sounds import LENGTH, NOTES, draw_notes, heard, play
+from examples.audio.sounds import LENGTH, NOTES, detect_pitch, draw_notes, play
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 COUNT, BATCH, RATE, WARM_UP = 3000, 48, 4e-3, 100
-KEPT = 0.998  # of the running mean of the weights, at each step
+DECAY = 0.998  # of the moving average of the weights, for each step
 
 
 def batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Conditions (B, NOTES + 2) and sounds (B, LENGTH) of the model's scale."""
+    """Draws conditions (B, NOTES + 2) and sounds (B, LENGTH) at the model's scale."""
     pitch = torch.randint(NOTES, (BATCH,), generator=generator)
     timbre = torch.rand(BATCH, 2, generator=generator) * 2 - 1
-    known = torch.cat([nn.functional.one_hot(pitch, NOTES), timbre], 1)
-    return known, SCALE * play(known, torch.pi / 2 * torch.rand(BATCH, generator=generator))
+    conditions = torch.cat([nn.functional.one_hot(pitch, NOTES), timbre], 1)
+    return conditions, SCALE * play(conditions, torch.pi / 2 * torch.rand(BATCH, generator=generator))
 
 
 def train(count: int) -> nn.ModuleDict:
-    """The running mean of the weights after `count` batches."""
+    """Returns the moving average of the weights after `count` batches."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     model = nn.ModuleDict({"reader": Reader(), "denoiser": Denoiser()})
-    mean = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(KEPT))
+    mean = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(DECAY))
     optimiser = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=1e-3)
     for step in range(count):
         share = max(step - WARM_UP, 0) / max(count - WARM_UP, 1)
         optimiser.param_groups[0]["lr"] = RATE * min((step + 1) / WARM_UP, 0.5 + 0.5 * math.cos(math.pi * share))
-        known, sounds = batch(generator)
+        conditions, sounds = batch(generator)
         time = torch.rand(BATCH, generator=generator)
         noise = torch.randn(BATCH, LENGTH, generator=generator)
         noisy = torch.lerp(noise, sounds, time[:, None])
-        loss = (model["denoiser"](noisy, time, model["reader"](known)) - sounds).square().mean()
+        loss = (model["denoiser"](noisy, time, model["reader"](conditions)) - sounds).square().mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         mean.update_parameters(model)
         if step % 200 == 199:
-            print(f"{step + 1}: loss {loss:.4f}, pitch found {found(mean.module):.0%}", flush=True)
+            print(f"{step + 1}: loss {loss:.4f}, pitch detected {accuracy(mean.module):.0%}", flush=True)
     return mean.module
 
 
 @torch.no_grad()
-def found(model: nn.ModuleDict, count: int = 48) -> float:
-    """Share of notes whose pitch is heard in what the model makes of them."""
+def accuracy(model: nn.ModuleDict, count: int = 48) -> float:
+    """Returns the share of notes whose pitch is detected in the generated sounds."""
     notes = draw_notes(count, seed=5)
     noise = torch.randn(count, LENGTH, generator=torch.Generator().manual_seed(6))
     sounds = sample(model["denoiser"], model["reader"](torch.stack([note.vector() for note in notes])), noise)
-    return float((heard(sounds) == torch.tensor([note.pitch for note in notes])).double().mean())
+    return float((detect_pitch(sounds) == torch.tensor([note.pitch for note in notes])).double().mean())
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Two-way identification: is a reconstruction nearer to its own original than to that of another one?"""
+"""Two-way identification: the share of pairs where a reconstruction is closer to its own original than to others."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from torch import Tensor
 from bitplan.sensitivity.metrics import Metric
 
 
-def confused(originals: Tensor, found: Tensor) -> Tensor:
-    """(P,) float64: of each row of `found` (P, D), the share of the other originals (P, D) that are nearer to it than
-    its own, by the cosine. 0.5 is chance."""
-    first, second = (torch.nn.functional.normalize(x.double(), dim=1) for x in (originals, found))
-    likeness = second @ first.T
-    return (likeness > likeness.diagonal()[:, None]).double().sum(1) / max(len(likeness) - 1, 1)
+def confusion(originals: Tensor, reconstructions: Tensor) -> Tensor:
+    """Returns for each reconstruction the share of other originals that are closer to it than its own, by cosine.
+
+    originals, reconstructions: embeddings (P, D); result: (P,) float64, 0.5 by chance.
+    """
+    first, second = (torch.nn.functional.normalize(x.double(), dim=1) for x in (originals, reconstructions))
+    similarity = second @ first.T
+    return (similarity > similarity.diagonal()[:, None]).double().sum(1) / max(len(similarity) - 1, 1)
 
 
-# It depends on all samples, so that losses of layers do not add up: for evaluations only.
+# A sample's loss depends on all samples, so losses of layers do not add up: it serves evaluations only.
 TWOWAY = Metric(
-    "twoway", "own", "embeds", "share of other originals that are nearer than the own one", confused,
+    "twoway", "own", "embeds", "share of other originals that are closer than the own one", confusion,
     outputs=("images",), additive=False,
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""The world of the example: scenes that someone sees, and what a brain of fixed random weights answers.
+"""The data of the example: scenes, and the responses of simulated voxels with fixed random weights.
 
-Early voxels see patches of the picture, late ones what things there are: each a random projection of that through tanh,
-with noise. Nothing else reaches the decoder.
+Early voxels respond to patches of the picture, late voxels to the attributes of its object: random projections through
+tanh, with noise. The decoder has no other input.
 """
 
 from __future__ import annotations
@@ -17,42 +17,48 @@ from bitplan.planner.scenes.grammar import COLOURS, HELD_OUT, PLACES, SHAPES, SI
 
 EARLY, LATE = 128, 128  # voxels
 VOXELS = EARLY + LATE
-PATCHES = 8  # a side of the picture, as early voxels see it
-NOISE = 0.15  # of a voxel, whose answers are in -1..1
+PATCHES = 8  # patches on a side of the picture, for early voxels
+NOISE = 0.15  # standard deviation of a voxel's noise; responses are in -1..1
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """Scenes, their pictures (P, 3, 64, 64) in 0..1, and the answers to them (P, VOXELS)."""
+class Recording:
+    """Scenes and the responses to them.
+
+    Attributes:
+        scenes: P scenes.
+        pictures: (P, 3, 64, 64) in 0..1.
+        voxels: responses, (P, VOXELS).
+    """
 
     scenes: tuple[Scene, ...]
     pictures: Tensor
     voxels: Tensor
 
 
-def see(count: int, seed: int, held_out: bool = False) -> Seen:
-    """Scenes of one thing each, drawn and answered. held_out: with things that are in no other scene."""
+def record(count: int, seed: int, held_out: bool = False) -> Recording:
+    """Draws scenes of one object each and their responses. held_out: objects that occur in no other scene."""
     rng = np.random.default_rng([seed, held_out])
     scenes = tuple(sample_scene(rng, 1, HELD_OUT if held_out else TRAIN) for _ in range(count))
     pictures = torch.from_numpy(np.stack([draw_scene(scene, rng) for scene in scenes])).permute(0, 3, 1, 2).float()
     noise = torch.from_numpy(rng.normal(0, NOISE, (count, VOXELS))).float()
-    return Seen(scenes, pictures.contiguous(), answers(pictures, scenes) + noise)
+    return Recording(scenes, pictures.contiguous(), responses(pictures, scenes) + noise)
 
 
-def answers(pictures: Tensor, scenes: tuple[Scene, ...]) -> Tensor:
-    """(P, VOXELS) without noise."""
+def responses(pictures: Tensor, scenes: tuple[Scene, ...]) -> Tensor:
+    """Returns the responses without noise, (P, VOXELS)."""
     patches = torch.nn.functional.adaptive_avg_pool2d(pictures, PATCHES).flatten(1) * 2 - 1
-    named = torch.stack([_named(scene) for scene in scenes])
+    attributes = torch.stack([_attributes(scene) for scene in scenes])
     weights = np.random.default_rng(0)
     early, late = (
         torch.from_numpy(weights.normal(0, spread, (many, voxels))).float()
-        for many, voxels, spread in ((patches.shape[1], EARLY, 0.08), (named.shape[1], LATE, 0.4))
+        for many, voxels, spread in ((patches.shape[1], EARLY, 0.08), (attributes.shape[1], LATE, 0.4))
     )
-    return torch.cat([torch.tanh(patches @ early), torch.tanh(named @ late)], 1)
+    return torch.cat([torch.tanh(patches @ early), torch.tanh(attributes @ late)], 1)
 
 
-def _named(scene: Scene) -> Tensor:
-    """What is seen, as zeros and ones."""
+def _attributes(scene: Scene) -> Tensor:
+    """Returns the attributes of the object and background as one-hot vectors."""
     thing = scene.things[0]
     families = ((SIZES, thing.size), (COLOURS, thing.colour), (SHAPES, thing.shape), (tuple(PLACES), scene.where),
                 (COLOURS, scene.background))  # fmt: skip

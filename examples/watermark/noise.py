@@ -1,10 +1,10 @@
-"""The noise that a scheme adds to the mark, from weights alone, as a loss column of a profile.
+"""Computes the noise that a scheme adds to the mark from the weights alone, as a loss column of a profile.
 
-Rounding turns a carrier's weight W into g (W + N), g W being its projection on W. Along directions u, v that the key
-drew evenly, with u orthogonal to W v, u^T N v has mean 0 and power |N|^2 / (O I): in units of W's mean square, the
-squared tangent of the angle between the weight and what it is rounded to. A bit is the mean over C carriers, and a
-carrier holds R of K bits, so that a carrier adds tan^2 R / (K C^2) to a bit's noise, C = L R / K with L carriers:
-tan^2 / (L C). Errors of different carriers meet different directions, so that these add up, exactly.
+Rounding changes a carrier's weight W to g (W + N), where g W is the projection on W. For random directions u, v with u
+orthogonal to W v, u^T N v has mean 0 and power |N|^2 / (O I). In units of W's mean square this is the squared tangent
+of the angle between W and the rounded weight. A bit is a mean over C carriers, and a carrier holds R of K bits, so a
+carrier adds tan^2 R / (K C^2) to a bit's noise; with L carriers, C = L R / K, this is tan^2 / (L C). Different carriers
+have independent directions, so these terms add up exactly.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from bitplan.sensitivity.table import OWN, Measurement
 METRIC = "mark"
 
 
-def rounded(weight: Tensor, scheme: str) -> Tensor:
-    """What a packed layer computes with, like `weight`."""
+def dequantized(weight: Tensor, scheme: str) -> Tensor:
+    """Returns the weight that a packed layer computes with, in the type of `weight`."""
     return dequantize(quantize(weight.float(), parse_scheme(scheme).weight)).to(weight)
 
 
-def turned(weight: Tensor, scheme: str) -> float:
-    """Squared tangent of the angle by which the scheme turns the weight: noise in units of its mean square."""
-    after = rounded(weight, scheme)
+def squared_tangent(weight: Tensor, scheme: str) -> float:
+    """Returns the squared tangent of the angle between the weight and its rounded value: noise over mean square."""
+    after = dequantized(weight, scheme)
     product = float((weight * after).sum())
     return max(float(weight.square().sum()) * float(after.square().sum()) / product**2 - 1, 0.0)
 
 
 def noise_of(weight: Tensor, scheme: str, carriers: int) -> float:
-    """Noise power that one of so many carriers adds to a bit's statistic, the mean over bits and keys."""
-    return turned(weight, scheme) / (carriers * carriers * RANK / BITS)
+    """Returns the noise power that one of `carriers` carriers adds to a bit, averaged over bits and keys."""
+    return squared_tangent(weight, scheme) / (carriers * carriers * RANK / BITS)
 
 
 def add_mark(profile: Path, weights: Mapping[str, Tensor], component: str = "unet") -> None:
-    """Give the profile the column `mark`: for every layer and scheme, 0 where a layer carries nothing.
+    """Adds the column `mark` to the profile: for every layer and scheme, 0 where a layer is not a carrier.
 
-    weights: of the carriers, by their path in the component. Exact, so without a standard error; needs no key, and
-    tells nothing of it.
+    The values are exact and have a standard error of 0; they need no key and reveal nothing about it. weights: the
+    carriers' weights by path in the component.
     """
     with open_profile(profile, "a") as store:
-        held = {f"{component}.{name}": weight for name, weight in weights.items()}
+        carriers = {f"{component}.{name}": weight for name, weight in weights.items()}
         column = []
         for layer, scheme in sorted(store.measured()):
-            noise = noise_of(held[layer], scheme, len(held)) if layer in held else 0.0
+            noise = noise_of(carriers[layer], scheme, len(carriers)) if layer in carriers else 0.0
             column.append(Measurement(layer, scheme, METRIC, noise, stderr=0.0, count=1))
         store.write_measurements(column, {METRIC: OWN})

@@ -1,9 +1,9 @@
-"""Plans with and without a cap on the mark's noise, and what is read off the weights that they store.
+"""Compares plans with and without a cap on the mark's noise, and decodes the weights that they store.
 
     python examples/watermark/run.py --out mark/
 
 Marks `scenes`, profiles it, adds the column `mark`, solves at three budgets with and without `--cap mark=`, applies
-every plan and decodes the packed weights. Ends with a table. Interrupted, the same command goes on.
+every plan, decodes the packed weights, and prints a table. The same command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a file, the example is in no package that Python knows
+sys.path.insert(0, str(Path(__file__).parents[2]))  # a file that is run directly belongs to no package
 
 from examples.watermark.errors import cap_for, chance, error_rate  # noqa: E402
 from examples.watermark.make import make  # noqa: E402
@@ -27,13 +27,13 @@ from examples.watermark.mark import (  # noqa: E402
     KEY,
     STRENGTH,
     Key,
-    agreeing,
-    carried,
+    carrier_weights,
     carriers_of,
-    marked,
+    count_matching,
+    marked_weights,
     message_of,
 )
-from examples.watermark.noise import METRIC, add_mark, rounded  # noqa: E402
+from examples.watermark.noise import METRIC, add_mark, dequantized  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -54,57 +54,59 @@ from bitplan.plans.plan import Plan  # noqa: E402
 from bitplan.sensitivity.metrics import METRICS  # noqa: E402
 
 BUDGETS = ("7.5%", "8%", "9%")  # of full precision's bytes; all layers at 2 bits take 6.5 %
-RATE = 0.05  # the bit error rate that the cap is made for
-SIGNIFICANCE = 1e-6  # chance at which weights count as marked
-OTHERS = tuple(Key(seed, seed + 1000) for seed in range(100, 124))  # other keys, over which rates are measured
+RATE = 0.05  # the bit error rate that the cap allows
+SIGNIFICANCE = 1e-6  # largest probability at which weights count as marked
+OTHERS = tuple(Key(seed, seed + 1000) for seed in range(100, 124))  # other keys, for mean rates
 
 
 def measure(folder: str, profile: Path, count: int) -> None:
-    """The profile of the marked pipeline, with the column `mark`."""
+    """Profiles the marked pipeline and adds the column `mark`."""
     default = DEFAULTS[SCENES]
     bitplan.profile(folder, profile, count=count, checks=0, clip=str(CLIP_FOLDER), steps=default.steps,
                     guidance=default.guidance)  # fmt: skip
     with open_profile(profile) as store:
-        done = METRIC in store.families()
-    if not done:
-        add_mark(profile, carried(load_pipeline(folder).unet))
+        complete = METRIC in store.families()
+    if not complete:
+        add_mark(profile, carrier_weights(load_pipeline(folder).unet))
 
 
 def decode(weights: Mapping[str, Tensor], hosts: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Bits that agree with the key's message, and the chance of so many in weights without the mark; and what other
-    keys, whose marks are not there, find."""
-    right, *others = (agreeing(weights, carriers_of(hosts, key), message_of(key.message)) for key in (KEY, *OTHERS))
+    """Returns the number of bits that match the key's message, its probability in weights without the mark, and the
+    results of other keys, whose marks are absent."""
+    right, *others = (
+        count_matching(weights, carriers_of(hosts, key), message_of(key.message)) for key in (KEY, *OTHERS)
+    )
     return {"agreeing": right, "p": chance(right, BITS), "other keys": summary(others)}
 
 
 def summary(right: Sequence[int]) -> dict[str, float]:
-    """Of the bits right by key: the share that are wrong, its standard error, and the share of keys that are found."""
+    """Returns the mean bit error rate of keys, its standard error, and the share of keys that are detected."""
     wrong = [1 - one / BITS for one in right]
-    found = [chance(one, BITS) <= SIGNIFICANCE for one in right]
-    return {"errors": fmean(wrong), "stderr": stdev(wrong) / len(wrong) ** 0.5, "found": fmean(found)}
+    detected = [chance(one, BITS) <= SIGNIFICANCE for one in right]
+    return {"errors": fmean(wrong), "stderr": stdev(wrong) / len(wrong) ** 0.5, "found": fmean(detected)}
 
 
 def decode_applied(pipe: Any, plan: Plan, hosts: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What is read off the packed layers of the pipeline with the plan."""
+    """Decodes the packed layers of the pipeline with the plan applied."""
     bitplan.apply(pipe, plan, allow_mismatch=True)
-    weights = carried(pipe.unet)
+    weights = carrier_weights(pipe.unet)
     bitplan.restore(pipe)
     return decode(weights, hosts)
 
 
 def errors_over_keys(plan: Plan, hosts: Mapping[str, Tensor]) -> dict[str, float]:
-    """What the plan's schemes do to marks of other keys and messages in the same model."""
+    """Measures what the plan's schemes do to marks of other keys and messages in the same model."""
     right = []
     for key in OTHERS:
         carriers, message = carriers_of(hosts, key), message_of(key.message)
-        stored = {name: rounded(weight, plan.schemes[f"unet.{name}"])
-                  for name, weight in marked(carriers, message).items()}  # fmt: skip
-        right.append(agreeing(stored, carriers, message))
+        stored = {name: dequantized(weight, plan.schemes[f"unet.{name}"])
+                  for name, weight in marked_weights(carriers, message).items()}  # fmt: skip
+        right.append(count_matching(stored, carriers, message))
     return summary(right)
 
 
 def plans_of(profile: Path, cap: float, budget: str, out: Path) -> dict[str, Plan]:
-    """At one budget, the plan that never heard of the mark and the one that must keep it."""
+    """Solves one budget without and with a cap on the mark's noise."""
     caps = {"free": {}, "capped": {METRIC: repr(cap)}}
     return {
         name: bitplan.solve(profile, out / f"{name}-{budget.rstrip('%')}.plan.yaml", memory=budget, caps=cap)
@@ -113,7 +115,7 @@ def plans_of(profile: Path, cap: float, budget: str, out: Path) -> dict[str, Pla
 
 
 def pictures(pipe: Any, plain: Any, count: int) -> dict[str, Any]:
-    """What the mark does to pictures of held-out prompts, in full precision."""
+    """Measures the effect of the mark on pictures of held-out prompts in full precision."""
     prompts = held_out_prompts(count)
     before, after = (generate(one, prompts, DEFAULTS[SCENES]) for one in (plain, pipe))
     return {
@@ -122,12 +124,12 @@ def pictures(pipe: Any, plain: Any, count: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def story(out: Path, count: int = 4, prompts: int = 32) -> dict[str, Any]:
-    """The whole example; what it found, with plans and the profile in the folder `out`."""
+def run_example(out: Path, count: int = 4, prompts: int = 32) -> dict[str, Any]:
+    """Runs the whole example with all files in the folder `out` and returns the results."""
     out.mkdir(parents=True, exist_ok=True)
     plain, pipe, profile = load_pipeline(SCENES), make(out), out / "marked.profile"
     measure(str(out / "marked"), profile, count)
-    hosts, cap, rows = carried(plain.unet), cap_for([STRENGTH], RATE), []
+    hosts, cap, rows = carrier_weights(plain.unet), cap_for([STRENGTH], RATE), []
     for budget in BUDGETS:
         for name, plan in plans_of(profile, cap, budget, out).items():
             total = plan.predictions["total"]
@@ -139,14 +141,15 @@ def story(out: Path, count: int = 4, prompts: int = 32) -> dict[str, Any]:
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return {
         "bits": BITS, "strength": STRENGTH, "rate": RATE, "cap": cap, "significance": SIGNIFICANCE, "keys": len(OTHERS),
-        "pictures": pictures(pipe, plain, prompts), "full precision": decode(carried(pipe.unet), hosts), "plans": rows,
+        "pictures": pictures(pipe, plain, prompts), "full precision": decode(carrier_weights(pipe.unet), hosts),
+        "plans": rows,
     }  # fmt: skip
 
 
-def table(found: dict[str, Any]) -> str:
-    """For people."""
+def table(result: dict[str, Any]) -> str:
+    """Returns the results as a table."""
     rows = []
-    for row in found["plans"]:
+    for row in result["plans"]:
         measured, total, read = row["measured"], row["predicted"], (row["marked"], row["unmarked"])
         rows.append((
             f"{row['budget']}, {row['plan']}", f"{total['bytes']:,.0f}", f"{row['errors predicted']:.1%}",
@@ -164,9 +167,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("mark"))
     args = parser.parse_args()
-    found = story(args.out)
-    (args.out / "found.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found))
+    result = run_example(args.out)
+    (args.out / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(table(result))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 import torch
 from examples.audio import run, train
 from examples.audio.model import WEIGHTS
-from examples.audio.sounds import LENGTH, NOTES, draw_notes, heard, play
+from examples.audio.sounds import LENGTH, NOTES, detect_pitch, draw_notes, play
 from examples.audio.subject import sounds
 from examples.budgets import table
 from torch import Tensor, nn
@@ -28,8 +28,8 @@ def test_notes_are_heard_and_silence_is_not() -> None:
     notes = draw_notes(3 * NOTES, seed=9)
     played = play(torch.stack([note.vector() for note in notes]), torch.linspace(0, 6, len(notes)))
     assert played.abs().max() <= 1 and {note.pitch for note in notes} == set(range(NOTES))
-    assert heard(played).tolist() == [note.pitch for note in notes]
-    assert heard(0.01 * played).tolist() == [-1] * len(notes)
+    assert detect_pitch(played).tolist() == [note.pitch for note in notes]
+    assert detect_pitch(0.01 * played).tolist() == [-1] * len(notes)
 
 
 def test_the_model_plays_what_it_is_asked_for() -> None:
@@ -37,7 +37,7 @@ def test_the_model_plays_what_it_is_asked_for() -> None:
     notes = subject.conditions(2 * NOTES, True)
     made = run_subject(subject, notes, seed=50)
     assert made.shape == (len(notes), 1, LENGTH) and made.abs().max() <= 1
-    right = heard(made[:, 0]) == torch.tensor([note.pitch for note in notes])
+    right = detect_pitch(made[:, 0]) == torch.tensor([note.pitch for note in notes])
     assert right.double().mean() >= 0.9
     torch.testing.assert_close(run_subject(subject, notes[:5], 50, batch=2), made[:5], rtol=1e-3, atol=1e-4)
     assert WEIGHTS.stat().st_size < 400_000
@@ -77,7 +77,7 @@ def test_a_plan_that_makes_silence_scores_badly(tmp_path: Path) -> None:
     bitplan.solve(profile, tmp_path / "quiet.plan.yaml", uniform="w2a8")
     found = bitplan.evaluate([tmp_path / "quiet.plan.yaml"], fragile, tmp_path / "report", count=4, blocks=False)
     full, quiet = (result.outputs for result in found.results)
-    assert quiet.square().mean() < 1e-4 * full.square().mean() and set(heard(quiet[:, 0]).tolist()) == {-1}
+    assert quiet.square().mean() < 1e-4 * full.square().mean() and set(detect_pitch(quiet[:, 0]).tolist()) == {-1}
     silence = METRICS["spectral"].function(full, torch.zeros_like(full)).mean()
     loss = found.results[1].losses["spectral"][0]
     assert loss == pytest.approx(float(silence), rel=0.2)
@@ -88,7 +88,7 @@ def test_a_plan_that_makes_silence_scores_badly(tmp_path: Path) -> None:
 
 
 def test_the_story_at_a_small_size(tmp_path: Path) -> None:
-    found = run.tell(
+    found = run.run(
         tmp_path, budgets=("26%", "9%"), count=2, held_out=4, steps=1, checks=0, schemes=("w8a8", "w3ma8", "w2ma8")
     )
     full, fine, coarse = found["rows"]

@@ -11,8 +11,8 @@ from examples.budgets import table
 from examples.decoder import branches, run
 from examples.decoder.branches import RIDGE, ridge
 from examples.decoder.subject import decoder
-from examples.decoder.twoway import TWOWAY, confused
-from examples.decoder.voxels import EARLY, VOXELS, answers, see
+from examples.decoder.twoway import TWOWAY, confusion
+from examples.decoder.voxels import EARLY, VOXELS, record, responses
 
 from bitplan.planner.pipelines.subject import Subject, run_subject
 from bitplan.sensitivity.metrics import METRICS
@@ -41,10 +41,12 @@ def subject(cache: Path) -> Subject:
 
 
 def test_what_is_seen_is_the_same_for_the_same_seed() -> None:
-    one, again, other = see(5, 3), see(5, 3), see(5, 4)
+    one, again, other = record(5, 3), record(5, 3), record(5, 4)
     assert torch.equal(one.voxels, again.voxels) and one.scenes == again.scenes != other.scenes
-    assert not any(scene.held_out for scene in one.scenes) and all(scene.held_out for scene in see(5, 3, True).scenes)
-    noise = one.voxels - answers(one.pictures, one.scenes)
+    assert not any(scene.held_out for scene in one.scenes) and all(
+        scene.held_out for scene in record(5, 3, True).scenes
+    )
+    noise = one.voxels - responses(one.pictures, one.scenes)
     assert 0.13 < float(noise.std()) < 0.17 and one.voxels.shape == (5, VOXELS)
 
 
@@ -64,12 +66,12 @@ def test_two_way_identification_counts_pairs() -> None:
     found = originals + torch.randn(7, 5, generator=draw)
     likeness = torch.nn.functional.cosine_similarity(found[:, None], originals[None], dim=-1)
     wrong = [sum(bool(likeness[i, j] > likeness[i, i]) for j in range(7) if j != i) / 6 for i in range(7)]
-    assert confused(originals, found).tolist() == pytest.approx(wrong) and sum(wrong) > 0
-    assert confused(originals, 3 * originals).tolist() == [0.0] * 7 and confused(originals[:1], found[:1]).tolist() == [
-        0
-    ]
+    assert confusion(originals, found).tolist() == pytest.approx(wrong) and sum(wrong) > 0
+    assert confusion(originals, 3 * originals).tolist() == [0.0] * 7 and confusion(
+        originals[:1], found[:1]
+    ).tolist() == [0]
     many = torch.randn(2, 200, 40, generator=draw)
-    assert float(confused(*many).mean()) == pytest.approx(0.5, abs=0.06)
+    assert float(confusion(*many).mean()) == pytest.approx(0.5, abs=0.06)
     assert not TWOWAY.additive
 
 
@@ -77,7 +79,7 @@ def test_branches_are_fitted_once(subject: Subject, cache: Path, monkeypatch: py
     from bitplan.planner.pipelines.sources import load_pipeline
     from bitplan.planner.scenes import SCENES
 
-    monkeypatch.setattr(branches, "_fitted", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(branches, "_fit", lambda *_: pytest.fail("fitted again"))
     again = branches.branches_for(load_pipeline(SCENES), COUNT)
     assert torch.equal(again["low"].linear.weight, subject.modules["low"].linear.weight)
     assert [path.suffix for path in (cache / "bitplan").iterdir()] == [".safetensors"]
@@ -85,18 +87,18 @@ def test_branches_are_fitted_once(subject: Subject, cache: Path, monkeypatch: py
 
 def test_both_branches_show_what_was_seen(subject: Subject) -> None:
     """Known pictures are recognised; voxels of either branch, taken from another scene, spoil them."""
-    seen = see(4, seed=0)
-    voxels = list(seen.voxels)
+    recording = record(4, seed=0)
+    voxels = list(recording.voxels)
     made = run_subject(subject, voxels, 0)
     assert made.shape == (4, 3, 64, 64) and made.min() >= 0 and made.max() <= 1
     torch.testing.assert_close(run_subject(subject, voxels[:2], 0, batch=1), made[:2], rtol=1e-3, atol=1e-3)
 
     def loss(pictures: torch.Tensor) -> float:
-        return float(METRICS["pixcorr"].function(seen.pictures, pictures).mean())
+        return float(METRICS["pixcorr"].function(recording.pictures, pictures).mean())
 
     assert loss(made) < 0.25
-    rolled = seen.voxels.roll(1, 0)
-    for mixed in ((rolled[:, :EARLY], seen.voxels[:, EARLY:]), (seen.voxels[:, :EARLY], rolled[:, EARLY:])):
+    rolled = recording.voxels.roll(1, 0)
+    for mixed in ((rolled[:, :EARLY], recording.voxels[:, EARLY:]), (recording.voxels[:, :EARLY], rolled[:, EARLY:])):
         assert loss(run_subject(subject, list(torch.cat(mixed, 1)), 0)) > 1.3 * loss(made)
 
 
@@ -104,7 +106,7 @@ def test_the_story_at_a_small_size(tmp_path: Path, subject: Subject, monkeypatch
     """With the branches alone planned, which the denoiser's own output does not show."""
     monkeypatch.setattr("examples.decoder.subject.decoder", lambda: decoder(COUNT))
     monkeypatch.setattr("examples.decoder.subject.STEPS", 2)
-    found = run.tell(
+    found = run.run(
         tmp_path, components=("semantic", "low"), budgets=("26%", "7%"), count=1, held_out=2, steps=1, checks=0,
         schemes=("w8a8", "w2ma8"),
     )  # fmt: skip

@@ -18,10 +18,10 @@ from examples.watermark.mark import (
     STRENGTH,
     Key,
     adapter_of,
-    agreeing,
-    carried,
+    carrier_weights,
     carriers_of,
-    marked,
+    count_matching,
+    marked_weights,
     message_of,
     statistics_of,
 )
@@ -51,7 +51,7 @@ def hosts() -> dict[str, torch.Tensor]:
 
 
 def stored(weights: dict[str, torch.Tensor], scheme: str) -> dict[str, torch.Tensor]:
-    return {name: noise.rounded(weight, scheme) for name, weight in weights.items()}
+    return {name: noise.dequantized(weight, scheme) for name, weight in weights.items()}
 
 
 def noise_sum(weights: dict[str, torch.Tensor], scheme: str) -> float:
@@ -62,9 +62,9 @@ def test_a_host_says_nothing_and_every_bit_has_the_same_margin(hosts):
     for seed in range(3):
         carriers, message = carriers_of(hosts, Key(seed, seed)), message_of(seed)
         assert statistics_of(hosts, carriers).abs().max() < 1e-12
-        margins = statistics_of(marked(carriers, message), carriers) * message
+        margins = statistics_of(marked_weights(carriers, message), carriers) * message
         assert torch.allclose(margins, torch.full_like(margins, STRENGTH), atol=1e-6)
-        assert agreeing(marked(carriers, message), carriers, message) == BITS
+        assert count_matching(marked_weights(carriers, message), carriers, message) == BITS
 
 
 def test_bits_are_dealt_out_evenly_and_by_the_key(hosts):
@@ -79,7 +79,7 @@ def test_bits_are_dealt_out_evenly_and_by_the_key(hosts):
 
 def test_the_adapter_is_of_low_rank_and_hardly_changes_a_weight(hosts):
     carriers = carriers_of(hosts)
-    changed = marked(carriers, message_of(1))
+    changed = marked_weights(carriers, message_of(1))
     for name, host in hosts.items():
         change = changed[name] - host
         assert torch.linalg.matrix_rank(change, rtol=1e-4) == RANK
@@ -91,8 +91,8 @@ def test_another_key_and_an_unmarked_model_read_chance(hosts):
     right = 0
     for seed in range(20):
         carriers, message = carriers_of(hosts, Key(seed)), message_of(seed + 100)
-        right += agreeing(stored(hosts, "w3ma8"), carriers, message)
-        right += agreeing(marked(carriers_of(hosts, Key(seed + 50)), message), carriers, message)
+        right += count_matching(stored(hosts, "w3ma8"), carriers, message)
+        right += count_matching(marked_weights(carriers_of(hosts, Key(seed + 50)), message), carriers, message)
     assert 0.45 < right / (40 * BITS) < 0.55
 
 
@@ -101,7 +101,7 @@ def test_the_noise_predicted_is_that_over_keys_and_gaussian(hosts, scheme):
     changes, wrong = [], 0.0
     for seed in range(16):
         carriers, message = carriers_of(hosts, Key(seed)), message_of(seed + 100)
-        found = statistics_of(stored(marked(carriers, message, STRONG), scheme), carriers) * message
+        found = statistics_of(stored(marked_weights(carriers, message, STRONG), scheme), carriers) * message
         changes.append(found - STRONG)
         wrong += float((found < 0).double().mean()) / 16
     measured = torch.cat(changes)
@@ -114,8 +114,8 @@ def test_the_noise_predicted_is_that_over_keys_and_gaussian(hosts, scheme):
 
 def test_more_bits_turn_a_weight_less(hosts):
     weight = hosts["block.1"]
-    assert noise.turned(weight, "w2ma8") == pytest.approx(_tangent(weight, noise.rounded(weight, "w2ma8")))
-    found = [noise.turned(weight, scheme) for scheme in ("w2ma8", "w3ma8", "w4ma8", "w8a8", "keep")]
+    assert noise.squared_tangent(weight, "w2ma8") == pytest.approx(_tangent(weight, noise.dequantized(weight, "w2ma8")))
+    found = [noise.squared_tangent(weight, scheme) for scheme in ("w2ma8", "w3ma8", "w4ma8", "w8a8", "keep")]
     assert found == sorted(found, reverse=True) and found[-1] < 1e-12 < found[-2]
 
 
@@ -166,17 +166,17 @@ def test_chance_is_the_exact_binomial_test():
 def marked_pipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, torch.Tensor], Path]:
     """A tiny pipeline with the adapter fused, its hosts, and the adapter's folder."""
     folder, pipe = tmp_path_factory.mktemp("adapter"), tiny.build_pipeline()
-    hosts = carried(pipe.unet)
+    hosts = carrier_weights(pipe.unet)
     write_adapter(pipe, folder)
     return fuse(pipe, folder), hosts, folder
 
 
 def test_diffusers_loads_the_adapter_and_fuses_what_was_meant(marked_pipe):
     pipe, hosts, folder = marked_pipe
-    expected = marked(carriers_of(hosts), message_of(KEY.message))
-    for name, weight in carried(pipe.unet).items():
+    expected = marked_weights(carriers_of(hosts), message_of(KEY.message))
+    for name, weight in carrier_weights(pipe.unet).items():
         assert torch.allclose(weight, expected[name], atol=1e-6) and not torch.equal(weight, hosts[name])
-    assert agreeing(carried(pipe.unet), carriers_of(hosts), message_of(KEY.message)) == BITS
+    assert count_matching(carrier_weights(pipe.unet), carriers_of(hosts), message_of(KEY.message)) == BITS
     tensors = load_file(next(folder.glob("*.safetensors")))
     assert len(tensors) == 2 * len(hosts)
     assert all(name.startswith("unet.") and min(tensor.shape) == RANK for name, tensor in tensors.items())
@@ -187,8 +187,8 @@ def margins_after(plan: Plan, hosts: dict[str, torch.Tensor], strength: float) -
     found = []
     for seed in range(16):
         carriers, message = carriers_of(hosts, Key(seed)), message_of(seed + 100)
-        weights = marked(carriers, message, strength)
-        after = {name: noise.rounded(weight, plan.schemes[f"unet.{name}"]) for name, weight in weights.items()}
+        weights = marked_weights(carriers, message, strength)
+        after = {name: noise.dequantized(weight, plan.schemes[f"unet.{name}"]) for name, weight in weights.items()}
         found.append(statistics_of(after, carriers) * message)
     return torch.stack(found)
 
@@ -203,7 +203,7 @@ def test_a_cap_keeps_the_mark_at_the_same_bytes(marked_pipe, tmp_path):
         str(folder), file, prompts=tiny.PROMPTS, schemes=schemes, steps=1, timesteps=1, probes=1, checks=0,
         clip=str(tiny.save_clip(tmp_path / "clip")),
     )  # fmt: skip
-    noise.add_mark(file, carried(pipe.unet))
+    noise.add_mark(file, carrier_weights(pipe.unet))
     with open_profile(file) as store:
         assert store.families()[noise.METRIC] not in FAMILIES
         column = {(m.layer, m.scheme): m.mean for m in store.measurements() if m.metric == noise.METRIC}
@@ -221,9 +221,9 @@ def test_a_cap_keeps_the_mark_at_the_same_bytes(marked_pipe, tmp_path):
         assert measured == pytest.approx(plan.predictions["total"]["mark"], rel=0.3)
     wrong = [float((margins < 0).double().mean()) for margins in left]
     assert wrong[0] > 0.05 > 0.01 > wrong[1]
-    before = carried(pipe.unet)
+    before = carrier_weights(pipe.unet)
     bitplan.apply(pipe, capped)
-    expected = {name: noise.rounded(weight, capped.schemes[f"unet.{name}"]) for name, weight in before.items()}
-    after = carried(pipe.unet)
+    expected = {name: noise.dequantized(weight, capped.schemes[f"unet.{name}"]) for name, weight in before.items()}
+    after = carrier_weights(pipe.unet)
     bitplan.restore(pipe)
     assert all(torch.allclose(after[name], expected[name], atol=1e-6) for name in expected)
