@@ -1,35 +1,51 @@
-"""Pipelines that are saved with their plan and loaded with it: BitPlan as a quantizer of diffusers and transformers.
+"""Registers BitPlan as a quantizer of diffusers and transformers, so that they save and load pipelines with plans.
 
-Both keep their quantizers in dictionaries. Importing them costs seconds, so the entries are made once they are
-imported, which may be now. Imports no torch by itself.
+Process-wide effect: each library keeps its quantizers in two dictionaries and offers no other place for one, so
+`register` adds one entry to each dictionary and `unregister` removes it. Importing the libraries takes seconds, so the
+entries are added when a library is imported, by an import hook of `wrapt` if that is later. The entries import the
+quantizers when they are called, so that no import order matters. This file imports no torch.
 """
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
+from typing import Any
 
 import wrapt
 
 from bitplan.planner.pipelines.marks import METHOD
 
+DIFFUSERS, TRANSFORMERS = "diffusers.quantizers.auto", "transformers.quantizers.auto"
+
 
 def register() -> None:
     """Makes `quant_method: bitplan` known to diffusers and transformers, whether they are imported before or after."""
-    wrapt.when_imported("diffusers.quantizers.auto")(_with_diffusers)
-    wrapt.when_imported("transformers.quantizers.auto")(_with_transformers)
+    wrapt.when_imported(DIFFUSERS)(lambda auto: _add(auto, _diffusers_quantizer))
+    wrapt.when_imported(TRANSFORMERS)(lambda auto: _add(auto, _transformers_quantizer))
 
 
-def _with_diffusers(auto: ModuleType) -> None:
+def unregister() -> None:
+    """Removes the entries from those of the libraries that are imported."""
+    for auto in (sys.modules[name] for name in (DIFFUSERS, TRANSFORMERS) if name in sys.modules):
+        auto.AUTO_QUANTIZATION_CONFIG_MAPPING.pop(METHOD, None)
+        auto.AUTO_QUANTIZER_MAPPING.pop(METHOD, None)
+
+
+def _add(auto: ModuleType, quantizer: Any) -> None:
     from bitplan.planner.applied.config import BitPlanConfig
+
+    auto.AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = BitPlanConfig
+    auto.AUTO_QUANTIZER_MAPPING[METHOD] = quantizer
+
+
+def _diffusers_quantizer(config: Any, **options: Any) -> Any:
     from bitplan.planner.applied.diffusers_quantizer import BitPlanQuantizer
 
-    auto.AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = BitPlanConfig
-    auto.AUTO_QUANTIZER_MAPPING[METHOD] = BitPlanQuantizer
+    return BitPlanQuantizer(config, **options)
 
 
-def _with_transformers(auto: ModuleType) -> None:
-    from bitplan.planner.applied.config import BitPlanConfig
+def _transformers_quantizer(config: Any, **options: Any) -> Any:
     from bitplan.planner.applied.transformers_quantizer import TextQuantizer
 
-    auto.AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = BitPlanConfig
-    auto.AUTO_QUANTIZER_MAPPING[METHOD] = TextQuantizer
+    return TextQuantizer(config, **options)
