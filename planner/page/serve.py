@@ -9,12 +9,16 @@ import threading
 import webbrowser
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.page.painter import Painter, PaintOptions
 from bitplan.planner.page.session import Session
 from bitplan.planner.profiles.profile import Profile, open_profile
 from bitplan.planner.views.profile_view import load_profile_view
+
+if TYPE_CHECKING:
+    from bitplan.planner.page.server import ExplorerState
 
 HERE = "127.0.0.1"
 EXTRA = "`bitplan explore` needs fastapi, uvicorn and plotly; pip install 'bitplan[explore]'"
@@ -35,31 +39,35 @@ def serve(profile: Path, plans: Path | None, options: PaintOptions, port: int, s
     try:
         import uvicorn
 
-        from bitplan.planner.page.server import ExplorerState, app_of
+        from bitplan.planner.page.server import app_of
     except ImportError as error:
         raise UserError(f"{EXTRA} ({error})") from None
-    folder = plans or profile.absolute().parent
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder} for plans; make it, or choose another --plans")
-    with open_profile(profile) as store:
-        session, painter = (
-            Session(load_profile_view(store), options.kernels == "int"),
-            Painter(measured(store, options)),
-        )
-        prompt = next((p for p in store.header()["settings"]["prompts"] if isinstance(p, str)), "")
-    token = secrets.token_urlsafe(16)
-    app = app_of(ExplorerState(profile, folder, session, painter, prompt, token))
+    state = state_of(profile, plans, options)
     with _listening(port) as listener:
-        address = f"http://{HERE}:{listener.getsockname()[1]}/?token={token}"
-        print(f"exploring {profile} at {address}\nplans are saved in {folder}; stop with Ctrl-C", flush=True)
+        address = f"http://{HERE}:{listener.getsockname()[1]}/?token={state.token}"
+        print(f"exploring {profile} at {address}\nplans are saved in {state.plans}; stop with Ctrl-C", flush=True)
         if show:
             threading.Timer(0.5, webbrowser.open, [address]).start()
         config = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=1, server_header=False, lifespan="off"
+            app_of(state), log_level="warning", timeout_graceful_shutdown=1, server_header=False, lifespan="off"
         )
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
     print("stopped")
+
+
+def state_of(profile: Path, plans: Path | None, options: PaintOptions) -> ExplorerState:
+    """The state of a new server, with a token of its own. Raises UserError for a folder that does not exist."""
+    from bitplan.planner.page.server import ExplorerState
+
+    folder = plans or profile.absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder} for plans; make it, or choose another --plans")
+    with open_profile(profile) as store:
+        session = Session(load_profile_view(store), options.kernels == "int")
+        painter = Painter(measured(store, options))
+        prompt = next((p for p in store.header()["settings"]["prompts"] if isinstance(p, str)), "")
+    return ExplorerState(profile, folder, session, painter, prompt, secrets.token_urlsafe(16))
 
 
 def measured(store: Profile, options: PaintOptions) -> PaintOptions:

@@ -175,7 +175,7 @@ def evaluate(
     Raises UserError, PlanError, KernelError.
     """
     from bitplan.planner.applied.pipeline import check_model
-    from bitplan.planner.evaluation.plans import block_rows, build_bench, conditions, evaluate_full, evaluate_plan
+    from bitplan.planner.evaluation import plans as evaluating
     from bitplan.planner.evaluation.report import Evaluation, write_report
     from bitplan.planner.files import make_folder
     from bitplan.planner.pipelines.conditions import conditions_in
@@ -187,20 +187,18 @@ def evaluate(
     check_kernels(kernels)
     loaded = plans_in(plans)
     make_folder(Path(out))
-    generation = generation_of(pipeline, steps, guidance, seed, call)
-    own = conditions_in(prompts)
+    generation, own = generation_of(pipeline, steps, guidance, seed, call), conditions_in(prompts)
     subject = load_subject(pipeline, generation, dtype_of(loaded.values()), offload_folder)
     for plan in loaded.values():
         check_model(plan, float_components(subject, plan.model["components"]), allow_mismatch)
     held_out = conditions_of(subject, own, count, held_out=True)
-    evaluator = build_bench(subject, list(plan.schemes), held_out, seed, metrics, clip)
-    results = [evaluate_full(evaluator)]
-    results += [
-        evaluate_plan(evaluator, plan, kernels, name)
-        for name, plan in bar(loaded.items(), "plans", len(loaded), "plan")
-    ]
-    rows = {name: block_rows(evaluator, plan, kernels) for name, plan in loaded.items()} if blocks else {}
-    result = Evaluation(results, loaded, rows, conditions(subject.name, generation, kernels, evaluator))
+    evaluator = evaluating.build_bench(subject, list(plan.schemes), held_out, seed, metrics, clip)
+    results = [evaluating.evaluate_full(evaluator)]
+    for name, plan in bar(loaded.items(), "plans", len(loaded), "plan"):
+        results.append(evaluating.evaluate_plan(evaluator, plan, kernels, name))
+    rows = {name: evaluating.block_rows(evaluator, plan, kernels) for name, plan in loaded.items()} if blocks else {}
+    conditions = evaluating.conditions(subject.name, generation, kernels, evaluator)
+    result = Evaluation(results, loaded, rows, conditions)
     write_report(result, Path(out))
     return result
 

@@ -7,8 +7,8 @@
     pipe = bitplan.restore(pipe)
     DiffusionPipeline.from_pretrained(hub_id, quantization_config=bitplan.config("p.plan.yaml"))
 
-Once this is imported, `from_pretrained` also loads what `save_pretrained` wrote of a pipeline with a plan. The verbs
-are those of `bitplan.planner.verbs`; they are imported when first used, so that importing this costs nothing.
+Once bitplan is imported, `from_pretrained` also loads pipelines with a plan that `save_pretrained` wrote. The verbs are
+those of `bitplan.planner.verbs`. Each is imported when it is first used, so that `import bitplan` is quick.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ from importlib import import_module
 from typing import Any
 
 from bitplan.planner.applied import register
+from bitplan.planner.verbs import VERBS
 
 NOUNS = {"Subject": "bitplan.planner.pipelines.subject", "Metric": "bitplan.sensitivity.metrics"}
 
 
-__all__ = [
-    "Metric", "Subject", "apply", "bench", "check", "config", "cost", "doctor", "evaluate", "explore", "export",
-    "import_profile", "inspect", "merge", "paint", "predict", "profile", "report", "restore", "solve", "sweep",
-    "verify", "why",
-]  # fmt: skip
+__all__ = [*NOUNS, *VERBS]
 
 
 __version__ = "0.1.0"
@@ -37,8 +34,6 @@ register()
 def __getattr__(name: str) -> Any:
     if name in NOUNS:
         return getattr(import_module(NOUNS[name]), name)
-    if name in __all__:
-        from bitplan.planner.verbs import verb
-
-        return verb(name)
+    if name in VERBS:
+        return VERBS[name].function
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
