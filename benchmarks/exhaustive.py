@@ -31,8 +31,8 @@ from tqdm import tqdm
 
 from bitplan.planner.costs.candidates import Candidate, candidates, fitted_of, parse_schemes
 from bitplan.planner.graph.stages import stage_modules
-from bitplan.planner.measurement.replay import Replay, build_rig, replay
-from bitplan.planner.measurement.resume import RecordedReplay, recorded, run_from
+from bitplan.planner.measurement.replay import Replay, build_replay, call_again
+from bitplan.planner.measurement.resume import RecordedReplay, record_replay, run_from
 from bitplan.planner.pipelines.conditions import built_in_prompts
 from bitplan.planner.pipelines.encoder import load_encoder
 from bitplan.planner.pipelines.sources import DEFAULTS, load_subject
@@ -67,10 +67,10 @@ def pairs_of(works: dict[str, tuple[Callable[[], object], Callable[[], object]]]
 
 def timed(start: RecordedReplay, layer: torch.nn.Module, pairs: int) -> dict[str, list[float]]:
     """The layer is changed now. The images' time is that of a whole run less that of its replay."""
-    rig = start.rig
+    replay = start.replay
     found = pairs_of({
-        "replay": (lambda: replay(rig.calls), lambda: run_from(start, layer, images=False)),
-        "all": (rig.run, lambda: run_from(start, layer)),
+        "replay": (lambda: call_again(replay.calls), lambda: run_from(start, layer, images=False)),
+        "all": (replay.run, lambda: run_from(start, layer)),
     }, pairs)  # fmt: skip
     whole, resumed = (found["all"][i] - found["replay"][i] for i in (0, 1))
     return {"replay": found["replay"], "images": [whole, resumed, resumed / whole], "replay and images": found["all"]}
@@ -96,9 +96,9 @@ def losses(
         begin = time.process_time()
 
 
-def repeated(rig: Replay, times: int) -> float:
+def repeated(replay: Replay, times: int) -> float:
     """Seconds of the first denoiser call per repeat, when its batch is `times` as long."""
-    call, rows = rig.calls[0], len(rig.calls[0].args[0])
+    call, rows = replay.calls[0], len(replay.calls[0].args[0])
 
     def grow(x: Any) -> Any:
         longer = isinstance(x, torch.Tensor) and x.dim() > 0 and len(x) == rows
@@ -109,9 +109,9 @@ def repeated(rig: Replay, times: int) -> float:
         return seconds(lambda: call.module(*args, **kwargs)) / times
 
 
-def batching(rig: Replay, turns: int) -> dict[str, float]:
+def batching(replay: Replay, turns: int) -> dict[str, float]:
     """Repeats -> median over turns of the time per repeat over that of the plain batch, the sizes taken in turn."""
-    found = [{times: repeated(rig, times) for times in REPEATS} for _ in range(turns + 1)][1:]
+    found = [{times: repeated(replay, times) for times in REPEATS} for _ in range(turns + 1)][1:]
     return {str(times): median(one[times] / one[1] for one in found) for times in REPEATS}
 
 
@@ -119,16 +119,16 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     prompts, encoder = built_in_prompts(True, PROMPTS), load_encoder(SCENES)
     subject = examine(load_subject(SCENES, DEFAULTS[SCENES]), prompts)
     denoisers = stage_modules(subject.parts, subject.denoisers).values()
-    rig = build_rig(subject.subject, denoisers, prompts, DEFAULTS[SCENES].seed, TIMESTEPS)
-    ranges = calibrate(subject.modules, rig.paint)
+    replay = build_replay(subject.subject, denoisers, prompts, DEFAULTS[SCENES].seed, TIMESTEPS)
+    ranges = calibrate(subject.modules, replay.generate)
     everything = offered(subject, ranges)
     picked = np.random.default_rng(args.seed).choice(len(everything), args.sample, replace=False)
     some = [everything[i] for i in sorted(picked)]
     made: list[RecordedReplay] = []
-    recording = seconds(lambda: made.append(recorded(subject.subject.modules.values(), rig)))
+    recording = seconds(lambda: made.append(record_replay(subject.subject.modules.values(), replay)))
     [start] = made
-    context = {"reference": rig.reference, "encoder": encoder, "prompts": prompts}
-    whole = losses(subject, ranges, some, lambda _: rig.run(), context)
+    context = {"reference": replay.reference, "encoder": encoder, "prompts": prompts}
+    whole = losses(subject, ranges, some, lambda _: replay.run(), context)
     resumed = losses(subject, ranges, some, lambda layer: run_from(start, subject.modules[layer]), context)
     rows = []
     for candidate in tqdm(some):
@@ -139,7 +139,12 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
         rows.append({"layer": candidate.layer, "scheme": str(candidate.scheme), **times,
                      "measurement": [plain, fast, fast / plain], "losses": {e["metric"]: [e["mean"], g["mean"]]
                      for e, g in zip(expected, got, strict=True)}})  # fmt: skip
-    return {**summary(rows, recording), "candidates": len(everything), "batch": batching(rig, args.pairs), "rows": rows}
+    return {
+        **summary(rows, recording),
+        "candidates": len(everything),
+        "batch": batching(replay, args.pairs),
+        "rows": rows,
+    }
 
 
 def summary(rows: list[dict[str, Any]], recording: float) -> dict[str, Any]:

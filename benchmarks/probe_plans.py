@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.probes import station_of
+from benchmarks.probes import worker_of_profile
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
@@ -31,7 +31,7 @@ from bitplan.planner.choice.joint import predict_plan
 from bitplan.planner.choice.problem import formulate
 from bitplan.planner.choice.record import Provenance, plan_of
 from bitplan.planner.costs.candidates import fitted_of
-from bitplan.planner.measurement.replay import Replay, build_rig
+from bitplan.planner.measurement.replay import Replay, build_replay
 from bitplan.planner.measurement.worker import Worker
 from bitplan.planner.pipelines.subject import conditions_of
 from bitplan.planner.profiles.profile import Profile, open_profile
@@ -93,14 +93,16 @@ def good_plans(store: Profile, evidence: Evidence, random: np.random.Generator) 
     return plans
 
 
-def measured(station: Worker, rig: Replay, prompts: tuple[str, ...], plan: Plan) -> dict[str, float]:
+def measured(worker: Worker, replay: Replay, prompts: tuple[str, ...], plan: Plan) -> dict[str, float]:
     """The plan's losses, simulated."""
     schemes = {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
-    fitted = {layer: fitted_of(station.context.ranges[layer], scheme) for layer, scheme in schemes.items()}
-    swapped, judge = swap(station.parts, schemes, fitted, real=False), station.judge
+    fitted = {layer: fitted_of(worker.setup.ranges[layer], scheme) for layer, scheme in schemes.items()}
+    swapped, metrics = swap(worker.parts, schemes, fitted, real=False), worker.metric_set
     try:
         rows = next(
-            measure({("plan", "plan"): nullcontext}, rig.run, rig.reference, judge.metrics, judge.encoder, prompts)
+            measure(
+                {("plan", "plan"): nullcontext}, replay.run, replay.reference, metrics.metrics, metrics.encoder, prompts
+            )
         )
     finally:
         undo(swapped)
@@ -141,8 +143,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     random = np.random.default_rng(args.seed)
     with open_profile(args.probes) as store, open_profile(args.exhaustive) as oracle:
-        station, _ = station_of(store)
-        prompts = station.context.settings.prompts
+        worker, _ = worker_of_profile(store)
+        prompts = worker.setup.settings.prompts
         by = {"probes": read_evidence(store), "exhaustive": read_evidence(oracle)}
         if args.fisher:
             scores = {tuple(key): value for key, value in json.loads(args.fisher.read_text())["losses"]}
@@ -156,23 +158,23 @@ def main() -> None:
             args.out.write_text(json.dumps(found, indent=1) + "\n")
             print(name, json.dumps(value), flush=True)
 
-        keep("at one budget", chosen(station, oracle, by))
+        keep("at one budget", chosen(worker, oracle, by))
         makers: dict[str, Callable[..., list[Plan]]] = {"random plans": random_plans, "good plans": good_plans}
         for name, make in makers.items():
             plans = make(store, by["probes"], random)
-            truth = [measured(station, station.rig, prompts, plan) for plan in tqdm(plans, name)]
+            truth = [measured(worker, worker.replay, prompts, plan) for plan in tqdm(plans, name)]
             keep(name, {"plans": len(plans), "metrics": ranks(store, plans, truth)})
 
 
-def chosen(station: Worker, oracle: Profile, by: Mapping[str, Evidence]) -> list[dict[str, Any]]:
+def chosen(worker: Worker, oracle: Profile, by: Mapping[str, Evidence]) -> list[dict[str, Any]]:
     """The best plans at each share by each evidence, and their losses on held-out prompts."""
-    settings = station.context.settings
-    prompts = tuple(conditions_of(station.subject, None, HELD_OUT, held_out=True))
-    rig = build_rig(station.subject, station.denoisers, prompts, 1000, settings.timesteps)
+    settings = worker.setup.settings
+    prompts = tuple(conditions_of(worker.subject, None, HELD_OUT, held_out=True))
+    replay = build_replay(worker.subject, worker.denoisers, prompts, 1000, settings.timesteps)
     rows = []
     for share in SHARES:
         plans = {name: best(oracle, evidence, problem_of(evidence, share)) for name, evidence in by.items()}
-        rows.append({"share": share, **{name: measured(station, rig, prompts, plan) for name, plan in plans.items()}})
+        rows.append({"share": share, **{name: measured(worker, replay, prompts, plan) for name, plan in plans.items()}})
     return rows
 
 

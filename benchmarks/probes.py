@@ -26,34 +26,34 @@ from scipy.stats import spearmanr
 
 from bitplan.planner.finetunes.check import settings_of
 from bitplan.planner.measurement.jobs import Job
-from bitplan.planner.measurement.methods.probes import VISITS, chain_of, changes_by_layer, drawn
-from bitplan.planner.measurement.run import context_of
-from bitplan.planner.measurement.worker import Worker, set_up
+from bitplan.planner.measurement.methods.probes import VISITS, chain_of, changes_by_layer, draw_probes
+from bitplan.planner.measurement.run import setup_of
+from bitplan.planner.measurement.worker import Worker, worker_of
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.pipelines.traced import examine
 from bitplan.planner.profiles.profile import Pair, Profile, open_profile
 from bitplan.sensitivity.calibration.ranges import ActivationRange
 from bitplan.sensitivity.metrics import TEXT_TO_IMAGE
-from bitplan.sensitivity.probes.estimate import joined, probe
+from bitplan.sensitivity.probes.estimate import join_responses, probe
 
 Losses = dict[tuple[str, str, str], float]
 ROUND = 4
 TOP = 0.1
 
 
-def station_of(store: Profile) -> tuple[Worker, list[Pair]]:
+def worker_of_profile(store: Profile) -> tuple[Worker, list[Pair]]:
     """Set up as the profile's settings say, and its (layer, scheme)."""
     settings = replace(settings_of(store), probes=4)
     generation = settings.generation
     traced = examine(load_subject(settings.pipeline, generation), settings.prompts, generation.seed)
     ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
     pairs = sorted({(cost.layer, cost.scheme) for cost in store.costs() if cost.scheme != "keep"})
-    return set_up(context_of(traced, settings, ranges), traced.subject), pairs
+    return worker_of(setup_of(traced, settings, ranges), traced.subject), pairs
 
 
-def with_probes(station: Worker, count: int) -> Worker:
+def with_probes(worker: Worker, count: int) -> Worker:
     """The same with so many probes of each metric of the image."""
-    return replace(station, context=replace(station.context, settings=replace(station.context.settings, probes=count)))
+    return replace(worker, setup=replace(worker.setup, settings=replace(worker.setup.settings, probes=count)))
 
 
 def fisher(g_rkn: torch.Tensor, dy_rns: torch.Tensor) -> torch.Tensor:
@@ -62,23 +62,23 @@ def fisher(g_rkn: torch.Tensor, dy_rns: torch.Tensor) -> torch.Tensor:
 
 
 def estimate(
-    station: Worker, pairs: Sequence[Pair], *, visits: int = VISITS, follow: bool = True,
+    worker: Worker, pairs: Sequence[Pair], *, visits: int = VISITS, follow: bool = True,
     product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.bmm,
 ) -> Losses:  # fmt: skip
     """The losses by one variant of the method."""
     samples: dict[tuple[str, str, str], list[np.ndarray]] = {}
-    prompts = station.context.settings.prompts
+    prompts = worker.setup.settings.prompts
     job = Job("probes", tuple(pairs))
-    layers = {layer: station.module(layer) for layer in job.layers}
+    layers = {layer: worker.module(layer) for layer in job.layers}
     for first in range(0, len(prompts), ROUND):
         some = prompts[first : first + ROUND]
-        with chain_of(station, some, first, visits) as chain:
-            texts = station.judge.encoder.text(some)
-            probes = [drawn(station, chain, metric, first, texts) for metric in station.judge.metrics]
+        with chain_of(worker, some, first, visits) as chain:
+            texts = worker.metric_set.encoder.text(some)
+            probes = [draw_probes(worker, chain, metric, first, texts) for metric in worker.metric_set.metrics]
             if not follow:  # gradients on images stay what the scheduler alone makes of them
                 chain = replace(chain, steps=[detached(step) for step in chain.steps])
-            by_step = dict(probe(chain, layers, changes_by_layer(station, job), probes, product=product))
-            found = joined(chain, by_step, probes)
+            by_step = dict(probe(chain, layers, changes_by_layer(worker, job), probes, product=product))
+            found = join_responses(chain, by_step, probes)
         for pair, by_metric in found.items():
             for name, sums in by_metric.items():
                 exact = TEXT_TO_IMAGE[name].signed or product is fisher
@@ -139,15 +139,15 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     with open_profile(args.exhaustive) as store:
         truth = {(m.layer, m.scheme, m.metric): m.mean for m in store.measurements() if m.source == "exhaustive"}
-        station, pairs = station_of(store)
-    steps = station.context.settings.generation.steps
+        worker, pairs = worker_of_profile(store)
+    steps = worker.setup.settings.generation.steps
     variants: dict[str, Callable[[], Losses]] = {
-        "as shipped: 4 probes, all steps": lambda: estimate(station, pairs),
-        "8 probes": lambda: estimate(with_probes(station, 8), pairs),
-        "2 probes": lambda: estimate(with_probes(station, 2), pairs),
-        "half of the steps": lambda: estimate(station, pairs, visits=steps // 2),
-        "scheduler's transfer alone": lambda: estimate(station, pairs, follow=False),
-        "diagonal Fisher": lambda: estimate(station, pairs, product=fisher),
+        "as shipped: 4 probes, all steps": lambda: estimate(worker, pairs),
+        "8 probes": lambda: estimate(with_probes(worker, 8), pairs),
+        "2 probes": lambda: estimate(with_probes(worker, 2), pairs),
+        "half of the steps": lambda: estimate(worker, pairs, visits=steps // 2),
+        "scheduler's transfer alone": lambda: estimate(worker, pairs, follow=False),
+        "diagonal Fisher": lambda: estimate(worker, pairs, product=fisher),
     }
     rows = {}
     for name, work in variants.items():

@@ -31,8 +31,8 @@ from bitplan.planner.measurement.jobs import Job
 from bitplan.planner.measurement.methods.exhaustive import measure as measure_exhaustively
 from bitplan.planner.measurement.methods.probes import measure as measure_by_probes
 from bitplan.planner.measurement.resume import run_from
-from bitplan.planner.measurement.run import context_of
-from bitplan.planner.measurement.worker import Settings, Worker, set_up
+from bitplan.planner.measurement.run import setup_of
+from bitplan.planner.measurement.worker import Settings, Worker, worker_of
 from bitplan.planner.pipelines.conditions import built_in_prompts
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.sources import DEFAULTS, load_pipeline
@@ -78,7 +78,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def station_of(which: str) -> tuple[Worker, list[Pair]]:
+def worker_of_profile(which: str) -> tuple[Worker, list[Pair]]:
     settings = settings_of(which)
     subject = subject_of(pipeline_of(which), settings.generation, SCENES)
     traced = examine(subject, settings.prompts)
@@ -86,32 +86,32 @@ def station_of(which: str) -> tuple[Worker, list[Pair]]:
     ranges: dict[str, ActivationRange] = dict(seen)
     offered = candidates(traced.graph, traced.modules, parse_schemes(settings.schemes), ranges)
     pairs = [(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP]
-    return set_up(context_of(traced, settings, ranges), subject), pairs
+    return worker_of(setup_of(traced, settings, ranges), subject), pairs
 
 
-def resumed_run(station: Worker, pair: Pair) -> Iterator[Any]:
+def resumed_run(worker: Worker, pair: Pair) -> Iterator[Any]:
     """One measurement from where the layer first acts."""
-    reference, judge, module = station.rig.reference, station.judge, station.module(pair[0])
-    variants = {pair: lambda: station.variant(*pair, {})}
-    run = lambda _: run_from(station.recorded, module)  # noqa: E731
+    reference, judge, module = worker.replay.reference, worker.metric_set, worker.module(pair[0])
+    variants = {pair: lambda: worker.variant(*pair, {})}
+    run = lambda _: run_from(worker.recorded_replay, module)  # noqa: E731
     return measure_layers(variants, run, reference, judge.metrics, judge.encoder, judge.texts)
 
 
-def exhaustive(station: Worker, sample: list[Pair]) -> dict[str, Any]:
+def exhaustive(worker: Worker, sample: list[Pair]) -> dict[str, Any]:
     """CPU seconds of one measurement: whole runs, and resumed ones; the first of all warms up."""
     whole: list[float] = []
     resumed: list[float] = []
     for pair in [sample[0], *sample]:
-        whole.append(seconds(lambda pair=pair: list(measure_exhaustively(station, Job("exhaustive", (pair,))))))
-        resumed.append(seconds(lambda pair=pair: list(resumed_run(station, pair))))
+        whole.append(seconds(lambda pair=pair: list(measure_exhaustively(worker, Job("exhaustive", (pair,))))))
+        resumed.append(seconds(lambda pair=pair: list(resumed_run(worker, pair))))
         print(pair, whole[-1], resumed[-1], flush=True)
     return {"whole": float(np.mean(whole[1:])), "resumed": float(np.mean(resumed[1:])),
             "median_ratio_resumed": float(np.median(np.array(resumed[1:]) / np.array(whole[1:])))}  # fmt: skip
 
 
-def probes(station: Worker, pairs: list[Pair]) -> float:
+def probes(worker: Worker, pairs: list[Pair]) -> float:
     """CPU seconds of all rounds."""
-    fresh = replace(station)  # without the grids found before
+    fresh = replace(worker)  # without the grids found before
     count = len(fresh.context.settings.prompts)
     cuts = [(at, min(at + ROUND, count)) for at in range(0, count, ROUND)]
     return sum(
@@ -131,14 +131,14 @@ def main() -> None:
     if args.which == "depth":
         keep(args.out, "depth", depth())
         return
-    station, pairs = station_of(args.which)
-    ours = probes(station, pairs)
+    worker, pairs = worker_of_profile(args.which)
+    ours = probes(worker, pairs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     print("probes", ours, "peak MiB", peak, flush=True)
     random = np.random.default_rng(0)
     sample = [pairs[i] for i in sorted(random.choice(len(pairs), args.sample, replace=False))]
-    recording = seconds(lambda: station.recorded)
-    each = exhaustive(station, sample)
+    recording = seconds(lambda: worker.recorded_replay)
+    each = exhaustive(worker, sample)
     checked = ours + CHECKS * each["whole"]
     row = {
         "pairs": len(pairs), "layers": len({layer for layer, _ in pairs}), "sample": len(sample),
@@ -154,7 +154,7 @@ def main() -> None:
         wide = [
             (layer, scheme) for layer in layers for scheme in (*DEFAULT_SCHEMES, *MORE) if _fits(pairs, layer, scheme)
         ]
-        row["twice_the_schemes"] = {"pairs": len(wide), "times": probes(station, wide) / probes(station, pairs)}
+        row["twice_the_schemes"] = {"pairs": len(wide), "times": probes(worker, wide) / probes(worker, pairs)}
     keep(args.out, args.which, row)
 
 
@@ -168,8 +168,8 @@ def depth() -> dict[str, Any]:
     """Layers and CPU seconds of probes, the first run to warm up."""
     rows = {}
     for name in ("shallow", "shallow", "deep"):
-        station, pairs = station_of(name)
-        rows[name] = {"layers": len({layer for layer, _ in pairs}), "seconds": probes(station, pairs)}
+        worker, pairs = worker_of_profile(name)
+        rows[name] = {"layers": len({layer for layer, _ in pairs}), "seconds": probes(worker, pairs)}
     small, large = rows["shallow"], rows["deep"]
     return rows | {
         "layers_times": large["layers"] / small["layers"],

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from benchmarks.probe_plans import best, measured, problem_of
-from benchmarks.probes import station_of
+from benchmarks.probes import worker_of_profile
 
 from bitplan.planner.choice.evidence import read_evidence, scale_of
-from bitplan.planner.measurement.replay import build_rig
+from bitplan.planner.measurement.replay import build_replay
 from bitplan.planner.pipelines.subject import conditions_of
 from bitplan.planner.profiles.profile import open_profile
 
@@ -34,10 +34,10 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     """One row a share: the losses of both plans."""
     rows = []
     with open_profile(path) as store:
-        station, _ = station_of(store)
-        settings, evidence = station.context.settings, read_evidence(store)
-        prompts = tuple(conditions_of(station.subject, None, HELD_OUT, held_out=True))
-        rig = build_rig(station.subject, station.denoisers, prompts, 1000, settings.timesteps)
+        worker, _ = worker_of_profile(store)
+        settings, evidence = worker.setup.settings, read_evidence(store)
+        prompts = tuple(conditions_of(worker.subject, None, HELD_OUT, held_out=True))
+        replay = build_replay(worker.subject, worker.denoisers, prompts, 1000, settings.timesteps)
         weights = {
             "without": {"quality": 1.0, PLAIN: 1 / scale_of(evidence, PLAIN)},
             "with": {"quality": 1.0} | {name: 0.5 / scale_of(evidence, name) for name in (PLAIN, SIGNED)},
@@ -45,7 +45,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         for share in SHARES:
             problem = problem_of(evidence, share)
             plans = {name: best(store, evidence, replace(problem, objective=its)) for name, its in weights.items()}
-            found = {name: measured(station, rig, prompts, plan) for name, plan in plans.items()}
+            found = {name: measured(worker, replay, prompts, plan) for name, plan in plans.items()}
             rows.append({"profile": path.stem, "share": share, **found})
             print(json.dumps(rows[-1]), flush=True)
     return rows

@@ -18,7 +18,7 @@ from bitplan.planner.costs.machine import about_machine
 from bitplan.planner.graph.fingerprint import module_at
 from bitplan.planner.graph.layers import blocks_of, component_of
 from bitplan.planner.graph.stages import stage_modules
-from bitplan.planner.measurement.replay import Replay, build_rig
+from bitplan.planner.measurement.replay import Replay, build_replay
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.metrics import MetricSet, judge_of
 from bitplan.planner.pipelines.subject import Subject
@@ -78,7 +78,7 @@ def build_bench(
     """Record the full-precision trajectory of the evaluation prompts. own, clip: see `judging.judge_of`."""
     traced = examine(subject, conditions, seed, tuple(dict.fromkeys(component_of(layer) for layer in layers)))
     denoisers = stage_modules(subject.modules, traced.denoisers).values()
-    rig = build_rig(subject, denoisers, conditions, seed, timesteps=4)
+    rig = build_replay(subject, denoisers, conditions, seed, timesteps=4)
     judge = judge_of(subject, rig.reference.kind, conditions, own, clip)
     return Evaluator(traced.parts, rig, judge, tuple(conditions), tuple(layers))
 

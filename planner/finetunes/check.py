@@ -18,8 +18,8 @@ from bitplan.planner.finetunes.verdict import Check, CheckInputs, conclude
 from bitplan.planner.graph.layers import architecture_fingerprint, from_json
 from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import jobs_of
-from bitplan.planner.measurement.run import context_of
-from bitplan.planner.measurement.worker import Settings, set_up
+from bitplan.planner.measurement.run import setup_of
+from bitplan.planner.measurement.worker import Settings, worker_of
 from bitplan.planner.pipelines.conditions import labels_of
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.sources import load_subject
@@ -44,7 +44,8 @@ from bitplan.solvers.questions.regret import Judged, Ladder, Plans, choose, judg
 class CheckOptions:
     """How to check. sample: pairs to measure; tolerance: share of regret that is still called good; plan: whose choices
     alone are judged; clip: the CLIPModel that measures alignment; seed: of the bootstrap; conditions: those of the
-    profile, where neither its labels nor the pipeline tell them; engine: a name in `ENGINES`; site: where it works;
+    profile, where neither its labels nor the pipeline tell them; engine: a name in `ENGINES`; cluster: where it
+    finds workers;
     folder: where weights lie instead of in memory."""
 
     sample: int
@@ -54,15 +55,15 @@ class CheckOptions:
     seed: int = 0
     conditions: Sequence[Any] | None = None
     engine: str = "local"
-    site: Cluster = Cluster()
+    cluster: Cluster = Cluster()
     folder: PathLike | None = None
 
 
 def check_profile(store: Profile, pipeline: str | Subject, asked: CheckOptions) -> Check:
     """Measure a sample on `pipeline` as the profile was measured, and judge. Raises UserError for a pipeline of other
     layers, for an unfinished profile, for one that was measured elsewhere; PlanError, MeasurementError."""
-    settings, engine = settings_of(store), engine_named(asked.engine, asked.site)
-    if engine.sited and not isinstance(pipeline, str):
+    settings, engine = settings_of(store), engine_named(asked.engine, asked.cluster)
+    if engine.distributed and not isinstance(pipeline, str):
         raise UserError(f"the workers of {engine.name} load the subject themselves; name it as package.module:name")
     evidence = read_evidence(store)
     problem = _problem(evidence)
@@ -169,12 +170,12 @@ def _measured(
 ) -> list[Measurement]:
     """By runs of the whole model, everything else in full precision. what: the pairs, and who measures them."""
     pairs, asked = what
-    engine = engine_named(asked.engine, asked.site)
+    engine = engine_named(asked.engine, asked.cluster)
     with opened(traced.subject.modules):
-        context = context_of(traced, settings, _ranges(store, traced, settings, pairs))
+        setup = setup_of(traced, settings, _ranges(store, traced, settings, pairs))
         layers = len({layer for layer, _ in pairs})
-        jobs = jobs_of("exhaustive", pairs, -(-layers // engine.share(asked.site, context.threads)))
-        results = engine.run(context, jobs, lambda: set_up(context, traced.subject), asked.site)
+        jobs = jobs_of("exhaustive", pairs, -(-layers // engine.worker_count(asked.cluster, setup.threads)))
+        results = engine.run(setup, jobs, lambda: worker_of(setup, traced.subject), asked.cluster)
         found = {one.pair: one.measurements for one in bar(results, "sample", len(pairs), "measurement")}
     return [measurement for pair in pairs for measurement in found[pair]]
 

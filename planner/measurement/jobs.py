@@ -1,4 +1,4 @@
-"""What every method is asked for and hands back. Imports no torch."""
+"""A job is a part of a profile that one worker measures; a result is what it measured. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from bitplan.sensitivity.table import Measurement
 
 @dataclass(frozen=True)
 class Job:
-    """The part of a profile that one worker measures at a stretch: all (layer, scheme) of a chunk of layers, or those
-    that are still to do. method: its name in `METHODS`; prompts: the first one and the one after the last, all by
-    default."""
+    """The part of a profile that one worker measures without interruption.
+
+    Attributes:
+        method: a name in `METHODS`.
+        pairs: the (layer, scheme) to measure.
+        prompts: index of the first prompt and of the one after the last; all by default.
+    """
 
     method: str
     pairs: tuple[Pair, ...]
@@ -22,21 +26,27 @@ class Job:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Each once, in order."""
+        """The layers of the pairs, each once, in order."""
         return tuple(dict.fromkeys(layer for layer, _ in self.pairs))
 
     @property
     def size(self) -> int:
-        """How much it is: pairs, each as often as there are prompts where they are named."""
+        """The number of pairs, times the number of prompts if the job names a range of them."""
         first, last = self.prompts
         return len(self.pairs) * (1 if last is None else last - first)
 
 
 @dataclass(frozen=True, eq=False)
 class JobResult:
-    """What was found for one (layer, scheme): its measurements, one a metric, or, by metric, what they are made of:
-    responses (K, S) of the prompts from one to before another, and how to read them. Neither where the method cannot
-    find it."""
+    """The result for one (layer, scheme): measurements or responses; neither if the method cannot measure the pair.
+
+    Attributes:
+        pair: the (layer, scheme).
+        measurements: one a metric.
+        prompts: the range of prompts that the responses are of, as in `Job`.
+        responses: metric -> (K, S) responses.
+        readings: metric -> how to read its responses.
+    """
 
     pair: Pair
     measurements: tuple[Measurement, ...] = ()
@@ -46,7 +56,7 @@ class JobResult:
 
 
 def jobs_of(method: str, pairs: Iterable[Pair], layers: int) -> tuple[Job, ...]:
-    """The pairs as jobs of so many layers each, in the order in which layers first come."""
+    """Divide the pairs into jobs of `layers` layers each, in the order of the first pair of each layer."""
     by_layer: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_layer.setdefault(pair[0], []).append(pair)
@@ -56,13 +66,13 @@ def jobs_of(method: str, pairs: Iterable[Pair], layers: int) -> tuple[Job, ...]:
 
 
 def share_of(pairs: Iterable[Pair], part: tuple[int, int]) -> tuple[Pair, ...]:
-    """The k-th of n shares, part = (k, n) with 1 <= k <= n: every n-th layer. Each layer is in exactly one share."""
+    """The pairs of share k of n, part = (k, n) with 1 <= k <= n: every n-th layer. Each layer is in one share."""
     pairs, (number, shares) = tuple(pairs), part
-    mine = set(tuple(dict.fromkeys(layer for layer, _ in pairs))[number - 1 :: shares])
-    return tuple(pair for pair in pairs if pair[0] in mine)
+    layers = set(tuple(dict.fromkeys(layer for layer, _ in pairs))[number - 1 :: shares])
+    return tuple(pair for pair in pairs if pair[0] in layers)
 
 
-def pending_of(jobs: Iterable[Job], done: Collection[Pair]) -> tuple[Job, ...]:
-    """The jobs without the pairs that are done, and without those of which nothing is left."""
-    left = (replace(job, pairs=tuple(pair for pair in job.pairs if pair not in done)) for job in jobs)
-    return tuple(job for job in left if job.pairs)
+def pending_of(jobs: Iterable[Job], measured: Collection[Pair]) -> tuple[Job, ...]:
+    """The jobs without the measured pairs; jobs without pairs are dropped."""
+    pending = (replace(job, pairs=tuple(pair for pair in job.pairs if pair not in measured)) for job in jobs)
+    return tuple(job for job in pending if job.pairs)

@@ -1,4 +1,4 @@
-"""One measuring run of a subject: the denoisers on cached inputs along the full-precision trajectory, then outputs."""
+"""Replay of a subject: its denoisers on recorded inputs of the full-precision trajectory, then the outputs."""
 
 from __future__ import annotations
 
@@ -18,64 +18,71 @@ from bitplan.sensitivity.runs.outcome import Outcome
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """A subject set up for measuring: `run` repeats the same work, `call` one denoiser once, `reference` is what full
-    precision gave. calls: of the denoisers, to be replayed, in their order; paint: makes the outputs; samples: how
-    many conditions there are."""
+    """A subject that is ready to be measured.
+
+    Attributes:
+        run: repeats the replay and returns its outcome.
+        call: makes the first recorded call of a denoiser.
+        reference: the outcome in full precision.
+        calls: the recorded calls of the denoisers that `run` repeats, in order.
+        generate: returns the outputs of the whole pipeline, (P, ...).
+        samples: P, the number of conditions.
+    """
 
     run: Callable[[], Outcome]
     call: Callable[[], object]
     reference: Outcome
     calls: tuple[RecordedCall, ...]
-    paint: Callable[[], torch.Tensor]
+    generate: Callable[[], torch.Tensor]
     samples: int
 
 
-def build_rig(
+def build_replay(
     subject: Subject, denoisers: Iterable[nn.Module], conditions: Sequence[Any], seed: int, timesteps: int
 ) -> Replay:
-    """Record the denoisers' inputs in full precision and keep `timesteps` of each, evenly spaced, to be replayed."""
-    with recorded_calls(*denoisers) as calls:
+    """Record the inputs of the denoisers in full precision and select `timesteps` calls of each, evenly spaced."""
+    with recorded_calls(*denoisers) as recorded:
         outputs = run_subject(subject, conditions, seed)
-    kind = output_of(subject, outputs)
-    kept, count = tuple(calls[place] for place in kept_places([call.module for call in calls], timesteps)), len(outputs)
-    paint = partial(run_subject, subject, conditions, seed)
+    kind, count = output_of(subject, outputs), len(outputs)
+    calls = tuple(recorded[index] for index in evenly_spaced([call.module for call in recorded], timesteps))
+    generate = partial(run_subject, subject, conditions, seed)
 
     def run() -> Outcome:
-        return outcome_of(denoised_of(kept, replay(kept)), count, paint(), kind)
+        return outcome_of(denoised_of(calls, call_again(calls)), count, generate(), kind)
 
-    reference = outcome_of(denoised_of(kept, replay(kept)), count, outputs, kind)
-    return Replay(run, lambda: replay(kept[:1]), reference, kept, paint, count)
+    reference = outcome_of(denoised_of(calls, call_again(calls)), count, outputs, kind)
+    return Replay(run, lambda: call_again(calls[:1]), reference, calls, generate, count)
 
 
-def kept_places(modules: Sequence[object], timesteps: int) -> tuple[int, ...]:
-    """Which of the calls are judged by their own output: of each module so many, evenly spaced, the first among them.
+def evenly_spaced(modules: Sequence[object], count: int) -> tuple[int, ...]:
+    """Indices of `count` calls of each module, evenly spaced, its first call included; all if there are fewer.
 
-    modules: what each call is of.
+    modules: the module of each call.
     """
-    found: list[int] = []
+    indices: list[int] = []
     for module in dict.fromkeys(modules):
-        places = [place for place, its in enumerate(modules) if its is module]
-        chosen = torch.linspace(0, len(places) - 1, min(timesteps, len(places))).round().long().tolist()
-        found += [places[i] for i in dict.fromkeys(chosen)]
-    return tuple(sorted(found))
+        own = [index for index, other in enumerate(modules) if other is module]
+        chosen = torch.linspace(0, len(own) - 1, min(count, len(own))).round().long().tolist()
+        indices += [own[i] for i in dict.fromkeys(chosen)]
+    return tuple(sorted(indices))
 
 
 @torch.no_grad()
-def replay(calls: Sequence[RecordedCall]) -> list[Any]:
-    """What is returned on recorded inputs."""
+def call_again(calls: Sequence[RecordedCall]) -> list[Any]:
+    """Repeat recorded calls and return their results."""
     return [call.module(*call.args, **call.kwargs) for call in calls if call.module is not None]
 
 
-def denoised_of(calls: Sequence[RecordedCall], returned: Sequence[Any]) -> tuple[torch.Tensor, ...]:
-    """What calls of denoisers are about, (B, ...) each. returned: by the calls, all that they gave."""
-    pairs = zip(calls, returned, strict=True)
-    return tuple(first_of(gathered((call.args, call.kwargs), output)) for call, output in pairs)
+def denoised_of(calls: Sequence[RecordedCall], results: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+    """The main tensor, (B, ...), in the result of each call of a denoiser."""
+    pairs = zip(calls, results, strict=True)
+    return tuple(first_of(gathered((call.args, call.kwargs), result)) for call, result in pairs)
 
 
 def outcome_of(denoised: tuple[torch.Tensor, ...], samples: int, outputs: torch.Tensor | None, kind: str) -> Outcome:
-    """The outcome of replayed calls, with the call and the sample that each row belongs to.
+    """The outcome of replayed calls, with the call and the sample of each row.
 
-    Guidance puts samples behind each other in a batch, `samples` of each kind.
+    Guidance stacks several copies of the `samples` samples in one batch.
     """
     groups = tuple(i for i, output in enumerate(denoised) for _ in range(len(output)))
     owners = tuple(row % samples for output in denoised for row in range(len(output)))

@@ -1,4 +1,4 @@
-"""A measuring run that resumes where the changed layer first acts, with the answers of the whole run."""
+"""Resume a replay at the first call of the changed layer. The outcome equals that of the whole replay."""
 
 from __future__ import annotations
 
@@ -10,79 +10,89 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitplan.planner.measurement.replay import Replay, denoised_of, outcome_of, replay
+from bitplan.planner.measurement.replay import Replay, call_again, denoised_of, outcome_of
 from bitplan.sensitivity.runs.outcome import Outcome
 from bitplan.sensitivity.runs.prefix import LIMIT, Prefix, record, resumed
 
-TOLERANCE = (
-    1e-5  # of the reference's length: what full precision may differ when resumed, for rounding on other devices
-)
+TOLERANCE = 1e-5  # relative difference of a resumed run in full precision that is rounding on other devices
 
 
 @dataclass(frozen=True, eq=False)
 class RecordedReplay:
-    """A rig with what it computes in full precision. calls: one for each replayed call of the denoiser; painting: of
-    the images."""
+    """A replay with recordings of its runs in full precision.
 
-    rig: Replay
-    calls: tuple[Prefix, ...]
-    painting: Prefix
-
-
-def recorded(parts: Iterable[nn.Module], rig: Replay, limit: int = LIMIT) -> RecordedReplay:
-    """Record the rig's run, in the time of one measurement.
-
-    parts: all modules that take part; limit: bytes of outputs to hold over all replayed calls; beyond it more is
-    computed again. Of the outputs' run only those of outermost modules are held: such as the text encoder's and the
-    denoiser's, which are small.
+    Attributes:
+        replay: the replay.
+        calls: one recording for each replayed call of a denoiser.
+        generation: the recording of the run that makes the outputs.
     """
-    share = limit // max(len(rig.calls), 1)
+
+    replay: Replay
+    calls: tuple[Prefix, ...]
+    generation: Prefix
+
+
+def record_replay(modules: Iterable[nn.Module], replay: Replay, limit: int = LIMIT) -> RecordedReplay:
+    """Record the runs of a replay, which takes the time of one measurement.
+
+    Of the run that makes the outputs, only the results of outermost modules are stored, such as those of the text
+    encoder and the denoiser, which are small.
+
+    Args:
+        modules: all modules that take part.
+        replay: the replay to record.
+        limit: bytes of stored results for all replayed calls; results beyond it are computed again.
+    """
+    share = limit // max(len(replay.calls), 1)
     with torch.no_grad():
-        calls = tuple(record([call.module], partial(replay, [call]), share) for call in rig.calls if call.module)
-        return RecordedReplay(rig, calls, record(parts, rig.paint, limit, deepest=0))
+        calls = tuple(record([call.module], partial(call_again, [call]), share) for call in replay.calls if call.module)
+        return RecordedReplay(replay, calls, record(modules, replay.generate, limit, deepest=0))
 
 
 def run_from(recorded: RecordedReplay, layer: nn.Module, images: bool = True) -> Outcome:
-    """What `rig.run` gives with `layer` changed and all else as it was recorded. images: False leaves outputs out.
+    """The outcome of `replay.run` while `layer` alone differs from the recording. images: whether to make outputs.
 
-    The first denoiser call of a run is the first that is replayed, so it is not computed again either.
+    The first denoiser call of the pipeline's run is the first replayed call, so it is not computed twice.
     """
-    rig = recorded.rig
-    returned = [_call(recorded, place, layer) for place in range(len(rig.calls))]
-    outputs = _paint(recorded, layer, returned) if images else None
-    return outcome_of(denoised_of(rig.calls, returned), rig.samples, outputs, rig.reference.kind)
+    replay = recorded.replay
+    results = [_call(recorded, index, layer) for index in range(len(replay.calls))]
+    outputs = _generate(recorded, layer, results) if images else None
+    return outcome_of(denoised_of(replay.calls, results), replay.samples, outputs, replay.reference.kind)
 
 
-def proven(recorded: RecordedReplay, layers: Iterable[nn.Module]) -> frozenset[nn.Module]:
-    """Of `layers`, those at which a run that resumes without a change gives the reference again: one replayed call
-    of each, and the images of the first. A module that keeps a state between calls cannot be skipped, and there is no
-    telling one by looking."""
-    reference, found = recorded.rig.reference, []
+def resumable(recorded: RecordedReplay, layers: Iterable[nn.Module]) -> frozenset[nn.Module]:
+    """The layers at which an unchanged run can be resumed and reproduces the reference.
+
+    One replayed call of each layer is compared, and the outputs of the first. A module that keeps a state between
+    calls must not be skipped, and only a trial shows whether one does.
+    """
+    reference, passed = recorded.replay.reference, []
     for layer in layers:
         try:
-            first = [_call(recorded, place, layer) for place in range(len(recorded.calls))[:1]]
-            same = all(map(_same, denoised_of(recorded.rig.calls[:1], first), reference.denoised or ()))
-            if same and not found:
-                same = _same(_paint(recorded, layer, first), reference.outputs)
-        except Exception:  # whatever a module that misses its state throws: the whole run will do
+            first = [_call(recorded, index, layer) for index in range(len(recorded.calls))[:1]]
+            same = all(map(_same, denoised_of(recorded.replay.calls[:1], first), reference.denoised or ()))
+            if same and not passed:
+                same = _same(_generate(recorded, layer, first), reference.outputs)
+        except Exception:  # a module that lacks its state may raise anything; the whole run is used instead
             same = False
-        found += [layer] * same
-    return frozenset(found)
+        passed += [layer] * same
+    return frozenset(passed)
 
 
 @torch.no_grad()
-def _call(recorded: RecordedReplay, place: int, layer: nn.Module) -> Any:
-    call = recorded.rig.calls[place]
-    with resumed(recorded.calls[place], layer):
-        return replay([call])[0]
+def _call(recorded: RecordedReplay, index: int, layer: nn.Module) -> Any:
+    call = recorded.replay.calls[index]
+    with resumed(recorded.calls[index], layer):
+        return call_again([call])[0]
 
 
-def _paint(recorded: RecordedReplay, layer: nn.Module, returned: Sequence[object]) -> torch.Tensor:
-    known = [(call.module, first) for call, first in zip(recorded.rig.calls, returned, strict=False) if call.module]
-    with resumed(recorded.painting, layer, known=known[0] if known else None):
-        return recorded.rig.paint()
+def _generate(recorded: RecordedReplay, layer: nn.Module, results: Sequence[object]) -> torch.Tensor:
+    calls = zip(recorded.replay.calls, results, strict=False)
+    known = [(call.module, result) for call, result in calls if call.module]
+    with resumed(recorded.generation, layer, known=known[0] if known else None):
+        return recorded.replay.generate()
 
 
-def _same(again: torch.Tensor, reference: torch.Tensor | None) -> bool:
+def _same(output: torch.Tensor, reference: torch.Tensor | None) -> bool:
     assert reference is not None
-    return bool((again - reference).float().norm() <= TOLERANCE * reference.float().norm())
+    return bool((output - reference).float().norm() <= TOLERANCE * reference.float().norm())

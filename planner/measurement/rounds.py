@@ -1,4 +1,4 @@
-"""Splits probe jobs into rounds of prompts, and writes each round to the profile in one transaction."""
+"""Divide probe jobs into rounds of prompts, and write each round to the profile in one transaction."""
 
 from __future__ import annotations
 
@@ -17,73 +17,80 @@ ROUND = 4  # prompts
 
 
 def rounds_of(jobs: Sequence[Job], start: int, stop: int) -> list[Job]:
-    """The jobs of all rounds about prompts `start` to before `stop`, round after round."""
+    """The jobs of all rounds about the prompts from `start` to before `stop`, round after round."""
     cuts = [(first, min(first + ROUND, stop)) for first in range(start, stop, ROUND)]
     return [replace(job, prompts=cut) for cut in cuts for job in jobs]
 
 
-def write_rounds(store: Profile, found: Iterable[JobResult], families: Mapping[str, str], pairs: int) -> None:
-    """Keep each round as soon as it is whole, of so many pairs; rounds may come mixed, but are kept in order."""
+def write_rounds(store: Profile, results: Iterable[JobResult], families: Mapping[str, str], pairs: int) -> None:
+    """Write each round as soon as all its `pairs` results have come. Rounds may come mixed and are written in order."""
     waiting: dict[int, list[JobResult]] = {}
-    done = probed(store).prompts
-    for one in found:
-        waiting.setdefault(one.prompts[0], []).append(one)
-        while len(waiting.get(done, ())) == pairs:
-            _write_round(store, waiting.pop(done), families)
-            done = probed(store).prompts
+    written = probed(store).prompts
+    for result in results:
+        waiting.setdefault(result.prompts[0], []).append(result)
+        while len(waiting.get(written, ())) == pairs:
+            _write_round(store, waiting.pop(written), families)
+            written = probed(store).prompts
 
 
-def _write_round(store: Profile, all_found: Sequence[JobResult], families: Mapping[str, str]) -> None:
-    """Put what a round found behind what earlier ones did, and estimate anew."""
-    found = [one for one in all_found if one.responses]
-    if not found:
+def _write_round(store: Profile, results: Sequence[JobResult], families: Mapping[str, str]) -> None:
+    """Append the responses of a round to those of earlier rounds, and update the estimates."""
+    reached = [result for result in results if result.responses]
+    if not reached:
         raise MeasurementError(
-            "no layer can be probed: none is run on one input a prompt; measure with --method exhaustive"
+            "no layer can be probed: no layer runs on one input a prompt; measure with --method exhaustive"
         )
-    before, held = probed(store), responses_of(store)
-    readings, first = _longer(before.readings, found[0].readings), not before.prompts
+    before, stored = probed(store), responses_of(store)
+    readings, first = _joined_readings(before.readings, reached[0].readings), not before.prompts
     exact = store.measured("exhaustive")
     measurements, responses = [], []
-    for one in found:
-        if not first and any((*one.pair, metric) not in held for metric in one.responses):
-            continue  # earlier rounds were not about it: see `write_missed`
-        sums = {metric: _wider(held.get((*one.pair, metric)), new) for metric, new in one.responses.items()}
-        responses += [response_of(one.pair, metric, all_) for metric, all_ in sums.items()]
-        if one.pair not in exact:
-            measurements += [measurement_of(*one.pair, metric, readings[metric], all_) for metric, all_ in sums.items()]
-    value = {"prompts": found[0].prompts[1], "readings": {name: asdict(its) for name, its in readings.items()}}
-    in_vain = dict.fromkeys((*before.unreached, *(one.pair[0] for one in all_found if not one.responses)))
-    if in_vain:
-        value["unreached"] = list(in_vain)
+    for result in reached:
+        if not first and any((*result.pair, metric) not in stored for metric in result.responses):
+            continue  # a pair without earlier rounds: see `write_missed`
+        sums = {metric: _joined(stored.get((*result.pair, metric)), new) for metric, new in result.responses.items()}
+        responses += [response_of(result.pair, metric, whole) for metric, whole in sums.items()]
+        if result.pair not in exact:
+            measurements += [measurement_of(*result.pair, name, readings[name], whole) for name, whole in sums.items()]
+    value = {"prompts": reached[0].prompts[1], "readings": {name: asdict(each) for name, each in readings.items()}}
+    unreached = dict.fromkeys((*before.unreached, *(result.pair[0] for result in results if not result.responses)))
+    if unreached:
+        value["unreached"] = list(unreached)
     store.write_measurements(measurements, families, responses, {PROBED: value})
 
 
-def write_missed(store: Profile, found: Iterable[JobResult], families: Mapping[str, str]) -> None:
-    """Keep what the rounds that are done say of pairs that they were not about, such as another share's: of each pair
-    as soon as all rounds have come, in any order, and nothing before."""
-    done, waiting = probed(store), dict[Pair, list[JobResult]]()
-    for one in found:
-        rounds = waiting.setdefault(one.pair, [])
-        rounds.append(one)
-        if sum(int(each.prompts[1] or 0) - each.prompts[0] for each in rounds) == done.prompts:
-            _write_pair(store, sorted(waiting.pop(one.pair), key=lambda each: each.prompts[0]), done, families)
+def write_missed(store: Profile, results: Iterable[JobResult], families: Mapping[str, str]) -> None:
+    """Write the responses of pairs that the finished rounds left out, such as another share's.
+
+    Each pair is written once its results of all finished rounds have come, in any order.
+    """
+    finished, waiting = probed(store), dict[Pair, list[JobResult]]()
+    for result in results:
+        rounds = waiting.setdefault(result.pair, [])
+        rounds.append(result)
+        if sum(int(each.prompts[1] or 0) - each.prompts[0] for each in rounds) == finished.prompts:
+            in_order = sorted(waiting.pop(result.pair), key=lambda each: each.prompts[0])
+            _write_pair(store, in_order, finished, families)
 
 
-def _write_pair(store: Profile, rounds: Sequence[JobResult], done: Probed, families: Mapping[str, str]) -> None:
+def _write_pair(store: Profile, rounds: Sequence[JobResult], finished: Probed, families: Mapping[str, str]) -> None:
     pair, sums = rounds[0].pair, dict[str, Sums]()
-    for one in rounds:
-        sums |= {metric: _wider(sums.get(metric), new) for metric, new in one.responses.items()}
-    measurements = [measurement_of(*pair, metric, done.readings[metric], its) for metric, its in sums.items()]
-    store.write_measurements(measurements, families, [response_of(pair, metric, its) for metric, its in sums.items()])
+    for result in rounds:
+        sums |= {metric: _joined(sums.get(metric), new) for metric, new in result.responses.items()}
+    measurements = [measurement_of(*pair, metric, finished.readings[metric], whole) for metric, whole in sums.items()]
+    store.write_measurements(
+        measurements, families, [response_of(pair, metric, whole) for metric, whole in sums.items()]
+    )
 
 
-def _longer(old: Mapping[str, Reading], new: Mapping[str, Reading]) -> dict[str, Reading]:
+def _joined_readings(old: Mapping[str, Reading], new: Mapping[str, Reading]) -> dict[str, Reading]:
     none = Reading((), (), False)
     return {
-        name: Reading(old.get(name, none).strata + its.strata, old.get(name, none).clusters + its.clusters, its.signed)
-        for name, its in new.items()
+        name: Reading(
+            old.get(name, none).strata + reading.strata, old.get(name, none).clusters + reading.clusters, reading.signed
+        )
+        for name, reading in new.items()
     }
 
 
-def _wider(old: Sums | None, new: Sums) -> Sums:
+def _joined(old: Sums | None, new: Sums) -> Sums:
     return new if old is None else np.concatenate([old, new], axis=1)

@@ -1,4 +1,4 @@
-"""The measuring half of the story: trace, calibrate, cost and measure into a profile, going on where it stopped."""
+"""Calibrate, cost and measure a traced subject into a profile, which continues where it stopped."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from bitplan.planner.graph import layers as layer_graph
 from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import share_of
 from bitplan.planner.measurement.methods import check_dtype, method_named
-from bitplan.planner.measurement.schedule import Schedule, by_probes, exhaustively
-from bitplan.planner.measurement.worker import Settings, WorkerSetup, set_up
-from bitplan.planner.pipelines.metrics import judge_of, probed_by
+from bitplan.planner.measurement.schedule import Schedule, measure_by_probes, measure_exhaustively
+from bitplan.planner.measurement.worker import Settings, Worker, WorkerSetup, worker_of
+from bitplan.planner.pipelines.metrics import MetricSet, judge_of, probed_by
 from bitplan.planner.pipelines.offload import offloaded
 from bitplan.planner.pipelines.subject import Subject, conditions_in, run_subject
 from bitplan.planner.pipelines.traced import Traced
@@ -40,14 +40,22 @@ from bitplan.sensitivity.calibration.ranges import ActivationRange, calibrate
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """How losses are found. method, engine: names in their tables; site: where the engine works; part: (k, n) measures
-    the k-th of n shares of the layers and leaves the rest to others; costs are the first share's; checks: how many
-    estimates by probes are measured exhaustively, too; seconds: after which no more is begun; around: the
-    memory of the plans that are looked at while there is time; folder: where weights lie instead of in memory."""
+    """How losses are measured.
+
+    Attributes:
+        method: a name in `METHODS`.
+        engine: a name in `ENGINES`.
+        cluster: where the engine finds workers.
+        part: (k, n) measures share k of n of the layers alone; the first share also measures costs.
+        checks: the number of estimates that are also measured exhaustively.
+        seconds: time after which no measurement begins.
+        around: memory of the plans whose undecided layers are measured while there is time.
+        folder: where converted weights lie instead of in memory.
+    """
 
     method: str = "probes"
     engine: str = "local"
-    site: Cluster = Cluster()
+    cluster: Cluster = Cluster()
     part: tuple[int, int] = (1, 1)
     checks: int = 16
     seconds: float = math.inf
@@ -55,88 +63,105 @@ class MeasureOptions:
     folder: PathLike | None = None
 
 
-def check_options(schemes: Sequence[str], dtype: str, out: Path, way: MeasureOptions) -> None:
-    """Refuse before anything slow is loaded: schemes that are none, a folder that is not there, an engine that cannot
-    run. Raises UserError."""
+def check_options(schemes: Sequence[str], dtype: str, out: Path, options: MeasureOptions) -> None:
+    """Check the options before anything slow is loaded.
+
+    Raises UserError for an unknown scheme or method, a folder that does not exist, or an engine that cannot run.
+    """
     parse_schemes(schemes)
-    method_named(way.method)
-    check_dtype(dtype, way.method == "exhaustive" or way.checks > 0 or math.isfinite(way.seconds))
-    if engine_named(way.engine, way.site).sited and way.folder is not None:
-        raise UserError(f"--offload-folder is for this process, not for workers; leave --engine {way.engine} out")
+    method_named(options.method)
+    check_dtype(dtype, options.method == "exhaustive" or options.checks > 0 or math.isfinite(options.seconds))
+    if engine_named(options.engine, options.cluster).distributed and options.folder is not None:
+        raise UserError(f"--offload-folder is for this process, not for workers; leave --engine {options.engine} out")
     check_place(out)
 
 
 def header_of(traced: Traced, settings: Settings) -> dict[str, Any]:
-    """What must be the same for a profile to be continued."""
-    told = settings.told()
+    """The header of a profile, which must be the same for the profile to be continued."""
+    fields = settings.to_json()
     return {
         "model": {
-            "name": told.pop("pipeline"),
+            "name": fields.pop("pipeline"),
             "pipeline": traced.subject.kind,
             "components": list(traced.parts),
             "fingerprint": traced.fingerprint,
             "architecture": layer_graph.architecture_fingerprint(traced.graph),
-            "dtype": told.pop("dtype"),
+            "dtype": fields.pop("dtype"),
         },
-        "settings": told,
+        "settings": fields,
         "machine": {"processor": platform.machine(), "threads": torch.get_num_threads(), "device": "cpu"},
         "versions": {"torch": torch.__version__.split("+")[0]},
     }
 
 
-def run_profile(traced: Traced, settings: Settings, out: Path, way: MeasureOptions) -> None:
-    """Fill the profile at `out`. One transaction a measurement; raises ProfileError, GraphError, CalibrationError,
-    MeasurementError, and UserError where an engine fails."""
-    deadline = time.monotonic() + way.seconds
+def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureOptions) -> None:
+    """Fill the profile at `out`, one transaction for each measurement.
+
+    Raises ProfileError, GraphError, CalibrationError, MeasurementError, and UserError if an engine fails.
+    """
+    deadline = time.monotonic() + options.seconds
     current().deadline = deadline
     schemes = parse_schemes(settings.schemes)
-    with offloaded(way.folder):
-        judge = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
-    if judge.left_out:
-        print(f"{' and '.join(judge.left_out)} left out: no condition is a text and no CLIP is named; name one with "
-              "--clip to have the drift of images measured", file=sys.stderr)  # fmt: skip
-    judge = probed_by(judge, traced.sample)
+    metric_set = _metric_set(traced, settings, options)
     with opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
         store.write_graph(layer_graph.to_json(traced.graph), [str(scheme) for scheme in schemes])
-        context = context_of(traced, settings, _ranges(store, traced, settings))
-        offered = candidates(traced.graph, traced.modules, schemes, context.ranges)
-        pairs = share_of([(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP], way.part)
-        pending = _unpriced(store, offered) if way.part[0] == 1 else ()
-        current().expect(_expected(store, pairs, pending, way))
-        if pending:
-            _measure_costs(store, traced, pending, len(offered))
-        if way.folder is not None:
+        setup = setup_of(traced, settings, _ranges(store, traced, settings))
+        offered = candidates(traced.graph, traced.modules, schemes, setup.ranges)
+        pairs = share_of([(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP], options.part)
+        unpriced = _unpriced(store, offered) if options.part[0] == 1 else ()
+        current().expect(_expected(store, pairs, unpriced, options))
+        if unpriced:
+            _measure_costs(store, traced, unpriced, len(offered))
+        if options.folder is not None:
             lean_memory()
-        engine, station = engine_named(way.engine, way.site), set_up(context, traced.subject, judge)
-        plant = Schedule(
-            store, lambda jobs: engine.run(context, jobs, lambda: station, way.site), pairs,
-            len(settings.prompts), {metric.name: metric.family for metric in judge.metrics},
-            engine.share(way.site, context.threads), deadline, settings.dtype == FLOAT32,
-        )  # fmt: skip
-        if way.method == "exhaustive":
-            exhaustively(plant, plant.pairs)
+        schedule = _schedule(store, worker_of(setup, traced.subject, metric_set), (pairs, deadline), options)
+        if options.method == "exhaustive":
+            measure_exhaustively(schedule, schedule.pairs)
         else:
-            by_probes(plant, way.checks, way.around)
+            measure_by_probes(schedule, options.checks, options.around)
+
+
+def _metric_set(traced: Traced, settings: Settings, options: MeasureOptions) -> MetricSet:
+    """The metrics to measure, with probes. Prints which metrics are skipped for lack of a CLIP."""
+    with offloaded(options.folder):
+        metric_set = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
+    if metric_set.left_out:
+        print(f"{' and '.join(metric_set.left_out)} left out: no condition is a text and no CLIP is named; name one "
+              "with --clip to have the drift of images measured", file=sys.stderr)  # fmt: skip
+    return probed_by(metric_set, traced.sample)
+
+
+def _schedule(
+    store: Profile, worker: Worker, work: tuple[tuple[Pair, ...], float], options: MeasureOptions
+) -> Schedule:
+    """The schedule of a profile. worker: of this process; work: the pairs to measure, and the deadline."""
+    (pairs, deadline), setup = work, worker.setup
+    engine, settings = engine_named(options.engine, options.cluster), setup.settings
+    return Schedule(
+        store, lambda jobs: engine.run(setup, jobs, lambda: worker, options.cluster), pairs, len(settings.prompts),
+        {metric.name: metric.family for metric in worker.metric_set.metrics},
+        engine.worker_count(options.cluster, setup.threads), deadline, settings.dtype == FLOAT32,
+    )  # fmt: skip
 
 
 def _expected(
-    store: Profile, pairs: Sequence[Pair], pending: Sequence[Candidate], way: MeasureOptions
+    store: Profile, pairs: Sequence[Pair], unpriced: Sequence[Candidate], options: MeasureOptions
 ) -> dict[str, float]:
-    """Seconds of what is left to do. pending: candidates without costs."""
+    """Phase -> expected seconds of the work that remains. unpriced: candidates without costs."""
     prompts, exact = len(store.header()["settings"]["prompts"]), store.measured("exhaustive")
-    # a run of one prompt: in a batch it takes less, so that calibration tells more where there was any
+    # calibration runs prompts in batches, so its time per prompt is closer to that of a measurement
     spent = current().spent
     run = min(spent.get("tracing", 0.0), spent.get("calibration", math.inf) / prompts)
-    costs = {"costs": len(pending)}
-    if way.method == "exhaustive":
+    costs = {"costs": len(unpriced)}
+    if options.method == "exhaustive":
         return expected_of(run, prompts, 0, 0, costs | {"losses": len(set(pairs) - exact)})
     schemes = len(pairs) / max(len({layer for layer, _ in pairs}), 1)
-    checks = max(way.checks - len(exact), 0)
+    checks = max(options.checks - len(exact), 0)
     return expected_of(run, prompts, prompts - probed(store).prompts, schemes, costs | {"checks": checks})
 
 
-def context_of(traced: Traced, settings: Settings, ranges: Mapping[str, ActivationRange]) -> WorkerSetup:
-    """What workers are told."""
+def setup_of(traced: Traced, settings: Settings, ranges: Mapping[str, ActivationRange]) -> WorkerSetup:
+    """The setup of the workers that measure a traced subject."""
     return WorkerSetup(
         traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
         settings, ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
@@ -145,25 +170,27 @@ def context_of(traced: Traced, settings: Settings, ranges: Mapping[str, Activati
 
 
 def _ranges(store: Profile, traced: Traced, settings: Settings) -> dict[str, ActivationRange]:
+    """The calibrated ranges that the profile holds, measured first if it holds none."""
     if not store.ranges():
         seed = settings.generation.seed
         conditions = conditions_in(traced.subject, settings.prompts)
         with current().phase("calibration"):
-            found = calibrate(traced.modules, lambda: run_subject(traced.subject, conditions, seed, batch=16))
-        store.write_ranges({layer: dataclasses.asdict(seen) for layer, seen in found.items()})
-    return {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
+            ranges = calibrate(traced.modules, lambda: run_subject(traced.subject, conditions, seed, batch=16))
+        store.write_ranges({layer: dataclasses.asdict(each) for layer, each in ranges.items()})
+    return {layer: ActivationRange(**fields) for layer, fields in store.ranges().items()}
 
 
 def _unpriced(store: Profile, offered: Sequence[Candidate]) -> list[Candidate]:
-    done = {(cost.layer, cost.scheme) for cost in store.costs()}
-    return [c for c in offered if (c.layer, str(c.scheme)) not in done]
+    """The candidates without costs in the profile."""
+    priced = {(cost.layer, cost.scheme) for cost in store.costs()}
+    return [c for c in offered if (c.layer, str(c.scheme)) not in priced]
 
 
-def _measure_costs(store: Profile, traced: Traced, pending: Sequence[Candidate], total: int) -> None:
-    """total: how many candidates there are, those with costs included."""
+def _measure_costs(store: Profile, traced: Traced, unpriced: Sequence[Candidate], total: int) -> None:
+    """Measure and write the missing costs. total: the number of candidates, those with costs included."""
     course = current()
-    with course.phase("costs", total, "candidates", total - len(pending)):
-        for cost in cost_candidates(pending, traced.graph, traced.modules):
+    with course.phase("costs", total, "candidates", total - len(unpriced)):
+        for cost in cost_candidates(unpriced, traced.graph, traced.modules):
             store.write_costs([cost])
             course.advance()
 

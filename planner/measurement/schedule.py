@@ -1,4 +1,4 @@
-"""In which order losses are measured: exhaustively, or by probes with checks; each goes on where it stopped."""
+"""In which order losses are measured: measure_exhaustively, or by probes with checks; each goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ from bitplan.planner.profiles.responses import PROBED, probed
 from bitplan.planner.progress import current
 from bitplan.sensitivity.table import MeasurementError
 
-CHUNK = 4  # layers of a job of single measurements: what a worker that dies loses
-PORTION = 32  # layers that are caught up together, in a pass for each round: what running out of time loses
+CHUNK = 4  # layers of a job of single measurements, which are lost if its worker dies
+PORTION = 32  # layers that are caught up together, whose rounds are lost if time runs out
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """What measuring needs. run: hands jobs to the engine; pairs: all that is to be measured; prompts: how many;
-    families: of the metrics; workers: how many share a round; deadline: by `time.monotonic`, inf for none;
-    runs: whether a run of the model can tell what one scheme did."""
+    """The work and the means of a measurement.
+
+    Attributes:
+        store: the profile.
+        run: runs jobs on the engine and yields their results.
+        pairs: every (layer, scheme) to measure.
+        prompts: the number of prompts.
+        families: metric -> family.
+        workers: the number of workers that share a round.
+        deadline: by `time.monotonic`; inf for none.
+        runs: whether a full run of the model shows the effect of one scheme.
+    """
 
     store: Profile
     run: Callable[[Sequence[Job]], Iterator[JobResult]]
@@ -38,88 +47,101 @@ class Schedule:
 
     @property
     def late(self) -> bool:
-        """Whether the time is up."""
+        """Whether the deadline is over."""
         return time.monotonic() >= self.deadline
 
 
-def exhaustively(plant: Schedule, pairs: Sequence[Pair], what: str = "losses") -> None:
-    """Measure every pair by itself that was not, until the time is up."""
-    jobs = pending_of(jobs_of("exhaustive", pairs, CHUNK), plant.store.measured("exhaustive"))
-    left = sum(job.size for job in jobs)
-    with _results(plant, jobs, what, (len(pairs), len(pairs) - left, "measurements")) as found:
-        for one in found:
-            plant.store.write_measurements(one.measurements, plant.families)
-            if plant.late:
+def measure_exhaustively(schedule: Schedule, pairs: Sequence[Pair], phase: str = "losses") -> None:
+    """Measure every pair that was not measured by itself, until the deadline."""
+    jobs = pending_of(jobs_of("exhaustive", pairs, CHUNK), schedule.store.measured("exhaustive"))
+    pending = sum(job.size for job in jobs)
+    with _results(schedule, jobs, phase, (len(pairs), len(pairs) - pending, "measurements")) as results:
+        for result in results:
+            schedule.store.write_measurements(result.measurements, schedule.families)
+            if schedule.late:
                 return
 
 
-def by_probes(plant: Schedule, checks: int, around: str) -> None:
-    """Probe on all prompts; measure by themselves the pairs that no probe reaches, and so many others as a check; then
-    correct by these. With a deadline, go on until then with what a plan of the memory `around` is undecided about."""
-    _catch_up(plant)
-    done = probed(plant.store).prompts
-    jobs = rounds_of(_spread(plant, plant.pairs), done, plant.prompts)
-    with _results(plant, jobs, "estimates", (plant.prompts, done, "prompts")) as found:
-        write_rounds(plant.store, _in_time(plant, jobs, found), plant.families, len(plant.pairs))
-    left = [pair for pair in plant.pairs if pair not in plant.store.measured()]
-    if left and not plant.runs:
+def measure_by_probes(schedule: Schedule, checks: int, around: str) -> None:
+    """Probe on all prompts, measure some pairs exhaustively, and correct the estimates by them.
+
+    Pairs that no probe reaches are measured exhaustively, and `checks` others. If there is a deadline, measure until
+    then the pairs that a plan with the memory `around` is undecided about.
+    """
+    _catch_up(schedule)
+    finished = probed(schedule.store).prompts
+    jobs = rounds_of(_divide(schedule, schedule.pairs), finished, schedule.prompts)
+    with _results(schedule, jobs, "estimates", (schedule.prompts, finished, "prompts")) as results:
+        write_rounds(schedule.store, _in_time(schedule, jobs, results), schedule.families, len(schedule.pairs))
+    pending = [pair for pair in schedule.pairs if pair not in schedule.store.measured()]
+    if pending and not schedule.runs:
         raise MeasurementError(
-            f"no probe reaches {len(left)} of {len(plant.pairs)} (layer, scheme), such as {left[0][0]}, and runs in 16 "
-            "bits cannot tell them; profile with --dtype float32, or other --components"
+            f"no probe reaches {len(pending)} of {len(schedule.pairs)} (layer, scheme), such as {pending[0][0]}, and "
+            "runs in 16 bits cannot measure them; profile with --dtype float32, or other --components"
         )
-    if left and not plant.late:
-        exhaustively(plant, left)
-    if checks and not plant.late:
-        exhaustively(plant, choose_checks(plant.store, checks), "checks")
-    correct(plant.store, plant.families)
-    while math.isfinite(plant.deadline) and not plant.late and (some := to_measure(plant.store, around, CHUNK)):
-        exhaustively(plant, some, "undecided")
-        correct(plant.store, plant.families)
+    if pending and not schedule.late:
+        measure_exhaustively(schedule, pending)
+    if checks and not schedule.late:
+        measure_exhaustively(schedule, choose_checks(schedule.store, checks), "checks")
+    correct(schedule.store, schedule.families)
+    while math.isfinite(schedule.deadline) and not schedule.late:
+        if not (undecided := to_measure(schedule.store, around, CHUNK)):
+            break
+        measure_exhaustively(schedule, undecided, "undecided")
+        correct(schedule.store, schedule.families)
 
 
-def _catch_up(plant: Schedule) -> None:
-    """Probe what the rounds that are done were not about, a portion of layers after the other: all rounds of each."""
-    done, measured = probed(plant.store), plant.store.measured()
-    if not done.prompts:
+def _catch_up(schedule: Schedule) -> None:
+    """Probe the pairs that the finished rounds left out, a portion of layers at a time, in all rounds each."""
+    finished, measured = probed(schedule.store), schedule.store.measured()
+    if not finished.prompts:
         return
-    missed = [pair for pair in plant.pairs if pair not in measured and pair[0] not in done.unreached]
-    jobs = [job for portion in _spread(plant, missed, PORTION) for job in rounds_of([portion], 0, done.prompts)]
-    with _results(plant, jobs, "estimates missed", (done.prompts, 0, "prompts")) as found:
-        write_missed(plant.store, _in_time(plant, jobs, found), plant.families)
+    missed = [pair for pair in schedule.pairs if pair not in measured and pair[0] not in finished.unreached]
+    portions = _divide(schedule, missed, PORTION)
+    jobs = [job for portion in portions for job in rounds_of([portion], 0, finished.prompts)]
+    with _results(schedule, jobs, "estimates missed", (finished.prompts, 0, "prompts")) as results:
+        write_missed(schedule.store, _in_time(schedule, jobs, results), schedule.families)
 
 
-def _spread(plant: Schedule, pairs: Sequence[Pair], most: int | None = None) -> tuple[Job, ...]:
-    """One round about the pairs, a job for each worker, or more jobs where one may have so many layers at most."""
-    each = max(1, -(-len({layer for layer, _ in pairs}) // plant.workers))
-    return jobs_of("probes", pairs, min(each, most or each))
+def _divide(schedule: Schedule, pairs: Sequence[Pair], most: int | None = None) -> tuple[Job, ...]:
+    """The jobs of one round about the pairs: one for each worker, or more jobs of at most `most` layers."""
+    layers = max(1, -(-len({layer for layer, _ in pairs}) // schedule.workers))
+    return jobs_of("probes", pairs, min(layers, most or layers))
 
 
 def _results(
-    plant: Schedule, jobs: Sequence[Job], what: str, counted: tuple[int, int, str]
+    schedule: Schedule, jobs: Sequence[Job], phase: str, counted: tuple[int, int, str]
 ) -> AbstractContextManager[Iterator[JobResult]]:
-    """counted: of this phase in all, before now, and what."""
-    return closing(_shown(plant, jobs, what, counted)) if jobs else nullcontext(iter(()))
+    """The results of jobs, with progress. counted: (total, already finished, unit name) of the phase."""
+    return closing(_with_progress(schedule, jobs, phase, counted)) if jobs else nullcontext(iter(()))
 
 
-def _shown(plant: Schedule, jobs: Sequence[Job], what: str, counted: tuple[int, int, str]) -> Iterator[JobResult]:
-    course, (total, known, unit) = current(), counted
-    each = (total - known) / sum(job.size for job in jobs)
-    with course.phase(what, total, unit, known, each), closing(plant.run(jobs)) as results:  # type: ignore[type-var]
-        for one in results:
-            yield one
-            course.advance(Job("", (one.pair,), one.prompts).size)
+def _with_progress(
+    schedule: Schedule, jobs: Sequence[Job], phase: str, counted: tuple[int, int, str]
+) -> Iterator[JobResult]:
+    course, (total, finished, unit) = current(), counted
+    weight = (total - finished) / sum(job.size for job in jobs)
+    with (
+        course.phase(phase, total, unit, finished, weight),
+        closing(schedule.run(jobs)) as results,  # type: ignore[type-var]
+    ):
+        for result in results:
+            yield result
+            course.advance(Job("", (result.pair,), result.prompts).size)
 
 
-def _in_time(plant: Schedule, jobs: Sequence[Job], found: Iterator[JobResult]) -> Iterator[JobResult]:
-    """Until the time is up and of no job a part alone has come: what a job found comes all at once. But for the first
-    round, for without any there is nothing to plan with."""
-    size = {(pair, job.prompts): (place, len(job.pairs)) for place, job in enumerate(jobs) for pair in job.pairs}
-    owed: dict[int, int] = {}  # by the place of a job, of which some has come
-    while owed or not (plant.late and PROBED in plant.store.baseline()):
-        if (one := next(found, None)) is None:
+def _in_time(schedule: Schedule, jobs: Sequence[Job], results: Iterator[JobResult]) -> Iterator[JobResult]:
+    """The results until the deadline, without a job of which only some results come: all of a job come together.
+
+    The first round is always finished, since nothing can be planned without one.
+    """
+    job_of = {(pair, job.prompts): (index, len(job.pairs)) for index, job in enumerate(jobs) for pair in job.pairs}
+    missing: dict[int, int] = {}  # index of an incomplete job -> how many of its results are missing
+    while missing or not (schedule.late and PROBED in schedule.store.baseline()):
+        if (result := next(results, None)) is None:
             return
-        yield one
-        place, pairs = size[one.pair, one.prompts]
-        owed[place] = owed.get(place, pairs) - 1
-        if not owed[place]:
-            del owed[place]
+        yield result
+        index, pairs = job_of[result.pair, result.prompts]
+        missing[index] = missing.get(index, pairs) - 1
+        if not missing[index]:
+            del missing[index]

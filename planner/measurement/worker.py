@@ -1,8 +1,8 @@
-"""A measuring station: one process with the subject loaded once, that works off jobs."""
+"""A worker: a subject that one process has loaded once, and what the methods need to measure it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,10 +15,8 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import components_of
 from bitplan.planner.graph.stages import stage_modules
-from bitplan.planner.measurement.jobs import Job, JobResult
-from bitplan.planner.measurement.methods import method_named
-from bitplan.planner.measurement.replay import Replay, build_rig
-from bitplan.planner.measurement.resume import RecordedReplay, recorded
+from bitplan.planner.measurement.replay import Replay, build_replay
+from bitplan.planner.measurement.resume import RecordedReplay, record_replay
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.metrics import MetricSet, judge_of, probed_by
 from bitplan.planner.pipelines.sources import components, load_subject
@@ -35,9 +33,20 @@ from bitplan.sensitivity.calibration.ranges import ActivationRange
 
 @dataclass(frozen=True)
 class Settings:
-    """How a profile is measured. pipeline: its name; prompts: or other conditions; timesteps: calls of each denoiser
-    that are judged by their own output; probes: of each metric of the output; dtype: the pipeline's float type;
-    metrics: more than there are for this kind of output."""
+    """The settings of a profile, which its header stores.
+
+    Attributes:
+        pipeline: its name.
+        prompts: the prompts or other conditions.
+        schemes: texts of the schemes.
+        generation: how the pipeline is called.
+        timesteps: the number of calls of each denoiser whose own output is measured.
+        probes: the number of probes of each metric of the output.
+        components: the components to plan; empty for the denoisers.
+        clip: folder or hub id of the CLIPModel for alignment metrics.
+        dtype: float type of the pipeline.
+        metrics: names or references of metrics beside those that are measured by default.
+    """
 
     pipeline: str
     prompts: tuple[Any, ...]
@@ -50,19 +59,22 @@ class Settings:
     dtype: str = FLOAT32
     metrics: tuple[str, ...] = ()
 
-    def told(self) -> dict[str, Any]:
-        """For files: what was asked for."""
-        found = asdict(self) | {"generation": self.generation.told()}
-        return found if self.metrics else {key: value for key, value in found.items() if key != "metrics"}
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON holds them, without `metrics` if there are none."""
+        fields = asdict(self) | {"generation": self.generation.told()}
+        return fields if self.metrics else {key: value for key, value in fields.items() if key != "metrics"}
 
 
 @dataclass(frozen=True, eq=False)
 class WorkerSetup(TraceRecord):
-    """All that a worker needs to build a station like the driver's; it can be pickled.
+    """All that another process needs to build a worker like the driver's. It can be pickled.
 
-    ranges: calibrated, by layer address; size: bytes of all of the subject's weights; threads: of torch, on which the
-    rounding of every loss depends; conditions: what is run on, which the labels in the settings may only name; none
-    where the labels are they.
+    Attributes:
+        settings: the settings of the profile.
+        ranges: layer address -> calibrated input range.
+        size: bytes of all weights of the subject.
+        threads: torch threads, on which the rounding of every loss depends.
+        conditions: the conditions, if the labels in the settings do not contain them; else empty.
     """
 
     settings: Settings
@@ -73,91 +85,96 @@ class WorkerSetup(TraceRecord):
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Those with layers to plan."""
+        """The components with layers to plan."""
         return components_of(self.graph)
 
 
 @dataclass(frozen=True, eq=False)
 class Worker:
-    """A subject set up for measuring."""
+    """A subject that is ready to be measured in this process.
 
-    context: WorkerSetup
+    Attributes:
+        setup: what it was built of.
+        subject: the loaded subject.
+        parts: component -> module, of the components with layers to plan.
+        metric_set: the metrics to measure.
+    """
+
+    setup: WorkerSetup
     subject: Subject
     parts: Mapping[str, nn.Module]
-    judge: MetricSet
+    metric_set: MetricSet
 
     @cached_property
     def stages(self) -> tuple[nn.Module, ...]:
-        """What the subject calls as wholes and that matters here: it holds layers to plan, or is a denoiser."""
-        return tuple(stage_modules(self.subject.modules, self.context.stages).values())
+        """The modules that the subject calls as wholes and that hold layers to plan or are denoisers."""
+        return tuple(stage_modules(self.subject.modules, self.setup.stages).values())
 
     @cached_property
     def denoisers(self) -> tuple[nn.Module, ...]:
-        """What runs at every step."""
-        return tuple(stage_modules(self.subject.modules, self.context.denoisers).values())
+        """The modules that run at every step."""
+        return tuple(stage_modules(self.subject.modules, self.setup.denoisers).values())
 
     @property
     def conditions(self) -> tuple[Any, ...]:
-        """What is run on."""
-        return self.context.conditions or conditions_in(self.subject, self.context.settings.prompts)
+        """The conditions that the subject runs on."""
+        return self.setup.conditions or conditions_in(self.subject, self.setup.settings.prompts)
 
     @cached_property
-    def rig(self) -> Replay:
-        """Full precision on all conditions, recorded when first asked for."""
-        settings = self.context.settings
+    def replay(self) -> Replay:
+        """The replay on all conditions in full precision, recorded on first use."""
+        settings = self.setup.settings
         seed = settings.generation.seed
-        return build_rig(self.subject, self.denoisers, self.conditions, seed, settings.timesteps)
+        return build_replay(self.subject, self.denoisers, self.conditions, seed, settings.timesteps)
 
     @cached_property
-    def recorded(self) -> RecordedReplay:
-        """The rig with what it computes before each layer."""
-        return recorded(self.subject.modules.values(), self.rig)
+    def recorded_replay(self) -> RecordedReplay:
+        """The replay with recordings from which it can be resumed at a layer, made on first use."""
+        return record_replay(self.subject.modules.values(), self.replay)
 
     def module(self, layer: str) -> nn.Module:
-        """The float layer of that address."""
-        found: nn.Module = find_layer(self.parts, layer)
-        return found
+        """The float layer at an address."""
+        module: nn.Module = find_layer(self.parts, layer)
+        return module
 
     @cached_property
     def _grids(self) -> dict[str, dict[Side, Grid]]:
         return {}
 
     def grids(self, layer: str) -> dict[Side, Grid]:
-        """Of a layer's weight, as far as they were found: that takes longer than all that is done with them."""
+        """The known grids of a layer's weight, to be extended: computing one takes longer than all uses of it."""
         return self._grids.setdefault(layer, {})
 
-    def measure(self, job: Job) -> Iterator[JobResult]:
-        """What the job's method finds, one (layer, scheme) at a time."""
-        return method_named(job.method).measure(self, job)
-
     def variant(self, layer: str, scheme: str, packed: dict[Any, Any]) -> AbstractContextManager[object]:
-        """Within it the layer uses the scheme, all else is in full precision. packed: see
-        `bitplan.plans.layers.simulation.variant`."""
+        """Within it the layer uses the scheme and everything else is in full precision.
+
+        packed: see `bitplan.plans.layers.simulation.variant`.
+        """
         parsed = parse_scheme(scheme)
-        return variant(self.parts, layer, parsed, fitted_of(self.context.ranges[layer], parsed), packed)
+        return variant(self.parts, layer, parsed, fitted_of(self.setup.ranges[layer], parsed), packed)
 
 
-def open_station(context: WorkerSetup) -> Worker:
-    """Load subject and encoder as the settings name them, and set up.
+def open_worker(setup: WorkerSetup) -> Worker:
+    """Load the subject and the encoder that the settings name, and build a worker of them.
 
-    Raises UserError when they cannot be loaded here or the weights are not those that the context is about.
+    Raises UserError if they cannot be loaded here or the weights are not those of the setup.
     """
-    settings = context.settings
+    settings = setup.settings
     subject = load_subject(settings.pipeline, settings.generation, settings.dtype)
-    open_all(subject.modules)  # for as long as the worker lives
-    found = fingerprint(components(subject, context.components), context.graph)
-    if found != context.fingerprint:
+    open_all(subject.modules)  # until the worker ends
+    loaded = fingerprint(components(subject, setup.components), setup.graph)
+    if loaded != setup.fingerprint:
         raise UserError(
-            f"{settings.pipeline} has fingerprint {found[:12]} at a worker and {context.fingerprint[:12]} at the "
+            f"{settings.pipeline} has fingerprint {loaded[:12]} at a worker and {setup.fingerprint[:12]} at the "
             "driver; put the same files on every machine"
         )
-    return set_up(context, subject)
+    return worker_of(setup, subject)
 
 
-def set_up(context: WorkerSetup, subject: Subject, judge: MetricSet | None = None) -> Worker:
-    """A station of what is loaded already. Raises UserError where the encoder cannot be loaded."""
-    settings = context.settings
-    if judge is None:
-        judge = judge_of(subject, context.output, settings.prompts, settings.metrics, settings.clip)
-        judge = probed_by(judge, context.sample)
-    return Worker(context, subject, components(subject, context.components), judge)
+def worker_of(setup: WorkerSetup, subject: Subject, metric_set: MetricSet | None = None) -> Worker:
+    """Build a worker of a loaded subject. Raises UserError if the encoder cannot be loaded."""
+    settings = setup.settings
+    if metric_set is None:
+        metric_set = judge_of(subject, setup.output, settings.prompts, settings.metrics, settings.clip)
+        metric_set = probed_by(metric_set, setup.sample)
+    return Worker(setup, subject, components(subject, setup.components), metric_set)

@@ -1,4 +1,4 @@
-"""Where jobs run. To add an engine: a file with `missing` and `run`, a line here. Imports no torch by itself."""
+"""The engines: where jobs run. To add one: a file with `missing` and `run`, a line here. Imports no torch by itself."""
 
 from __future__ import annotations
 
@@ -8,45 +8,58 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from bitplan.planner.errors import UserError  # noqa: F401
-from bitplan.planner.measurement.engines.base import Cluster  # noqa: F401
+from bitplan.planner.errors import UserError
+from bitplan.planner.measurement.engines.base import Cluster
 
 if TYPE_CHECKING:
     from bitplan.planner.measurement.jobs import Job, JobResult
     from bitplan.planner.measurement.worker import Worker, WorkerSetup
 
 
-__all__ = ["ENGINES", "Engine", "Cluster", "engine_named"]
+__all__ = ["ENGINES", "Cluster", "Engine", "engine_named"]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine: its name, the module that drives it, whether it works at a site of the user's choice, what it is."""
+    """One engine.
+
+    Attributes:
+        name: its name in options and files.
+        module: the module with its `missing` and `run`, imported on first use.
+        distributed: whether it works on a `Cluster`.
+        about: what it does, in one line for tables.
+    """
 
     name: str
     module: str
-    sited: bool
+    distributed: bool
     about: str
 
-    def missing(self, site: Cluster | None = None) -> str | None:
-        """Why it cannot run from here at the site and what to do, or None."""
-        answer: str | None = import_module(self.module).missing(site or Cluster())
-        return answer
+    def missing(self, cluster: Cluster | None = None) -> str | None:
+        """Why it cannot run from here on the cluster and what to do, or None."""
+        reason: str | None = import_module(self.module).missing(cluster or Cluster())
+        return reason
 
-    def share(self, site: Cluster, threads: int) -> int:
-        """Among how many workers, of so many threads each, one round of work is to be divided."""
-        return (site.workers or max(1, (os.cpu_count() or 1) // threads)) if self.sited else 1
+    def worker_count(self, cluster: Cluster, threads: int) -> int:
+        """The number of workers, of `threads` threads each, that one round of work is divided among."""
+        return (cluster.workers or max(1, (os.cpu_count() or 1) // threads)) if self.distributed else 1
 
     def run(
-        self, context: WorkerSetup, jobs: Sequence[Job], here: Callable[[], Worker], site: Cluster
+        self, setup: WorkerSetup, jobs: Sequence[Job], local_worker: Callable[[], Worker], cluster: Cluster
     ) -> Iterator[JobResult]:
-        """Everything that the jobs find, as it comes and in any order; every (layer, scheme) once.
+        """Run the jobs and yield their results in any order, each (layer, scheme) once.
 
-        here: a station in this process, of what is loaded already, for an engine that works here. Raises UserError
-        where workers fail, and what stations raise; what has been yielded stays valid.
+        Args:
+            setup: what other processes build their workers of.
+            jobs: the jobs.
+            local_worker: returns a worker of the pipeline that this process has loaded.
+            cluster: where to find other workers.
+
+        Raises:
+            UserError: workers fail. Errors of a worker pass through. Results that were yielded stay valid.
         """
-        found: Iterator[JobResult] = import_module(self.module).run(context, jobs, here, site)
-        return found
+        results: Iterator[JobResult] = import_module(self.module).run(setup, jobs, local_worker, cluster)
+        return results
 
 
 ENGINES = {
@@ -58,16 +71,16 @@ ENGINES = {
 }
 
 
-def engine_named(name: str, site: Cluster) -> Engine:
-    """Raises UserError where there is none of that name, it cannot run, or it has no use for the site."""
+def engine_named(name: str, cluster: Cluster) -> Engine:
+    """The engine of that name. Raises UserError if there is none, it cannot run, or it does not use a cluster."""
     if name not in ENGINES:
         raise UserError(f"there is no engine {name!r}; choose {' or '.join(ENGINES)}")
     engine = ENGINES[name]
-    if site != Cluster() and not engine.sited:
-        sited = " or ".join(e.name for e in ENGINES.values() if e.sited)
-        raise UserError(f"the engine {name} takes neither --address nor --workers; add --engine {sited}")
-    if site.workers is not None and site.workers < 1:
-        raise UserError(f"{site.workers} workers measure nothing; ask for at least 1")
-    if reason := engine.missing(site):
+    if cluster != Cluster() and not engine.distributed:
+        distributed = " or ".join(e.name for e in ENGINES.values() if e.distributed)
+        raise UserError(f"the engine {name} takes neither --address nor --workers; add --engine {distributed}")
+    if cluster.workers is not None and cluster.workers < 1:
+        raise UserError(f"{cluster.workers} workers measure nothing; ask for at least 1")
+    if reason := engine.missing(cluster):
         raise UserError(f"the engine {name} cannot run: {reason}")
     return engine

@@ -1,4 +1,4 @@
-"""Where an engine may work. Imports no torch."""
+"""The cluster that an engine may work on. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cluster:
-    """address: of a running cluster, None starts one here; workers: how many, None is for the engine to say."""
+    """Where an engine finds workers.
+
+    Attributes:
+        address: HOST:PORT of a running cluster; None starts one on this machine.
+        workers: number of workers; None leaves it to the engine.
+    """
 
     address: str | None = None
     workers: int | None = None

@@ -1,4 +1,4 @@
-"""Jobs one after the other in this process, on the pipeline that is loaded already."""
+"""Runs jobs one after the other in this process, on the loaded pipeline."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bitplan.planner.measurement.engines.base import Cluster
 from bitplan.planner.measurement.jobs import Job, JobResult
+from bitplan.planner.measurement.methods import run_job
 from bitplan.planner.measurement.worker import Worker, WorkerSetup
 
 
-def missing(site: Cluster) -> None:
-    """It is always there."""
+def missing(cluster: Cluster) -> None:
+    """It is always available."""
 
 
-def run(context: WorkerSetup, jobs: Sequence[Job], here: Callable[[], Worker], site: Cluster) -> Iterator[JobResult]:
+def run(
+    setup: WorkerSetup, jobs: Sequence[Job], local_worker: Callable[[], Worker], cluster: Cluster
+) -> Iterator[JobResult]:
     """See `Engine.run`."""
-    station = here()
+    worker = local_worker()
     for job in jobs:
-        yield from station.measure(job)
+        yield from run_job(worker, job)

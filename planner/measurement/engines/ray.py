@@ -1,7 +1,7 @@
 """Jobs on the workers of a Ray cluster, which restarts a worker that dies and repeats its job.
 
-Each worker is an actor that opens its station at its first job; what it finds streams back while it measures. The
-driver keeps one job with every worker, so that what waits can go to whoever is free.
+Each Ray worker is an actor that loads the subject at its first job. Its results stream back while it measures. The
+driver gives each actor one job at a time, so that waiting jobs go to the first free actor.
 """
 
 from __future__ import annotations
@@ -20,84 +20,98 @@ from typing import Any
 from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.engines.base import Cluster
 from bitplan.planner.measurement.jobs import Job, JobResult
-from bitplan.planner.measurement.worker import Worker, WorkerSetup, open_station
+from bitplan.planner.measurement.methods import run_job
+from bitplan.planner.measurement.worker import Worker, WorkerSetup, open_worker
 from bitplan.planner.texts import one_line
 
-RETRIES = 2  # of a job whose worker died
-_STORE = 100 * 2**20  # bytes of the object store of a cluster that is started here: results are small
-_WAIT = 5.0  # seconds for the head of a cluster to answer
-_ROOM = 3  # weights' sizes that a worker is reckoned to need in memory
+RETRIES = 2  # repetitions of a job whose worker died
+_STORE = 100 * 2**20  # bytes of the object store of a cluster that is started here; results are small
+_WAIT = 5.0  # seconds until the head of a cluster must answer
+_ROOM = 3  # a worker's memory, in sizes of the weights
 
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else a paragraph on every worker that died
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # without it Ray prints a paragraph for each worker that died
 }
 
 
-def missing(site: Cluster) -> str | None:
-    """What to install, why the address cannot be reached (Ray itself would try for minutes), or None."""
+def missing(cluster: Cluster) -> str | None:
+    """Why Ray cannot be used and what to do, or None. Ray itself would try an address for minutes."""
     if not importlib.util.find_spec("ray"):
         return "ray is not installed; pip install 'bitplan[ray]'"
-    if site.address in (None, "auto"):
+    if cluster.address in (None, "auto"):
         return None
-    host, _, port = str(site.address).rpartition(":")
+    host, _, port = str(cluster.address).rpartition(":")
     try:
         socket.create_connection((host, int(port)), _WAIT).close()
     except (OSError, ValueError) as error:
-        return f"no cluster answers at {site.address} ({error}); give the HOST:PORT that `ray start --head` printed"
+        return f"no cluster answers at {cluster.address} ({error}); give the HOST:PORT that `ray start --head` printed"
     return None
 
 
-def run(context: WorkerSetup, jobs: Sequence[Job], here: Callable[[], Worker], site: Cluster) -> Iterator[JobResult]:
-    """See `Engine.run`. A job is given up when its worker has died `RETRIES` + 1 times."""
-    with cluster(site) as ray:
-        crew = allotment_of(ray.nodes(), context.threads, _ROOM * context.size, site.workers)
-        hire = ray.remote(RayActor).options(
-            num_cpus=crew.cpus, max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD"
+def run(
+    setup: WorkerSetup, jobs: Sequence[Job], local_worker: Callable[[], Worker], cluster: Cluster
+) -> Iterator[JobResult]:
+    """See `Engine.run`. A job fails when its worker has died `RETRIES` + 1 times."""
+    with connected(cluster) as ray:
+        allotment = allotment_of(ray.nodes(), setup.threads, _ROOM * setup.size, cluster.workers)
+        actor = ray.remote(RayActor).options(
+            num_cpus=allotment.cpus, max_restarts=-1, max_task_retries=RETRIES, scheduling_strategy="SPREAD"
         )
-        workers = [hire.remote() for _ in range(min(crew.workers, len(jobs)))]
+        actors = [actor.remote() for _ in range(min(allotment.workers, len(jobs)))]
         try:
-            yield from _streams(ray, workers, ray.put(_anywhere(context)), jobs)
+            yield from _streams(ray, actors, ray.put(_portable(setup)), jobs)
         finally:
-            for worker in workers:
-                ray.kill(worker)
+            for each in actors:
+                ray.kill(each)
 
 
 class RayActor:
-    """What runs in each worker."""
+    """The actor of one Ray worker."""
 
     def __init__(self) -> None:
-        self._station: Worker | None = None
+        self._worker: Worker | None = None
 
-    def measure(self, context: WorkerSetup, job: Job) -> Iterator[JobResult]:
-        """Opens the station if that was not done, so that its errors reach the driver as those of any job do.
+    def measure(self, setup: WorkerSetup, job: Job) -> Iterator[JobResult]:
+        """Measure a job. The first call opens the worker, so that its errors reach the driver like those of a job.
 
-        With as many threads as the driver, however many CPUs there are: another number would round otherwise.
+        It computes with as many threads as the driver, whatever CPUs there are: another number would round otherwise.
         """
-        if self._station is None:
+        if self._worker is None:
             import torch
 
-            torch.set_num_threads(context.threads)
-            self._station = open_station(context)
-        yield from self._station.measure(job)
+            torch.set_num_threads(setup.threads)
+            self._worker = open_worker(setup)
+        yield from run_job(self._worker, job)
 
 
 @dataclass(frozen=True)
 class Allotment:
-    """How many workers at most, and how many CPUs each holds."""
+    """The resources of the workers.
+
+    Attributes:
+        workers: the largest number of workers.
+        cpus: the number of CPUs of each.
+    """
 
     workers: int
     cpus: int
 
 
 def allotment_of(nodes: Sequence[Mapping[str, Any]], threads: int, need: int, workers: int | None) -> Allotment:
-    """The crew that fits on the nodes (as `ray.nodes()` tells of them), whatever there is to do.
+    """The workers that fit on the nodes, whatever the number of jobs.
 
-    threads: that each worker computes with, and so the CPUs that it is to hold; it holds fewer where no node has so
-    many, or where `workers` would not fit. need: bytes of memory of one worker. Unless `workers` says how many: all
-    that CPUs and memory allow, at least one. Raises UserError when there are fewer CPUs than workers.
+    Args:
+        nodes: the result of `ray.nodes()`.
+        threads: torch threads of each worker; it gets as many CPUs, or fewer if no node has so many or `workers` would
+            not fit.
+        need: bytes of memory of one worker.
+        workers: their number; None for all that CPUs and memory allow, at least one.
+
+    Raises:
+        UserError: there are fewer CPUs than workers.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     cpus = [int(node.get("CPU", 0)) for node in alive]
@@ -111,25 +125,28 @@ def allotment_of(nodes: Sequence[Mapping[str, Any]], threads: int, need: int, wo
 
 
 @contextlib.contextmanager
-def cluster(site: Cluster) -> Iterator[Any]:
-    """The module `ray`, connected; what was not connected before is disconnected again, and a local cluster stopped."""
+def connected(cluster: Cluster) -> Iterator[Any]:
+    """Within the `with`, gives the module `ray`, connected to the cluster.
+
+    A connection that is made here is closed afterwards, and a local cluster that is started here is stopped.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import ray
 
-    if ray.is_initialized() and site.address is None:
+    if ray.is_initialized() and cluster.address is None:
         yield ray
         return
-    where: dict[str, Any] = {"address": site.address}
-    if site.address is None:
-        cpus = max(os.cpu_count() or 1, site.workers or 1)
-        where = {"address": "local", "num_cpus": cpus, "object_store_memory": _STORE, "include_dashboard": False}
+    options: dict[str, Any] = {"address": cluster.address}
+    if cluster.address is None:
+        cpus = max(os.cpu_count() or 1, cluster.workers or 1)
+        options = {"address": "local", "num_cpus": cpus, "object_store_memory": _STORE, "include_dashboard": False}
     try:
-        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **where)
+        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except (OSError, RuntimeError, ValueError) as error:
         reason = one_line(error, 200)
         raise UserError(
-            f"cannot reach the Ray cluster at {site.address or 'this machine'}: {reason}; check --address"
+            f"cannot reach the Ray cluster at {cluster.address or 'this machine'}: {reason}; check --address"
         ) from None
     try:
         yield ray
@@ -137,44 +154,44 @@ def cluster(site: Cluster) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _anywhere(context: WorkerSetup) -> WorkerSetup:
-    """The same with full paths, for a worker's working folder is another."""
-    settings = context.settings
-    found = dataclasses.replace(
-        settings, pipeline=_full(settings.pipeline), clip=settings.clip and _full(settings.clip)
+def _portable(setup: WorkerSetup) -> WorkerSetup:
+    """The setup with absolute paths: workers have another working folder."""
+    settings = setup.settings
+    portable = dataclasses.replace(
+        settings, pipeline=_absolute(settings.pipeline), clip=settings.clip and _absolute(settings.clip)
     )
-    return dataclasses.replace(context, settings=found)
+    return dataclasses.replace(setup, settings=portable)
 
 
-def _full(place: str) -> str:
+def _absolute(place: str) -> str:
     return str(Path(place).absolute()) if Path(place).is_dir() else place
 
 
-def _streams(ray: Any, workers: Sequence[Any], context: Any, jobs: Sequence[Job]) -> Iterator[JobResult]:
-    """What all workers find, as it comes. context: a reference to it."""
+def _streams(ray: Any, actors: Sequence[Any], setup: Any, jobs: Sequence[Job]) -> Iterator[JobResult]:
+    """Yield the results of all actors as they come. setup: a Ray reference to the workers' setup."""
     waiting = iter(jobs)
-    busy: dict[Any, tuple[Any, Job]] = {}  # stream of results -> the worker and the job that it is of
+    busy: dict[Any, tuple[Any, Job]] = {}  # stream of results -> its actor and its job
 
-    def give(worker: Any) -> None:
+    def submit(actor: Any) -> None:
         if job := next(waiting, None):
-            busy[worker.measure.options(num_returns="streaming").remote(context, job)] = worker, job
+            busy[actor.measure.options(num_returns="streaming").remote(setup, job)] = actor, job
 
-    for worker in workers:
-        give(worker)
+    for actor in actors:
+        submit(actor)
     while busy:
         stream = ray.wait(list(busy), num_returns=1)[0][0]
         reference = next(stream, None)
         if reference is None:
-            give(busy.pop(stream)[0])
+            submit(busy.pop(stream)[0])
         else:
             yield _result(ray, reference, busy[stream][1])
 
 
 def _result(ray: Any, reference: Any, job: Job) -> JobResult:
     try:
-        found: JobResult = ray.get(reference)
-        return found
-    except ray.exceptions.RayTaskError as error:  # raised by the station: as if it had been here
+        result: JobResult = ray.get(reference)
+        return result
+    except ray.exceptions.RayTaskError as error:  # an error of the worker passes through
         raise error.cause from None
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0].rstrip(".:")

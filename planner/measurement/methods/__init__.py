@@ -1,4 +1,7 @@
-"""The ways to find losses. To add one: a file with `measure(station, job)`, a line here. Imports no torch by itself."""
+"""The methods of measuring losses. To add one: a file with `measure(worker, job)`, a line here.
+
+Imports no torch by itself.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from bitplan.planner.errors import UserError  # noqa: F401
+from bitplan.planner.errors import UserError
 from bitplan.plans.dtypes import FLOAT32
 
 if TYPE_CHECKING:
@@ -15,33 +18,41 @@ if TYPE_CHECKING:
     from bitplan.planner.measurement.worker import Worker
 
 
-DTYPES = (FLOAT32, "bfloat16")  # of pipelines; the gradients of float16 would leave its range
+DTYPES = (FLOAT32, "bfloat16")  # float types of pipelines; gradients would overflow in float16
 
 
 def check_dtype(name: str, runs: bool) -> None:
-    """Raises UserError for a float type that pipelines are not measured in. runs: whether one changed layer is to be
-    told by a run of the whole model: in 16 bits that shows the rounding of everything else, whatever was changed."""
+    """Raises UserError for a float type that pipelines are not measured in.
+
+    runs: whether losses are measured by full runs, which are too noisy in 16 bits.
+    """
     if name not in DTYPES:
         raise UserError(f"pipelines are measured in {' or '.join(DTYPES)}, not {name!r}; choose one of them")
     if runs and name != FLOAT32:
         raise UserError(
-            f"a run in {name} shows the rounding of all layers, not what one scheme did; there, profile by probes with "
+            f"a run in {name} shows the rounding of all layers, not the effect of one scheme; profile by probes with "
             f"neither --checks nor --time, or use --dtype {FLOAT32}"
         )
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way. module: what does it, imported when asked for; says: in a few words."""
+    """One method.
+
+    Attributes:
+        name: its name in options and files.
+        module: the module with its `measure`, imported on first use.
+        says: what it does, in a few words for tables.
+    """
 
     name: str
     module: str
     says: str
 
-    def measure(self, station: Worker, job: Job) -> Iterator[JobResult]:
-        """What is found for each pair of the job, in its order, as soon as it is known."""
-        found: Iterator[JobResult] = import_module(self.module).measure(station, job)
-        return found
+    def measure(self, worker: Worker, job: Job) -> Iterator[JobResult]:
+        """Measure a job and yield the result of each pair, in order, as soon as it is known."""
+        results: Iterator[JobResult] = import_module(self.module).measure(worker, job)
+        return results
 
 
 METHODS = {
@@ -62,7 +73,12 @@ METHODS = {
 
 
 def method_named(name: str) -> Method:
-    """Raises UserError naming those that there are."""
+    """The method of that name. Raises UserError if there is none."""
     if name not in METHODS:
         raise UserError(f"there is no method {name!r} of measuring; choose {' or '.join(METHODS)}")
     return METHODS[name]
+
+
+def run_job(worker: Worker, job: Job) -> Iterator[JobResult]:
+    """Measure a job by its own method."""
+    return method_named(job.method).measure(worker, job)

@@ -20,8 +20,9 @@ from bitplan.planner.graph.bypass import REASON as PAST
 from bitplan.planner.graph.layers import from_json, to_json
 from bitplan.planner.graph.trace import find_layers, survey, trace
 from bitplan.planner.measurement.jobs import Job
-from bitplan.planner.measurement.run import context_of
-from bitplan.planner.measurement.worker import open_station
+from bitplan.planner.measurement.methods import run_job
+from bitplan.planner.measurement.run import setup_of
+from bitplan.planner.measurement.worker import open_worker
 from bitplan.planner.pipelines.subject import Subject, run_subject
 from bitplan.planner.pipelines.traced import examine
 from bitplan.planner.profiles.profile import open_profile
@@ -220,9 +221,9 @@ def test_a_worker_opens_its_own(profiles: dict[str, Path]) -> None:
         ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
     subject = made()
     traced = examine(subject, subject.conditions, 0, ("net",))
-    station = open_station(context_of(traced, settings, ranges))
+    worker = open_worker(setup_of(traced, settings, ranges))
     pairs = (("net.plain.q_proj", "w4a8"), ("net.plain.q_proj", "w3a8"))
-    found = [m for one in station.measure(Job("exhaustive", pairs)) for m in one.measurements if m.metric == "nsr"]
+    found = [m for one in run_job(worker, Job("exhaustive", pairs)) for m in one.measurements if m.metric == "nsr"]
     assert {m.scheme: m.mean for m in found} == pytest.approx({scheme: told[scheme] for _, scheme in pairs}, rel=1e-3)
 
 

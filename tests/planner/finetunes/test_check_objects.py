@@ -14,7 +14,8 @@ from torch import Tensor
 import bitplan
 from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.jobs import Job, JobResult
-from bitplan.planner.measurement.worker import Worker, WorkerSetup, open_station
+from bitplan.planner.measurement.methods import run_job
+from bitplan.planner.measurement.worker import Worker, WorkerSetup, open_worker
 from tests.planner.pipelines.test_subject import made
 
 torch.set_num_threads(1)
@@ -70,9 +71,9 @@ def test_a_station_elsewhere_runs_on_them(profiled: Path, monkeypatch: pytest.Mo
     opened: list[Worker] = []
 
     def run(context: WorkerSetup, jobs: Sequence[Job], *_: object) -> Iterator[JobResult]:
-        opened.append(open_station(pickle.loads(pickle.dumps(context))))
+        opened.append(open_worker(pickle.loads(pickle.dumps(context))))
         for job in jobs:
-            yield from opened[0].measure(job)
+            yield from run_job(opened[0], job)
 
     here = bitplan.check(profiled, f"{NAME}:tuned", sample=4, prompts=VECTORS)
     monkeypatch.setattr("bitplan.planner.measurement.engines.local.run", run)

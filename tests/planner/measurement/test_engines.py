@@ -1,4 +1,4 @@
-"""Jobs and their shares, stations built from a context, and the engine in this process."""
+"""Jobs and their shares, workers built from a setup, and the engine in this process."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 import bitplan
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import from_json
-from bitplan.planner.measurement import worker as stations
+from bitplan.planner.measurement import worker as workers
 from bitplan.planner.measurement.engines import ENGINES, Cluster, engine_named
 from bitplan.planner.measurement.engines.ray import Allotment, allotment_of
 from bitplan.planner.measurement.jobs import Job, jobs_of, pending_of, share_of
-from bitplan.planner.measurement.methods import METHODS
-from bitplan.planner.measurement.worker import Settings, Worker, WorkerSetup, open_station, set_up
+from bitplan.planner.measurement.methods import METHODS, run_job
+from bitplan.planner.measurement.worker import Settings, Worker, WorkerSetup, open_worker, worker_of
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.profiles.profile import Pair, Profile, content_digest, open_profile
@@ -34,7 +34,7 @@ from tests import tiny
 PAIRS: tuple[Pair, ...] = (("unet.conv_in", "w2ma8"), ("unet.conv_in", "w8a8t"), ("unet.conv_out", "w8a8"))
 
 
-def context_of(store: Profile) -> WorkerSetup:
+def setup_of(store: Profile) -> WorkerSetup:
     """What a driver that made this profile would send to its workers."""
     header, settings = store.header(), dict(store.header()["settings"])
     settings["generation"] = Generation(**settings["generation"])
@@ -47,15 +47,15 @@ def context_of(store: Profile) -> WorkerSetup:
 
 
 @pytest.fixture(scope="module")
-def context(finished: Path) -> WorkerSetup:
+def setup(finished: Path) -> WorkerSetup:
     with open_profile(finished) as store:
-        return context_of(store)
+        return setup_of(store)
 
 
 @pytest.fixture(scope="module")
-def opened(context: WorkerSetup) -> Worker:
+def opened(setup: WorkerSetup) -> Worker:
     """As in another process: of the context alone, after its journey."""
-    return open_station(pickle.loads(pickle.dumps(context)))
+    return open_worker(pickle.loads(pickle.dumps(setup)))
 
 
 @pytest.fixture(scope="module")
@@ -97,38 +97,38 @@ def test_what_is_done_is_done_no_more(pairs: tuple[Pair, ...], layers: int, data
     assert all(job.pairs for job in left)
 
 
-def test_a_station_of_a_pickled_context_measures_the_same(opened: Worker, known: Any) -> None:
+def test_a_worker_of_a_pickled_setup_measures_the_same(opened: Worker, known: Any) -> None:
     pairs = tuple(pair for pair in known if pair[0] in ("unet.conv_in", "unet.conv_out"))
-    found = list(opened.measure(Job("exhaustive", pairs)))
+    found = list(run_job(opened, Job("exhaustive", pairs)))
     assert [by_name(row.measurements) for row in found] == [by_name(known[pair]) for pair in pairs]
     assert len(found) > 6
 
 
-def test_other_weights_at_a_worker_are_refused(context: WorkerSetup) -> None:
+def test_other_weights_at_a_worker_are_refused(setup: WorkerSetup) -> None:
     with pytest.raises(UserError, match="same files on every machine"):
-        open_station(dataclasses.replace(context, fingerprint="0" * 64))
+        open_worker(dataclasses.replace(setup, fingerprint="0" * 64))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_finds_every_pair_once_and_in_order(opened: Worker, known: Any, method: str) -> None:
     pairs = tuple(pair for pair in known if pair[0].endswith("to_q"))
-    found = list(opened.measure(Job(method, pairs)))
+    found = list(run_job(opened, Job(method, pairs)))
     assert [row.pair for row in found] == list(pairs)
     for row in found:
         assert {(m.layer, m.scheme) for m in row.measurements} == ({row.pair} if method == "exhaustive" else set())
         assert row.responses.keys() == row.readings.keys() == (set() if method == "exhaustive" else set(TEXT_TO_IMAGE))
 
 
-def test_the_local_engine_is_plain_measuring(opened: Worker, known: Any, context: WorkerSetup) -> None:
+def test_the_local_engine_is_plain_measuring(opened: Worker, known: Any, setup: WorkerSetup) -> None:
     """The same losses as `sensitivity` gives when asked for all at once, however they are cut into jobs."""
     pairs = [pair for pair in known if pair[0].endswith(("conv_in", "to_k", "conv_shortcut"))]
     variants = {pair: lambda pair=pair: opened.variant(*pair, {}) for pair in pairs}
-    prompts = context.settings.prompts
-    encoder = opened.judge.encoder
-    plain = list(measure(variants, opened.rig.run, opened.rig.reference, encoder=encoder, prompts=prompts))
+    prompts = setup.settings.prompts
+    encoder = opened.metric_set.encoder
+    plain = list(measure(variants, opened.replay.run, opened.replay.reference, encoder=encoder, prompts=prompts))
     for layers in (1, 3):
         jobs = jobs_of("exhaustive", pairs, layers)
-        found = list(ENGINES["local"].run(context, jobs, lambda: opened, Cluster()))
+        found = list(ENGINES["local"].run(setup, jobs, lambda: opened, Cluster()))
         assert [list(row.measurements) for row in found] == plain
 
 
@@ -137,7 +137,7 @@ def test_the_pipeline_is_loaded_once(
 ) -> None:
     """And a share is measured alone, then the rest: together the same as all at once."""
     for name in ("load_subject", "judge_of"):
-        monkeypatch.setattr(stations, name, lambda *_: pytest.fail("loaded again"))
+        monkeypatch.setattr(workers, name, lambda *_: pytest.fail("loaded again"))
     options: Any = {"clip": str(clip_folder), "checks": 0, **tiny.SETTINGS, "schemes": ("w8a8",)}
     bitplan.profile(str(tiny_folder), tmp_path / "whole.profile", **options)
     bitplan.profile(str(tiny_folder), tmp_path / "shares.profile", part="2/3", **options)
@@ -151,11 +151,11 @@ def test_the_pipeline_is_loaded_once(
         assert len(some.costs()) == len(whole.costs())
 
 
-def test_a_loaded_pipeline_is_set_up_like_an_opened_one(context: WorkerSetup, opened: Worker) -> None:
-    settings = context.settings
+def test_a_loaded_pipeline_is_set_up_like_an_opened_one(setup: WorkerSetup, opened: Worker) -> None:
+    settings = setup.settings
     subject = load_subject(settings.pipeline, settings.generation)
     job = Job("exhaustive", PAIRS[:1])
-    ours, theirs = (list(station.measure(job)) for station in (set_up(context, subject), opened))
+    ours, theirs = (list(run_job(worker, job)) for worker in (worker_of(setup, subject), opened))
     assert [(row.pair, row.measurements) for row in ours] == [(row.pair, row.measurements) for row in theirs]
     assert ours[0].measurements
 
@@ -165,7 +165,7 @@ def node(cpus: float, memory: int = 10**12, alive: bool = True) -> dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("nodes", "threads", "workers", "crew"),
+    ("nodes", "threads", "workers", "allotment"),
     [
         ([node(2)], 1, None, Allotment(2, 1)),
         ([node(2)], 1, 1, Allotment(1, 1)),  # what is left over stays free: it must not become threads
@@ -182,8 +182,8 @@ def node(cpus: float, memory: int = 10**12, alive: bool = True) -> dict[str, Any
         ([{"Alive": True, "Resources": {}}, node(1)], 1, None, Allotment(1, 1)),  # a head that takes no work
     ],
 )
-def test_the_crew_fits_the_cluster(nodes: Any, threads: int, workers: int | None, crew: Allotment) -> None:
-    assert allotment_of(nodes, threads, 100, workers) == crew
+def test_the_allotment_fits_the_cluster(nodes: Any, threads: int, workers: int | None, allotment: Allotment) -> None:
+    assert allotment_of(nodes, threads, 100, workers) == allotment
 
 
 @pytest.mark.parametrize(("nodes", "workers"), [([node(2)], 3), ([], None), ([node(0)], None)])
@@ -194,13 +194,13 @@ def test_more_workers_than_cpus_are_refused(nodes: Any, workers: int | None) -> 
 
 def test_a_round_is_for_as_many_workers_as_there_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert [ENGINES["ray"].share(Cluster(), threads) for threads in (1, 3, 16)] == [8, 2, 1]
-    assert ENGINES["ray"].share(Cluster(workers=5), 3) == 5
-    assert ENGINES["local"].share(Cluster(), 1) == 1
+    assert [ENGINES["ray"].worker_count(Cluster(), threads) for threads in (1, 3, 16)] == [8, 2, 1]
+    assert ENGINES["ray"].worker_count(Cluster(workers=5), 3) == 5
+    assert ENGINES["local"].worker_count(Cluster(), 1) == 1
 
 
 @pytest.mark.parametrize(
-    ("name", "site", "hint"),
+    ("name", "cluster", "hint"),
     [
         ("rya", Cluster(), "choose local or ray"),
         ("local", Cluster(workers=2), "--engine ray"),
@@ -208,9 +208,9 @@ def test_a_round_is_for_as_many_workers_as_there_will_be(monkeypatch: pytest.Mon
         ("ray", Cluster(workers=0), "at least 1"),
     ],
 )
-def test_engines_that_cannot_be_are_refused(name: str, site: Cluster, hint: str) -> None:
+def test_engines_that_cannot_be_are_refused(name: str, cluster: Cluster, hint: str) -> None:
     with pytest.raises(UserError, match=hint):
-        engine_named(name, site)
+        engine_named(name, cluster)
 
 
 def test_an_engine_that_is_not_installed_says_so(

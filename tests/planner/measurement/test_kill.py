@@ -44,7 +44,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(profiling, "exhaustively", interrupted)
+    monkeypatch.setattr(profiling, "measure_exhaustively", interrupted)
     result = command_line(*run.command[3:])
     assert result.exit_code == 130
     assert "goes on from there" in result.stderr

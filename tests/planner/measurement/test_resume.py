@@ -11,8 +11,8 @@ from torch import nn
 
 from bitplan.planner.measurement import run as profiling
 from bitplan.planner.measurement.methods import exhaustive
-from bitplan.planner.measurement.replay import Replay, build_rig
-from bitplan.planner.measurement.resume import RecordedReplay, proven, recorded, run_from
+from bitplan.planner.measurement.replay import Replay, build_replay
+from bitplan.planner.measurement.resume import RecordedReplay, record_replay, resumable, run_from
 from bitplan.planner.measurement.worker import Settings as profiling__Settings
 from bitplan.planner.pipelines.conditions import built_in_prompts
 from bitplan.planner.pipelines.encoder import load_encoder
@@ -48,20 +48,20 @@ SCHEMES = ("w8a8", "w3ma8", "w4a16")
 
 
 def compare(
-    pipe: Any, encoder: Encoder, paths: dict[str, tuple[str, ...]], rig: Replay, prompts: tuple[str, ...]
+    pipe: Any, encoder: Encoder, paths: dict[str, tuple[str, ...]], replay: Replay, prompts: tuple[str, ...]
 ) -> None:
     parts = {name: getattr(pipe, name) for name in paths}
     layers = [f"{name}.{path}" for name, some in paths.items() for path in some]
     modules = {layer: find_layer(parts, layer) for layer in layers}
-    start = recorded(modules_of(pipe), rig)
-    assert proven(start, modules.values()) == set(modules.values())
+    start = record_replay(modules_of(pipe), replay)
+    assert resumable(start, modules.values()) == set(modules.values())
     variants = {
         (layer, text): lambda layer=layer, text=text: variant(parts, layer, parse_scheme(text))
         for layer in layers for text in SCHEMES
     }  # fmt: skip
     context = {"encoder": encoder, "prompts": prompts}
-    whole = measure(variants, rig.run, rig.reference, **context)
-    resumed = measure_layers(variants, lambda layer: run_from(start, modules[layer]), rig.reference, **context)
+    whole = measure(variants, replay.run, replay.reference, **context)
+    resumed = measure_layers(variants, lambda layer: run_from(start, modules[layer]), replay.reference, **context)
     changed = 0
     for wholes, ours in zip(whole, resumed, strict=True):
         changed += any(one.mean > 1e-6 for one in wholes)
@@ -78,26 +78,26 @@ def modules_of(pipe: Any) -> list[nn.Module]:
     return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
 
 
-def rig_of(pipe: Any, prompts: tuple[str, ...], generation: Generation) -> Replay:
-    return build_rig(subject_of(pipe, generation), [pipe.unet], prompts, generation.seed, 2)
+def replay_of(pipe: Any, prompts: tuple[str, ...], generation: Generation) -> Replay:
+    return build_replay(subject_of(pipe, generation), [pipe.unet], prompts, generation.seed, 2)
 
 
 @pytest.fixture
-def rig(pipe: Any) -> Replay:
-    return rig_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
+def replay(pipe: Any) -> Replay:
+    return replay_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
 
 
 def test_tiny_pipeline(pipe: Any, clip_folder: Path) -> None:
     """Early, middle and late layers of every component, and one module at two places."""
     first, second = pipe.unet.up_blocks[1].resnets
     first.time_emb_proj = second.time_emb_proj
-    made = rig_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
+    made = replay_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
     compare(pipe, load_encoder("", str(clip_folder)), TINY, made, tiny.PROMPTS)
 
 
 def test_embedded_pipeline() -> None:
     pipe, prompts = load_pipeline(SCENES), tuple(built_in_prompts(True, 2))
-    compare(pipe, load_encoder(SCENES), EMBEDDED, rig_of(pipe, prompts, Generation(2, 2.5)), prompts)
+    compare(pipe, load_encoder(SCENES), EMBEDDED, replay_of(pipe, prompts, Generation(2, 2.5)), prompts)
 
 
 def work(start: RecordedReplay, layer: nn.Module, module: nn.Module, images: bool = True) -> int:
@@ -117,10 +117,10 @@ def work(start: RecordedReplay, layer: nn.Module, module: nn.Module, images: boo
     return calls
 
 
-def test_what_is_not_computed_again(pipe: Any, rig: Replay) -> None:
+def test_what_is_not_computed_again(pipe: Any, replay: Replay) -> None:
     """Of 3 steps, 2 of which are replayed, the images' first is the first replayed one."""
     unet = pipe.unet
-    start = recorded(modules_of(pipe), rig)
+    start = record_replay(modules_of(pipe), replay)
     assert work(start, unet.conv_in, unet.conv_out) == 2 + 2
     assert work(start, unet.conv_out, unet.conv_in) == 2
     assert work(start, unet.conv_in, unet.conv_out, images=False) == 2
@@ -129,11 +129,11 @@ def test_what_is_not_computed_again(pipe: Any, rig: Replay) -> None:
     assert work(start, pipe.vae.decoder.conv_out, pipe.vae.decoder.conv_in) == 1  # nothing is held inside a decoder
 
 
-def test_without_memory_the_answers_are_the_same(pipe: Any, rig: Replay) -> None:
+def test_without_memory_the_answers_are_the_same(pipe: Any, replay: Replay) -> None:
     layer = pipe.unet.conv_out
-    start = recorded(modules_of(pipe), rig, limit=0)
+    start = record_replay(modules_of(pipe), replay, limit=0)
     with variant({"unet": pipe.unet}, "unet.conv_out", parse_scheme("w3ma8")):
-        assert torch.equal(run_from(start, layer).outputs, rig.run().outputs)
+        assert torch.equal(run_from(start, layer).outputs, replay.run().outputs)
     assert work(start, layer, pipe.unet.conv_in) == 2 + 3
 
 
@@ -152,9 +152,9 @@ def test_a_module_with_a_state_is_never_skipped(pipe: Any, how: str) -> None:
 
     head.forward = leave
     tail.register_forward_hook(take)
-    rig = rig_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
-    start = recorded(modules_of(pipe), rig)
-    assert proven(start, [head, tail]) == {head}
+    replay = replay_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
+    start = record_replay(modules_of(pipe), replay)
+    assert resumable(start, [head, tail]) == {head}
 
 
 def test_profiles_are_measured_this_way(pipe: Any, tmp_path: Path, clip_folder: Path, monkeypatch: Any) -> None:
@@ -167,7 +167,7 @@ def test_profiles_are_measured_this_way(pipe: Any, tmp_path: Path, clip_folder: 
     monkeypatch.setattr(exhaustive, "run_from", lambda start, layer: (used.append(layer), run_from(start, layer))[1])
     for name in ("resumed", "whole"):
         if name == "whole":
-            monkeypatch.setattr(exhaustive, "run_from", lambda start, layer: start.rig.run())
+            monkeypatch.setattr(exhaustive, "run_from", lambda start, layer: start.replay.run())
         profiling.run_profile(traced, settings, tmp_path / name, profiling.MeasureOptions("exhaustive"))
         with open_profile(tmp_path / name) as store:
             rows.append(store.measurements())

@@ -25,7 +25,7 @@ from bitplan.plans.layers.simulation import output_changes, variant
 from bitplan.plans.layers.swap import find_layer, swap, undo
 from bitplan.plans.scheme import KEEP, parse_scheme
 from bitplan.sensitivity.calibration.ranges import calibrate
-from bitplan.sensitivity.probes.estimate import _watching
+from bitplan.sensitivity.probes.backward import observed
 from bitplan.sensitivity.probes.shares import Shares
 
 torch.set_num_threads(1)
@@ -130,7 +130,7 @@ def test_probes_of_a_linear_model_are_exact(film):
     v = torch.randn(copies * rows, 8, 32)
     found: dict[str, tuple[Tensor, Tensor]] = {}
     shares = Shares(rows, None, frozenset())
-    with torch.enable_grad(), _watching(layers, copies, shares, lambda name, x, g: found.update({name: (x, g)})):
+    with torch.enable_grad(), observed(layers, copies, shares, lambda name, x, g: found.update({name: (x, g)})):
         film(x.repeat(copies, 1, 1, 1, 1), label.repeat(copies)).backward(v)
     assert found.keys() == layers.keys()
     scheme = parse_scheme("w4a16")

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.sensitivity.metrics import METRICS, Metric
-from bitplan.sensitivity.probes.estimate import Chain, Changes, Probes, Responses, draw, probe
+from bitplan.sensitivity.probes.backward import Changes, Responses
+from bitplan.sensitivity.probes.chain import Chain, Probes, draw
+from bitplan.sensitivity.probes.estimate import probe
 from bitplan.sensitivity.probes.unroll import batched, frozen, rehearse, unroll
 
 PROMPTS, WIDTH, STEPS, STEP = 2, 3, 3, 0.3
@@ -288,7 +290,7 @@ def test_a_signed_metric_is_drawn_once() -> None:
         metric = Metric("one", "alignment", "images", "", METRICS["nsr"].function, signed=True, probe=drawn._probe)
         probes = draw(bench.chain(), metric, 7, torch.Generator().manual_seed(0))
     assert probes.count == len(drawn.weights) == 1
-    assert all(len(weights) == 1 for weights in probes.at.values())
+    assert all(len(weights) == 1 for weights in probes.gradients.values())
 
 
 def test_the_model_is_left_as_it_was() -> None:
