@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Problem, Tie, rebudget
 from bitplan.solvers.solution import Solution, Status
 from bitplan.solvers.solve import solve
@@ -172,7 +173,7 @@ def check(seed: int, backend: str | None, number: int) -> tuple[str, str, float]
     """What came of one case, why `solve` stopped, and its seconds."""
     made = case(seed, number)
     try:
-        solution = solve(made.problem, backend=backend)
+        solution = solve(made.problem, Effort(backend=backend))
     except Exception as error:  # a crash is a difference, and must not end the run
         return f"wrong: {type(error).__name__}: {error}", "crashed", 0.0
     return verdict(made, solution), solution.stopped, solution.seconds

@@ -39,6 +39,7 @@ from bitplan.planner.choice.problem import formulate
 from bitplan.planner.interop.foreign.mixdq import SCHEMES, address
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.solvers.certify import exact_total, violations
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Problem
 from bitplan.solvers.solution import Choice, choice_of
 from bitplan.solvers.solve import solve
@@ -96,7 +97,7 @@ def their_points(problem: Problem, objectives: tuple[Mapping[str, float], Mappin
     for target in np.linspace(limit - 0.3 * weights / 8, limit, TARGETS):
         goal = replace(problem, budgets=(Budget("bytes", int(target)),))
         parts = [share for factor in FACTORS if _sensible(share := share_of(goal, split, factor), goal, split)]
-        points += sweep(goal, split, parts, time_limit=600)
+        points += sweep(goal, split, parts, Effort(time_limit=600))
     return [replace(point, broken=violations(problem, point.choice.picks)) for point in points if point.choice]
 
 
@@ -114,7 +115,7 @@ def compare(problem: Problem, plan: Choice) -> dict[str, dict[str, Any]]:
     rows = {"published": figures(problem, plan)}
     for name, found in (
         ("their programs", lambda: their_points(same, ({"dssim": 1.0}, {"dB": 1.0}))),
-        ("split", lambda: list(sweep(same, split, shares(same, split, STEPS), time_limit=600))),
+        ("split", lambda: list(sweep(same, split, shares(same, split, STEPS), Effort(time_limit=600)))),
     ):
         start = time.perf_counter()
         points = found()

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Problem
-from bitplan.solvers.search import path as exact
+from bitplan.solvers.search import path
 from bitplan.solvers.solve import solve
 
 CENTS = 100
@@ -95,7 +96,7 @@ def best_known(folder: Path) -> dict[str, tuple[float, bool]]:
 def measure(instance: Instance, known: tuple[float, bool], time_limit: float) -> Row:
     """Solve it once."""
     with Clock() as clock:
-        solution = solve(instance.problem, time_limit=time_limit)
+        solution = solve(instance.problem, Effort(time_limit=time_limit))
     ours, bound = instance.profit(solution.objective), instance.profit(solution.bound)
     return Row(
         instance.name, *known, ours, bound, max(0.0, bound - ours) / ours, solution.seconds, str(solution.status),
@@ -106,18 +107,18 @@ def measure(instance: Instance, known: tuple[float, bool], time_limit: float) ->
 class Clock:
     """Seconds inside each step that `bitplan.solvers.search.path` calls, while entered."""
 
-    STEPS = {"ascend": "prices", "repair": "repair", "fix": "fixing", "search": "labels", "_program": "PuLP"}
+    STEPS = {"ascend": "prices", "repair": "repair", "fix": "fixing", "search": "labels", "_run_program": "PuLP"}
 
     def __enter__(self) -> Clock:
-        self.kept = {name: getattr(exact, name) for name in self.STEPS}
+        self.kept = {name: getattr(path, name) for name in self.STEPS}
         self.seconds = dict.fromkeys(self.STEPS.values(), 0.0)
         for name, step in self.kept.items():
-            setattr(exact, name, self._timed(self.STEPS[name], step))
+            setattr(path, name, self._timed(self.STEPS[name], step))
         return self
 
     def __exit__(self, *error: object) -> None:
         for name, step in self.kept.items():
-            setattr(exact, name, step)
+            setattr(path, name, step)
 
     def _timed(self, said: str, step: Any) -> Any:
         def run(*args: Any) -> Any:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from benchmarks.instances import sdxl
 
-from bitplan.solvers.questions.pairs import Pair, solve_pairs, with_pairs
+from bitplan.solvers.effort import Effort
+from bitplan.solvers.questions.pairs import PairTerm, solve_pairs, with_pairs
 from bitplan.solvers.solve import solve
 
 COUNTS = (0, 25, 50, 100, 200, 400)
@@ -28,15 +29,15 @@ def main() -> None:
     args = parser.parse_args()
     problem, random = sdxl(2, seed=args.seed), np.random.default_rng(args.seed)
     losses = problem.costs.reshape(len(problem.groups), -1)
-    plain = solve(problem, gap=1e-3)
+    plain = solve(problem, Effort(gap=1e-3))
     rows = []
     for count in COUNTS:
         pairs = [
-            Pair(problem.groups[i], problem.groups[i + 1],
+            PairTerm(problem.groups[i], problem.groups[i + 1],
                  0.2 * np.sqrt(np.outer(losses[i], losses[i + 1])) * random.uniform(-1, 1))
             for i in random.choice(len(problem.groups) - 1, count, replace=False)
         ]  # fmt: skip
-        found = solve_pairs(problem, pairs, time_limit=args.limit, gap=1e-3)
+        found = solve_pairs(problem, pairs, Effort(time_limit=args.limit, gap=1e-3))
         ignoring = with_pairs(problem, pairs, plain.choice).objective if plain.choice else None
         rows.append({"pairs": count, "seconds": found.seconds, "objective": found.objective, "gap": found.gap,
                      "objective of the choice that ignores them": ignoring})  # fmt: skip

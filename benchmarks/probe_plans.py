@@ -41,6 +41,7 @@ from bitplan.plans.scheme import parse_scheme
 from bitplan.sensitivity.metrics import TEXT_TO_IMAGE
 from bitplan.sensitivity.runs.exhaustive import measure
 from bitplan.sensitivity.table import LossTable, Measurement
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Problem
 from bitplan.solvers.solution import choice_of
 from bitplan.solvers.solve import solve
@@ -56,7 +57,7 @@ def problem_of(evidence: Evidence, share: float) -> Problem:
 
 
 def best(store: Profile, evidence: Evidence, problem: Problem) -> Plan:
-    found = solve(problem, gap=1e-4)
+    found = solve(problem, Effort(gap=1e-4))
     assert found.choice is not None
     return plan_of(store, evidence, (problem, found.choice), Provenance(found))
 

@@ -18,9 +18,9 @@ if sys.argv[1:2] == ["CP-SAT"]:  # before PuLP loads highspy, whose HiGHS hides 
     import ortools.sat.python.cp_model  # noqa: F401
 
 from bitplan.solvers.problem import Problem
-from bitplan.solvers.programs import ilp
+from bitplan.solvers.programs import program
 from bitplan.solvers.programs.backends import backend_named
-from bitplan.solvers.reduction.relax import minima
+from bitplan.solvers.reduction.minima import minima
 
 
 def naive(problem: Problem, limit: float) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def naive(problem: Problem, limit: float) -> dict[str, Any]:
         minima(problem, problem.costs, problem.allowed)[0],
         minima(problem, -problem.costs, problem.allowed)[0],
     )
-    program = ilp.build(problem, problem.allowed, -math.fsum(most) - math.fsum(least))
-    answer = ilp.run(problem, program, backend_named("cbc"), limit, 0.0)
+    whole = program.build(problem, problem.allowed, -math.fsum(most) - math.fsum(least))
+    answer = program.run(problem, whole, backend_named("cbc"), limit, 0.0)
     spent = time.perf_counter() - start
     objective = math.fsum(problem.costs[list(answer.picks)]) if answer.picks else None
     return {"seconds": spent, "objective": objective, "status": answer.ended.state}

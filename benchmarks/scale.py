@@ -23,9 +23,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bitplan.solvers.certify import exact_total, violations
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Picks, Problem
 from bitplan.solvers.programs.backends import BACKENDS
-from bitplan.solvers.strategies import Effort, strategy_named
+from bitplan.solvers.strategies import strategy_named
 
 POWERS = range(-30, 31, 5)
 LOSSES = ("quality", "alignment")

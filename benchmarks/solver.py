@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks import instances, rivals
 from tabulate import tabulate
 
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Problem, rebudget
 from bitplan.solvers.questions.frontier import frontier
 from bitplan.solvers.solve import solve
@@ -54,7 +55,7 @@ def one(budgets: int, seed: int, everyone: bool) -> dict[str, Any]:
     problem = instances.sdxl(budgets, seed=seed)
     row: dict[str, Any] = {"budgets": budgets, "seed": seed}
     for name, gap in GAPS.items():
-        spent, found = seconds(lambda gap=gap: solve(fresh(problem), gap=gap, time_limit=LIMIT), REPEATS)
+        spent, found = seconds(lambda gap=gap: solve(fresh(problem), Effort(LIMIT, gap)), REPEATS)
         row[name] = {"seconds": spent, "objective": found.objective, "gap": found.gap, "status": str(found.status)}
     row["naive PuLP+CBC"] = rivals.naive(fresh(problem), LIMIT)
     if everyone:
@@ -71,7 +72,9 @@ def curve(count: int = 50) -> dict[str, Any]:
     limits = [int(limit * share) for share in np.linspace(0.6, 2.2, count)]
     row: dict[str, Any] = {"budgets": count}
     for name, gap in GAPS.items():
-        spent, found = seconds(lambda gap=gap: list(frontier(fresh(problem), "bytes", limits, gap=gap)), REPEATS)
+        spent, found = seconds(
+            lambda gap=gap: list(frontier(fresh(problem), "bytes", limits, Effort(gap=gap))), REPEATS
+        )
         row[name] = {"seconds": spent, "largest gap": max(solution.gap for _, solution in found)}
     start = time.perf_counter()
     for at in limits:
@@ -86,7 +89,7 @@ def child() -> None:
     """5000 groups x 30 choices, two budgets; prints one line of JSON."""
     problem = instances.large()
     before = _peak_mib()
-    spent, found = seconds(lambda: solve(problem, gap=1e-3), 1)
+    spent, found = seconds(lambda: solve(problem, Effort(gap=1e-3)), 1)
     print(json.dumps({
         "candidates": problem.size, "seconds": spent, "gap": found.gap, "MiB before": before, "peak MiB": _peak_mib()
     }))  # fmt: skip

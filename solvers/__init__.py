@@ -1,7 +1,6 @@
-"""Which choices to take: a knapsack with one choice per group, several budgets and ties.
+"""The solver: a multiple-choice knapsack problem with one candidate for each group, several budgets and ties.
 
-Read `problem` (what is asked), `solution` (what is answered) and `solve` (from one to the other). `reduction` decides
-what needs no search, `search` is the exact path on what is left, `programs` hands an integer program to a backend.
-`questions` holds what else can be asked of a problem, `strategies` the table of ways to an answer. `certify` checks
-every answer again in exact arithmetic.
+Start with `problem`, `solution` and `solve`. `reduction` does what needs no search, `search` is the exact path on the
+rest, and `programs` passes an integer program to a backend. `questions` answers further questions about a problem,
+`strategies` is the table of ways to solve one, and `certify` checks every answer in exact arithmetic.
 """

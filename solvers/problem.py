@@ -1,4 +1,4 @@
-"""What is asked: take one candidate in every group, at the least objective, within every budget and tie."""
+"""The problem: choose one candidate in every group, minimise the objective, respect every budget and tie."""
 
 from __future__ import annotations
 
@@ -13,30 +13,19 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-
-def plain(number: Number) -> int | float:
-    """The number as YAML holds it: integers as they are, fractions rounded up."""
-    if isinstance(number, (int, float)):
-        return number
-    if number.denominator == 1:
-        return number.numerator
-    near = float(number)
-    return near if Fraction(near) >= number else math.nextafter(near, math.inf)
-
-
 Number = int | float | Fraction
 Column = NDArray[np.int64] | NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Picks = tuple[int, ...]  # one flat candidate index per group, in the order of the groups
+Picks = tuple[int, ...]  # a choice: one flat candidate index for each group, in the order of the groups
 
 
 class ProblemError(ValueError):
-    """A problem that makes no sense, or a question about a part that it does not have."""
+    """The problem is not valid, or a name is not part of it."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The sum of `column` over the chosen candidates is at most `limit`, compared exactly."""
+    """A limit on the sum of a column over the chosen candidates; the comparison is exact."""
 
     column: str
     limit: Number
@@ -48,7 +37,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Tie:
-    """Groups that must choose candidates of one label. labels: for each group, one label per candidate of it."""
+    """A constraint: the groups must choose candidates with the same label.
+
+    Attributes:
+        labels: group -> one label for each of its candidates.
+    """
 
     labels: Mapping[str, tuple[str, ...]]
 
@@ -57,9 +50,17 @@ class Tie:
 class Problem:
     """Groups of named candidates with additive columns.
 
-    groups: N names; candidates: for each group the names of its candidates. Flat arrays hold all candidates of the
-    first group, then of the second and so on, C in all. columns: name -> (C,) numbers >= 0, where integers stay
-    integers; objective: column -> weight >= 0; allowed: (C,) booleans, None for all. Raises ProblemError.
+    Flat arrays hold all candidates of the first group, then of the second and so on, C in all. Raises ProblemError for
+    values that do not fit together.
+
+    Attributes:
+        groups: N names.
+        candidates: for each group, the names of its candidates.
+        columns: name -> (C,) numbers >= 0; integers stay integers.
+        objective: column -> weight >= 0.
+        budgets: limits on the sums of columns.
+        ties: constraints on labels.
+        allowed: (C,) booleans; None allows all.
     """
 
     groups: tuple[str, ...]
@@ -71,17 +72,17 @@ class Problem:
     allowed: Mask = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
-        def put(name: str, value: object) -> None:
+        def store(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        put("groups", tuple(self.groups))
-        put("candidates", tuple(tuple(names) for names in self.candidates))
+        store("groups", tuple(self.groups))
+        store("candidates", tuple(tuple(names) for names in self.candidates))
         _check_groups(self.groups, self.candidates)
-        put("columns", {name: _column(name, values, self.size) for name, values in self.columns.items()})
-        put("objective", dict(self.objective))
-        put("budgets", tuple(self.budgets))
-        put("ties", tuple(self.ties))
-        put("allowed", _mask(self.allowed, self.size))
+        store("columns", {name: _column(name, values, self.size) for name, values in self.columns.items()})
+        store("objective", dict(self.objective))
+        store("budgets", tuple(self.budgets))
+        store("ties", tuple(self.ties))
+        store("allowed", _mask(self.allowed, self.size))
         _check_objective(self)
         for budget in self.budgets:
             self.column(budget.column)
@@ -90,40 +91,40 @@ class Problem:
 
     @property
     def size(self) -> int:
-        """C, the number of candidates of all groups."""
+        """C, the total number of candidates."""
         return int(self.offsets[-1])
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """(N + 1,): candidates of group i are `offsets[i]` up to `offsets[i + 1]`."""
+        """(N + 1,) the candidates of group i are `offsets[i]` to `offsets[i + 1] - 1`."""
         return np.cumsum([0, *(len(names) for names in self.candidates)], dtype=np.int64)
 
     @cached_property
     def grid(self) -> NDArray[np.int64]:
-        """(N, K): flat candidate indices of each group, K the largest group, padded with -1."""
+        """(N, K) the flat candidate indices of each group, padded with -1 to the size K of the largest group."""
         widths = np.diff(self.offsets)
         places = np.arange(widths.max())
         return np.where(places < widths[:, None], self.offsets[:-1, None] + places, -1)
 
     @cached_property
     def costs(self) -> NDArray[np.float64]:
-        """(C,): the objective of each candidate."""
+        """(C,) the objective of each candidate."""
         parts = [weight * self.columns[name].astype(np.float64) for name, weight in self.objective.items()]
         return np.sum(parts, axis=0) if parts else np.zeros(self.size)
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """Group name -> place in `groups`."""
+        """Group name -> its place in `groups`."""
         return {name: place for place, name in enumerate(self.groups)}
 
     def column(self, name: str) -> Column:
-        """The column of that name. Raises ProblemError with the nearest one."""
+        """Return the column of that name. Raises ProblemError with the nearest name."""
         if name not in self.columns:
             raise ProblemError(f"no column is named {name!r}{nearest(name, self.columns)}")
         return self.columns[name]
 
     def index(self, group: str, candidate: str) -> int:
-        """The flat index of one candidate. Raises ProblemError with the nearest name."""
+        """Return the flat index of one candidate. Raises ProblemError with the nearest name."""
         if group not in self.positions:
             raise ProblemError(f"no group is named {group!r}{nearest(group, self.groups)}")
         names = self.candidates[self.positions[group]]
@@ -132,12 +133,12 @@ class Problem:
         return int(self.offsets[self.positions[group]]) + names.index(candidate)
 
     def members(self, group: int) -> range:
-        """Flat indices of the candidates of the group at that place."""
+        """Return the flat indices of the candidates of the group at that place."""
         return range(int(self.offsets[group]), int(self.offsets[group + 1]))
 
 
 def pin(problem: Problem, choices: Mapping[str, str]) -> Problem:
-    """The problem with only the named candidate left in each named group. Raises ProblemError for unknown names."""
+    """Return the problem with one allowed candidate in each named group. Raises ProblemError for unknown names."""
     allowed = problem.allowed.copy()
     for group, candidate in choices.items():
         chosen = problem.index(group, candidate)
@@ -147,7 +148,7 @@ def pin(problem: Problem, choices: Mapping[str, str]) -> Problem:
 
 
 def rebudget(problem: Problem, budgets: Sequence[Budget]) -> Problem:
-    """The problem under other budgets, sharing all that was worked out of it. Raises ProblemError."""
+    """Return the problem with other budgets; it shares all cached arrays. Raises ProblemError for unknown columns."""
     for budget in budgets:
         problem.column(budget.column)
     other = copy.copy(problem)
@@ -156,9 +157,19 @@ def rebudget(problem: Problem, budgets: Sequence[Budget]) -> Problem:
 
 
 def nearest(name: str, names: Sequence[str] | Mapping[str, object]) -> str:
-    """`; did you mean 'x'?`, or nothing where there is no name at all."""
+    """Return `; did you mean 'x'?` with the nearest name, or an empty text where there are no names."""
     near = difflib.get_close_matches(name, list(names), 1, 0)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def plain(number: Number) -> int | float:
+    """Return the number as YAML can hold it: integers unchanged, fractions rounded up to a float."""
+    if isinstance(number, (int, float)):
+        return number
+    if number.denominator == 1:
+        return number.numerator
+    rounded = float(number)
+    return rounded if Fraction(rounded) >= number else math.nextafter(rounded, math.inf)
 
 
 def _check_groups(groups: tuple[str, ...], candidates: tuple[tuple[str, ...], ...]) -> None:
@@ -167,8 +178,8 @@ def _check_groups(groups: tuple[str, ...], candidates: tuple[tuple[str, ...], ..
     if len(groups) != len(candidates):
         raise ProblemError(f"{len(groups)} groups but candidates of {len(candidates)}; give one list per group")
     if len(set(groups)) < len(groups):
-        twice = next(name for name in groups if groups.count(name) > 1)
-        raise ProblemError(f"group {twice!r} is listed twice; names must differ")
+        repeated = next(name for name in groups if groups.count(name) > 1)
+        raise ProblemError(f"group {repeated!r} is listed twice; names must differ")
     for group, names in zip(groups, candidates, strict=True):
         if not names:
             raise ProblemError(f"group {group!r} has no candidates; give at least one")
@@ -215,7 +226,7 @@ def _check_objective(problem: Problem) -> None:
 def _check_tie(problem: Problem, tie: Tie) -> None:
     for group, labels in tie.labels.items():
         if group not in problem.positions:
-            raise ProblemError(f"a tie names group {group!r}, which there is not{nearest(group, problem.groups)}")
+            raise ProblemError(f"a tie names an unknown group {group!r}{nearest(group, problem.groups)}")
         size = len(problem.candidates[problem.positions[group]])
         if len(labels) != size:
             raise ProblemError(f"a tie gives {len(labels)} labels to group {group!r}, which has {size} candidates")

@@ -1,8 +1,8 @@
-"""From a problem to a certified solution.
+"""Solve a problem by the exact path.
 
-    drop what fits no budget -> core -> exact floor of every budget -> exact path -> certificate
+    drop candidates that exceed a budget alone -> core -> separate minima -> exact path -> certificate
 
-What is returned has passed `certify` in every case.
+Every choice that is returned has passed `certify`.
 """
 
 from __future__ import annotations
@@ -12,50 +12,48 @@ import time
 from fractions import Fraction
 
 from bitplan.solvers.certify import exact_total, violations
-from bitplan.solvers.problem import Problem, ProblemError
+from bitplan.solvers.effort import DEFAULT, Effort
+from bitplan.solvers.problem import Problem
 from bitplan.solvers.programs.backends import backend_named
 from bitplan.solvers.reduction.presolve import SLIVER, affordable
 from bitplan.solvers.search.core import Core, core_of
-from bitplan.solvers.search.lagrangian import lightest
-from bitplan.solvers.search.path import SearchLimits, State, exact
+from bitplan.solvers.search.path import SearchLimits, SearchState, infeasible, run_exact
+from bitplan.solvers.search.relaxation import lightest
 from bitplan.solvers.solution import PROVEN, Solution, Status, choice_of, relative_gap
 
-NOTHING = "some group has no candidate left that fits its ties and the budgets"
+NO_CANDIDATE = "some group has no candidate left that fits its ties and the budgets"
 
 
-def solve(problem: Problem, *, time_limit: float = 60.0, gap: float = 0.0, backend: str | None = None) -> Solution:
-    """The best choice within all budgets and ties, or the proof that there is none, or what a limit left.
+def solve(problem: Problem, effort: Effort = DEFAULT) -> Solution:
+    """Return the best choice within all budgets and ties, the proof that there is none, or the best within the effort.
 
-    time_limit: seconds of wall time for all of it (a backend may run a little over); gap: stop once no choice can save
-    more than this share of the objective; backend: a name of `backends.BACKENDS`, None for the first that runs here.
     Raises ProblemError and BackendError.
     """
-    if not time_limit > 0 or not 0 <= gap < 1:
-        raise ProblemError(f"time_limit is {time_limit} and gap {gap}; expected seconds > 0 and a share in [0, 1)")
-    limits, start = SearchLimits(time.monotonic() + time_limit, gap, backend_named(backend)), time.monotonic()
+    start = time.monotonic()
+    limits = SearchLimits(start + effort.time_limit, effort.gap, backend_named(effort.backend))
     keep = affordable(problem, problem.allowed)
     core = core_of(problem, keep)
-    state = State(None, math.inf, NOTHING, (), True) if core is None else floor(problem, core)
-    if core is not None and not state.infeasible and not state.good(gap):
-        state = exact(problem, core, state, limits)
+    state = infeasible(NO_CANDIDATE) if core is None else separate_minima(problem, core)
+    if core is not None and not state.infeasible and not state.within(limits.gap):
+        state = run_exact(problem, core, state, limits)
     return solution_of(state, time.monotonic() - start, limits.backend.name)
 
 
-def floor(problem: Problem, core: Core) -> State:
-    """What needs no search: the least objective and the least sum of every budget, each alone."""
+def separate_minima(problem: Problem, core: Core) -> SearchState:
+    """Minimise the objective, and each budget's sum, without the other budgets: this needs no search."""
     for budget, weight in zip(problem.budgets, core.weight.T, strict=True):
         least = exact_total(problem, budget.column, core.picks(lightest(core, weight)))
         if least > Fraction(budget.limit) * (1 + SLIVER):
-            return State(None, math.inf, f"the least sum of {budget.column} is above its budget", (), True)
-    free = core.picks(lightest(core, core.cost))
-    choice, prices = choice_of(problem, free), (0.0,) * len(problem.budgets)
-    if not violations(problem, free):
-        return State(choice, choice.objective, "the least objective is within every budget", prices)
-    return State(None, choice.objective, "nothing was searched", prices)
+            return infeasible(f"the least sum of {budget.column} is above its budget")
+    picks = core.picks(lightest(core, core.cost))
+    choice, prices = choice_of(problem, picks), (0.0,) * len(problem.budgets)
+    if not violations(problem, picks):
+        return SearchState(choice, choice.objective, "the least objective is within every budget", prices)
+    return SearchState(None, choice.objective, "nothing was searched", prices)
 
 
-def solution_of(state: State, seconds: float, backend: str) -> Solution:
-    """The state as an answer."""
+def solution_of(state: SearchState, seconds: float, backend: str) -> Solution:
+    """Return the solution for a state of the search."""
     if state.infeasible:
         return Solution(Status.INFEASIBLE, None, math.inf, state.stopped, seconds, backend)
     if state.choice is None:

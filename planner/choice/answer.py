@@ -12,11 +12,12 @@ from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.profiles.profile import Profile
 from bitplan.plans.plan import Plan
 from bitplan.solvers.certify import violations
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Problem
-from bitplan.solvers.questions.kbest import best
-from bitplan.solvers.questions.worth import worth
+from bitplan.solvers.questions.kbest import k_best
+from bitplan.solvers.questions.marginal import marginal_values
 from bitplan.solvers.solution import PROVEN, Solution, Status, choice_of, relative_gap
-from bitplan.solvers.strategies import STRATEGIES, Effort, strategy_named
+from bitplan.solvers.strategies import STRATEGIES, strategy_named
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ def make_plans(store: Profile, request: Request, search: Search, uniform: str | 
     first = solutions[0]
     bought = {}
     if search.worth:
-        options = {"time_limit": search.effort.time_limit, "gap": search.effort.gap, "backend": search.effort.backend}
-        found = worth(problem, first, STEPS, **options)  # type: ignore[arg-type]
+        found = marginal_values(problem, first, STEPS, search.effort)
         bought = {each.column: each.saved for each in found if each.saved is not None}
     told = Provenance(first, request.pins, request.confidence)
     plans = []
@@ -78,8 +78,7 @@ def _solutions(problem: Problem, search: Search) -> list[Solution]:
         return [solution]
     if strategy is not STRATEGIES[0]:
         raise UserError(f"--candidates needs --solver {STRATEGIES[0].name}, not {strategy.name}; leave one of them out")
-    found = list(best(problem, search.candidates, distance=search.distance, time_limit=effort.time_limit,
-                      gap=effort.gap, backend=effort.backend))  # fmt: skip
+    found = list(k_best(problem, search.candidates, effort, distance=search.distance))
     first, *others = found
     check_solved(problem, first, effort)
     return [first, *(_candidate(problem, first, other, effort) for other in others if other.choice is not None)]

@@ -13,11 +13,12 @@ from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.units import SHOW, bits_to_bytes, parse_bytes, parse_milliseconds
 from bitplan.plans.scheme import parse_scheme
 from bitplan.solvers.certify import exact_total
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Number, Problem, pin, plain
-from bitplan.solvers.questions.explain import explain, message
+from bitplan.solvers.questions.infeasibility import explain, message
 from bitplan.solvers.questions.lexicographic import lexicographic
 from bitplan.solvers.solution import Choice, Solution, Status, uniform
-from bitplan.solvers.strategies import STRATEGIES, Effort
+from bitplan.solvers.strategies import STRATEGIES
 
 LONGEST = 20.0  # seconds to find out by how much budgets are too tight together
 
@@ -43,8 +44,7 @@ def _held(problem: Problem, request: Request, effort: Effort) -> Problem:
     *firsts, last = request.order
     for column in request.order:
         problem.column(column)
-    stages = lexicographic(problem, firsts, slack=request.slack, time_limit=effort.time_limit, gap=effort.gap,
-                           backend=effort.backend) if firsts else ()  # fmt: skip
+    stages = lexicographic(problem, firsts, effort, slack=request.slack) if firsts else ()
     budgets = list(problem.budgets)
     for column, solution in zip(firsts, stages, strict=False):
         check_solved(problem, solution, effort)
@@ -56,7 +56,7 @@ def _held(problem: Problem, request: Request, effort: Effort) -> Problem:
 def check_solved(problem: Problem, solution: Solution, effort: Effort) -> None:
     """Raises InfeasibleError or UserError where there is no choice, saying why."""
     if solution.status is Status.INFEASIBLE:
-        told = message(explain(problem, time_limit=min(effort.time_limit, LONGEST)), SHOW)
+        told = message(explain(problem, Effort(min(effort.time_limit, LONGEST))), SHOW)
         raise InfeasibleError(f"no plan fits: {told}; raise the budget or allow more")
     if solution.status is Status.INTERRUPTED:
         raise UserError(f"no plan found in {effort.time_limit:g} s ({solution.stopped}); raise --time-limit, or take "

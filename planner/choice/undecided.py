@@ -20,9 +20,9 @@ from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.profiles.responses import probed, responses_of
 from bitplan.sensitivity.responses import Reading, samples_of
 from bitplan.sensitivity.table import FAMILIES, LossTable, Measurement, summarise
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Problem
 from bitplan.solvers.solve import solve
-from bitplan.solvers.strategies import Effort
 
 Z = 1.64  # standard errors: 9 in 10 of normal differences are closer
 GAP = 1e-3  # of the plan that is looked at
@@ -50,7 +50,7 @@ def contests(store: Profile, memory: str) -> list[OpenChoice]:
         return []
     try:
         problem = pose(evidence, Request(memory, objective=",".join(known), kernels="fake"), Effort(gap=GAP))
-        found = solve(problem, gap=GAP)
+        found = solve(problem, Effort(gap=GAP))
     except InfeasibleError as error:
         raise UserError(str(error)) from None
     if found.choice is None:

@@ -16,10 +16,11 @@ from bitplan.planner.choice.record import check_same_model, picks_of, predict, p
 from bitplan.planner.profiles.profile import Profile
 from bitplan.plans.plan import Plan
 from bitplan.solvers.certify import exact_total, lower_bound, violations
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Picks, Problem
 from bitplan.solvers.programs.backends import BACKENDS
 from bitplan.solvers.solution import PROVEN
-from bitplan.solvers.strategies import Effort, ilp
+from bitplan.solvers.strategies import ilp
 
 CLOSE = 1e-9  # relative: numbers that floating-point sums give in another order
 

@@ -13,10 +13,10 @@ from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.texts import table
 from bitplan.planner.units import SHOW
 from bitplan.plans.plan import Plan
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import nearest
-from bitplan.solvers.questions.why import Alternative, alternatives
+from bitplan.solvers.questions.alternatives import Alternative, alternatives
 from bitplan.solvers.solution import choice_of
-from bitplan.solvers.strategies import Effort
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Why
         raise UserError(f"{wrong[0]}; solve again, or see `bitplan verify`")
     group, layers = next((group, layers) for group, layers in groups_of(evidence).items() if layer in layers)
     choice = choice_of(problem, picks)
-    found = tuple(alternatives(problem, choice, group, time_limit=effort.time_limit, gap=effort.gap,
-                               backend=effort.backend))  # fmt: skip
+    found = tuple(alternatives(problem, choice, group, effort))
     pinned = group in plan.solver.get("pins", {})
     return Why(layer, layers, plan.schemes[layer], choice.objective, pinned, found, shown_columns(evidence))
 

@@ -22,13 +22,14 @@ from bitplan.planner.views.profile_view import ProfileView, solution_variant
 from bitplan.planner.views.sweep import Sweep, SweepProblem, limits_between, name_of
 from bitplan.planner.views.view import Variant, View
 from bitplan.solvers.certify import exact_total
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Number, Problem, pin, plain, rebudget
-from bitplan.solvers.questions.explain import explain, message
 from bitplan.solvers.questions.frontier import frontier
-from bitplan.solvers.reduction.relax import cheapest
+from bitplan.solvers.questions.infeasibility import explain, message
+from bitplan.solvers.reduction.minima import cheapest
 from bitplan.solvers.solution import Solution, Status
 from bitplan.solvers.solve import solve
-from bitplan.solvers.strategies import Effort, strategy_named
+from bitplan.solvers.strategies import strategy_named
 
 NAME = "asked"  # the variant that answers
 PASSING = Effort(0.15, 1e-3)  # while a slider is dragged
@@ -62,7 +63,7 @@ def answer(session: Session, request: Request, passing: bool) -> PageAnswer:
     """The best plan that the request allows. passing: within `PASSING`, for the eye; otherwise as near to the proof as
     `SETTLED` gets. Raises UserError and ProblemError for what makes no sense."""
     problem = pose_anew(session, request)
-    solution = _glance(problem) if passing else solve(problem, time_limit=SETTLED.time_limit)
+    solution = _glance(problem) if passing else solve(problem, SETTLED)
     seen = solution_variant(session.known, NAME, solution)
     limits = {budget.column: plain(budget.limit) for budget in problem.budgets}
     return PageAnswer(seen, limits, "" if solution.choice else _why(problem, solution, passing))
@@ -101,7 +102,7 @@ def curve(session: Session, problem: Problem) -> tuple[Variant, ...]:
     if several:
         found = ((most, _glance(rebudget(posed, [*posed.budgets, Budget("bytes", most)]))) for most in limits)
     else:
-        found = frontier(posed, "bytes", limits, time_limit=_EACH.time_limit, gap=_EACH.gap)
+        found = frontier(posed, "bytes", limits, _EACH)
     seen = (solution_variant(session.known, name_of("bytes", plain(most)), each, plain(most)) for most, each in found)
     plans = [one for one in seen if one.picks]
     worst = max((one.objective or 0.0 for one in plans), default=0.0)
@@ -140,7 +141,7 @@ def _glance(problem: Problem) -> Solution:
     """What is found in no time: for one budget nearly always within the gap asked for, for several a repaired choice
     with its bound."""
     if len(problem.budgets) < 2:
-        return solve(problem, time_limit=PASSING.time_limit, gap=PASSING.gap)
+        return solve(problem, PASSING)
     return strategy_named("lagrangian").run(problem, PASSING)
 
 
@@ -150,7 +151,7 @@ def _why(problem: Problem, solution: Solution, passing: bool) -> str:
         return _NOT_YET if passing else _NOT_FOUND
     if passing and len(problem.budgets) > 1:
         each = [explain(rebudget(problem, [budget])) for budget in problem.budgets]
-        missed = [message(one, SHOW) for one in each if not one.reaches or not one.reaches[0].reachable]
+        missed = [message(one, SHOW) for one in each if not one.least_sums or not one.least_sums[0].within]
         return f"no plan fits: {missed[0] if missed else 'each budget can be met alone, but not together'}"
     try:
         check_solved(problem, solution, SETTLED)

@@ -62,7 +62,7 @@ def solve(
     from bitplan.planner.choice.answer import Search, make_plans
     from bitplan.planner.choice.evidence import read_evidence
     from bitplan.planner.profiles.profile import open_profile
-    from bitplan.solvers.strategies import Effort
+    from bitplan.solvers.effort import Effort
 
     with open_profile(profile) as store:
         check_asked(bool(uniform), candidates, rerank, store)
@@ -139,7 +139,7 @@ def sweep(
     from bitplan.planner.views.profile_view import load_profile_view
     from bitplan.planner.views.run import sweep_into
     from bitplan.planner.views.sweep import Sweep
-    from bitplan.solvers.strategies import Effort
+    from bitplan.solvers.effort import Effort
 
     checks.check_painted(images, paint, count)
     limits, effort = Sweep(by, points, start, stop, spacing), Effort(time_limit, gap, backend)
@@ -174,7 +174,7 @@ def verify(
     from bitplan.planner.choice.published import plan_in
     from bitplan.planner.choice.verify import check
     from bitplan.planner.profiles.profile import open_profile
-    from bitplan.solvers.strategies import Effort
+    from bitplan.solvers.effort import Effort
 
     with open_profile(profile) as store:
         return check(plan_in(plan), store, Effort(time_limit, 0.0, backend) if prove else None)
@@ -216,7 +216,7 @@ def why(
     from bitplan.planner.choice.published import plan_in
     from bitplan.planner.choice.why import explain_layer
     from bitplan.planner.profiles.profile import open_profile
-    from bitplan.solvers.strategies import Effort
+    from bitplan.solvers.effort import Effort
 
     with open_profile(profile) as store:
         return explain_layer(plan_in(plan), store, layer, Effort(time_limit, gap, backend))

@@ -21,8 +21,8 @@ from bitplan.planner.views.profile_view import ProfileView
 from bitplan.planner.views.sweep import Sweep, solve_points, sweep_problem, view_of
 from bitplan.planner.views.view import VIEW, Variant, View, read_view, write_view
 from bitplan.plans.plan import Plan, save_plan
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.solution import choice_of
-from bitplan.solvers.strategies import Effort
 
 PLANS, IMAGES = "plans", "images"  # subfolders beside the view
 _OPTIONS = {"real": "kernels", "start": "from", "stop": "to"}  # field -> option of the command, where they differ

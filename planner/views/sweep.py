@@ -22,11 +22,11 @@ from bitplan.planner.views.profile_view import (
 )
 from bitplan.planner.views.view import Variant, View
 from bitplan.solvers.certify import exact_total
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Number, Problem, plain
 from bitplan.solvers.questions.frontier import frontier
 from bitplan.solvers.solution import Solution
 from bitplan.solvers.solve import solve
-from bitplan.solvers.strategies import Effort
 
 COLUMNS = {"memory": "bytes", "latency": "ms", "bits": "bytes"}  # `--by` -> column; losses are columns themselves
 
@@ -90,7 +90,7 @@ def sweep_problem(data: ProfileView, request: Request, sweep: Sweep, effort: Eff
     if start is None:
         start = smallest = _total(problem, sweep.column, _least(problem, sweep.column, effort), effort)
     if stop is None:
-        best = solve(problem, time_limit=effort.time_limit, gap=effort.gap, backend=effort.backend)
+        best = solve(problem, effort)
         stop = _total(problem, sweep.column, best, effort)
     if start == stop and not (sweep.start and sweep.stop):
         show = SHOW.get(sweep.column, "{:.6g}".format)
@@ -107,8 +107,7 @@ def solve_points(
     Raises ProblemError, BackendError.
     """
     problem, column = problems.problem, problems.column
-    solutions = frontier(problem, column, problems.limits, time_limit=effort.time_limit, gap=effort.gap,
-                         backend=effort.backend)  # fmt: skip
+    solutions = frontier(problem, column, problems.limits, effort)
     for number, solution in bar(solutions, "limits", len(problems.limits), "limit"):
         limit = plain(number)
         bounded = replace(problem, budgets=(*problem.budgets, Budget(column, limit)))
@@ -169,7 +168,7 @@ def _amount(evidence: Evidence, sweep: Sweep, text: str) -> Number:
 
 def _least(problem: Problem, column: str, effort: Effort) -> Solution:
     """Solves for the smallest sum of the column within all budgets."""
-    return solve(replace(problem, objective={column: 1.0}), time_limit=effort.time_limit, backend=effort.backend)
+    return solve(replace(problem, objective={column: 1.0}), replace(effort, gap=0.0))
 
 
 def _total(problem: Problem, column: str, solution: Solution, effort: Effort) -> Number:

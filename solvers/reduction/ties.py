@@ -1,4 +1,4 @@
-"""Ties as arrays: which groups hang together, and what is left of them under every way to label their ties."""
+"""Ties: which groups they connect, and which candidates remain under every labelling of them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ MOST_LABELLINGS = 20_000
 
 @dataclass(frozen=True)
 class Bundle:
-    """Groups that ties connect, directly or by way of others: their places in order, and their ties' numbers."""
+    """A connected component of groups under ties.
+
+    Attributes:
+        places: the places of its groups in `Problem.groups`, in order.
+        ties: the indices of its ties.
+    """
 
     places: tuple[int, ...]
     ties: tuple[int, ...]
 
 
 def bundles(problem: Problem) -> tuple[Bundle, ...]:
-    """Every bundle of the problem, in order of first groups; an untied group is a bundle of its own."""
+    """Return every bundle, in the order of their first groups; an untied group is a bundle by itself."""
     parent = list(range(len(problem.groups)))
 
     def root(place: int) -> int:
@@ -39,53 +44,54 @@ def bundles(problem: Problem) -> tuple[Bundle, ...]:
     members: dict[int, list[int]] = {}
     for place in range(len(parent)):
         members.setdefault(root(place), []).append(place)
-    bound: dict[int, list[int]] = {}
+    tie_numbers: dict[int, list[int]] = {}
     for number, places in enumerate(ties):
         if places:
-            bound.setdefault(root(places[0]), []).append(number)
-    return tuple(Bundle(tuple(places), tuple(bound.get(first, ()))) for first, places in members.items())
+            tie_numbers.setdefault(root(places[0]), []).append(number)
+    return tuple(Bundle(tuple(places), tuple(tie_numbers.get(first, ()))) for first, places in members.items())
 
 
 def signatures(problem: Problem) -> NDArray[np.int64]:
-    """(C,): two candidates of one group have the same number where every tie gives them the same label."""
-    words: list[tuple[str, ...]] = [()] * problem.size
+    """Return (C,) numbers: equal for two candidates of a group exactly where every tie gives them the same label."""
+    labels_of: list[tuple[str, ...]] = [()] * problem.size
     for tie in problem.ties:
         for group, labels in tie.labels.items():
             for candidate, label in zip(problem.members(problem.positions[group]), labels, strict=True):
-                words[candidate] += (label,)
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    return np.array([numbers[word] for word in words], dtype=np.int64)
+                labels_of[candidate] += (label,)
+    numbers = {labels: number for number, labels in enumerate(dict.fromkeys(labels_of))}
+    return np.array([numbers[labels] for labels in labels_of], dtype=np.int64)
 
 
 def labellings(problem: Problem, bundle: Bundle, keep: Mask) -> Iterator[list[NDArray[np.int64]]]:
-    """Every way to label the ties of a bundle that leaves each group a kept candidate: what is left, group by group.
+    """Yield, for every labelling of the bundle's ties, the kept candidates of each group; skip those that leave none.
 
-    Raises ProblemError where overlapping ties admit more than MOST_LABELLINGS ways.
+    Raises ProblemError where overlapping ties have more than MOST_LABELLINGS labellings.
     """
-    left = {place: [c for c in problem.members(place) if keep[c]] for place in bundle.places}
-    ties = [_of_tie(problem, number) for number in bundle.ties]
-    for count, choice in enumerate(_label(ties, left)):
+    members = {place: [c for c in problem.members(place) if keep[c]] for place in bundle.places}
+    ties = [_labels_of(problem, number) for number in bundle.ties]
+    for count, choice in enumerate(_restrict(ties, members)):
         if count == MOST_LABELLINGS:
-            first = problem.groups[bundle.places[0]]
-            raise ProblemError(f"ties around group {first!r} overlap in over {MOST_LABELLINGS} ways; use fewer ties")
+            first = repr(problem.groups[bundle.places[0]])
+            raise ProblemError(f"ties around group {first} have over {MOST_LABELLINGS} labellings; use fewer ties")
         yield [np.array(choice[place], dtype=np.int64) for place in bundle.places]
 
 
-def _of_tie(problem: Problem, number: int) -> dict[int, dict[int, str]]:
-    """Group place -> candidate -> label."""
+def _labels_of(problem: Problem, number: int) -> dict[int, dict[int, str]]:
+    """Return group place -> candidate -> label."""
     tie = problem.ties[number]
     places = {group: problem.positions[group] for group in tie.labels}
     return {places[g]: dict(zip(problem.members(places[g]), labels, strict=True)) for g, labels in tie.labels.items()}
 
 
-def _label(ties: list[dict[int, dict[int, str]]], left: dict[int, list[int]]) -> Iterator[dict[int, list[int]]]:
-    if not all(left.values()):
+def _restrict(ties: list[dict[int, dict[int, str]]], members: dict[int, list[int]]) -> Iterator[dict[int, list[int]]]:
+    """Yield the candidates that remain under every labelling of the ties, one tie after the other."""
+    if not all(members.values()):
         return
     if not ties:
-        yield left
+        yield members
         return
     tie, *others = ties
-    shortest = min(tie, key=lambda place: len(left[place]))
-    for label in dict.fromkeys(tie[shortest][c] for c in left[shortest]):
-        kept = {place: [c for c in left[place] if labels[c] == label] for place, labels in tie.items()}
-        yield from _label(others, {**left, **kept})
+    shortest = min(tie, key=lambda place: len(members[place]))
+    for label in dict.fromkeys(tie[shortest][c] for c in members[shortest]):
+        same = {place: [c for c in members[place] if labels[c] == label] for place, labels in tie.items()}
+        yield from _restrict(others, {**members, **same})

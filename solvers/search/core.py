@@ -1,8 +1,8 @@
-"""What is left of a problem, as flat arrays on three levels, so that every step is a few passes of numpy.
+"""The core: the kept part of a problem as flat arrays on three levels, so that a step is a few passes of numpy.
 
 A *unit* is a bundle of tied groups, or one untied group; a *way* is one labelling of the unit's ties; a *cell* is one
-of its groups under that way; an *entry* is a candidate that the cell may take. A choice takes a way in each unit and
-an entry in each cell of that way. Numbers count from each group's least value, so that only differences are left.
+group of the unit under that way; an *entry* is a candidate that the cell may take. A choice takes a way in each unit
+and an entry in each cell of that way. Numbers count from each group's least value, so that only differences remain.
 Shapes: E entries, M cells, W ways, U units, B budgets.
 """
 
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.solvers.problem import Mask, Picks, Problem
+from bitplan.solvers.reduction.minima import minima
 from bitplan.solvers.reduction.presolve import row_of
-from bitplan.solvers.reduction.relax import minima
 from bitplan.solvers.reduction.ties import Bundle, bundles, labellings
 
 Floats = NDArray[np.float64]
@@ -27,9 +27,18 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Core:
-    """candidate (E,): flat candidate of each entry; cost (E,), weight (E, B): beyond the group's least; slack (B,):
-    what all weights may add up to; base: the objective that cost counts from; cells (M,), ways (W,), units (U,): where
-    the entries of each cell, the cells of each way and the ways of each unit begin."""
+    """The kept part of a problem.
+
+    Attributes:
+        candidate: (E,) the flat candidate of each entry.
+        cost: (E,) its objective beyond the group's least.
+        weight: (E, B) its budget columns beyond the group's least.
+        slack: (B,) the limits on the sums of the weights.
+        base: the objective that costs count from.
+        cells: (M,) the first entry of each cell.
+        ways: (W,) the first cell of each way.
+        units: (U,) the first way of each unit.
+    """
 
     candidate: Ints
     cost: Floats
@@ -42,43 +51,43 @@ class Core:
 
     @cached_property
     def cell_of(self) -> Ints:
-        """(E,): the cell of each entry."""
+        """(E,) the cell of each entry."""
         return _owners(self.cells, len(self.candidate))
 
     @cached_property
     def way_of(self) -> Ints:
-        """(M,): the way of each cell."""
+        """(M,) the way of each cell."""
         return _owners(self.ways, len(self.cells))
 
     @cached_property
     def unit_of(self) -> Ints:
-        """(W,): the unit of each way."""
+        """(W,) the unit of each way."""
         return _owners(self.units, len(self.ways))
 
     @cached_property
     def end_of_cell(self) -> Ints:
-        """(M,): where the entries of each cell end."""
+        """(M,) the end of each cell's entries."""
         return np.append(self.cells[1:], len(self.candidate))
 
     @cached_property
     def end_of_way(self) -> Ints:
-        """(W,): where the cells of each way end."""
+        """(W,) the end of each way's cells."""
         return np.append(self.ways[1:], len(self.cells))
 
     @cached_property
     def end_of_unit(self) -> Ints:
-        """(U,): where the ways of each unit end."""
+        """(U,) the end of each unit's ways."""
         return np.append(self.units[1:], len(self.ways))
 
     def picks(self, entries: Ints) -> Picks:
-        """The choice that takes these entries, one a group, in the order of the groups."""
+        """Return the choice of these entries, one for each group, in the order of the groups."""
         return tuple(sorted(self.candidate[entries].tolist()))
 
 
 def core_of(problem: Problem, keep: Mask) -> Core | None:
-    """The kept candidates as a core; None where some unit has no way left. Raises ProblemError for tangled ties."""
+    """Return the kept candidates as a core; None where a unit has no way left. Raises ProblemError as `labellings`."""
     sets = bundles(problem)
-    rows = np.concatenate([_plain(problem, sets, keep), *_tangles(problem, sets, keep)])
+    rows = np.concatenate([_simple_rows(problem, sets, keep), *_labelled_rows(problem, sets, keep)])
     rows = rows[np.lexsort(rows.T[::-1])]
     steps = np.diff(rows, axis=0, prepend=-1) != 0
     new_unit, new_way = steps[:, 0], steps[:, 0] | steps[:, 1]
@@ -105,25 +114,24 @@ def core_of(problem: Problem, keep: Mask) -> Core | None:
     )  # fmt: skip
 
 
-def _plain(problem: Problem, sets: tuple[Bundle, ...], keep: Mask) -> Ints:
-    """(R, 4) rows of bundle, way, group, candidate for all bundles of at most one tie, whose ways are its labels."""
-    bundle, words = np.full(len(problem.groups), -1), np.zeros(problem.size, dtype=np.int64)
-    for number, found in enumerate(sets):
-        if len(found.ties) <= 1:
-            bundle[list(found.places)] = number
-        if len(found.ties) == 1:
-            labels = problem.ties[found.ties[0]].labels
-            known: dict[str, int] = {}
-            for group, its in labels.items():
+def _simple_rows(problem: Problem, sets: tuple[Bundle, ...], keep: Mask) -> Ints:
+    """Return (R, 4) rows of bundle, way, group, candidate for the bundles of at most one tie: a way is a label."""
+    number_of, way = np.full(len(problem.groups), -1), np.zeros(problem.size, dtype=np.int64)
+    for number, bundle in enumerate(sets):
+        if len(bundle.ties) <= 1:
+            number_of[list(bundle.places)] = number
+        if len(bundle.ties) == 1:
+            ways: dict[str, int] = {}
+            for group, labels in problem.ties[bundle.ties[0]].labels.items():
                 start = problem.offsets[problem.positions[group]]
-                words[start : start + len(its)] = [known.setdefault(word, len(known)) for word in its]
+                way[start : start + len(labels)] = [ways.setdefault(label, len(ways)) for label in labels]
     place = np.repeat(np.arange(len(problem.groups)), np.diff(problem.offsets))
-    chosen = np.flatnonzero(keep & (bundle[place] >= 0))
-    return np.column_stack([bundle[place[chosen]], words[chosen], place[chosen], chosen])
+    chosen = np.flatnonzero(keep & (number_of[place] >= 0))
+    return np.column_stack([number_of[place[chosen]], way[chosen], place[chosen], chosen])
 
 
-def _tangles(problem: Problem, sets: tuple[Bundle, ...], keep: Mask) -> Iterator[Ints]:
-    """The same rows for every bundle of several ties: a way is a labelling of them all."""
+def _labelled_rows(problem: Problem, sets: tuple[Bundle, ...], keep: Mask) -> Iterator[Ints]:
+    """Yield the same rows for each bundle of several ties: a way is a labelling of all of them."""
     for number, bundle in enumerate(sets):
         if len(bundle.ties) > 1:
             rows = [
@@ -136,7 +144,10 @@ def _tangles(problem: Problem, sets: tuple[Bundle, ...], keep: Mask) -> Iterator
 
 
 def shrink(core: Core, keep: Mask) -> Core | None:
-    """The core with only the entries of `keep` (E,); a way that loses a cell goes; None where a unit loses all."""
+    """Return the core with the entries of `keep` (E,) only; None where a unit has no way left.
+
+    A way is removed with all its cells when one of its cells is empty.
+    """
     whole = np.add.reduceat(keep, core.cells, dtype=np.int64) > 0
     alive = np.logical_and.reduceat(whole, core.ways)
     if not np.logical_or.reduceat(alive, core.units).all():

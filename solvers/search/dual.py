@@ -1,9 +1,9 @@
-"""The best prices: the largest Lagrangian bound, and points near it, each useful for fixing and repair.
+"""Maximisation of the Lagrangian bound; points near the maximum are kept too, for fixing and repair.
 
-One budget: the two lines that bracket the maximum meet at the next price, which ends at the maximum itself. Several:
-cutting planes at analytic centres (Goffin, Haurie and Vial 1992, "Decomposition and nondifferentiable optimization with
-the projective algorithm"): each bound is a plane above the dual function; the next prices are the analytic centre of
-what the planes and the best bound leave.
+With one budget, the next price is where the two lines that bracket the maximum meet; this ends at the maximum itself.
+With several budgets, the method is cutting planes at analytic centres (Goffin, Haurie and Vial 1992, "Decomposition and
+nondifferentiable optimization with the projective algorithm"): each point gives a plane above the dual function, and
+the next prices are the analytic centre of the region between these planes and the best bound.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitplan.solvers.search.core import Core, Floats
-from bitplan.solvers.search.lagrangian import DualPoint, relax
+from bitplan.solvers.search.relaxation import DualPoint, relax
 
 MOST_POINTS = 60
-SETTLED = 0.01  # of the gap: a centre that promises less ends the search
-NEWTON = 30
-_DOUBLINGS = 80
-_ROOM = 4.0  # the box of prices, in multiples of each budget's price alone
+LEAST_GAIN = 0.01  # share of the gap: a centre that can raise the bound by less ends the search
+NEWTON = 30  # steps to a centre
+_WIDENINGS = 80
+_BOX = 4.0  # upper limit of the prices, in multiples of each budget's price alone
 
 
 @dataclass(frozen=True)
 class Planes:
-    """Half-spaces a . z <= b around (prices in units, bound in units)."""
+    """Half-spaces a . z <= b, where z holds the scaled prices and the scaled bound."""
 
     a: Floats
     b: Floats
 
 
 def ascend(core: Core, start: Floats | None = None, most: float = math.inf) -> list[DualPoint]:
-    """Points of rising bound, the best last. start: prices (B,) to begin with; most: the cost of a known choice."""
+    """Return points of rising bound, the best last. start: (B,) initial prices; most: the cost of a known choice."""
     first = relax(core, np.zeros(len(core.slack)))
     if (first.weight <= core.slack).all():
         return [first]
@@ -50,16 +50,16 @@ def _rising(points: list[DualPoint]) -> list[DualPoint]:
 
 
 def _alone(core: Core, first: DualPoint, budget: int) -> list[DualPoint]:
-    """The maximum along the price of one budget, the others free of charge."""
+    """Return the points of a maximisation over the price of one budget, with all other prices at 0."""
     excess = first.weight[budget] - core.slack[budget]
     if excess <= 0:
         return [first]
     axis = np.zeros(len(core.slack))
     axis[budget] = (float(core.cost.max()) or 1.0) / (float(core.weight[:, budget].max()) or 1.0) * 1e-3
     low, high = first, relax(core, axis)
-    found = [low]
-    for _ in range(_DOUBLINGS):
-        found.append(high)
+    points = [low]
+    for _ in range(_WIDENINGS):
+        points.append(high)
         if high.weight[budget] <= core.slack[budget]:
             break
         low, axis = high, axis * 4
@@ -70,52 +70,52 @@ def _alone(core: Core, first: DualPoint, budget: int) -> list[DualPoint]:
         axis = np.zeros(len(core.slack))
         axis[budget] = price
         point = relax(core, axis)
-        found.append(point)
-        if point.value >= meet - 1e-12 * abs(meet) or len(found) > 4 * _DOUBLINGS:
+        points.append(point)
+        if point.value >= meet - 1e-12 * abs(meet) or len(points) > 4 * _WIDENINGS:
             break
         low, high = (point, high) if point.weight[budget] > core.slack[budget] else (low, point)
-    return found
+    return points
 
 
 def _units(core: Core, alone: list[list[DualPoint]]) -> Floats:
-    """A price of each budget that is neither tiny nor huge."""
+    """Return a price of the right magnitude for each budget, by which prices are scaled."""
     prices = np.array([max(points, key=lambda p: p.value).prices[i] for i, points in enumerate(alone)])
     slack = np.where(core.slack > 0, core.slack, 1.0)
-    worth = float((prices * slack).max()) or float(core.cost.max()) or 1.0
-    return np.where(prices > 0, prices, worth / slack)
+    value = float((prices * slack).max()) or float(core.cost.max()) or 1.0
+    return np.where(prices > 0, prices, value / slack)
 
 
 def _centres(core: Core, known: list[DualPoint], units: Floats, most: float) -> list[DualPoint]:
-    found: list[DualPoint] = []
+    points: list[DualPoint] = []
     best = max(known, key=lambda point: point.value)
     scale = abs(best.value) or float(core.cost.max()) or 1.0
-    room = np.full(len(units), _ROOM)
+    box = np.full(len(units), _BOX)
     centre = np.append(best.prices / units + 0.1, best.value / scale)
     for _ in range(MOST_POINTS):
-        centre = _centre(_planes(core, known + found, units, (scale, room, best.value)), centre)
-        found.append(relax(core, np.maximum(centre[:-1], 0) * units))
-        promise = centre[-1] * scale - best.value
-        best = max(best, found[-1], key=lambda point: point.value)
-        room = np.where(best.prices / units > 0.8 * room, 4 * room, room)
-        if promise <= max(SETTLED * (most - best.value) if math.isfinite(most) else 0.0, 1e-7 * scale):
+        centre = _centre(_planes(core, known + points, units, (scale, box, best.value)), centre)
+        points.append(relax(core, np.maximum(centre[:-1], 0) * units))
+        gain = centre[-1] * scale - best.value
+        best = max(best, points[-1], key=lambda point: point.value)
+        box = np.where(best.prices / units > 0.8 * box, 4 * box, box)
+        if gain <= max(LEAST_GAIN * (most - best.value) if math.isfinite(most) else 0.0, 1e-7 * scale):
             break
-    return found
+    return points
 
 
 def _planes(core: Core, points: list[DualPoint], units: Floats, frame: tuple[float, Floats, float]) -> Planes:
-    """Bounds below each point's plane, above the best one, prices between 0 and the room."""
-    (scale, room, floor), count = frame, len(units)
+    """Return the region below each point's plane and above the best bound, with prices between 0 and the box."""
+    (scale, box, floor), count = frame, len(units)
     slope = np.array([(point.weight - core.slack) * units / scale for point in points])
     cuts = np.column_stack([-slope, np.ones(len(points))])
     level = np.array([point.cost / scale for point in points])
-    box = np.eye(count, count + 1)
+    axes = np.eye(count, count + 1)
     lowest = np.append(np.zeros(count), -1.0)
-    a = np.vstack([cuts, -box, box, lowest])
-    return Planes(a, np.concatenate([level, np.zeros(count), room, [-floor / scale]]))
+    a = np.vstack([cuts, -axes, axes, lowest])
+    return Planes(a, np.concatenate([level, np.zeros(count), box, [-floor / scale]]))
 
 
 def _centre(planes: Planes, start: Floats) -> Floats:
-    """The analytic centre by Newton steps from a point that may lie outside (Boyd and Vandenberghe, section 10.3)."""
+    """Return the analytic centre by Newton steps from a point that may be infeasible (Boyd and Vandenberghe, 10.3)."""
     a, b, z = planes.a, planes.b, start
     s = np.maximum(b - a @ z, 1e-3)
     for _ in range(NEWTON):

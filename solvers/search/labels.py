@@ -1,10 +1,11 @@
-"""A dynamic program over units whose partial choices are dropped by bounds: the best choice, or the proof of none.
+"""Labelling: a dynamic program over units with bounds; it finds the best choice or proves that there is none.
 
-Each label is a partial choice with its cost and weights. It is dropped where the Lagrangian bound at any of several
-prices says that no completion costs less than the best choice known, where its weights fit no completion, and, under
-one budget, where another label is no heavier and no dearer (Dyer, Kayal and Walker 1984, "A branch and bound algorithm
-for solving the multiple-choice knapsack problem"; Pisinger 1995, "A minimal algorithm for the multiple-choice knapsack
-problem", for one budget and one price). Where labels stay few this proves faster than branching.
+A label is a partial choice with its cost and weights. It is pruned where the Lagrangian bound at any of several prices
+shows that no completion costs less than the best known choice, where its weights leave no room for a completion, and,
+under one budget, where another label is neither heavier nor more expensive (Dyer, Kayal and Walker 1984, "A branch and
+bound algorithm for solving the multiple-choice knapsack problem"; Pisinger 1995, "A minimal algorithm for the
+multiple-choice knapsack problem", for one budget and one price). While labels are few, this proves optimality faster
+than branching.
 Shapes: S labels, K prices, O options; see `core` for the others.
 """
 
@@ -18,19 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.solvers.search.core import Core, Floats, Ints
-from bitplan.solvers.search.lagrangian import DualPoint
+from bitplan.solvers.search.relaxation import DualPoint
 
 MOST_OPTIONS = 4096
 
 
 class OutOfRoomError(Exception):
-    """More labels, or more time, were needed than allowed; nothing is known."""
+    """The search needed more labels or more time than allowed and has no result."""
 
 
 @dataclass(frozen=True, eq=False)
 class _LabelOptions:
-    """All that one part of the choice can take: a unit, or one cell of a unit that has a single way, for there cells
-    choose alone. cost (O,), weight (O, B); entries (O, ...): what each stands for; floor (K,): the priced least."""
+    """The options of one step: of a unit, or of one cell of a unit with a single way, whose cells are independent.
+
+    Attributes:
+        cost, weight: (O,) and (O, B) of each option.
+        entries: O arrays, the entries of each option.
+        floor: (K,) the least cost with prices.
+    """
 
     cost: Floats
     weight: Floats
@@ -40,7 +46,13 @@ class _LabelOptions:
 
 @dataclass(frozen=True, eq=False)
 class _Labels:
-    """Partial choices: cost (S,), weight (S, B), bound (S,) on every completion; node (S,): the last step of each."""
+    """Partial choices.
+
+    Attributes:
+        cost, weight: (S,) and (S, B) of each label.
+        bound: (S,) the lower bound on every completion.
+        node: (S,) the node of its last step in the tree.
+    """
 
     cost: Floats
     weight: Floats
@@ -52,44 +64,57 @@ class _Labels:
 
 
 @dataclass
-class _Trail:
-    """Every step that was taken, one array a unit: the step before it, and its option; step 0 is the beginning."""
+class _Tree:
+    """The tree of all partial choices; node 0 is the root.
 
-    before: list[Ints] = field(default_factory=lambda: [np.array([-1])])
+    Attributes:
+        parent: for each step, the parents of its nodes.
+        option: for each step, the options of its nodes.
+        count: the number of nodes.
+    """
+
+    parent: list[Ints] = field(default_factory=lambda: [np.array([-1])])
     option: list[Ints] = field(default_factory=lambda: [np.array([-1])])
     count: int = 1
 
-    def extend(self, before: Ints, option: Ints) -> Ints:
-        """Numbers of the new steps."""
-        self.before.append(before)
+    def extend(self, parent: Ints, option: Ints) -> Ints:
+        """Add one node for each pair and return their numbers."""
+        self.parent.append(parent)
         self.option.append(option)
-        self.count += len(before)
-        return np.arange(self.count - len(before), self.count)
+        self.count += len(parent)
+        return np.arange(self.count - len(parent), self.count)
 
-    def walk(self, node: int) -> list[int]:
-        """The options that lead to a step, the first unit's first."""
-        before, option = np.concatenate(self.before), np.concatenate(self.option)
-        found = []
+    def path(self, node: int) -> list[int]:
+        """Return the options from the root to the node."""
+        parent, option = np.concatenate(self.parent), np.concatenate(self.option)
+        options = []
         while node > 0:
-            found.append(int(option[node]))
-            node = int(before[node])
-        return found[::-1]
+            options.append(int(option[node]))
+            node = int(parent[node])
+        return options[::-1]
 
 
 def search(core: Core, points: list[DualPoint], most: float, width: int, deadline: float = math.inf) -> Ints | None:
-    """The entries of the best choice that costs less than `most`, or None: there is none.
+    """Return the entries of the best choice that costs less than `most`; None if there is no such choice.
 
-    points: relaxations of this core, whose prices give the bounds. width: how many labels to hold at once; deadline: on
-    the clock `time.monotonic`. Raises OutOfRoomError.
+    Args:
+        core: the core to search.
+        points: relaxations of this core; their prices give the bounds.
+        most: the cost to stay below.
+        width: the most labels after a step.
+        deadline: on the clock of `time.monotonic`.
+
+    Raises:
+        OutOfRoomError: for too many labels, or past the deadline.
     """
-    closed, choosing = _parts(core, points)
+    fixed, steps = _steps(core, points)
     prices = np.array([point.prices for point in points])
-    rest = sum((options.floor for options in choosing), -prices @ core.slack)
-    light = sum((options.weight.min(axis=0) for options in choosing), np.zeros(len(core.slack)))
-    labels, trail = _root(core, closed), _Trail()
-    for options in choosing:
+    rest = sum((options.floor for options in steps), -prices @ core.slack)
+    light = sum((options.weight.min(axis=0) for options in steps), np.zeros(len(core.slack)))
+    labels, tree = _root(core, fixed), _Tree()
+    for options in steps:
         rest, light = rest - options.floor, light - options.weight.min(axis=0)
-        labels = _grow(labels, options, trail, (prices, rest, core.slack - light, most))
+        labels = _extend(labels, options, tree, (prices, rest, core.slack - light, most))
         if len(labels.cost) > width or time.monotonic() > deadline:
             raise OutOfRoomError
     if not len(labels.cost):
@@ -97,27 +122,29 @@ def search(core: Core, points: list[DualPoint], most: float, width: int, deadlin
     best = int(labels.cost.argmin())
     if labels.cost[best] >= most or (labels.weight[best] > core.slack).any():
         return None
-    steps = trail.walk(int(labels.node[best]))
-    return np.concatenate([closed, *(options.entries[o] for options, o in zip(choosing, steps, strict=True))])
+    path = tree.path(int(labels.node[best]))
+    return np.concatenate([fixed, *(options.entries[o] for options, o in zip(steps, path, strict=True))])
 
 
-def _parts(core: Core, points: list[DualPoint]) -> tuple[Ints, list[_LabelOptions]]:
-    """The entries of what cannot choose, and what can, heaviest first: what comes last fills small gaps, so that bounds
-    get tight."""
+def _steps(core: Core, points: list[DualPoint]) -> tuple[Ints, list[_LabelOptions]]:
+    """Return the entries without an alternative, and the options of each step.
+
+    Steps whose weights vary most come first: the last ones then fill small gaps, so that bounds are tight.
+    """
     sizes = core.end_of_cell - core.cells
     single = (core.end_of_unit - core.units == 1)[core.unit_of][core.way_of]
-    closed = core.cells[single & (sizes == 1)]
+    fixed = core.cells[single & (sizes == 1)]
     cells, units = np.array([p.cells for p in points]), np.array([p.units for p in points])
-    found = [_options(core, [range(c, c + 1)], cells[:, c]) for c in np.flatnonzero(single & (sizes > 1)).tolist()]
+    steps = [_options(core, [range(c, c + 1)], cells[:, c]) for c in np.flatnonzero(single & (sizes > 1)).tolist()]
     for unit in np.flatnonzero(core.end_of_unit - core.units > 1).tolist():
         ways = [range(core.ways[w], core.end_of_way[w]) for w in range(core.units[unit], core.end_of_unit[unit])]
-        found.append(_options(core, ways, units[:, unit]))
+        steps.append(_options(core, ways, units[:, unit]))
     slack = np.where(core.slack > 0, core.slack, 1.0)
-    return closed, sorted(found, key=lambda options: -float((np.ptp(options.weight, axis=0) / slack).sum()))
+    return fixed, sorted(steps, key=lambda options: -float((np.ptp(options.weight, axis=0) / slack).sum()))
 
 
 def _options(core: Core, ways: list[range], floor: Floats) -> _LabelOptions:
-    """Every way, given by its cells, with every entry in each of them."""
+    """Return every combination of entries of every way; `ways` gives the cells of each."""
     rows: list[Ints] = []
     for cells in ways:
         first, sizes = core.cells[cells], core.end_of_cell[cells] - core.cells[cells]
@@ -133,32 +160,35 @@ def _options(core: Core, ways: list[range], floor: Floats) -> _LabelOptions:
     return _LabelOptions(cost, weight, rows, floor)
 
 
-def _root(core: Core, closed: Ints) -> _Labels:
-    """The label of what cannot choose."""
-    weight = core.weight[closed].sum(axis=0)[None]
-    return _Labels(np.array([core.cost[closed].sum()]), weight, np.full(1, -np.inf), np.zeros(1, dtype=np.int64))
+def _root(core: Core, fixed: Ints) -> _Labels:
+    """Return the one label of the entries without an alternative."""
+    weight = core.weight[fixed].sum(axis=0)[None]
+    return _Labels(np.array([core.cost[fixed].sum()]), weight, np.full(1, -np.inf), np.zeros(1, dtype=np.int64))
 
 
-def _grow(
-    labels: _Labels, options: _LabelOptions, trail: _Trail, rules: tuple[Floats, Floats, Floats, float]
+def _extend(
+    labels: _Labels, options: _LabelOptions, tree: _Tree, limits: tuple[Floats, Floats, Floats, float]
 ) -> _Labels:
-    """Every label with every option, but those that a bound rules out. rules: prices (K, B), what the rest costs at
-    each (K,), what it leaves of the slack (B,), the cost to stay below."""
-    (prices, rest, room, most), count = rules, len(options.cost)
+    """Combine every label with every option, and prune by the bounds.
+
+    limits: prices (K, B), the least cost of the later steps at each (K,), the slack that their least weights leave
+    (B,), and the cost to stay below.
+    """
+    (prices, rest, room, most), count = limits, len(options.cost)
     cost = (labels.cost[:, None] + options.cost).ravel()
     weight = (labels.weight[:, None, :] + options.weight).reshape(len(cost), len(room))
     priced = (cost[:, None] + weight @ prices.T + rest).max(axis=1)
     bound = np.maximum(np.repeat(labels.bound, count), priced)
     alive = np.flatnonzero((bound < most) & (weight <= room).all(axis=1))
     if len(room) == 1:
-        alive = _undercut(cost, weight[:, 0], alive)
-    before, option = np.divmod(alive, count)
-    return _Labels(cost[alive], weight[alive], bound[alive], trail.extend(labels.node[before], option))
+        alive = _undominated(cost, weight[:, 0], alive)
+    parent, option = np.divmod(alive, count)
+    return _Labels(cost[alive], weight[alive], bound[alive], tree.extend(labels.node[parent], option))
 
 
-def _undercut(cost: Floats, weight: Floats, alive: Ints) -> Ints:
-    """Of the labels alive only those that no lighter one undercuts."""
+def _undominated(cost: Floats, weight: Floats, alive: Ints) -> Ints:
+    """Return those of the labels that cost less than every lighter one."""
     alive = alive[np.lexsort((cost[alive], weight[alive]))]
     lowest = np.minimum.accumulate(cost[alive])
-    kept: Ints = alive[np.append(True, np.diff(lowest) < 0)[: len(alive)]]
-    return kept
+    result: Ints = alive[np.append(True, np.diff(lowest) < 0)[: len(alive)]]
+    return result

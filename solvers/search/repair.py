@@ -1,7 +1,8 @@
-"""From what the relaxation chooses to a choice within the budgets, by single moves at its prices.
+"""Repair: from the minimiser of the relaxation to a choice within the budgets, by single moves.
 
-A move puts another entry in one cell of the chosen way, or another way's best entries in one unit. While a budget is
-broken: the move that costs least, at the prices, for what it mends. Then: the moves that save most and still fit.
+A move puts another entry in one cell of the chosen way, or the best entries of another way in one unit. While a budget
+is exceeded, take the move of the least cost with prices for each unit of excess that it removes; then take the moves
+that save most and still fit.
 """
 
 from __future__ import annotations
@@ -11,14 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitplan.solvers.search.core import Core, Floats, Ints
-from bitplan.solvers.search.lagrangian import DualPoint, first_of
+from bitplan.solvers.search.relaxation import DualPoint, first_of
 
-_DUST = 1e-12  # of a budget: no step that mends less is worth a move
+_LEAST = 1e-12  # share of a budget: a move that removes less excess is not considered
 
 
 @dataclass(frozen=True, eq=False)
-class Occupancy:
-    """entries (M,): what each cell holds, chosen way or not; ways (U,): the way of each unit; weight (B,), cost."""
+class Assignment:
+    """The current choice of the repair.
+
+    Attributes:
+        entries: (M,) the entry of each cell, also of ways that are not chosen.
+        ways: (U,) the chosen way of each unit.
+        weight: (B,) the sums of the chosen entries.
+        cost: the sum of their costs.
+    """
 
     entries: Ints
     ways: Ints
@@ -27,27 +35,27 @@ class Occupancy:
 
 
 def repair(core: Core, point: DualPoint) -> Ints | None:
-    """The entries of a choice within the slack, near the relaxation's, or None where the moves lead nowhere."""
-    unit = np.where(core.slack > 0, core.slack, 1.0)
+    """Return the entries of a choice within the slack, near the relaxation's; None where no move helps any more."""
+    scale = np.where(core.slack > 0, core.slack, 1.0)
     best = first_of(point.reduced == point.cells[core.cell_of], core.cell_of, len(core.cells))
     chosen = first_of(point.ways == point.units[core.unit_of], core.unit_of, len(core.units))
-    taken = Occupancy(best, chosen, point.weight, point.cost)
+    current = Assignment(best, chosen, point.weight, point.cost)
     for _ in range(4 * len(core.units) + 16):
-        over = np.maximum(taken.weight - core.slack, 0) / unit
-        if not over.any():
-            return _polish(core, point, taken)
-        step = _mend(core, point, taken, over, unit)
-        if step is None:
+        excess = np.maximum(current.weight - core.slack, 0) / scale
+        if not excess.any():
+            return _improve(core, point, current)
+        better = _reduce_excess(core, point, current, excess, scale)
+        if better is None:
             return None
-        taken = step
+        current = better
     return None
 
 
-def _differences(core: Core, point: DualPoint, taken: Occupancy) -> tuple[Floats, Floats, Floats]:
-    """What every move changes: cost and priced cost (E + W,), weight (E + W, B); inf where it cannot be made."""
-    now = taken.entries[core.cell_of]
+def _differences(core: Core, point: DualPoint, current: Assignment) -> tuple[Floats, Floats, Floats]:
+    """Return the change by each move: cost and cost with prices (E + W,), inf if impossible; weight (E + W, B)."""
+    now = current.entries[core.cell_of]
     alive = np.zeros(len(core.ways), dtype=bool)
-    alive[taken.ways] = True
+    alive[current.ways] = True
     open_cells = alive[core.way_of]
     here = open_cells[core.cell_of]
     cost = np.where(here, core.cost - core.cost[now], np.inf)
@@ -55,10 +63,10 @@ def _differences(core: Core, point: DualPoint, taken: Occupancy) -> tuple[Floats
     weight = core.weight - core.weight[now]
     if len(core.ways) == len(core.units):
         return cost, priced, weight
-    held = [np.add.reduceat(values[taken.entries], core.ways, axis=0)
+    sums = [np.add.reduceat(values[current.entries], core.ways, axis=0)
             for values in (core.cost, point.reduced, core.weight)]  # fmt: skip
-    old = taken.ways[core.unit_of]
-    ways = [values - values[old] for values in held]
+    old = current.ways[core.unit_of]
+    ways = [values - values[old] for values in sums]
     return (
         np.concatenate([cost, np.where(alive, np.inf, ways[0])]),
         np.concatenate([priced, np.where(alive, np.inf, ways[1])]),
@@ -66,38 +74,40 @@ def _differences(core: Core, point: DualPoint, taken: Occupancy) -> tuple[Floats
     )
 
 
-def _mend(core: Core, point: DualPoint, taken: Occupancy, over: Floats, unit: Floats) -> Occupancy | None:
-    cost, priced, weight = _differences(core, point, taken)
-    left = np.maximum(taken.weight + weight - core.slack, 0) / unit
-    mended = over.sum() - left.sum(axis=1)
-    useful = (mended > _DUST) & np.isfinite(cost)
+def _reduce_excess(
+    core: Core, point: DualPoint, current: Assignment, excess: Floats, scale: Floats
+) -> Assignment | None:
+    cost, priced, weight = _differences(core, point, current)
+    after = np.maximum(current.weight + weight - core.slack, 0) / scale
+    removed = excess.sum() - after.sum(axis=1)
+    useful = (removed > _LEAST) & np.isfinite(cost)
     if not useful.any():
         return None
     floor = max(float(np.ptp(core.cost)), 1e-300) * 1e-12
-    rate = np.where(useful, np.maximum(priced, floor) / np.where(useful, mended, 1.0), np.inf)
-    return _take(core, taken, int(rate.argmin()), cost, weight)
+    rate = np.where(useful, np.maximum(priced, floor) / np.where(useful, removed, 1.0), np.inf)
+    return _take(core, current, int(rate.argmin()), cost, weight)
 
 
-def _polish(core: Core, point: DualPoint, taken: Occupancy) -> Ints:
+def _improve(core: Core, point: DualPoint, current: Assignment) -> Ints:
     for _ in range(4 * len(core.units) + 16):
-        cost, _, weight = _differences(core, point, taken)
-        fits = (taken.weight + weight <= core.slack).all(axis=1)
-        gain = np.where(fits, cost, np.inf)
-        move = int(gain.argmin())
-        if not gain[move] < 0:
+        cost, _, weight = _differences(core, point, current)
+        fits = (current.weight + weight <= core.slack).all(axis=1)
+        change = np.where(fits, cost, np.inf)
+        move = int(change.argmin())
+        if not change[move] < 0:
             break
-        taken = _take(core, taken, move, cost, weight)
+        current = _take(core, current, move, cost, weight)
     alive = np.zeros(len(core.ways), dtype=bool)
-    alive[taken.ways] = True
-    return taken.entries[alive[core.way_of]]
+    alive[current.ways] = True
+    return current.entries[alive[core.way_of]]
 
 
-def _take(core: Core, taken: Occupancy, move: int, cost: Floats, weight: Floats) -> Occupancy:
-    entries, ways = taken.entries, taken.ways
+def _take(core: Core, current: Assignment, move: int, cost: Floats, weight: Floats) -> Assignment:
+    entries, ways = current.entries, current.ways
     if move < len(core.candidate):
         entries = entries.copy()
         entries[core.cell_of[move]] = move
     else:
         ways = ways.copy()
         ways[core.unit_of[move - len(core.candidate)]] = move - len(core.candidate)
-    return Occupancy(entries, ways, taken.weight + weight[move], taken.cost + float(cost[move]))
+    return Assignment(entries, ways, current.weight + weight[move], current.cost + float(cost[move]))

@@ -1,22 +1,18 @@
-"""The ways to a solution, as one ordered table, the best first. To add one: a file with `run`, a line here.
+"""The table of strategies that solve a problem, the preferred one first.
 
-Every one certifies its choice in exact arithmetic and says what bound it has on all others.
+To add a strategy: a file with `run`, and a line here. Every strategy certifies its choice in exact arithmetic and
+reports a lower bound on all others.
 """
 
 from __future__ import annotations
 
-from bitplan.solvers.problem import ProblemError  # noqa: F401
-from bitplan.solvers.strategies import exact, greedy, ilp, lagrangian, split
-from bitplan.solvers.strategies.base import (
-    Effort,  # noqa: F401
-    Strategy,  # noqa: F401
-)
-
-__all__ = ["STRATEGIES", "Effort", "Strategy", "strategy_named"]
-
+from bitplan.solvers.problem import ProblemError
+from bitplan.solvers.solve import solve
+from bitplan.solvers.strategies import greedy, ilp, lagrangian, split
+from bitplan.solvers.strategies.base import Strategy
 
 STRATEGIES = (
-    Strategy("exact", "prices, repair, fixing, labels, and PuLP for what is left: proven", exact.run),
+    Strategy("exact", "prices, repair, fixing, labelling, and PuLP for the rest: proven", solve),
     Strategy("ilp", "the whole problem as one integer program for PuLP: proven, slow", ilp.run),
     Strategy("lagrangian", "the relaxation's prices and a repaired choice: a bound, no proof", lagrangian.run),
     Strategy("greedy", "the most budget for the least loss, step by step: no proof", greedy.run),
@@ -25,7 +21,7 @@ STRATEGIES = (
 
 
 def strategy_named(name: str) -> Strategy:
-    """The strategy of that name. Raises ProblemError."""
+    """Return the strategy of that name. Raises ProblemError."""
     for strategy in STRATEGIES:
         if strategy.name == name:
             return strategy

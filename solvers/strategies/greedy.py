@@ -1,7 +1,8 @@
-"""Greedy by loss per unit of budget: a quick answer, an incumbent for the exact search, a baseline in tables.
+"""Greedy steps by loss per unit of budget: a fast answer without a proof, and a baseline in tables.
 
-Start from the least objective; while a budget is broken, take the step that mends most for the least objective; then
-take back what still fits. Groups under a tie move together, over choices that are best for some price of the budgets.
+Start from the least objective. While a budget is exceeded, take the step that adds the least objective for each unit of
+excess that it removes; then take the steps that save most and still fit. Tied groups move together, over choices that
+are best at some price of the budgets.
 """
 
 from __future__ import annotations
@@ -13,19 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitplan.solvers.certify import violations
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Mask, Picks, Problem
 from bitplan.solvers.reduction.ties import Bundle, bundles, labellings
 from bitplan.solvers.solution import Choice, Solution, choice_of
 from bitplan.solvers.solve import solution_of
-from bitplan.solvers.strategies.base import Effort, begin, met
+from bitplan.solvers.strategies.base import accept, begin
 
 PRICES = (0.0, *np.geomspace(1e-6, 1e6, 25).tolist())
-_DUST = 1e-12  # of a budget: no step that mends less is worth a move
+_LEAST = 1e-12  # share of a budget: a step that removes less excess is not considered
 
 
 @dataclass(frozen=True)
 class _GreedyOptions:
-    """M things that U bundles can choose. unit (M,), cost (M,), weight (M, B) in budgets, what each picks."""
+    """The M options of all U bundles.
+
+    Attributes:
+        unit: (M,) the bundle of each option.
+        cost: (M,) its objective.
+        weight: (M, B) its budget columns, in units of the limits.
+        picks: its flat candidates.
+    """
 
     unit: NDArray[np.int64]
     cost: NDArray[np.float64]
@@ -34,7 +43,7 @@ class _GreedyOptions:
 
 
 def greedy(problem: Problem, keep: Mask | None = None) -> Choice | None:
-    """A choice within every budget, certified, or None where this search finds none (there may be one all the same)."""
+    """Return a certified choice within every budget, or None where this search finds none, though one may exist."""
     keep = problem.allowed if keep is None else keep
     options, limits = _options(problem, keep)
     count = len(bundles(problem))
@@ -43,7 +52,7 @@ def greedy(problem: Problem, keep: Mask | None = None) -> Choice | None:
     current = np.full(count, -1)
     order = np.lexsort((options.weight.sum(axis=1), options.cost))[::-1]
     current[options.unit[order]] = order
-    current = _mend(options, limits, current)
+    current = _reduce_excess(options, limits, current)
     current = _improve(options, limits, current)
     flat = sorted(pick for option in current for pick in options.picks[option])
     return None if violations(problem, tuple(flat)) else choice_of(problem, tuple(flat))
@@ -55,48 +64,51 @@ def _options(problem: Problem, keep: Mask) -> tuple[_GreedyOptions, NDArray[np.f
     unit: list[int] = []
     picks: list[Picks] = []
     for number, bundle in enumerate(bundles(problem)):
-        found = _of_bundle(problem, bundle, keep, pressure)
-        unit += [number] * len(found)
-        picks += found
+        choices = _bundle_choices(problem, bundle, keep, pressure)
+        unit += [number] * len(choices)
+        picks += choices
     cost = np.array([problem.costs[list(pick)].sum() for pick in picks])
     total = np.array([weight[list(pick)].sum(axis=0) for pick in picks]).reshape(len(picks), weight.shape[1])
     return _GreedyOptions(np.array(unit, dtype=np.int64), cost, total, picks), limits
 
 
 def _weights(problem: Problem) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Columns of the budgets (C, B) and their limits (B,), each in units of its limit."""
+    """Return the columns of the budgets (C, B) and their limits (B,), each in units of its limit."""
     columns = [problem.column(budget.column).astype(np.float64) for budget in problem.budgets]
     units = [abs(float(b.limit)) or float(v.max()) or 1.0 for b, v in zip(problem.budgets, columns, strict=True)]
     weight = np.array([v / unit for v, unit in zip(columns, units, strict=True)]).reshape(len(units), problem.size).T
     return weight, np.array([float(b.limit) / unit for b, unit in zip(problem.budgets, units, strict=True)])
 
 
-def _of_bundle(problem: Problem, bundle: Bundle, keep: Mask, pressure: NDArray[np.float64]) -> list[Picks]:
+def _bundle_choices(problem: Problem, bundle: Bundle, keep: Mask, pressure: NDArray[np.float64]) -> list[Picks]:
+    """Return the choices of a bundle that are best at some price. pressure: (C,) the sum of the scaled columns."""
     if not bundle.ties:
         return [(c,) for c in problem.members(bundle.places[0]) if keep[c]]
-    found: dict[Picks, None] = {}
+    choices: dict[Picks, None] = {}
     unit = float(np.ptp(problem.costs)) or 1.0
-    for left in labellings(problem, bundle, keep):
+    for members in labellings(problem, bundle, keep):
         for price in PRICES:
-            scores = [problem.costs[c] / unit + price * pressure[c] for c in left]
-            found[tuple(int(c[score.argmin()]) for c, score in zip(left, scores, strict=True))] = None
-        found[tuple(int(c[pressure[c].argmin()]) for c in left)] = None
-    return list(found)
+            scores = [problem.costs[c] / unit + price * pressure[c] for c in members]
+            choices[tuple(int(c[score.argmin()]) for c, score in zip(members, scores, strict=True))] = None
+        choices[tuple(int(c[pressure[c].argmin()]) for c in members)] = None
+    return list(choices)
 
 
-def _mend(options: _GreedyOptions, limits: NDArray[np.float64], current: NDArray[np.int64]) -> NDArray[np.int64]:
+def _reduce_excess(
+    options: _GreedyOptions, limits: NDArray[np.float64], current: NDArray[np.int64]
+) -> NDArray[np.int64]:
     for _ in range(20 * len(current)):
         total = options.weight[current].sum(axis=0)
-        broken = np.maximum(total - limits, 0).sum()
-        if not broken:
+        excess = np.maximum(total - limits, 0).sum()
+        if not excess:
             break
         now = current[options.unit]
         after = total + options.weight - options.weight[now]
-        mended = broken - np.maximum(after - limits, 0).sum(axis=1)
-        useful = mended > _DUST
+        removed = excess - np.maximum(after - limits, 0).sum(axis=1)
+        useful = removed > _LEAST
         if not useful.any():
             break
-        price = np.where(useful, (options.cost - options.cost[now]) / np.where(useful, mended, 1), np.inf)
+        price = np.where(useful, (options.cost - options.cost[now]) / np.where(useful, removed, 1), np.inf)
         current = _step(options, current, int(price.argmin()))
     return current
 
@@ -120,10 +132,10 @@ def _step(options: _GreedyOptions, current: NDArray[np.int64], option: int) -> N
 
 
 def run(problem: Problem, effort: Effort) -> Solution:
-    """Takes no longer than it takes: the effort is not looked at."""
+    """Solve by greedy steps; they are fast, so the effort is ignored."""
     start = time.monotonic()
     core, state = begin(problem)
     if core is not None and not state.infeasible and state.choice is None:
-        found = greedy(problem)
-        state = met(problem, state, found.picks if found else None, "greedy")
+        choice = greedy(problem)
+        state = accept(problem, state, choice.picks if choice else None, "greedy")
     return solution_of(state, time.monotonic() - start, "greedy")

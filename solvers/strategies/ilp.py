@@ -1,4 +1,7 @@
-"""The whole problem, but for what alone fits no budget, handed to PuLP, and again where exact arithmetic says no."""
+"""The whole problem as one integer program for PuLP, solved again while an answer fails in exact arithmetic.
+
+Only candidates that exceed a budget alone are removed.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +10,46 @@ import time
 from dataclasses import replace
 
 from bitplan.solvers.certify import violations
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Problem
-from bitplan.solvers.programs import ilp
+from bitplan.solvers.programs import program
 from bitplan.solvers.programs.backends import backend_named
 from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE
+from bitplan.solvers.reduction.minima import minima
 from bitplan.solvers.reduction.presolve import affordable
-from bitplan.solvers.reduction.relax import minima
-from bitplan.solvers.search.path import COARSE, State
+from bitplan.solvers.search.path import COARSE, SearchState, infeasible
 from bitplan.solvers.solution import Solution
-from bitplan.solvers.solve import NOTHING, solution_of
-from bitplan.solvers.strategies.base import Effort, met
+from bitplan.solvers.solve import NO_CANDIDATE, solution_of
+from bitplan.solvers.strategies.base import accept
 
 
 def run(problem: Problem, effort: Effort) -> Solution:
-    """Slow, and the same answer as the exact path's by other means. Raises BackendError."""
+    """Solve by other means than the exact path: slower, with the same answer. Raises BackendError."""
     start, backend = time.monotonic(), backend_named(effort.backend)
-    keep = affordable(problem, problem.allowed)  # else a row, scaled by its slack, has numbers too large for a backend
+    keep = affordable(problem, problem.allowed)  # else a scaled row has numbers that are too large for a backend
     least, most = minima(problem, problem.costs, keep)[0], -minima(problem, -problem.costs, keep)[0]
     base, span = math.fsum(least), math.fsum(most) - math.fsum(least)
     cuts: list[list[int]] = []
-    state = State(None, base, "the time limit was reached")
+    state = SearchState(None, base, "the time limit was reached")
     if not math.isfinite(base):
-        state = State(None, math.inf, NOTHING, (), True)
+        state = infeasible(NO_CANDIDATE)
     while not state.infeasible and (left := effort.time_limit - (time.monotonic() - start)) > 0:
-        answer = ilp.run(problem, ilp.build(problem, keep, span, cuts), backend, left, effort.gap)
+        answer = program.run(problem, program.build(problem, keep, span, cuts), backend, left, effort.gap)
         broken = violations(problem, answer.picks) if answer.picks else ()
-        if over := [problem.budgets[rule.place] for rule in broken if rule.kind == "budget"]:
-            cuts += [ilp.cover(problem, budget, answer.picks or (), keep) for budget in over]
+        if exceeded := [problem.budgets[rule.place] for rule in broken if rule.kind == "budget"]:
+            cuts += [program.cover(problem, budget, answer.picks or (), keep) for budget in exceeded]
             continue
         state = _after(problem, state, answer)
-        above = math.inf if state.choice is None else state.choice.objective - base
-        if not COARSE * above < span:
+        above_base = math.inf if state.choice is None else state.choice.objective - base
+        if not COARSE * above_base < span:
             break
-        span = above  # the optimum is far below the span that the objective was scaled by: once more at its own scale
+        span = above_base  # the optimum is far below the span that set the scale: solve once more at its own scale
     return solution_of(state, time.monotonic() - start, backend.name)
 
 
-def _after(problem: Problem, state: State, answer: ilp.ProgramAnswer) -> State:
-    if answer.ended.state == INFEASIBLE and state.choice is None:
-        return State(None, math.inf, answer.ended.why, (), True)
-    bound = state.bound if answer.ended.state in (FAILED, INFEASIBLE) else max(state.bound, answer.bound)
-    return replace(met(problem, state, answer.picks, answer.ended.why), bound=bound)
+def _after(problem: Problem, state: SearchState, answer: program.ProgramAnswer) -> SearchState:
+    result = answer.result
+    if result.state == INFEASIBLE and state.choice is None:
+        return infeasible(result.reason)
+    bound = state.bound if result.state in (FAILED, INFEASIBLE) else max(state.bound, answer.bound)
+    return replace(accept(problem, state, answer.picks, result.reason), bound=bound)

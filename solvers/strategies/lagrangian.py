@@ -1,26 +1,27 @@
-"""The bound of the best prices, and the choice that they lead to once repaired."""
+"""The bound of the best prices, and the minimiser of the relaxation after repair."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
 
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Problem
 from bitplan.solvers.search.dual import ascend
 from bitplan.solvers.search.repair import repair
 from bitplan.solvers.solution import Solution
 from bitplan.solvers.solve import solution_of
-from bitplan.solvers.strategies.base import Effort, begin, met
+from bitplan.solvers.strategies.base import accept, begin
 
 
 def run(problem: Problem, effort: Effort) -> Solution:
-    """Takes no longer than it takes: the effort is not looked at."""
+    """Solve by the relaxation alone; it is fast, so the effort is ignored."""
     start = time.monotonic()
     core, state = begin(problem)
     if core is not None and not state.infeasible and state.choice is None:
         best = ascend(core)[-1]
         entries = repair(core, best)
-        state = met(problem, state, None if entries is None else core.picks(entries), "repaired")
+        state = accept(problem, state, None if entries is None else core.picks(entries), "repaired")
         bound = max(state.bound, core.base + best.value)
         state = replace(state, bound=bound, prices=tuple(best.prices.tolist()))
     return solution_of(state, time.monotonic() - start, "lagrangian")

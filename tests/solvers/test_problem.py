@@ -32,7 +32,7 @@ BAD = [
     ({"objective": {"loss": math.nan}}, "weighs 'loss' by nan"),
     ({"columns": {"loss": [1e308, 0.0, 1e308]}}, "overflows"),
     ({"budgets": (Budget("byte", 1),)}, "did you mean 'bytes'"),
-    ({"ties": (Tie({"c": ("p",)}),)}, "names group 'c'"),
+    ({"ties": (Tie({"c": ("p",)}),)}, "unknown group 'c'"),
     ({"ties": (Tie({"a": ("p",)}),)}, "1 labels to group 'a', which has 2"),
     ({"allowed": [True]}, "allowed is bool of shape"),
     ({"allowed": [1, 0, 1]}, "expected booleans"),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from bitplan.solvers.certify import violations
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Problem, ProblemError, Tie
 from bitplan.solvers.programs.backends import BACKENDS, Backend, BackendError, backend_named
 from bitplan.solvers.programs.backends import base as backend_base
@@ -38,7 +39,7 @@ def hard(groups: int = 60, size: int = 10, budgets: int = 4, seed: int = 0) -> P
 
 
 def check_against_brute_force(problem: Problem, backend: str) -> None:
-    solution, best = solve(problem, backend=backend), oracle.best(problem)
+    solution, best = solve(problem, Effort(backend=backend)), oracle.best(problem)
     if best is None:
         assert solution.status is Status.INFEASIBLE
         return
@@ -62,7 +63,7 @@ def no_room(*args: object) -> None:
 OFF = {  # what the exact path can do without
     "repair": lambda core, point: None,
     "search": no_room,
-    "_reach": lambda problem, core, state, points, limits: (state, False),
+    "_find_feasible": lambda problem, core, state, points, limits: (state, False),
 }
 
 
@@ -85,13 +86,13 @@ def test_same_plan_at_every_loss_scale(backend: str) -> None:
     plans = []
     for power in range(-30, 31, 10):
         columns = {**problem.columns, "loss": losses * 10.0**power}
-        plans.append(solve(replace(problem, columns=columns), backend=backend).chosen)
+        plans.append(solve(replace(problem, columns=columns), Effort(backend=backend)).chosen)
     assert all(plan == plans[0] for plan in plans)
 
 
 @pytest.mark.parametrize("backend", HERE)
 def test_timed_out_answer_is_not_optimal(backend: str) -> None:
-    solution = solve(hard(), time_limit=0.5, backend=backend)
+    solution = solve(hard(), Effort(time_limit=0.5, backend=backend))
     assert solution.status is Status.FEASIBLE
     assert solution.gap > 1e-6 and "limit" in solution.stopped
     assert not violations(hard(), solution.picks)
@@ -100,7 +101,7 @@ def test_timed_out_answer_is_not_optimal(backend: str) -> None:
 @pytest.mark.parametrize("backend", HERE)
 def test_stopped_before_any_answer(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bitplan.solvers.search.path.repair", OFF["repair"])
-    solution = solve(hard(200, 20, 8), time_limit=0.01, backend=backend)
+    solution = solve(hard(200, 20, 8), Effort(time_limit=0.01, backend=backend))
     assert solution.status is Status.INTERRUPTED and math.isinf(solution.gap)
     with pytest.raises(NoSolutionError, match="stopped before any choice"):
         _ = solution.objective
@@ -108,8 +109,8 @@ def test_stopped_before_any_answer(backend: str, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("backend", HERE)
 def test_gap_asked_for_is_reached_and_not_called_optimal(backend: str) -> None:
-    solution = solve(hard(30, 8, 2), gap=0.05, backend=backend)
-    exact = solve(hard(30, 8, 2), backend=backend)
+    solution = solve(hard(30, 8, 2), Effort(gap=0.05, backend=backend))
+    exact = solve(hard(30, 8, 2), Effort(backend=backend))
     assert solution.gap <= 0.05 and solution.bound <= exact.objective <= solution.objective
     assert (solution.status is Status.OPTIMAL) == (solution.gap <= 1e-9)
 
@@ -119,9 +120,11 @@ def test_gap_asked_for_is_reached_and_not_called_optimal(backend: str) -> None:
 def test_one_byte_decides(backend: str, off: int) -> None:
     problem, tie = hard(40, 6, 2, seed=3), ("a", "a", "b", "b", "b", "a")
     problem = replace(problem, ties=(Tie({"g1": tie, "g2": tie, "g5": tie}),), objective={"b1": 1.0})
-    least = solve(replace(problem, budgets=problem.budgets[1:], objective={"b0": 1.0}), backend=backend).totals["b0"]
+    least = solve(replace(problem, budgets=problem.budgets[1:], objective={"b0": 1.0}), Effort(backend=backend)).totals[
+        "b0"
+    ]
     tight = replace(problem, budgets=(Budget("b0", least - off), problem.budgets[1]))
-    solution = solve(tight, backend=backend)
+    solution = solve(tight, Effort(backend=backend))
     assert solution.status is (Status.INFEASIBLE if off else Status.OPTIMAL)
     assert off or solution.totals["b0"] == least
 
@@ -133,7 +136,7 @@ def test_last_bit_of_a_float_budget_decides(backend: str, off: int) -> None:
     columns = {"ms": [1e6, 0.7, 0.1], "loss": [0.0, 1.0, 2.0]}
     budgets = (Budget("ms", limit),)
     problem = Problem(("a", "b"), (("x",), ("slow", "fast")), columns, {"loss": 1.0}, budgets)  # type: ignore[arg-type]
-    solution = solve(problem, backend=backend)
+    solution = solve(problem, Effort(backend=backend))
     assert solution.status is Status.OPTIMAL and solution.chosen["b"] == ("fast" if off else "slow")
 
 
@@ -151,7 +154,7 @@ def test_no_backend_denies_an_answer_that_there_is(backend: str, monkeypatch: py
     names = (("a", "b"), ("a", "b", "c"), ("a", "b", "c", "d"), ("a", "b", "c", "d"))
     budgets = (Budget("bytes", 5), Budget("ms", 2.08))
     problem = Problem(("p", "q", "r", "s"), names, columns, {"loss": 1.0}, budgets)  # type: ignore[arg-type]
-    assert Fraction(solve(problem, backend=backend).objective) == oracle.best(problem)
+    assert Fraction(solve(problem, Effort(backend=backend)).objective) == oracle.best(problem)
 
 
 def only_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +194,7 @@ def test_answer_that_always_breaks_a_budget_is_never_returned(monkeypatch: pytes
     liar = Lying(backend_named(), lies=10**9)
     monkeypatch.setattr("bitplan.solvers.solve.backend_named", lambda name: liar)
     only_the_program(monkeypatch)
-    solution = solve(hard(12, 5, 2, seed=5), time_limit=0.3)
+    solution = solve(hard(12, 5, 2, seed=5), Effort(time_limit=0.3))
     assert solution.status is Status.INTERRUPTED
 
 
@@ -214,7 +217,7 @@ def test_backend_that_denies_a_certified_choice_is_not_believed(monkeypatch: pyt
 
 def test_unknown_or_missing_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match="choose from highs, cbc"):
-        solve(hard(2, 2, 1), backend="hihgs")
+        solve(hard(2, 2, 1), Effort(backend="hihgs"))
     monkeypatch.setattr(Backend, "missing", lambda self: "not installed")
     with pytest.raises(BackendError, match="highs: not installed; cbc: not installed"):
         solve(hard(2, 2, 1))
@@ -222,8 +225,8 @@ def test_unknown_or_missing_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("bad", [{"time_limit": 0}, {"gap": -0.1}, {"gap": 1.0}, {"time_limit": math.nan}])
 def test_senseless_limits(bad: dict[str, float]) -> None:
-    with pytest.raises(ProblemError, match="time_limit"):
-        solve(hard(2, 2, 1), **bad)
+    with pytest.raises(ProblemError, match="the time limit is"):
+        solve(hard(2, 2, 1), Effort(**bad))
 
 
 @pytest.mark.parametrize("backend", HERE)
@@ -242,5 +245,5 @@ def test_model_sized_problem(backend: str) -> None:
         (Budget("bytes", int((size * 4 // 8).sum() // 12)),),
         tuple(Tie({f"layer{i + j}": labels for j in range(3)}) for i in range(0, 600, 10)),
     )
-    solution = solve(problem, gap=1e-4, time_limit=60, backend=backend)
+    solution = solve(problem, Effort(gap=1e-4, time_limit=60, backend=backend))
     assert solution.gap <= 1e-4 and not violations(problem, solution.picks)

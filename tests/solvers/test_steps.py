@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from bitplan.solvers.certify import violations
 from bitplan.solvers.problem import Problem, ProblemError, Tie, pin
-from bitplan.solvers.programs import ilp
+from bitplan.solvers.programs import program
+from bitplan.solvers.reduction.minima import cheapest
 from bitplan.solvers.reduction.presolve import affordable, undominated
-from bitplan.solvers.reduction.relax import cheapest
 from bitplan.solvers.reduction.ties import MOST_LABELLINGS, bundles, labellings
 from bitplan.solvers.solution import choice_of, uniform
 from bitplan.solvers.strategies.greedy import greedy
@@ -71,7 +71,7 @@ def test_too_many_overlapping_ties_are_refused() -> None:
         Tie({a: ("x", "x", "y", "y"), b: ("x", "y", "x", "y")}) for a, b in zip(names, names[1:], strict=False)
     )
     problem = Problem(names, (tuple("pqrs"),) * count, {"n": [0] * 4 * count}, {}, ties=ties)  # type: ignore[dict-item]
-    with pytest.raises(ProblemError, match=f"over {MOST_LABELLINGS} ways"):
+    with pytest.raises(ProblemError, match=f"over {MOST_LABELLINGS} labellings"):
         cheapest(problem, problem.columns["n"], problem.allowed)
 
 
@@ -82,7 +82,7 @@ def test_cover_cuts_off_only_what_breaks_the_budget(problem: Problem) -> None:
     for number, budget in enumerate(problem.budgets):
         broken = [p for p in possible if any(v.place == number for v in violations(problem, p) if v.kind == "budget")]
         for picks in broken[:3]:
-            cut = set(ilp.cover(problem, budget, picks, problem.allowed))
+            cut = set(program.cover(problem, budget, picks, problem.allowed))
             groups = len({int(np.searchsorted(problem.offsets, c, side="right")) for c in cut})
             assert len(cut.intersection(picks)) == groups
             assert _admits(replace(problem, budgets=()), picks, ()) and not _admits(problem, picks, (cut,))
@@ -102,13 +102,13 @@ def test_greedy_is_certified_and_no_better_than_the_optimum(problem: Problem) ->
 
 def _admits(problem: Problem, picks: tuple[int, ...], cuts: Sequence[set[int]]) -> bool:
     """Whether the program without budgets has the choice as a point."""
-    program = ilp.build(replace(problem, budgets=()), problem.allowed, 1.0, [sorted(cut) for cut in cuts])
-    for variable in program.lp.variables():
+    built = program.build(replace(problem, budgets=()), problem.allowed, 1.0, [sorted(cut) for cut in cuts])
+    for variable in built.lp.variables():
         variable.varValue = 0.0
     for pick in picks:
-        program.chosen[pick].varValue = 1.0
-    free = {variable.name for variable in program.lp.variables() if variable.name.startswith("t")}
-    rows = [row for row in program.lp.constraints.values() if not free & {variable.name for variable in row}]
+        built.chosen[pick].varValue = 1.0
+    free = {variable.name for variable in built.lp.variables() if variable.name.startswith("t")}
+    rows = [row for row in built.lp.constraints.values() if not free & {variable.name for variable in row}]
     return all(row.valid() for row in rows)
 
 
@@ -142,7 +142,7 @@ def test_choice_sums_integers_exactly() -> None:
 def test_imports_no_torch_and_the_table_no_pulp() -> None:
     code = (
         "import sys, bitplan.solvers.programs.backends; assert not {'pulp', 'numpy'} & set(sys.modules)\n"
-        "from bitplan.solvers import solve, solution; from bitplan.solvers.questions import explain\n"
+        "from bitplan.solvers import solve, solution; from bitplan.solvers.questions import infeasibility\n"
         "from bitplan.solvers.programs.backends import cbc, highs\n"
         "bad = {'torch', 'bitplan.plans', 'bitplan.sensitivity'} & set(sys.modules); assert not bad, bad"
     )

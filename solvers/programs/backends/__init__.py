@@ -1,4 +1,7 @@
-"""The programs that PuLP can hand a model to, best first. To add one: a file with `missing` and `run`, a line here."""
+"""The table of solver backends that PuLP can call, the preferred one first.
+
+To add a backend: a file with `missing` and `run`, and a line here.
+"""
 
 from __future__ import annotations
 
@@ -13,36 +16,42 @@ if TYPE_CHECKING:
 
 
 class BackendError(ValueError):
-    """A backend that does not exist, or is not installed here."""
+    """The backend does not exist or is not installed here."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One program: its name, the module that drives it, what it is good for."""
+    """One backend.
+
+    Attributes:
+        name: the value of `--backend`.
+        module: the module that drives it, imported on use.
+        about: what it is good for.
+    """
 
     name: str
     module: str
     about: str
 
     def missing(self) -> str | None:
-        """Why it cannot run here and what to install, or None."""
-        answer: str | None = import_module(self.module).missing()
-        return answer
+        """Return why it cannot run here and what to install, or None."""
+        reason: str | None = import_module(self.module).missing()
+        return reason
 
     def run(self, program: pulp.LpProblem, time_limit: float, gap: float) -> ProgramResult:
-        """Solve in place, see `base.ProgramResult`. time_limit in seconds; gap relative to the program's objective."""
-        ended: ProgramResult = import_module(self.module).run(program, time_limit, gap)
-        return ended
+        """Solve the program in place. time_limit: in seconds; gap: relative to the program's objective."""
+        result: ProgramResult = import_module(self.module).run(program, time_limit, gap)
+        return result
 
 
 BACKENDS = (
     Backend("highs", "bitplan.solvers.programs.backends.highs", "HiGHS in this process; best on several budgets"),
-    Backend("cbc", "bitplan.solvers.programs.backends.cbc", "CBC as a process of its own; good on small cores"),
+    Backend("cbc", "bitplan.solvers.programs.backends.cbc", "CBC as a separate process; good on small cores"),
 )
 
 
 def backend_named(name: str | None = None) -> Backend:
-    """The backend of that name, or the first that runs here. Raises BackendError with what to do."""
+    """Return the backend of that name, or the first one that can run here. Raises BackendError with advice."""
     if name is not None and name not in (known := [backend.name for backend in BACKENDS]):
         raise BackendError(f"no solver backend is named {name!r}; choose from {', '.join(known)}")
     reasons = []
@@ -52,4 +61,4 @@ def backend_named(name: str | None = None) -> Backend:
             if reason is None:
                 return backend
             reasons.append(f"{backend.name}: {reason}")
-    raise BackendError(f"no solver backend to run ({'; '.join(reasons)})")
+    raise BackendError(f"no solver backend can run ({'; '.join(reasons)})")

@@ -1,4 +1,4 @@
-"""What every backend reports."""
+"""The result that every backend reports."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ OPTIMAL, INFEASIBLE, STOPPED, FAILED = "optimal", "infeasible", "stopped", "fail
 
 @dataclass(frozen=True)
 class ProgramResult:
-    """How a backend ended, from the program itself, never from PuLP's status, which calls a timed-out answer optimal.
+    """How a backend ended, read from the backend itself: PuLP's status calls an answer at the time limit optimal.
 
-    state: OPTIMAL (within the gap asked for), INFEASIBLE, STOPPED (by a limit) or FAILED; bound: no answer is below it,
-    in the program's units; has_values: the variables hold an answer; why: one phrase.
+    Attributes:
+        state: OPTIMAL (within the requested gap), INFEASIBLE, STOPPED (by a limit) or FAILED.
+        bound: the lower bound on the program's objective.
+        has_values: whether the variables hold an answer.
+        reason: one phrase.
     """
 
     state: str
     bound: float
     has_values: bool
-    why: str
+    reason: str

@@ -1,4 +1,4 @@
-"""CBC as a process of its own: the one on the path, or the one that PuLP 3 brings along."""
+"""CBC as a separate process: the one on the path, or else the one that PuLP 3 includes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ import pulp
 from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE, OPTIMAL, STOPPED, ProgramResult
 
 OPTIONS = ["integerTolerance 1e-9", "primalTolerance 1e-9", "increment 0"]
-
-
-# CBC 2.10 preprocessing errs by more than its tolerances on budgets that are just missed; without it, it crashes on
-# some programs that have no answer: so first without, then with.
+# With preprocessing, CBC 2.10 errs by more than its tolerances on budgets that are narrowly exceeded; without it, CBC
+# crashes on some infeasible programs. So the first attempt is without, and a failure is repeated with it.
 ATTEMPTS = ("preprocess off", "preprocess on")
 _BOUND = re.compile(r"^Lower bound:\s+(\S+)", re.MULTILINE)
 _VALUE = re.compile(r"^Objective value:\s+(\S+)", re.MULTILINE)
@@ -26,16 +24,16 @@ _LIMIT = re.compile(r"^Result - Stopped on (\w+)|Exiting on maximum (\w+)|^Stopp
 
 
 def missing() -> str | None:
-    """Why CBC cannot run here, or None."""
+    """Return why CBC cannot run here, or None."""
     return None if _path() else "no cbc program is installed; install coinor-cbc or pulp[cbc]"
 
 
 def run(program: pulp.LpProblem, time_limit: float, gap: float) -> ProgramResult:
-    """Solve in place and read CBC's own log; PuLP keeps neither the bound nor the reason."""
+    """Solve in place and read CBC's own log, because PuLP keeps neither the bound nor the reason."""
     start = time.monotonic()
-    answer = _attempt(program, time_limit, gap, ATTEMPTS[0])
+    result = _attempt(program, time_limit, gap, ATTEMPTS[0])
     left = time_limit - (time.monotonic() - start)
-    return _attempt(program, left, gap, ATTEMPTS[1]) if answer.state == FAILED and left > 0 else answer
+    return _attempt(program, left, gap, ATTEMPTS[1]) if result.state == FAILED and left > 0 else result
 
 
 def _attempt(program: pulp.LpProblem, time_limit: float, gap: float, option: str) -> ProgramResult:
@@ -50,26 +48,27 @@ def _attempt(program: pulp.LpProblem, time_limit: float, gap: float, option: str
             program.solve(solver)
         except pulp.PulpSolverError as error:
             return ProgramResult(FAILED, -math.inf, False, f"CBC failed: {error}")
-        return ended(program.status, program.sol_status, log.read_text())
+        return result_of(program.status, program.sol_status, log.read_text())
 
 
-def ended(status: int, sol_status: int, log: str) -> ProgramResult:
-    """What happened, from PuLP's two statuses and CBC's log."""
-    found = sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
+def result_of(status: int, sol_status: int, log: str) -> ProgramResult:
+    """Return the result, from PuLP's two statuses and CBC's log."""
+    has_values = sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
     bound = _number(_BOUND, log)
     if limit := _LIMIT.search(log):
-        return ProgramResult(STOPPED, bound, found, f"CBC reached its limit of {next(filter(None, limit.groups()))}")
+        kind = next(filter(None, limit.groups()))
+        return ProgramResult(STOPPED, bound, has_values, f"CBC reached its limit of {kind}")
     if status == pulp.LpStatusInfeasible:
-        return ProgramResult(INFEASIBLE, math.inf, False, "CBC proved that there is no answer")
+        return ProgramResult(INFEASIBLE, math.inf, False, "CBC proved that the program is infeasible")
     if status == pulp.LpStatusOptimal and sol_status == pulp.LpSolutionOptimal:
-        bound = bound if math.isfinite(bound) else _number(_VALUE, log)  # none: nothing was left open
-        return ProgramResult(OPTIMAL, bound, True, "CBC closed the gap asked for")
-    return ProgramResult(FAILED, -math.inf, found, f"CBC ended with: {pulp.LpStatus[status].lower()}")
+        bound = bound if math.isfinite(bound) else _number(_VALUE, log)  # CBC logs no bound without branching
+        return ProgramResult(OPTIMAL, bound, True, "CBC reached the requested gap")
+    return ProgramResult(FAILED, -math.inf, has_values, f"CBC ended with: {pulp.LpStatus[status].lower()}")
 
 
 def _number(pattern: re.Pattern[str], log: str) -> float:
-    said = pattern.search(log)
-    return float(said[1]) if said else -math.inf
+    match = pattern.search(log)
+    return float(match[1]) if match else -math.inf
 
 
 def _path() -> str | None:

@@ -1,4 +1,4 @@
-"""HiGHS through highspy, in this process."""
+"""HiGHS in this process, through highspy."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ OPTIONS: dict[str, object] = {
     "mip_feasibility_tolerance": 1e-9,
     "primal_feasibility_tolerance": 1e-9,
     "small_matrix_value": 1e-12,
-    # Its presolve, from 1.13 to at least 1.15.1, errs on "exactly one" rows beside tight budgets, on which all of our
-    # programs stand: it denies answers that there are (HiGHS issue 3216) and, whichever rule is off, may call optimal
-    # what is not. Without it our programs, reduced as they are, take about as long.
+    # The presolve of HiGHS, from 1.13 to at least 1.15.1, errs on "exactly one" rows beside tight budgets, which all of
+    # our programs have: it reports feasible programs as infeasible (HiGHS issue 3216) and, whichever rule is off, may
+    # report a suboptimal answer as optimal. Our programs are reduced already and take about as long without it.
     "presolve": "off",
 }
 
 
 def missing() -> str | None:
-    """Why HiGHS cannot run here, or None."""
+    """Return why HiGHS cannot run here, or None."""
     return None if importlib.util.find_spec("highspy") else "highspy is not installed; pip install highspy"
 
 
 def run(program: pulp.LpProblem, time_limit: float, gap: float) -> ProgramResult:
-    """Solve in place and read HiGHS's own status and bound."""
+    """Solve in place and read the status and bound from HiGHS itself."""
     import highspy
 
     program.solve(pulp.HiGHS(msg=False, timeLimit=time_limit, gapRel=gap, gapAbs=0.0, **OPTIONS))
@@ -36,8 +36,8 @@ def run(program: pulp.LpProblem, time_limit: float, gap: float) -> ProgramResult
     bound = info.mip_dual_bound if math.isfinite(info.mip_dual_bound) else -math.inf
     kinds = highspy.HighsModelStatus
     if status == kinds.kOptimal and has_values:
-        return ProgramResult(OPTIMAL, bound, True, "HiGHS closed the gap asked for")
+        return ProgramResult(OPTIMAL, bound, True, "HiGHS reached the requested gap")
     if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
-        return ProgramResult(INFEASIBLE, math.inf, False, "HiGHS proved that there is no answer")
+        return ProgramResult(INFEASIBLE, math.inf, False, "HiGHS proved that the program is infeasible")
     state = STOPPED if status in (kinds.kTimeLimit, kinds.kInterrupt, kinds.kIterationLimit) else FAILED
     return ProgramResult(state, bound, has_values, f"HiGHS ended with: {model.modelStatusToString(status).lower()}")

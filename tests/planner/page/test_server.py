@@ -25,7 +25,7 @@ from bitplan.planner.page.session import Session, answer, curve, pose_anew, rang
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.planner.views.profile_view import load_profile_view
 from bitplan.plans.plan import load_plan
-from bitplan.solvers.strategies import Effort
+from bitplan.solvers.effort import Effort
 
 pytest.importorskip("fastapi")
 from starlette.testclient import TestClient  # noqa: E402

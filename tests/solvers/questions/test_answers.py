@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bitplan.solvers.certify import violations
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Number, Problem, ProblemError, pin, rebudget
-from bitplan.solvers.questions import kbest
-from bitplan.solvers.questions.chance import least_risk
+from bitplan.solvers.questions.alternatives import alternatives
 from bitplan.solvers.questions.frontier import frontier
+from bitplan.solvers.questions.kbest import k_best
 from bitplan.solvers.questions.lexicographic import lexicographic
-from bitplan.solvers.questions.why import alternatives
-from bitplan.solvers.questions.worth import worth
+from bitplan.solvers.questions.marginal import marginal_values
 from bitplan.solvers.solution import NoSolutionError, Solution, Status
 from bitplan.solvers.solve import solve
 from tests.solvers import oracle
@@ -60,7 +60,7 @@ def test_frontier_is_what_solving_each_limit_gives(problem: Problem, data: st.Da
 def test_frontier_with_a_gap_keeps_every_bound_true(problem: Problem, gap: float) -> None:
     sums = sorted({oracle.total(problem, "bytes", picks) for picks in oracle.choices(problem)}) or [Fraction(1)]
     others = tuple(budget for budget in problem.budgets if budget.column != "bytes")
-    for limit, solution in frontier(problem, "bytes", sums[:: max(1, len(sums) // 10)], gap=gap):
+    for limit, solution in frontier(problem, "bytes", sums[:: max(1, len(sums) // 10)], Effort(gap=gap)):
         bounded = rebudget(problem, (*others, Budget("bytes", limit)))
         best = oracle.best(bounded)
         assert (best is None) == (solution.status is Status.INFEASIBLE)
@@ -128,7 +128,7 @@ def test_worth_is_the_frontier_one_step_on(problem: Problem, share: Number) -> N
     if solution.choice is None or not problem.budgets:
         return
     steps = {budget.column: share * Fraction(budget.limit) for budget in problem.budgets[:2]}
-    found = list(worth(problem, solution, steps))
+    found = list(marginal_values(problem, solution, steps))
     assert [w.column for w in found] == list(steps)
     for number, item in enumerate(found):
         budget = problem.budgets[number]
@@ -137,21 +137,21 @@ def test_worth_is_the_frontier_one_step_on(problem: Problem, share: Number) -> N
         now = Fraction(solution.objective)
         assert best is not None and item.saved is not None and item.saved >= 0
         assert abs(Fraction(item.saved) - max(now - best, 0)) <= HAIR * now
-        assert item.left == Fraction(budget.limit) - oracle.total(problem, budget.column, solution.picks) >= 0
+        assert item.unused == Fraction(budget.limit) - oracle.total(problem, budget.column, solution.picks) >= 0
         assert item.price >= 0 and item.step == steps[budget.column]
 
 
 def test_worth_needs_a_solution() -> None:
     problem = rebudget(middling(4, 3), (Budget("b0", 0), Budget("b1", 0)))
     with pytest.raises(NoSolutionError):
-        list(worth(problem, solve(problem), {"b0": 1}))
+        list(marginal_values(problem, solve(problem), {"b0": 1}))
 
 
 @given(problem=oracle.problems(SCALES), count=st.integers(1, 8))
 @CALM
 def test_k_best_are_the_k_least(problem: Problem, count: int) -> None:
     within = sorted(oracle.objective(problem, p) for p in oracle.choices(problem) if oracle.within(problem, p))
-    found = list(kbest.best(problem, count))
+    found = list(k_best(problem, count))
     answers = [solution for solution in found if solution.choice is not None]
     assert len(answers) == min(count, len(within))
     assert len({solution.picks for solution in answers}) == len(answers)
@@ -167,7 +167,7 @@ def test_k_best_are_the_k_least(problem: Problem, count: int) -> None:
 def test_diverse_answers_differ_and_each_is_the_best_that_does(problem: Problem, distance: int) -> None:
     distance = min(distance, len(problem.groups))
     left = {p: oracle.objective(problem, p) for p in oracle.choices(problem) if oracle.within(problem, p)}
-    for solution in kbest.best(problem, 6, distance=distance):
+    for solution in k_best(problem, 6, distance=distance):
         if solution.choice is None:
             assert solution.status is Status.INFEASIBLE and not left
             break
@@ -182,7 +182,7 @@ def differing(one: Sequence[int], other: Sequence[int]) -> int:
 
 def test_k_best_of_a_middling_problem_rise_and_differ() -> None:
     problem = middling(30, 5)
-    found = list(kbest.best(problem, 5, distance=4))
+    found = list(k_best(problem, 5, distance=4))
     assert [s.status for s in found] == [Status.OPTIMAL] * 5
     assert all(a.objective <= b.objective * (1 + 1e-9) for a, b in itertools.pairwise(found))
     assert all(differing(a.picks, b.picks) >= 4 for a, b in itertools.combinations(found, 2))
@@ -192,7 +192,7 @@ def test_k_best_of_a_middling_problem_rise_and_differ() -> None:
 @pytest.mark.parametrize(("count", "distance"), [(0, 1), (1, 0), (1, 5)])
 def test_senseless_counts_and_distances(count: int, distance: int) -> None:
     with pytest.raises(ProblemError, match=f"{count} choices at distance {distance}"):
-        list(kbest.best(middling(4, 3), count, distance=distance))
+        list(k_best(middling(4, 3), count, distance=distance))
 
 
 @given(problem=oracle.problems(SCALES), order=st.permutations(["quality", "alignment", "bytes"]))
@@ -226,67 +226,6 @@ def test_an_order_of_nothing_and_senseless_slacks_are_refused() -> None:
     for order, slack in (([], 0.0), (["b0"], -1.0), (["b0"], math.inf)):
         with pytest.raises(ProblemError, match="columns are"):
             list(lexicographic(middling(4, 3), order, slack=slack))
-
-
-@given(problem=oracle.problems(), z=st.sampled_from([0.0, 0.5, 1.64, 5.0]), seed=st.integers(0, 2**32))
-@CALM
-def test_least_risk_is_the_best_of_the_hull(problem: Problem, z: float, seed: int) -> None:
-    problem = with_variance(problem, seed)
-    within = [picks for picks in oracle.choices(problem) if oracle.within(problem, picks)]
-    if not within:
-        with pytest.raises(NoSolutionError):
-            least_risk(problem, "variance", z)
-        return
-    points = [(float(oracle.objective(problem, p)), float(oracle.total(problem, "variance", p))) for p in within]
-    best = min(mean + z * math.sqrt(spread) for mean, spread in corners(points))
-    found = least_risk(problem, "variance", z)
-    picks = found.solution.picks
-    mean, spread = float(oracle.objective(problem, picks)), float(oracle.total(problem, "variance", picks))
-    assert not violations(problem, picks)
-    assert found.value == pytest.approx(mean + z * math.sqrt(spread), rel=1e-9, abs=1e-12)
-    assert found.value >= min(mean + z * math.sqrt(spread) for mean, spread in points) - 1e-9 * found.value - 1e-12
-    assert found.value == pytest.approx(best, rel=1e-8, abs=1e-9)
-    if z == 0:
-        assert found.value == pytest.approx(float(oracle.best(problem) or 0), rel=1e-9, abs=1e-12)
-
-
-def corners(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The lower left of the convex hull, by the monotone chain (Andrew 1979)."""
-    hull: list[tuple[float, float]] = []
-    for x, y in sorted(points):
-        if hull and y >= hull[-1][1]:
-            continue
-        while len(hull) > 1:
-            (ax, ay), (bx, by) = hull[-2:]
-            if (bx - ax) * (y - ay) > (by - ay) * (x - ax):
-                break
-            hull.pop()
-        hull.append((x, y))
-    return hull
-
-
-def with_variance(problem: Problem, seed: int) -> Problem:
-    variance = np.random.default_rng(seed).lognormal(-1, 1, problem.size)
-    return replace(problem, columns={**problem.columns, "variance": variance})
-
-
-def test_least_risk_finds_the_least_where_the_hull_holds_it() -> None:
-    """Twelve choices of one group, mean falling as variance rises, all of them on the hull."""
-    variance = np.linspace(0.1, 3.0, 12) ** 2
-    problem = Problem(
-        ("g",), (tuple("abcdefghijkl"),), {"mean": 4.0 * np.exp(-variance / 4), "variance": variance}, {"mean": 1.0}
-    )
-    for z in (0.0, 0.1, 0.3, 0.6, 1.0, 3.0):
-        risk = problem.columns["mean"] + z * np.sqrt(variance)
-        assert least_risk(problem, "variance", z).value == pytest.approx(float(risk.min()), rel=1e-12)
-
-
-@pytest.mark.parametrize("z", [-1.0, math.inf, math.nan])
-def test_senseless_certainty(z: float) -> None:
-    with pytest.raises(ProblemError, match="standard errors >= 0"):
-        least_risk(middling(4, 3), "b0", z)
-    with pytest.raises(ProblemError, match="no column"):
-        least_risk(middling(4, 3), "nothing", 1.0)
 
 
 def middling(groups: int, size: int, seed: int = 0) -> Problem:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bitplan.solvers.certify import violations
 from bitplan.solvers.problem import Problem, ProblemError
-from bitplan.solvers.questions.pairs import Pair, solve_pairs, with_pairs
+from bitplan.solvers.questions.pairs import PairTerm, solve_pairs, with_pairs
 from bitplan.solvers.solution import Status, choice_of
 from tests.solvers import oracle
 
@@ -24,7 +24,7 @@ def test_the_best_choice_with_its_pairs(problem: Problem, seed: int, count: int)
     for _ in range(count):
         a, b = random.choice(len(problem.groups), 2, replace=False)
         shape = len(problem.candidates[a]), len(problem.candidates[b])
-        pairs.append(Pair(problem.groups[a], problem.groups[b], random.normal(0, 1, shape)))
+        pairs.append(PairTerm(problem.groups[a], problem.groups[b], random.normal(0, 1, shape)))
     solution = solve_pairs(problem, pairs)
     sums = [
         with_pairs(problem, pairs, choice_of(problem, picks)).objective
@@ -40,12 +40,12 @@ def test_the_best_choice_with_its_pairs(problem: Problem, seed: int, count: int)
 
 def test_bad_pairs_are_refused() -> None:
     problem = Problem(("a", "b"), (("x", "y"), ("x",)), {"n": [1, 2, 3]}, {"n": 1.0})  # type: ignore[dict-item]
-    with pytest.raises(ProblemError, match="'c', which there is not; did you mean 'b'|did you mean 'a'"):
-        solve_pairs(problem, [Pair("a", "c", np.zeros((2, 1)))])
+    with pytest.raises(ProblemError, match="group 'c'; did you mean 'b'|did you mean 'a'"):
+        solve_pairs(problem, [PairTerm("a", "c", np.zeros((2, 1)))])
     for bad in (
-        Pair("a", "b", np.zeros((1, 2))),
-        Pair("a", "b", np.full((2, 1), np.nan)),
-        Pair("a", "a", np.zeros((2, 2))),
+        PairTerm("a", "b", np.zeros((1, 2))),
+        PairTerm("a", "b", np.full((2, 1), np.nan)),
+        PairTerm("a", "a", np.zeros((2, 2))),
     ):
         with pytest.raises(ProblemError, match="give finite numbers of shape"):
             solve_pairs(problem, [bad])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 from bitplan.solvers.certify import violations
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Problem, ProblemError, Tie
 from bitplan.solvers.solve import solve
 from bitplan.solvers.strategies.split import Split, best, halves, limit_of, share_of, shares, sweep
@@ -131,13 +132,13 @@ def test_what_may_not_be_taken_is_not() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda p: shares(p, replace(SMALL, first=frozenset("ax")), 3), "'x', which there is not"),
+        (lambda p: shares(p, replace(SMALL, first=frozenset("ax")), 3), "'x', which is not a group"),
         (lambda p: shares(p, replace(SMALL, first=frozenset()), 3), "0 groups in its first set"),
         (lambda p: shares(p, replace(SMALL, first=frozenset("abcd")), 3), "4 groups in its first set"),
         (lambda p: shares(p, SMALL, 1), "at least 2"),
-        (lambda p: shares(replace(p, budgets=()), SMALL, 3), "no budget is on 'bits'"),
+        (lambda p: shares(replace(p, budgets=()), SMALL, 3), "no budget on 'bits'"),
         (lambda p: share_of(p, SMALL, float("nan")), "factor is nan"),
-        (lambda p: sweep(p, SMALL, [8, 12], time_limit=1e-9), "0 of 2 shares"),
+        (lambda p: sweep(p, SMALL, [8, 12], Effort(time_limit=1e-9)), "0 of 2 shares"),
         (lambda p: shares(replace(p, allowed=np.zeros(12, bool)), SMALL, 3), "allow more"),
     ],
 )

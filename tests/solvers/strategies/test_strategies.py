@@ -10,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from bitplan.solvers.certify import violations
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Problem, ProblemError, Tie, rebudget
 from bitplan.solvers.solution import Status, uniform
-from bitplan.solvers.strategies import STRATEGIES, Effort, Strategy, split, strategy_named
+from bitplan.solvers.strategies import STRATEGIES, split, strategy_named
+from bitplan.solvers.strategies.base import Strategy
 from bitplan.solvers.strategies.split import best, halves, shares, sweep
 from tests.solvers import oracle
 
@@ -152,8 +154,8 @@ def test_a_split_that_breaks_another_budget_is_no_answer() -> None:
         ({"objective": {"one": 1.0, "two": 1.0, "bits": 1.0}}, "has 3"),
         ({"objective": {}}, "has 0"),
         ({"budgets": ()}, "shares a budget, and there is none"),
-        ({"columns": {"bits": np.ones(24, int), "one": np.ones(24), "two": np.ones(24)}}, "single out no set"),
-        ({"columns": {"bits": np.ones(24, int), "one": np.ones(24), "two": np.zeros(24)}}, "single out no set"),
+        ({"columns": {"bits": np.ones(24, int), "one": np.ones(24), "two": np.ones(24)}}, "do not split the groups"),
+        ({"columns": {"bits": np.ones(24, int), "one": np.ones(24), "two": np.zeros(24)}}, "do not split the groups"),
     ],
 )
 def test_what_cannot_be_split_is_refused(change: dict[str, object], words: str) -> None:

@@ -1,9 +1,9 @@
-"""The integer program: built with PuLP, scaled so that tolerances mean something, cut until exact arithmetic agrees.
+"""The integer program: built with PuLP, scaled to the tolerances of the backends, and read back as a choice.
 
-One binary per kept candidate, one per group; for each tie and label, all its groups use the label or none does.
-Rows and objective count from each group's least value, so that only differences are left, and are scaled by powers of
-two: the slack of a budget to about 2^10, the span of the objective to about 2^20.
-Rows are a hair wider than their budgets, those of integers by half a unit.
+There is one binary variable for each kept candidate and one "exactly one" row for each group; for each tie and label,
+all groups of the tie use the label or none does. Rows and objective count from each group's least value, so that only
+differences remain, and are scaled by powers of two: the slack of a budget to about 2^10, the span of the objective to
+about 2^20. Rows are slightly wider than their budgets: those of integer columns by half a unit.
 """
 
 from __future__ import annotations
@@ -19,26 +19,38 @@ import pulp
 from bitplan.solvers.problem import Budget, Mask, Number, Picks, Problem
 from bitplan.solvers.programs.backends import Backend
 from bitplan.solvers.programs.backends.base import FAILED, ProgramResult
+from bitplan.solvers.reduction.minima import minima
 from bitplan.solvers.reduction.presolve import row_of
-from bitplan.solvers.reduction.relax import minima
 
 SLACK, SPAN = 10, 20  # powers of two
-HAIR = 1e-8  # of a budget's slack: a backend's own cuts may lose what meets a row exactly; `cover` cuts what exceeds it
-LOOSE = 1e-4  # a variable further from an integer than this was never rounded by the backend
+WIDENING = 1e-8  # share of a budget's slack: a backend may cut off what meets a row exactly; `cover` cuts what exceeds
+INTEGRAL = 1e-4  # a variable further than this from an integer was not rounded by the backend
 
 
 @dataclass(frozen=True)
 class ProgramAnswer:
-    """A backend's answer in the problem's terms. picks: None where it has none; bound: on the objective."""
+    """A backend's answer in the terms of the problem.
 
-    ended: ProgramResult
+    Attributes:
+        result: how the backend ended.
+        picks: the choice; None where the backend has none.
+        bound: the lower bound on the objective.
+    """
+
+    result: ProgramResult
     picks: Picks | None
     bound: float
 
 
 @dataclass(frozen=True)
 class Program:
-    """A PuLP program. chosen: flat candidate -> binary; objective = base + program's objective * 2^-power."""
+    """A PuLP program.
+
+    Attributes:
+        lp: the program.
+        chosen: flat candidate -> its binary variable.
+        base, power: the problem's objective is base + the program's objective * 2^-power.
+    """
 
     lp: pulp.LpProblem
     chosen: dict[int, pulp.LpVariable]
@@ -47,8 +59,14 @@ class Program:
 
 
 def build(problem: Problem, keep: Mask, span: float, cuts: Sequence[Sequence[int]] = ()) -> Program:
-    """The program over the kept candidates. span: how far above the least sum the objective may lie; cuts: sets of
-    candidates, one per group, of which not all groups may choose one (see `cover`)."""
+    """Build the program over the kept candidates.
+
+    Args:
+        problem: the problem.
+        keep: (C,) the candidates to include.
+        span: how far above the least sum the objective may lie; sets the scale.
+        cuts: sets of candidates, from several groups; not all of these groups may choose from the set (see `cover`).
+    """
     lp, chosen = _groups_and_ties(problem, keep)
     for budget in problem.budgets:
         _add_budget(lp, chosen, problem, budget, keep)
@@ -63,7 +81,7 @@ def build(problem: Problem, keep: Mask, span: float, cuts: Sequence[Sequence[int
 
 
 def build_stretch(problem: Problem, keep: Mask) -> Program:
-    """The program whose objective is the least share by which all limits must grow together to admit a choice."""
+    """Build the program that minimises the share by which all limits must grow together to admit a choice."""
     lp, chosen = _groups_and_ties(problem, keep)
     stretch = lp.add_variable("stretch", 0)
     for budget in problem.budgets:
@@ -76,28 +94,29 @@ def build_stretch(problem: Problem, keep: Mask) -> Program:
 
 
 def run(problem: Problem, program: Program, backend: Backend, time_limit: float, gap: float) -> ProgramAnswer:
-    """Hand the program to a backend. gap: relative to the objective above its base."""
-    ended = backend.run(program.lp, time_limit, gap)
-    if ended.has_values and not _is_integral(program):
-        ended = replace(ended, state=FAILED, has_values=False, why="the backend's answer is not integral")
-    bound = program.base + math.ldexp(ended.bound, -program.power) if math.isfinite(ended.bound) else ended.bound
-    return ProgramAnswer(ended, _picks(problem, program) if ended.has_values else None, bound)
+    """Solve the program with a backend. gap: relative to the objective above its base."""
+    result = backend.run(program.lp, time_limit, gap)
+    if result.has_values and not _is_integral(program):
+        result = replace(result, state=FAILED, has_values=False, reason="the backend's answer is not integral")
+    bound = program.base + math.ldexp(result.bound, -program.power) if math.isfinite(result.bound) else result.bound
+    return ProgramAnswer(result, _picks(problem, program) if result.has_values else None, bound)
 
 
 def cover(problem: Problem, budget: Budget, picks: Picks, keep: Mask) -> list[int]:
-    """A set of candidates, in few groups, that break the budget wherever each of these groups chooses one of them.
+    """Return candidates of a few groups that exceed the budget wherever each of these groups chooses one of them.
 
-    The extended cover inequality of the knapsack (Balas 1975): a group's candidate stands for all of no less weight.
+    This is the extended cover inequality of the knapsack (Balas 1975): a candidate is extended to all candidates of its
+    group of at least its weight.
     """
     values, extra = problem.column(budget.column), row_of(problem, budget, keep).extra
     exact = values.astype(object) if values.dtype.kind == "i" else np.array([_exact(v) for v in values], dtype=object)
     least = exact[minima(problem, values, keep)[1]]
-    over = sum(exact[list(picks)]) - _exact(budget.limit)
+    excess = sum(exact[list(picks)]) - _exact(budget.limit)
     cut: list[int] = []
     for place in np.argsort(extra[list(picks)], kind="stable"):
         step = exact[picks[place]] - least[place]
-        if step < over:  # broken even with this group at its least: it need not be in the set
-            over -= step
+        if step < excess:  # the budget is exceeded even with this group at its least: leave the group out
+            excess -= step
         else:
             cut += [c for c in problem.members(int(place)) if keep[c] and exact[c] >= exact[picks[place]]]
     return cut
@@ -109,12 +128,12 @@ def _groups_and_ties(problem: Problem, keep: Mask) -> tuple[pulp.LpProblem, dict
     for place in range(len(problem.groups)):
         lp += _sum(chosen, [(c, 1.0) for c in problem.members(place) if keep[c]]) == 1
     for number, tie in enumerate(problem.ties):
-        words = dict.fromkeys(label for labels in tie.labels.values() for label in labels)
-        used = {label: lp.add_variable(f"t{number}_{i}", 0, 1) for i, label in enumerate(words)}
+        names = dict.fromkeys(label for labels in tie.labels.values() for label in labels)
+        uses = {label: lp.add_variable(f"t{number}_{i}", 0, 1) for i, label in enumerate(names)}
         for group, labels in tie.labels.items():
             members = problem.members(problem.positions[group])
-            for label, variable in used.items():
-                same = [(c, 1.0) for c, word in zip(members, labels, strict=True) if keep[c] and word == label]
+            for label, variable in uses.items():
+                same = [(c, 1.0) for c, name in zip(members, labels, strict=True) if keep[c] and name == label]
                 lp += _sum(chosen, same) - variable == 0
     return lp, chosen
 
@@ -126,8 +145,8 @@ def _add_budget(
     power = SLACK - _power(row.slack)
     terms = [(c, math.ldexp(float(row.extra[c]), power)) for c in chosen if row.extra[c] > 0]
     if terms:
-        room = row.slack + 0.5 if problem.column(budget.column).dtype.kind == "i" else row.slack * (1 + HAIR)
-        lp += _sum(chosen, terms) <= math.ldexp(room, power)
+        limit = row.slack + 0.5 if problem.column(budget.column).dtype.kind == "i" else row.slack * (1 + WIDENING)
+        lp += _sum(chosen, terms) <= math.ldexp(limit, power)
 
 
 def _sum(chosen: dict[int, pulp.LpVariable], terms: Sequence[tuple[int, float]]) -> pulp.LpAffineExpression:
@@ -135,7 +154,7 @@ def _sum(chosen: dict[int, pulp.LpVariable], terms: Sequence[tuple[int, float]])
 
 
 def _picks(problem: Problem, program: Program) -> Picks:
-    """In each group the candidate whose variable is largest: integral up to the backend's tolerance."""
+    """Return in each group the candidate whose variable is largest: integral up to the backend's tolerance."""
     value = np.full(problem.size, -np.inf)
     for candidate, variable in program.chosen.items():
         value[candidate] = variable.varValue or 0.0
@@ -146,7 +165,7 @@ def _picks(problem: Problem, program: Program) -> Picks:
 
 def _is_integral(program: Program) -> bool:
     values = np.array([variable.varValue or 0.0 for variable in program.chosen.values()])
-    return bool((np.abs(values - values.round()) < LOOSE).all())
+    return bool((np.abs(values - values.round()) < INTEGRAL).all())
 
 
 def _power(value: float) -> int:

@@ -1,6 +1,6 @@
-"""The Lagrangian relaxation: budgets priced instead of bounded, so that every unit chooses for itself.
+"""The Lagrangian relaxation: budgets get prices instead of limits, so that every unit can be minimised separately.
 
-For prices p >= 0 the least of cost + p . (weight - slack) is a lower bound on every choice within the budgets (weak
+For prices p >= 0 the least cost + p . (weight - slack) is a lower bound on every choice within the budgets (weak
 duality; Fisher 1981, "The Lagrangian relaxation method for solving integer programming problems").
 """
 
@@ -16,8 +16,17 @@ from bitplan.solvers.search.core import Core, Floats, Ints, shrink
 
 @dataclass(frozen=True, eq=False)
 class DualPoint:
-    """The relaxation at some prices. value: the bound, above the core's base; entries: what it chooses, one a group;
-    cost and weight (B,) of these; reduced (E,), cells (M,), ways (W,), units (U,): the priced least of each."""
+    """The relaxation at one vector of prices.
+
+    Attributes:
+        prices: (B,) for one unit of each budget.
+        value: the lower bound, above the core's base.
+        entries: (N,) the minimiser, one entry for each group.
+        cost: the sum of its costs.
+        weight: (B,) the sums of its weights.
+        reduced: (E,) the cost of each entry with prices.
+        cells, ways, units: (M,), (W,), (U,) the least cost with prices of each.
+    """
 
     prices: Floats
     value: float
@@ -31,7 +40,7 @@ class DualPoint:
 
 
 def relax(core: Core, prices: Floats) -> DualPoint:
-    """The relaxation at those prices (B,)."""
+    """Evaluate the relaxation at the prices (B,)."""
     reduced = core.cost + core.weight @ prices
     cells = np.minimum.reduceat(reduced, core.cells)
     ways = np.add.reduceat(cells, core.ways)
@@ -43,22 +52,22 @@ def relax(core: Core, prices: Floats) -> DualPoint:
 
 
 def lightest(core: Core, values: Floats) -> Ints:
-    """The entries, one a group, of the least sum of `values` (E,), budgets aside."""
+    """Return the entries, one for each group, of the least sum of `values` (E,); budgets are ignored."""
     cells = np.minimum.reduceat(values, core.cells)
     ways = np.add.reduceat(cells, core.ways)
     return _chosen(core, values == cells[core.cell_of], ways)
 
 
 def forced(core: Core, point: DualPoint) -> Floats:
-    """(E,): the bound, above the core's base, on every choice that takes the entry."""
-    way = point.ways - point.units[core.unit_of]  # differences first, so that what is chosen adds exactly 0
+    """Return (E,) for each entry the lower bound, above the core's base, on every choice that takes it."""
+    way = point.ways - point.units[core.unit_of]  # differences first: chosen entries add exactly 0
     return point.value + (way[core.way_of[core.cell_of]] + (point.reduced - point.cells[core.cell_of]))
 
 
 def fix(core: Core, points: list[DualPoint], most: float) -> Core | None:
-    """The core without entries that no choice of a cost up to `most` takes; None where there is no such choice.
+    """Return the core without entries that no choice of cost up to `most` takes; None where there is no such choice.
 
-    Reduced-cost fixing (Dyer, Kayal and Walker 1984), at several prices. points must be of this core.
+    This is reduced-cost fixing (Dyer, Kayal and Walker 1984) at several prices; the points must be of this core.
     """
     keep = np.ones(len(core.candidate), dtype=bool)
     for point in points:
@@ -67,15 +76,15 @@ def fix(core: Core, points: list[DualPoint], most: float) -> Core | None:
 
 
 def _chosen(core: Core, hits: NDArray[np.bool_], ways: Floats) -> Ints:
-    """In each cell of each unit's least way the first entry that hits."""
+    """Return the first entry with a hit in each cell of each unit's least way."""
     least = np.minimum.reduceat(ways, core.units)
-    taken = np.zeros(len(core.ways), dtype=bool)
-    taken[first_of(ways == least[core.unit_of], core.unit_of, len(core.units))] = True
-    return first_of(hits, core.cell_of, len(core.cells))[taken[core.way_of]]
+    chosen = np.zeros(len(core.ways), dtype=bool)
+    chosen[first_of(ways == least[core.unit_of], core.unit_of, len(core.units))] = True
+    return first_of(hits, core.cell_of, len(core.cells))[chosen[core.way_of]]
 
 
 def first_of(hits: NDArray[np.bool_], owners: Ints, count: int) -> Ints:
-    """The first hit of each owner."""
+    """Return the first hit of each owner."""
     places = np.flatnonzero(hits)[::-1]
     first = np.empty(count, dtype=np.int64)
     first[owners[places]] = places

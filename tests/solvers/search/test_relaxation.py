@@ -18,7 +18,7 @@ from bitplan.solvers.reduction.presolve import affordable
 from bitplan.solvers.search.core import Core, core_of, shrink
 from bitplan.solvers.search.dual import ascend
 from bitplan.solvers.search.labels import OutOfRoomError, search
-from bitplan.solvers.search.lagrangian import fix, forced, relax
+from bitplan.solvers.search.relaxation import fix, forced, relax
 from bitplan.solvers.search.repair import repair
 from tests.solvers import oracle
 

@@ -1,4 +1,4 @@
-"""What is left when budgets are dropped: a sum of separate minima, exact and fast."""
+"""Minimisation without budgets: a sum of separate minima, exact and fast."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from bitplan.solvers.reduction.ties import Bundle, bundles, labellings
 
 
 def cheapest(problem: Problem, values: Column, keep: Mask) -> Picks | None:
-    """The kept candidates of the least sum of `values` (C,) under the ties, budgets aside; None if ties forbid all.
+    """Return the kept candidates of the least sum of `values` (C,) under the ties; None if the ties leave no choice.
 
-    Exact for integer columns. Raises ProblemError for ties that overlap in too many ways.
+    Budgets are ignored; integer columns are summed exactly. Raises ProblemError for ties that overlap in too many ways.
     """
     numbers = values.astype(object) if values.dtype.kind == "i" else values
     picks = np.full(len(problem.groups), -1, dtype=np.int64)
@@ -29,7 +29,10 @@ def cheapest(problem: Problem, values: Column, keep: Mask) -> Picks | None:
 
 
 def minima(problem: Problem, values: Column, keep: Mask) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Each group's least kept value (N,) and its candidate (N,), ties aside; inf and -1 where nothing is kept."""
+    """Return each group's least kept value (N,) and its candidate (N,); inf and -1 where no candidate is kept.
+
+    Ties and budgets are ignored.
+    """
     grid = problem.grid
     table = np.where((grid >= 0) & keep[grid], values.astype(np.float64)[grid], np.inf)
     place = table.argmin(axis=1)
@@ -42,8 +45,8 @@ def _cheapest_labelling(
     problem: Problem, bundle: Bundle, values: NDArray[np.generic], keep: Mask
 ) -> NDArray[np.int64] | None:
     best, least = None, None
-    for left in labellings(problem, bundle, keep):
-        picks = [candidates[values[candidates].argmin()] for candidates in left]
+    for members in labellings(problem, bundle, keep):
+        picks = [candidates[values[candidates].argmin()] for candidates in members]
         total = sum(values[pick] for pick in picks)
         if least is None or total < least:
             best, least = np.array(picks), total

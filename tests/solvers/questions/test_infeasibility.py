@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from bitplan.solvers.problem import Budget, Problem, Tie, pin
-from bitplan.solvers.questions.explain import explain, message
+from bitplan.solvers.questions.infeasibility import explain, message
 from tests.solvers import oracle
 
 CALM = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -25,11 +25,11 @@ def small(*budgets: Budget) -> Problem:
 @CALM
 def test_smallest_sums_alone_and_together_are_right(problem: Problem) -> None:
     explanation, possible = explain(problem), list(oracle.choices(problem))
-    assert bool(explanation.reaches) == bool(possible and problem.budgets)
-    for budget, reach in zip(problem.budgets, explanation.reaches, strict=False):
+    assert bool(explanation.least_sums) == bool(possible and problem.budgets)
+    for budget, bound in zip(problem.budgets, explanation.least_sums, strict=False):
         least = min(oracle.total(problem, budget.column, picks) for picks in possible)
-        assert reach.smallest == pytest.approx(float(least), rel=1e-12)
-        assert reach.reachable == (reach.smallest <= budget.limit) or abs(reach.smallest - budget.limit) < 1e-12
+        assert bound.smallest == pytest.approx(float(least), rel=1e-12)
+        assert bound.within == (bound.smallest <= budget.limit) or abs(bound.smallest - budget.limit) < 1e-12
     if explanation.together is not None and all(budget.limit > 0 for budget in problem.budgets):
 
         def stretch(picks: tuple[int, ...]) -> float:
@@ -42,26 +42,30 @@ def test_smallest_sums_alone_and_together_are_right(problem: Problem) -> None:
 
 def test_names_the_smallest_value_and_the_groups_that_pin_it() -> None:
     problem = pin(small(Budget("bytes", 100)), {"conv_in": "keep"})
-    (reach,) = explain(problem).reaches
-    assert (reach.smallest, reach.reachable) == (184, False)
-    assert [(p.group, p.value, p.excess) for p in reach.pins] == [("conv_in", 160, 120), ("out", 16, 0), ("mid", 8, 0)]
+    (least,) = explain(problem).least_sums
+    assert (least.smallest, least.within) == (184, False)
+    assert [(p.group, p.value, p.excess) for p in least.contributions] == [
+        ("conv_in", 160, 120),
+        ("out", 16, 0),
+        ("mid", 8, 0),
+    ]
     line = message(explain(problem), {"bytes": lambda value: f"{value:.0f} B"})
     assert line == (
-        "bytes can get no smaller than 184 B, above the budget of 100 B; most of it is pinned by "
-        "conv_in (keep, 160 B, kept from less), out (w4, 16 B), mid (w4, 8 B)"
+        "bytes can get no smaller than 184 B, above the budget of 100 B; the largest parts are "
+        "conv_in (keep, 160 B, cannot take less), out (w4, 16 B), mid (w4, 8 B)"
     )
 
 
 def test_a_tie_can_pin_too() -> None:
     tie = Tie({"conv_in": ("a", "a", "b"), "mid": ("a", "a", "c")})
-    (reach,) = explain(replace(small(Budget("bytes", 100)), ties=(tie,))).reaches
-    assert reach.smallest == 80 + 16 + 16
-    assert {pin.group: pin.excess for pin in reach.pins} == {"conv_in": 40, "mid": 8, "out": 0}
+    (least,) = explain(replace(small(Budget("bytes", 100)), ties=(tie,))).least_sums
+    assert least.smallest == 80 + 16 + 16
+    assert {each.group: each.excess for each in least.contributions} == {"conv_in": 40, "mid": 8, "out": 0}
 
 
 def test_budgets_that_only_fail_together() -> None:
     explanation = explain(small(Budget("bytes", 64), Budget("ms", 3.0)))
-    assert all(reach.reachable for reach in explanation.reaches)
+    assert all(least.within for least in explanation.least_sums)
     assert explanation.together is not None and explanation.stretch > 0
     assert message(explanation).startswith("each budget can be met alone, but not together: all would have to grow by")
     assert message(explain(small(Budget("bytes", 400), Budget("ms", 12.0)))) == "all budgets can be met together"
@@ -71,4 +75,4 @@ def test_no_choice_at_all() -> None:
     problem = pin(small(Budget("bytes", 64)), {"conv_in": "keep", "mid": "w4"})
     label = ("a", "b", "c")
     explanation = explain(replace(problem, ties=(Tie({"conv_in": label, "mid": label}),)))
-    assert explanation.reaches == () and "no choice at all" in message(explanation)
+    assert explanation.least_sums == () and "no choice at all" in message(explanation)
