@@ -10,7 +10,7 @@ from typing import Any
 from docutils.utils.math import latex2mathml
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "src"))
 
 import bitplan  # noqa: E402
 
