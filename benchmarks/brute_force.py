@@ -1,4 +1,4 @@
-"""`solve` against brute force over every choice of small random problems: `python -m benchmarks.brute_force`.
+"""Compares `solve` with brute force over every choice of small random problems: `python -m benchmarks.brute_force`.
 
 Up to 8 groups x 5 candidates x 3 budgets, hence up to 390 625 choices a problem. Ties, overlapping ones too; equal,
 zero and forbidden candidates; limits that some choice meets exactly, or misses by the smallest step there is. Every

@@ -1,4 +1,4 @@
-"""Claim: plans run faster than the float model on this CPU, whole denoisers, and the cost table tells by how much.
+"""Claim: plans run faster than the float model on this CPU, whole denoisers, and the cost table predicts by how much.
 
     python -m benchmarks.cpu_speed [unet|dit] [--threads 1] [--compiled] [--plans 20 [--seed 0]]
 

@@ -1,4 +1,4 @@
-"""Claim: exhaustive measurement that resumes where the layer first acts gives the losses of whole runs in less time.
+"""Claim: exhaustive measurement that resumes at the first call of a layer gives the losses of whole runs in less time.
 
     python -m benchmarks.exhaustive [--sample 24] [--pairs 3] [--seed 0]
 

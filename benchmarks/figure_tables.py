@@ -1,8 +1,4 @@
-"""Which figures of a result file stand in docs/figures.md: one line a table. A file without a line is shown as a whole.
-
-A table has a row for each place that `at` matches, `*` being any key or index; its columns are paths below that place,
-`@0` the key that the first `*` stood for. A row that has nothing but keys is left out. `%` behind a path: in percent.
-"""
+"""Selects the figures of each result file that docs/figures.md shows. A file without tables here is shown as a whole."""
 
 from __future__ import annotations
 
@@ -12,14 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Table:
-    """One table of a section. columns: header -> path."""
+    """One table of a section, with a row for each value that `at` matches. Rows without a value are left out.
+
+    Attributes:
+        caption: the sentence above the table; empty for none.
+        at: a path of keys separated by `/`, in which `*` matches any key or index.
+        columns: header -> path below the matched value; `@0` stands for the key that the first `*` matched, and ` %`
+            behind a path shows the value in percent.
+    """
 
     caption: str
     at: str
     columns: Mapping[str, str]
 
 
-SOURCES = {  # result -> what writes it, where that is not the file of the same name in benchmarks/
+SOURCES = {  # result file -> the script that writes it, unless it is benchmarks/ and the same name
     "demo": "examples/demo.py",
     "example_audio": "examples/audio/run.py",
     "example_decoder": "examples/decoder/run.py",
@@ -30,7 +33,7 @@ _EXAMPLE = {"budget": "budget", "bytes": "bytes/held"}
 
 TABLES: Mapping[str, tuple[Table, ...]] = {
     "demo": (
-        Table("Variants, on held-out prompts; losses against full precision.", "results/*", {
+        Table("Variants, measured on held-out prompts; losses relative to full precision.", "results/*", {
             "variant": "name", "bytes": "bytes/measured", "denoiser ms, x full precision": "denoiser_ms/ratio",
             **{f"{loss}, {what}": f"losses/{loss}/{what}" for loss in _LOSSES for what in ("predicted", "measured")},
             "scene accuracy": "scene_accuracy %"}),
@@ -38,13 +41,13 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
     "brute_force": (
         Table("", "", {"problems": "cases", "optimal": "optimal", "infeasible": "infeasible", "differing": "differing",
                        "mean seconds": "solve_seconds/mean", "most seconds": "solve_seconds/most"}),
-        Table("Why the search stopped.", "stopped/*", {"stopped": "@0", "problems": "."}),
+        Table("Reasons why the search stopped.", "stopped/*", {"stopped": "@0", "problems": "."}),
     ),
     "cpu_speed": (
         Table("One denoiser call.", "*/variants/*", {
             "denoiser": "@0", "layers": "name", "compiled": "compiled", "ms": "ms",
             "times as fast as float32": "times/float32", "as bfloat16": "times/bfloat16", "bytes": "bytes"}),
-        Table("What bounds it.", "*", {
+        Table("Bounds on the speed-up.", "*", {
             "denoiser": "@0", "these layers in float32, ms": "layers_in_float32_ms",
             "int8 products alone, ms": "int8_products_alone_ms"}),
         Table("Predicted and measured time of random plans.", "*", {
@@ -63,7 +66,7 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
             **{name: f"figures/{name}" for name in ("pixel correlation", "SSIM", "two-way", "scene shown")}}),
     ),
     "exhaustive": (
-        Table("Seconds of a measurement.", "ratios/*", {
+        Table("Seconds per measurement.", "ratios/*", {
             "part": "@0", "whole": "whole s", "resumed": "resumed s", "median of ratios": "median of ratios",
             "ratio of sums": "ratio of sums"}),
         Table("", "", {"(layer, scheme) in all": "candidates", "seconds of recording": "recording s",
@@ -71,38 +74,39 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
         Table("Batches.", "batch/*", {"prompts a call": "@0", "seconds, relative": "."}),
     ),
     "kill_resume": (
-        Table("", "", {"measurements": "rows", "after all kills": "rows_resumed", "the very same": "same"}),
-        Table("Each kill.", "kills/*", {"measured before": "rows_before", "kept": "rows_after"}),
+        Table("", "", {"measurements": "rows", "after all kills": "rows_resumed", "identical": "same"}),
+        Table("Each of the kills.", "kills/*", {"measurements before": "rows_before", "after": "rows_after"}),
     ),
     "meta_models": (
-        Table("From configurations alone.", "models/*", {
+        Table("Computed from configurations only.", "models/*", {
             "model": "@0", "class": "class", "parameters": "parameters", "layers": "layers", "multiply-adds": "macs",
             "CPU seconds": "cpu_seconds", "published parameters": "published/parameters/0",
-            "the same": "same/parameters"}),
+            "equal": "same/parameters"}),
         Table("Bytes at a scheme.", "models/*", {
             "model": "@0", **{s: f"bytes/{s}" for s in ("float32", "bfloat16", "w8a8", "w4a8", "w4g64ma8")}}),
     ),
     "mixdq": (
-        Table("At the bits of each published plan.", "plans/*/*", {
-            "plan": "@0", "by": "@1", "bits": "bits", "nsr": "nsr", "dssim": "dssim",
+        Table("Plans with the bits of each published plan.", "plans/*/*", {
+            "plan": "@0", "solver": "@1", "bits": "bits", "nsr": "nsr", "dssim": "dssim",
             "times less noise than published": "times_less_noise", "joint has times less": "times_joint",
             "seconds": "seconds"}),
     ),
     "published_plans": (
-        Table("For `scenes`: losses predicted and measured.", "scenes/rows/*", {
+        Table("Predicted and measured losses for `scenes`.", "scenes/rows/*", {
             "plan": "name", "bytes": "totals/bytes",
             **{f"{loss}, predicted": f"totals/{loss}" for loss in _LOSSES},
             **{f"{loss}, measured": f"measured/{loss}/0" for loss in _LOSSES}}),
-        Table("For SDXL-Turbo, by the measurements of MixDQ's authors, beside their plans.", "sdxl-turbo/*/*", {
+        Table("Plans for SDXL-Turbo from the measurements of MixDQ's authors, beside the authors' plans.",
+              "sdxl-turbo/*/*", {
             "plan": "@0", "by": "@1", "bits": "bits", "nsr": "nsr", "dssim": "dssim", "layers kept": "kept layers"}),
     ),
     "mmkp": (
         Table("", "rows/*", {
-            "instance": "name", "best known": "known", "proven": "proven", "ours": "ours", "bound": "bound",
+            "instance": "name", "best known": "known", "proven": "proven", "BitPlan": "ours", "bound": "bound",
             "gap": "gap", "seconds": "seconds", "status": "status"}),
     ),
     "probe_plans": (
-        Table("The best plans at a budget by each profile, measured on held-out prompts.", "at one budget/*", {
+        Table("The best plan at each budget from each profile, measured on held-out prompts.", "at one budget/*", {
             "share of bytes": "share %",
             **{f"{loss}, {way}": f"{way}/{loss}" for loss in ("nsr", "dssim", "embed_drift")
                for way in ("probes", "exhaustive", "diagonal Fisher")}}),
@@ -124,7 +128,7 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
             "a resumed run": "exhaustive_each/resumed", "by probes": "probes", "and checks": "probes_and_checks",
             "of whole runs": "ratio_to_whole_runs %", "of resumed runs": "ratio_to_resumed_runs %",
             "of resumed runs, without checks": "ratio_without_checks %"}),
-        Table("Twice the schemes.", "*/twice_the_schemes", {
+        Table("Time with twice as many schemes.", "*/twice_the_schemes", {
             "model": "@0", "(layer, scheme)": "pairs", "times as long": "times"}),
         Table("Deeper models.", "depth/*", {"model": "@0", "layers": "layers", "seconds": "seconds"}),
     ),
@@ -143,7 +147,8 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
                        "right caption of 64 by its CLIP": "clip_right_caption_of_64 %"}),
     ),
     "signed_metrics": (
-        Table("Losses of plans with it over those without.", "with_over_without/*", {
+        Table("Losses of plans with the signed metric in the objective, divided by those without.",
+              "with_over_without/*", {
             "metric": "@0", "median": "median", "least": "least", "most": "most"}),
     ),
     "solver": (
@@ -151,7 +156,7 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
             "budgets": "budgets", "seed": "seed",
             **{way: f"{way}/seconds" for way in ("naive PuLP+CBC", "gap 1e-3", "proven", "SCIP, gap 1e-3",
                                                  "CP-SAT, gap 1e-3")}}),
-        Table("How often as fast as naive PuLP and CBC, median of paired ratios.", "median ratio to naive/*", {
+        Table("Speed-up over naive PuLP and CBC, median of paired ratios.", "median ratio to naive/*", {
             "instances": "@0", "gap 1e-3": "gap 1e-3", "proven optimal": "proven"}),
         Table("A frontier of 50 budgets.", "frontier/*", {
             "way": "@0", "seconds": "seconds", "largest gap": "largest gap", "times as fast": "ratio"}),
@@ -163,7 +168,7 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
         Table("The check's verdict: extra loss of old plans.", "variants/*/check/families/*", {
             "variant": "@0", "family": "column", "extra loss": "regret %", "from": "low %", "to": "high %",
             "verdict": "verdict"}),
-        Table("The truth: plans of the old profile and of the variant's own, measured on the variant.",
+        Table("Plans from the old profile and from the profile of the variant, both measured on the variant.",
               "variants/*/plans/*", {
             "variant": "@0", "budget": "@1", "layers that differ": "layers that differ",
             **{f"{loss}, {whose}": f"{whose}/{loss}/0" for loss in ("nsr", "dssim", "embed_drift")

@@ -1,6 +1,7 @@
-"""Every figure of benchmarks/results as tables, so that none is typed by hand: `python -m benchmarks.figures`.
+"""Writes docs/figures.md from the result files in benchmarks/results: `python -m benchmarks.figures`.
 
-Writes docs/figures.md: a section a result file, with what made it and where. `benchmarks/figure_tables.py` chooses.
+The page has a section for each result file, with the command and the machine that produced it. No figure is typed by
+hand. `benchmarks/figure_tables.py` selects the figures of each section.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ PAGE = ROOT / "docs/figures.md"
 MACHINE = ("machine", "processor", "cpus", "threads", "python", "torch", "diffusers", "transformers", "pulp", "highspy",
            "numpy", "ortools", "pyscipopt", "seed")  # fmt: skip
 NONE = "–"
+SPELLINGS = {"cpu": "CPU", "mmkp": "MMKP", "mixdq": "MixDQ", "ray": "Ray"}
 HEAD = """# Figures
 
-Everything that was measured, as the files in `benchmarks/results` hold it; `python -m benchmarks.figures` writes this
-page from them. Each was made by the command that it names, on the machine that it names; times are of that machine.
-Ratios are more portable than times, and losses more than both.
+This page shows the results of all benchmarks. `python -m benchmarks.figures` writes it from the files in
+`benchmarks/results`. Each section names the command and the machine that produced its figures, and times are valid for
+that machine only. Ratios of times carry over to other machines better than times do, and losses better than ratios.
 """
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the text of the page."""
     first = [name for name in TABLES if (RESULTS / f"{name}.json").exists()]
     rest = sorted(path.stem for path in RESULTS.glob("*.json") if path.stem not in TABLES)
     return "\n".join([HEAD, *(section(name, json.loads((RESULTS / f"{name}.json").read_text())) for name in
@@ -38,37 +40,37 @@ def page() -> str:
 
 
 def section(name: str, data: Any) -> str:
-    """Its claim, command, machine and tables."""
-    says, command = told(ROOT / SOURCES.get(name, f"benchmarks/{name}.py"))
+    """Return the section of one result file: claim, command, machine and tables."""
+    claim, command = claim_and_command(ROOT / SOURCES.get(name, f"benchmarks/{name}.py"))
     on = ", ".join(f"{key} {value}" for key, value in machine(data).items())
-    made = f"`benchmarks/results/{name}.json`, made by `{command}`" + (f" on: {on}." if on else ".")
-    chosen = TABLES.get(name) or tuple(whole(data))
-    tables = [text for table in chosen if (text := drawn(table, data))]
-    return "\n".join([f"## {_plainly(name).capitalize()}\n", says, "", made, "", *tables])
+    source = f"`benchmarks/results/{name}.json`, made by `{command}`" + (f" on: {on}." if on else ".")
+    selected = TABLES.get(name) or tuple(all_tables(data))
+    tables = [text for table in selected if (text := table_text(table, data))]
+    return "\n".join([f"## {_title(name)}\n", claim, "", source, "", *tables])
 
 
-def told(source: Path) -> tuple[str, str]:
-    """The first sentence of a script's docstring, and the command that runs it."""
-    text = ast.get_docstring(ast.parse(source.read_text("utf-8"))) or ""
-    found = re.search(r"python (?:-m )?(?:benchmarks|examples)[./][^`\n]*|make \w+", text)
-    says = re.sub(r"\s+", " ", text.split("\n\n")[0])
-    says = re.split(r": `python|(?<=[.?!]) (?=[A-Z`])", says)[0].removeprefix("Claim: ")
-    says = says[0].upper() + says[1:]
-    command = found[0] if found else f"python -m benchmarks.{source.stem}"
-    return says if says[-1] in ".?!" else f"{says}.", command.rstrip(" .")
+def claim_and_command(script: Path) -> tuple[str, str]:
+    """Return the first sentence of a script's docstring, and the command that runs the script."""
+    text = ast.get_docstring(ast.parse(script.read_text("utf-8"))) or ""
+    command = re.search(r"python (?:-m )?(?:benchmarks|examples)[./][^`\n]*|make \w+", text)
+    claim = re.sub(r"\s+", " ", text.split("\n\n")[0])
+    claim = re.split(r": `python|(?<=[.?!]) (?=[A-Z`])", claim)[0].removeprefix("Claim: ")
+    claim = claim[0].upper() + claim[1:]
+    words = command[0] if command else f"python -m benchmarks.{script.stem}"
+    return claim if claim[-1] in ".?!" else f"{claim}.", words.rstrip(" .")
 
 
 def machine(data: Any) -> dict[str, str]:
-    """What it ran on: the values of MACHINE's keys, wherever they stand."""
-    found: dict[str, dict[str, None]] = {}
+    """Return the values of the keys in MACHINE, at any depth of the data."""
+    values: dict[str, dict[str, None]] = {}
     for key, value in _pairs(data):
         if key in MACHINE and not isinstance(value, dict | list):
-            found.setdefault(key, {})[str(value)] = None
-    return {key: " and ".join(found[key]) for key in MACHINE if key in found}
+            values.setdefault(key, {})[str(value)] = None
+    return {key: " and ".join(values[key]) for key in MACHINE if key in values}
 
 
-def drawn(table: Table, data: Any) -> str:
-    """The table in Markdown with its caption, or nothing where no row has a value."""
+def table_text(table: Table, data: Any) -> str:
+    """Return the table in Markdown with its caption, or an empty text if no row has a value."""
     rows = []
     for keys, place in _places(data, table.at.split("/") if table.at else []):
         cells = {header: _cell(path, keys, place) for header, path in table.columns.items()}
@@ -76,27 +78,27 @@ def drawn(table: Table, data: Any) -> str:
             rows.append(cells)
     if not rows:
         return ""
-    seen = [header for header in rows[0] if any(row[header] != NONE for row in rows)]
-    body = tabulate([[row[header] for header in seen] for row in rows], seen, "github", disable_numparse=True)
+    headers = [header for header in rows[0] if any(row[header] != NONE for row in rows)]
+    body = tabulate([[row[header] for header in headers] for row in rows], headers, "github", disable_numparse=True)
     return "\n".join([*([table.caption, ""] if table.caption else []), body, ""])
 
 
-def whole(data: Mapping[str, Any], at: str = "") -> Iterator[Table]:
-    """Tables of everything that a file holds, where nobody has chosen: of numbers, of lists, then what is below."""
+def all_tables(data: Mapping[str, Any], at: str = "") -> Iterator[Table]:
+    """Yield tables of all values of a file without a line in TABLES: its numbers, then its lists and nested values."""
     plain = {_plainly(k): k for k, value in data.items() if not isinstance(value, dict | list) and k not in MACHINE}
     if plain:
         yield Table(_plainly(at), at, plain)
     for key, value in data.items():
         place = f"{at}/{key}" if at else key
         if isinstance(value, dict) and key != "about":
-            yield from whole(value, place)
+            yield from all_tables(value, place)
         if isinstance(value, list) and value and isinstance(value[0], dict):
             paths = {_plainly(path): path for row in value for path in _leaves(row)}
             yield Table("" if key == "rows" else _plainly(place), f"{place}/*", paths)
 
 
-def shown(value: Any) -> str:
-    """Three digits of a fraction, all of a whole number."""
+def value_text(value: Any) -> str:
+    """Return a value as text: fractions with three digits, whole numbers with all digits."""
     if value is None or isinstance(value, dict | list):
         return NONE
     if isinstance(value, bool):
@@ -113,11 +115,11 @@ def _cell(path: str, keys: tuple[str, ...], place: Any) -> str:
         return keys[int(path[1:])]
     path, percent, _ = path.partition(" %")
     value = next((value for _, value in _places(place, [] if path == "." else path.split("/"))), None)
-    return f"{100 * value:.3g} %" if percent and isinstance(value, int | float) else shown(value)
+    return f"{100 * value:.3g} %" if percent and isinstance(value, int | float) else value_text(value)
 
 
 def _places(data: Any, path: list[str], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """What lies at the path, with the keys that its stars stand for."""
+    """Yield each value at the path, with the keys that the stars of the path match."""
     if not path:
         yield keys, data
         return
@@ -132,6 +134,11 @@ def _pairs(data: Any) -> Iterator[tuple[str, Any]]:
     for key, value in data.items() if isinstance(data, dict) else []:
         yield key, value
         yield from _pairs(value)
+
+
+def _title(name: str) -> str:
+    first, *rest = (SPELLINGS.get(word, word) for word in name.split("_"))
+    return " ".join([first[0].upper() + first[1:], *rest])
 
 
 def _plainly(name: str) -> str:

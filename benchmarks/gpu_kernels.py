@@ -1,4 +1,4 @@
-"""The CUDA kernels at the shapes of SDXL's UNet, 1024 px, batch 2, fp16: `python -m benchmarks.gpu_kernels`.
+"""Times the CUDA kernels at the shapes of SDXL's UNet, 1024 px, batch 2, fp16: `python -m benchmarks.gpu_kernels`.
 
 For the layer shapes that cost most, and each (kernel, scheme): the largest error against the specification (in float64,
 as a share of the largest output), and median milliseconds of the float16 layer and of the quantized one, eager and

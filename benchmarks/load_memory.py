@@ -1,4 +1,4 @@
-"""Peak resident memory of loading a UNet of SD-1.5's size packed: `python benchmarks/load_memory.py`.
+"""Measures the peak resident memory of loading a UNet of SD-1.5's size packed: `python benchmarks/load_memory.py`.
 
 Random weights are saved once as float32 shards, once as one float32 file, and once packed with every layer at --scheme.
 Each way of loading runs in a process of its own, which then touches every byte of the model, since files are mapped and

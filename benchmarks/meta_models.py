@@ -1,4 +1,4 @@
-"""Claim: from a configuration alone, the published models' parameters, layers and bytes, in seconds, without weights.
+"""Claim: a configuration alone gives parameters, layers and bytes of the published models, in seconds, without weights.
 
     python -m benchmarks.meta_models
 

@@ -1,4 +1,4 @@
-"""One joint program against MixDQ's split programs, on the measurements and plans that its authors published.
+"""Compares one joint program with MixDQ's split programs, on the measurements and plans that its authors published.
 
     python -m benchmarks.mixdq FOLDER [--out benchmarks/results/mixdq.json]
 

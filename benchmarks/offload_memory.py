@@ -1,4 +1,4 @@
-"""Claim: with --offload-folder a profile needs no memory for weights: `python -m benchmarks.offload_memory`.
+"""Claim: with `--offload-folder`, profiling needs no memory for weights: `python -m benchmarks.offload_memory`.
 
 Saves a StableDiffusionXLPipeline with random weights in bfloat16, and profiles it in float32, in a process of its own:
 as it is, with --offload-folder, and from files that are in float32 already. Memory is sampled from outside every 20 ms:

@@ -1,4 +1,4 @@
-"""How many pairwise terms stay practical: `python -m benchmarks.pairs [--limit 60]`.
+"""Finds how many pairwise terms are practical: `python -m benchmarks.pairs [--limit 60]`.
 
 SDXL's 794 layers x 12 schemes, two budgets, with terms between consecutive layers of a tenth of their losses' size, for
 growing numbers of pairs, to a gap of 1e-3. Writes benchmarks/results/pairs.json.

@@ -1,4 +1,4 @@
-"""Peak resident memory of a UNet of SD-1.5's size with random weights: `python benchmarks/peak_memory.py`.
+"""Measures the peak resident memory of a UNet of SD-1.5's size with random weights: `python benchmarks/peak_memory.py`.
 
 Whole-process figures, each of its own process: the float32 UNet, and the same UNet with every layer at a real packed
 scheme (its float weights freed layer by layer as they are packed), each running denoising calls on 64x64 latents.

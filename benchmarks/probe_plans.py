@@ -1,4 +1,4 @@
-"""Claims about whole plans on `scenes`: what probes and exhaustive measurement predict, beside what is measured.
+"""Compares predictions for whole plans on `scenes`, by probes and by exhaustive measurement, with measured losses.
 
     python -m benchmarks.probe_plans PROBES.profile EXHAUSTIVE.profile [--fisher CACHE.json] [--threads 1]
 

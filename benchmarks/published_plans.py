@@ -1,4 +1,4 @@
-"""The plans that come with BitPlan, made anew: for `scenes`, and for SDXL-Turbo by public measurements.
+"""Makes the plans that come with BitPlan again: for `scenes`, and for SDXL-Turbo from public measurements.
 
     python -m benchmarks.published_plans scenes.profile
     python -m benchmarks.published_plans --mixdq FOLDER

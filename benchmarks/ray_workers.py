@@ -1,4 +1,4 @@
-"""Claim: losses measured by Ray workers, one of them killed on the way, are those measured in one process.
+"""Claim: Ray workers, one of which is killed, measure the same losses as one process.
 
     python -m benchmarks.ray_workers [--part 2/24] [--schemes w8a8,w2ma8] [--workers 2] [--threads 1]
 

@@ -1,4 +1,4 @@
-"""The same plan whatever the unit of the losses? `python -m benchmarks.scale [--groups 200] [--budgets 2]`.
+"""Tests whether the plan depends on the unit of the losses: `python -m benchmarks.scale [--groups 200] [--budgets 2]`.
 
 All losses of one problem are multiplied by 10^-30, 10^-25 ... 10^30, which rounds each to a float anew, and every way
 to solve it is asked again: the exact path, PuLP alone by every backend that runs here, the Lagrangian choice, greedy.

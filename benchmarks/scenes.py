@@ -1,4 +1,4 @@
-"""What the embedded pipeline can do, in full precision and at uniform schemes: `python benchmarks/scenes.py`.
+"""Measures the accuracy of the embedded pipeline in float32 and at uniform schemes: `python benchmarks/scenes.py`.
 
 Scene accuracy on held-out prompts (half with one thing, half with two), the CLIP's pick of the right caption of 64 for
 drawn held-out scenes, the scene reader's own accuracy on drawn scenes, and the same pictures at uniform schemes,

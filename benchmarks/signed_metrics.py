@@ -1,4 +1,4 @@
-"""Claim: a signed metric in the objective makes the solver pick candidates that were lucky on the profile's prompts.
+"""Claim: a signed metric in the objective makes the solver pick candidates that are good only by chance.
 
     python -m benchmarks.signed_metrics PROFILE [PROFILE ...] [--threads 1]
 

@@ -1,4 +1,4 @@
-"""How fast the exact path is: `python -m benchmarks.solver [--seeds 5] [--out FILE]`.
+"""Measures the speed of the exact path: `python -m benchmarks.solver [--seeds 5] [--out FILE]`.
 
 SDXL's layer shapes, 794 layers x 12 schemes, ties included (see `benchmarks.instances`), 1, 2 and 3 budgets, all of
 which bind. Beside it, in the same minute and process: the whole problem handed to PuLP and CBC, scaled as ours is (an

@@ -1,4 +1,4 @@
-"""Does `bitplan check` tell which fine-tunes of `scenes` a profile of `scenes` still serves?
+"""Tests whether `bitplan check` recognises the fine-tunes of `scenes` for which a profile of `scenes` still holds.
 
     python -m benchmarks.transfer FOLDER [--threads 1] [--count 24]
 

@@ -1,4 +1,4 @@
-"""Whether a cap keeps the watermark: `examples/watermark/run.py` with what it ran on.
+"""Tests whether a cap on its noise preserves a watermark: runs `examples/watermark/run.py` and records the machine.
 
     python -m benchmarks.watermark --work FOLDER [--threads 1]
 
