@@ -1,4 +1,4 @@
-"""Selects the figures of each result file that docs/figures.md shows. A file without tables here is shown as a whole."""
+"""Selects the figures that docs/figures.md shows of each result file; a file without tables is shown as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs `solve` on the standard multi-dimensional multiple-choice knapsack instances: `python -m benchmarks.mmkp FOLDER`.
+"""Runs `solve` on standard multi-dimensional multiple-choice knapsack instances: `python -m benchmarks.mmkp FOLDER`.
 
 FOLDER holds I01, I02, ... (Khan, Li, Manning and Akbar 2002, "Solving the knapsack problem for adaptive multimedia
 systems") and `mmkp.opt`: name, minus the best known value, 1 where that is proven optimal, a line. They maximise
