@@ -1,4 +1,4 @@
-"""The pages build without a warning, and name what there is."""
+"""The pages build without a warning, and the files, names and fields in them exist."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 import bitplan
-from bitplan.plans.formats import Format
+from bitplan.plans.formats.base import Format
+from bitplan.plans.inputs.base import Inputs
 from bitplan.plans.kernels import Kernel
+from bitplan.plans.transforms.base import Transform
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -33,36 +35,43 @@ def test_the_site_builds_without_a_warning_and_needs_no_network_to_be_read(tmp_p
 
 
 def test_every_verb_and_noun_of_python_is_in_the_reference() -> None:
-    told = re.findall(r"^\.\. auto(?:function|class):: (?:bitplan\.)?(\w+)$", (DOCS / "python.md").read_text(), re.M)
-    assert set(bitplan.__all__) == set(told) & set(bitplan.__all__)
+    documented = re.findall(
+        r"^\.\. auto(?:function|class):: (?:bitplan\.)?(\w+)$", (DOCS / "python.md").read_text(), re.M
+    )
+    assert set(bitplan.__all__) == set(documented) & set(bitplan.__all__)
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading, names without their backticks."""
+    """The cells of the first table below a heading, with the backticks of names removed."""
     table = re.search(rf"^#+ {heading}[\s\S]*?^\|[-|]+\|\n((?:\|.*\n)+)", page, re.M)
     assert table, heading
     return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table[1].splitlines()]
 
 
-def found(text: str) -> Any:
-    """What "`NAME`, `file.py`" names."""
+def named(text: str) -> Any:
+    """The object that "`NAME`, `file.py`" names."""
     name, path = re.split(r"`?, `", text)
     return getattr(
         import_module("bitplan." + path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")), name
     )
 
 
-def test_the_families_and_their_fields_are_those_of_the_code() -> None:
+def test_the_families_of_the_page_are_those_of_the_code() -> None:
     page = (DOCS / "add-a-part.md").read_text()
     for family, table, noun, test in rows(page, "Add a format"):
-        members = found(table)
+        members = named(table)
         members = list(members.values()) if isinstance(members, dict) else list(members)
-        assert members and all(isinstance(member, found(noun)) for member in members), family
+        assert members and all(isinstance(member, named(noun)) for member in members), family
         assert (ROOT / test).exists(), test
-    named = [field.name for field in fields(Format)]
-    assert [row[0] for row in rows(page, "A weight format")] == [n for n in named if n not in ("name", "says")]
-    named = [field.name for field in fields(Kernel)]
-    assert [row[0] for row in rows(page, "A kernel")] == [n for n in named if n not in ("name", "says", "real")]
+
+
+@pytest.mark.parametrize(
+    ("heading", "member"),
+    [("A weight format", Format), ("An input format", Inputs), ("A transform", Transform), ("A kernel", Kernel)],
+)
+def test_the_fields_of_the_page_are_those_of_the_code(heading: str, member: type) -> None:
+    page = (DOCS / "add-a-part.md").read_text()
+    assert [row[0] for row in rows(page, heading)] == [field.name for field in fields(member)]
 
 
 def test_the_names_in_the_formulation_exist() -> None:
