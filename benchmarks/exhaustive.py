@@ -30,7 +30,6 @@ from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
 from bitplan.planner.costs.candidates import Candidate, candidates, fitted_of, parse_schemes
-from bitplan.planner.graph.stages import stage_modules
 from bitplan.planner.measurement.replay import Replay, build_replay, call_again
 from bitplan.planner.measurement.resume import RecordedReplay, record_replay, run_from
 from bitplan.planner.pipelines.conditions import built_in_prompts
@@ -39,6 +38,7 @@ from bitplan.planner.pipelines.sources import DEFAULTS, load_subject
 from bitplan.planner.pipelines.traced import Traced, examine
 from bitplan.planner.scenes import SCENES
 from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
+from bitplan.plans.layers.addresses import module_at
 from bitplan.plans.layers.simulation import variant
 from bitplan.plans.scheme import KEEP
 from bitplan.sensitivity.calibration.ranges import ActivationRange, calibrate
@@ -118,7 +118,7 @@ def batching(replay: Replay, turns: int) -> dict[str, float]:
 def bench(args: argparse.Namespace) -> dict[str, Any]:
     prompts, encoder = built_in_prompts(True, PROMPTS), load_encoder(SCENES)
     subject = examine(load_subject(SCENES, DEFAULTS[SCENES]), prompts)
-    denoisers = stage_modules(subject.parts, subject.denoisers).values()
+    denoisers = [module_at(subject.parts, address) for address in subject.denoisers]
     replay = build_replay(subject.subject, denoisers, prompts, DEFAULTS[SCENES].seed, TIMESTEPS)
     ranges = calibrate(subject.modules, replay.generate)
     everything = offered(subject, ranges)

@@ -29,7 +29,8 @@ from scipy.stats import spearmanr
 import bitplan
 from bitplan.planner.choice.evidence import Evidence, read_evidence
 from bitplan.planner.choice.problem import formulate
-from bitplan.planner.evaluation.plans import build_bench, losses_of
+from bitplan.planner.evaluation.evaluator import build_evaluator
+from bitplan.planner.evaluation.plans import losses_of
 from bitplan.planner.finetunes.ratios import ratios_of
 from bitplan.planner.pipelines.conditions import built_in_prompts, held_out_prompts
 from bitplan.planner.pipelines.sources import DEFAULTS, load_subject
@@ -71,16 +72,16 @@ def evidence_of(path: Path) -> Evidence:
 def plans_measured(name: str, folder: Path, count: int) -> dict[str, Any]:
     """Budget -> metric -> losses of the old profile's plan and of the own one, on the variant."""
     subject = load_subject(str(make(name, folder, 0)), FULL)
-    bench, rows = None, {}
+    evaluator, rows = None, {}
     for budget in BUDGETS:
         plans = {
             whose: bitplan.solve(folder / f"{profile}.profile", folder / "p.plan.yaml", memory=budget)
             for whose, profile in (("old", SCENES), ("own", name))
         }
-        if bench is None:
+        if evaluator is None:
             layers, prompts = list(plans["old"].schemes), held_out_prompts(count)
-            bench = build_bench(subject, layers, prompts, 1000, clip=str(CLIP_FOLDER))
-        rows[budget] = {whose: losses_of(bench, plan, "fake") for whose, plan in plans.items()}
+            evaluator = build_evaluator(subject, layers, prompts, 1000, clip=str(CLIP_FOLDER))
+        rows[budget] = {whose: losses_of(evaluator, plan, "fake") for whose, plan in plans.items()}
         rows[budget]["layers that differ"] = sum(
             scheme != plans["own"].schemes[layer] for layer, scheme in plans["old"].schemes.items()
         )

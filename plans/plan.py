@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.files import written
 from bitplan.plans.names import nearest
 from bitplan.plans.plan_schema import SCHEMA, VERSION
-from bitplan.plans.scheme import SchemeError, parse_scheme
+from bitplan.plans.scheme import Scheme, SchemeError, parse_scheme
 
 
 def dtype_of(plans: Iterable[Plan]) -> str:
@@ -49,6 +50,12 @@ class Plan:
     predictions: Mapping[str, Any] = field(default_factory=dict)
     solver: Mapping[str, Any] = field(default_factory=dict)
     version: int = VERSION
+
+    @cached_property
+    def parsed(self) -> Mapping[str, Scheme]:
+        """Layer -> its scheme; each text is parsed once. Raises SchemeError."""
+        schemes = {text: parse_scheme(text) for text in dict.fromkeys(self.schemes.values())}
+        return {layer: schemes[text] for layer, text in self.schemes.items()}
 
 
 class _Loader(yaml.SafeLoader):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bitplan.planner.errors import UserError
 from bitplan.plans.layers.attention import Piece, pieces
-from bitplan.plans.layers.opening import closed_in
+from bitplan.plans.layers.opening import closed_in, opened
 from bitplan.plans.plan import Plan, check_architecture, check_fingerprint, check_layers
 
 
@@ -85,16 +85,18 @@ class CheckpointState:
     def meet(self, component: str, model: nn.Module, checkpoint: Checkpoint) -> None:
         """Checks `model`, on the meta device, and once all components are there their weights in the files.
 
-        Raises PlanError as `bitplan.planner.applied.pipeline.check_model` does, UserError for layers that share a
+        Raises PlanError as `bitplan.planner.applied.binding.bind` does, UserError for layers that share a
         module or a weight,
         GraphError for weights that are NaN or infinite.
         """
-        from bitplan.planner.graph.trace import find_layers, survey
+        from bitplan.planner.graph.trace import graph_of, list_layers
 
         parts = {component: model}
         schemes = {name: text for name, text in self.plan.schemes.items() if name.startswith(f"{component}.")}
-        check_layers(replace(self.plan, schemes=schemes), list(find_layers(parts)))
-        graph = survey(parts, schemes)
+        with opened(parts):
+            listed = list_layers(parts)
+        check_layers(replace(self.plan, schemes=schemes), list(listed.layers))
+        graph = graph_of(listed, list(schemes))
         shared = [(layer.address, *layer.aliases) for layer in graph.layers if layer.aliases] + list(graph.tied)
         if shared:
             raise UserError(f"{' and '.join(shared[0])} share one weight, which cannot be quantized while it is "

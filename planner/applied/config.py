@@ -55,7 +55,8 @@ class BitPlanConfig:
     @cached_property
     def layers(self) -> dict[str, Scheme]:
         """Path -> scheme."""
-        return {path: parse_scheme(text) for text, paths in self.schemes.items() for path in paths}
+        parsed = {text: parse_scheme(text) for text in self.schemes}
+        return {path: parsed[text] for text, paths in self.schemes.items() for path in paths}
 
     @cached_property
     def fitted(self) -> dict[str, Fitted]:
@@ -88,7 +89,8 @@ class BitPlanConfig:
         return config
 
     def __repr__(self) -> str:
-        return f"BitPlanConfig({self.component}, {len(self.layers)} packed layers, {self.kernels} kernels)"
+        packed = sum(map(len, self.schemes.values()))
+        return f"BitPlanConfig({self.component}, {packed} packed layers, {self.kernels} kernels)"
 
 
 def _checked(values: Sequence[float]) -> dict[str, float]:
@@ -105,7 +107,7 @@ def component_config(
     for address, scheme in plan.schemes.items():
         if address.startswith(prefix) and scheme != "keep":
             schemes.setdefault(scheme, []).append(address.removeprefix(prefix))
-    static = {path for scheme, paths in schemes.items() if parse_scheme(scheme).inputs.static for path in paths}
+    static = {address.removeprefix(prefix) for address, scheme in plan.parsed.items() if scheme.inputs.static}
     held: Mapping[str, Any] = plan.calibration.get("ranges", {})
     ranges = {
         path: [entry["tensor"], *([entry["first"]] if "first" in entry else [])]

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
+from bitplan.planner.applied.binding import bind_and_swap
 from bitplan.planner.applied.loading import can_load_packed, check_packed, loading_config, mark_applied
 from bitplan.planner.errors import UserError
-from bitplan.planner.graph.fingerprint import fingerprint
-from bitplan.planner.graph.layers import architecture_fingerprint
-from bitplan.planner.graph.trace import find_layers, survey
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.marks import is_marked, unmark
 from bitplan.planner.pipelines.references import is_reference
 from bitplan.planner.pipelines.sources import float_components, load_pipeline, load_subject, locate
 from bitplan.planner.pipelines.subject import Subject, subject_of
-from bitplan.plans.layers.swap import Swap, swap, undo
-from bitplan.plans.numerics import range_tensor
-from bitplan.plans.plan import Plan, check_architecture, check_fingerprint, check_layers, dtype_of
-from bitplan.plans.scheme import Scheme, parse_scheme
-from bitplan.plans.transforms.base import Fitted
+from bitplan.plans.layers.swap import Swap, undo
+from bitplan.plans.plan import Plan, dtype_of
 
 # what was put into which pipeline, so that the pipeline object itself stays as diffusers made it
 _APPLIED: weakref.WeakKeyDictionary[Any, Swap] = weakref.WeakKeyDictionary()
@@ -40,8 +32,7 @@ def apply_plan(
     if pipe in _APPLIED:
         raise UserError("this pipeline has a plan applied already; call bitplan.restore(pipe) first")
     parts = float_components(pipe, plan.model["components"])
-    check_model(plan, parts, allow_mismatch)
-    swapped = swap(parts, schemes_of(plan), fitted_in(plan), kernels == "int", keep_originals)
+    swapped = bind_and_swap(plan, parts, kernels == "int", allow_mismatch, keep_originals)
     for name, part in parts.items():
         mark_applied(plan, name, part, kernels)
     _APPLIED[pipe] = swapped
@@ -88,22 +79,3 @@ def restore_pipeline(pipe: Any) -> None:
     for part in pipe.components.values():
         if is_marked(part):
             unmark(part)
-
-
-def check_model(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: bool) -> None:
-    """Raises PlanError where the plan's layers or its model's fingerprint are not those of the components, and
-    GraphError where a weight is NaN or infinite, mismatch or not."""
-    check_layers(plan, list(find_layers(parts)))
-    graph = survey(parts, plan.schemes)
-    check_architecture(plan, architecture_fingerprint(graph))
-    check_fingerprint(plan, fingerprint(parts, graph), allow_mismatch)
-
-
-def schemes_of(plan: Plan) -> dict[str, Scheme]:
-    return {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
-
-
-def fitted_in(plan: Plan) -> dict[str, Fitted]:
-    """The fitted parameters that the plan carries, by layer: the calibrated ranges of static inputs."""
-    held: Mapping[str, Mapping[str, float]] = plan.calibration.get("ranges", {})
-    return {layer: range_tensor(ranges) for layer, ranges in held.items()}

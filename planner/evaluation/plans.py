@@ -4,45 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from bitplan.planner.applied.pipeline import fitted_in, schemes_of
 from bitplan.planner.costs.machine import about_machine
-from bitplan.planner.graph.fingerprint import module_at
-from bitplan.planner.graph.layers import blocks_of, component_of
-from bitplan.planner.graph.stages import stage_modules
-from bitplan.planner.measurement.replay import Replay, build_replay
+from bitplan.planner.evaluation.evaluator import Evaluator, planned
+from bitplan.planner.graph.layers import blocks_of
 from bitplan.planner.pipelines.generation import Generation
-from bitplan.planner.pipelines.metrics import MetricSet, judge_of
-from bitplan.planner.pipelines.subject import Subject
-from bitplan.planner.pipelines.traced import examine
 from bitplan.planner.scenes.grammar import scene_of
 from bitplan.planner.scenes.reader import shows
+from bitplan.plans.layers.addresses import module_at
 from bitplan.plans.layers.modules import weight_bytes
 from bitplan.plans.layers.opening import opened
-from bitplan.plans.layers.swap import Swap, redo, swap, undo
+from bitplan.plans.layers.swap import Swap, redo, undo
 from bitplan.plans.plan import Plan
-from bitplan.plans.scheme import Scheme
 from bitplan.sensitivity.runs.exhaustive import measure
 from bitplan.sensitivity.runs.outcome import Outcome
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluator:
-    """A subject in full precision with a measuring rig on evaluation prompts."""
-
-    parts: Mapping[str, nn.Module]
-    rig: Replay
-    judge: MetricSet
-    conditions: tuple[Any, ...]
-    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,33 +53,10 @@ class PlanResult:
     kind: str = "images"
 
 
-def build_bench(
-    subject: Subject, layers: Sequence[str], conditions: Sequence[Any], seed: int, own: Sequence[str] = (),
-    clip: str | None = None,
-) -> Evaluator:  # fmt: skip
-    """Record the full-precision trajectory of the evaluation prompts. own, clip: see `judging.judge_of`."""
-    traced = examine(subject, conditions, seed, tuple(dict.fromkeys(component_of(layer) for layer in layers)))
-    denoisers = stage_modules(subject.modules, traced.denoisers).values()
-    rig = build_replay(subject, denoisers, conditions, seed, timesteps=4)
-    judge = judge_of(subject, rig.reference.kind, conditions, own, clip)
-    return Evaluator(traced.parts, rig, judge, tuple(conditions), tuple(layers))
-
-
-@contextlib.contextmanager
-def planned(bench: Evaluator, plan: Plan, kernels: str, only: Sequence[str] | None = None) -> Iterator[Swap]:
-    """For the length of the `with`, the plan's schemes in all layers or in those of `only`."""
-    schemes: dict[str, Scheme] = {a: s for a, s in schemes_of(plan).items() if only is None or a in only}
-    swapped = swap(bench.parts, schemes, fitted_in(plan), real=kernels == "int")
-    try:
-        yield swapped
-    finally:
-        undo(swapped)
-
-
-def held_bytes(bench: Evaluator, layers: Sequence[str] | None = None) -> int:
+def held_bytes(evaluator: Evaluator, layers: Sequence[str] | None = None) -> int:
     """Bytes of the weights of `layers`, all by default, as the modules hold them now; one held twice counts once."""
-    with opened(bench.parts):
-        modules = {module_at(bench.parts, layer) for layer in layers or bench.layers}
+    with opened(evaluator.parts):
+        modules = {module_at(evaluator.parts, layer) for layer in layers or evaluator.layers}
     shared: dict[object, int] = {}
     for module in modules:
         key = module if hasattr(module, "packed") else module.weight.data_ptr()
@@ -105,47 +64,49 @@ def held_bytes(bench: Evaluator, layers: Sequence[str] | None = None) -> int:
     return sum(shared.values())
 
 
-def evaluate_full(bench: Evaluator) -> PlanResult:
+def evaluate_full(evaluator: Evaluator) -> PlanResult:
     """Full precision, by the same means as the plans."""
-    outputs, kind = bench.rig.reference.outputs, bench.rig.reference.kind
+    outputs, kind = evaluator.replay.reference.outputs, evaluator.replay.reference.kind
     assert outputs is not None
-    losses = {metric.name: (0.0, 0.0) for metric in bench.judge.metrics}
-    accuracy = scene_accuracy(outputs, bench.judge.texts, kind)
-    return PlanResult("full precision", held_bytes(bench), 1.0, 1.0, losses, accuracy, outputs, kind)
+    losses = {metric.name: (0.0, 0.0) for metric in evaluator.metrics.metrics}
+    accuracy = scene_accuracy(outputs, evaluator.metrics.texts, kind)
+    return PlanResult("full precision", held_bytes(evaluator), 1.0, 1.0, losses, accuracy, outputs, kind)
 
 
-def evaluate_plan(bench: Evaluator, plan: Plan, kernels: str, name: str, pairs: int = 5) -> PlanResult:
+def evaluate_plan(evaluator: Evaluator, plan: Plan, kernels: str, name: str, pairs: int = 5) -> PlanResult:
     """Losses against full precision, bytes held, and the time of a denoiser call with real kernels."""
-    with planned(bench, plan, kernels) as swapped:
-        size, outcome = held_bytes(bench), bench.rig.run()
-        ms, full = paired_ms(bench, swapped, pairs)
-    losses, outputs = _losses(bench, outcome), outcome.outputs
+    with planned(evaluator, plan, kernels) as swapped:
+        size, outcome = held_bytes(evaluator), evaluator.replay.run()
+        ms, full = paired_ms(evaluator, swapped, pairs)
+    losses, outputs = _losses(evaluator, outcome), outcome.outputs
     assert outputs is not None
-    accuracy = scene_accuracy(outputs, bench.judge.texts, outcome.kind)
+    accuracy = scene_accuracy(outputs, evaluator.metrics.texts, outcome.kind)
     return PlanResult(name, size, ms, full, losses, accuracy, outputs, outcome.kind)
 
 
-def losses_of(bench: Evaluator, plan: Plan, kernels: str) -> dict[str, tuple[float, float]]:
+def losses_of(evaluator: Evaluator, plan: Plan, kernels: str) -> dict[str, tuple[float, float]]:
     """Metric -> (mean, standard error) of the plan against full precision."""
-    return run_plan(bench, plan, kernels)[0]
+    return run_plan(evaluator, plan, kernels)[0]
 
 
-def run_plan(bench: Evaluator, plan: Plan, kernels: str) -> tuple[dict[str, tuple[float, float]], torch.Tensor]:
+def run_plan(evaluator: Evaluator, plan: Plan, kernels: str) -> tuple[dict[str, tuple[float, float]], torch.Tensor]:
     """The plan's losses against full precision, metric -> (mean, standard error), and its outputs."""
-    with planned(bench, plan, kernels):
-        outcome = bench.rig.run()
+    with planned(evaluator, plan, kernels):
+        outcome = evaluator.replay.run()
     assert outcome.outputs is not None
-    return _losses(bench, outcome), outcome.outputs
+    return _losses(evaluator, outcome), outcome.outputs
 
 
-def _losses(bench: Evaluator, outcome: Outcome) -> dict[str, tuple[float, float]]:
+def _losses(evaluator: Evaluator, outcome: Outcome) -> dict[str, tuple[float, float]]:
     variants: dict[tuple[str, str], Callable[[], Any]] = {("plan", "plan"): contextlib.nullcontext}
-    judge = bench.judge
-    rows = next(measure(variants, lambda: outcome, bench.rig.reference, judge.metrics, judge.encoder, judge.texts))
+    using = evaluator.metrics
+    rows = next(
+        measure(variants, lambda: outcome, evaluator.replay.reference, using.metrics, using.encoder, using.texts)
+    )
     return {row.metric: (row.mean, row.stderr) for row in rows}
 
 
-def paired_ms(bench: Evaluator, swapped: Swap, pairs: int) -> tuple[float, float]:
+def paired_ms(evaluator: Evaluator, swapped: Swap, pairs: int) -> tuple[float, float]:
     """Median milliseconds of one denoiser call on all prompts, with the plan and in full precision, taken in turn.
 
     swapped: in place now, and again afterwards.
@@ -155,7 +116,7 @@ def paired_ms(bench: Evaluator, swapped: Swap, pairs: int) -> tuple[float, float
         for place, put in enumerate((redo, undo)):
             put(swapped)
             start = time.perf_counter()
-            bench.rig.call()
+            evaluator.replay.call()
             spent = time.perf_counter() - start
             if turn:  # the first pair warms up
                 seconds[place].append(spent)
@@ -172,20 +133,21 @@ def scene_accuracy(images: torch.Tensor, prompts: Sequence[str], kind: str = "im
     return float(np.mean([shows(p, s) for p, s in zip(pictures, scenes, strict=True) if s is not None]))
 
 
-def block_rows(bench: Evaluator, plan: Plan, kernels: str) -> list[BlockRow]:
+def block_rows(evaluator: Evaluator, plan: Plan, kernels: str) -> list[BlockRow]:
     """Each block: bytes and losses predicted by the plan, and measured with the plan in this block alone."""
     rows = []
-    for block, layers in blocks_of(bench.layers).items():
-        with planned(bench, plan, kernels, layers):
-            outcome, size = bench.rig.run(), held_bytes(bench, layers)
-        measured = {"bytes": size} | {name: mean for name, (mean, _) in _losses(bench, outcome).items()}
+    for block, layers in blocks_of(evaluator.layers).items():
+        with planned(evaluator, plan, kernels, layers):
+            outcome, size = evaluator.replay.run(), held_bytes(evaluator, layers)
+        measured = {"bytes": size} | {name: mean for name, (mean, _) in _losses(evaluator, outcome).items()}
         rows.append(BlockRow(block, len(layers), plan.predictions.get("blocks", {}).get(block, {}), measured))
     return rows
 
 
-def conditions(pipeline: str, generation: Generation, kernels: str, bench: Evaluator) -> dict[str, Any]:
-    """How an evaluation was made, for its report."""
+def about(evaluator: Evaluator, generation: Generation, kernels: str) -> dict[str, Any]:
+    """Returns how an evaluation was made, for its report."""
     return {
-        "pipeline": pipeline, "kernels": kernels, "prompts": len(bench.conditions), **generation.told(),
-        "families": {metric.name: metric.family for metric in bench.judge.metrics}, **about_machine(),
+        "pipeline": evaluator.subject.name, "kernels": kernels, "prompts": len(evaluator.conditions),
+        **generation.told(),
+        "families": {metric.name: metric.family for metric in evaluator.metrics.metrics}, **about_machine(),
     }  # fmt: skip

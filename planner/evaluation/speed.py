@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitplan.planner.applied.pipeline import fitted_in, schemes_of
+from bitplan.planner.applied.binding import Binding
 from bitplan.planner.costs.clock import kept_memory
 from bitplan.planner.costs.machine import about_machine
 from bitplan.planner.errors import UserError
 from bitplan.planner.evaluation.layer_time import LayerTime, layer_time, predicted_share, time_layers
+from bitplan.planner.graph.layers import component_of
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.subject import Subject, run_subject
 from bitplan.planner.texts import table
 from bitplan.planner.units import show_bytes
 from bitplan.plans.layers.modules import module_bytes
 from bitplan.plans.layers.opening import opened
-from bitplan.plans.layers.swap import swap
 from bitplan.plans.plan import Plan
 from bitplan.sensitivity.runs.calls import RecordedCall, recorded_calls
 from bitplan.sensitivity.runs.nested import mapped
@@ -98,8 +98,8 @@ def variants_of(
     name, denoiser = part
     found = [baseline(dtype, denoiser, call) for dtype in against]
     planned = copy.deepcopy(denoiser)
-    mine = {address: scheme for address, scheme in schemes_of(plan).items() if address.startswith(f"{name}.")}
-    swap({name: planned}, mine, fitted_in(plan), keep_originals=False)
+    layers = {address for address in plan.schemes if component_of(address) == name}
+    Binding(plan, {name: planned}).swap(True, layers, keep_originals=False)
     found.append(TimedVariant(PLAN, planned, call))
     return found + [replace(v, compiled=True, baseline=False) for v in found if compiled]
 

@@ -9,17 +9,8 @@ import torch
 from torch import nn
 
 from bitplan.planner.graph.layers import GraphError, LayerGraph, architecture_fingerprint
+from bitplan.plans.layers.addresses import module_at
 from bitplan.plans.layers.opening import opened
-
-
-def module_at(components: Mapping[str, nn.Module], address: str) -> nn.Module:
-    """The module at `component.path`; an attention has its projections while it is open. Raises GraphError when there
-    is none."""
-    component, _, path = address.partition(".")
-    try:
-        return components[component].get_submodule(path)
-    except (KeyError, AttributeError):
-        raise GraphError(f"{address}: no such module in {', '.join(components)}; trace the model again") from None
 
 
 def fingerprint(components: Mapping[str, nn.Module], graph: LayerGraph) -> str:

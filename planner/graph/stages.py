@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
+from bitplan.plans.layers.addresses import addresses
 from bitplan.sensitivity.probes.unroll import Snapshot
 
 
@@ -31,7 +32,7 @@ def watched_stages(components: Mapping[str, nn.Module], keeping: set[str] | None
             keeping.add(address)
 
     with ExitStack() as stack:
-        for module, address in _addresses(components).items():
+        for module, (address, *_) in addresses(components).items():
             before = module.register_forward_pre_hook(
                 lambda _, args, kwargs, address=address: enter(address, args, kwargs), with_kwargs=True
             )
@@ -39,21 +40,3 @@ def watched_stages(components: Mapping[str, nn.Module], keeping: set[str] | None
             stack.callback(before.remove)
             stack.callback(after.remove)
         yield counts
-
-
-def stage_modules(components: Mapping[str, nn.Module], addresses: Iterable[str]) -> dict[str, nn.Module]:
-    """The modules of these addresses."""
-    found = {}
-    for address in addresses:
-        component, _, path = address.partition(".")
-        found[address] = components[component].get_submodule(path)
-    return found
-
-
-def _addresses(components: Mapping[str, nn.Module]) -> dict[nn.Module, str]:
-    """Every module below the components by its first address; one that two components share is the first one's."""
-    found: dict[nn.Module, str] = {}
-    for component, root in components.items():
-        for path, module in root.named_modules():
-            found.setdefault(module, f"{component}.{path}" if path else component)
-    return found

@@ -10,7 +10,7 @@ a component that is entered puts the marks of its arguments there. Roles follow 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -25,23 +25,46 @@ from bitplan.planner.graph.layers import GraphError, Layer, LayerCall, LayerGrap
 from bitplan.planner.graph.roles import RunFacts, roles_of
 from bitplan.plans.kernels.base import geometry_of
 from bitplan.plans.kinds import CLASSES, KINDS
+from bitplan.plans.layers.addresses import addresses
 from bitplan.plans.layers.attention import Attention, held_names
 from bitplan.plans.layers.attention import refusal as refusal_of_attention
 from bitplan.plans.layers.modules import bias_of, kind_of, refusal_of
 from bitplan.plans.layers.opening import opened
 
-Found = dict[str, tuple[Any, tuple[str, ...]]]
+Layers = dict[str, tuple[Any, tuple[str, ...]]]  # first address -> module, other addresses
 
 
-def find_layers(components: Mapping[str, nn.Module]) -> Found:
+@dataclass(frozen=True, eq=False)
+class LayerList:
+    """The layers of components whose attentions are open.
+
+    Attributes:
+        layers: first address -> module and its other addresses.
+        held: projection of an open attention -> address of the tensor that holds its weight while it is closed.
+    """
+
+    layers: Layers
+    held: Mapping[str, str]
+
+
+def list_layers(components: Mapping[str, nn.Module]) -> LayerList:
+    """Lists the layers that can be planned; attentions must be open for their projections to be among them."""
+    names = addresses(components)
+    held = {
+        f"{first}.{layer}": f"{first}.{tensor}"
+        for module, (first, *_) in names.items()
+        if isinstance(module, Attention)
+        for layer, tensor in held_names(module).items()
+    }
+    layers = {first: (module, tuple(others)) for module, (first, *others) in names.items() if kind_of(module)}
+    return LayerList(layers, held)
+
+
+def find_layers(components: Mapping[str, nn.Module]) -> Layers:
     """Every module below the components that can be planned, with its other addresses, by its first address; of
     attentions that can be opened, their projections as they are then."""
     with opened(components):
-        return _find_layers(components)
-
-
-def _find_layers(components: Mapping[str, nn.Module]) -> Found:
-    return {names[0]: (module, tuple(names[1:])) for module, names in _addresses(components).items() if kind_of(module)}
+        return list_layers(components).layers
 
 
 def find_refused(components: Mapping[str, nn.Module]) -> dict[str, str]:
@@ -49,17 +72,9 @@ def find_refused(components: Mapping[str, nn.Module]) -> dict[str, str]:
     address: why."""
     reasons = (
         (names[0], refusal_of(module) or refusal_of_attention(module))
-        for module, names in _addresses(components).items()
+        for module, names in addresses(components).items()
     )
     return {address: why for address, why in reasons if why}
-
-
-def _addresses(components: Mapping[str, nn.Module]) -> dict[nn.Module, list[str]]:
-    found: dict[nn.Module, list[str]] = {}
-    for component, root in components.items():
-        for path, module in root.named_modules(remove_duplicate=False):
-            found.setdefault(module, []).append(f"{component}.{path}" if path else component)
-    return found
 
 
 def trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> LayerGraph:
@@ -77,7 +92,8 @@ def trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> Lay
 
 
 def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> LayerGraph:
-    found = _find_layers(components)
+    listed = list_layers(components)
+    found, held = listed.layers, listed.held
     if not found:
         raise GraphError(f"{', '.join(components) or 'nothing'}: none of {CLASSES} inside; name what to plan")
     watch, flow, past = _watched(components, found, run)
@@ -91,7 +107,6 @@ def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> La
     kinds = {name: str(kind_of(found[name][0])) for name in watch.records}
     uses = {name: record.use for name, record in watch.records.items()}
     roles = roles_of(RunFacts(uses, kinds, flow.attentions, {part.name: dict(part.inputs) for part in parts}))
-    held = _held(components)
     layers = {
         n: replace(_describe(n, *found[n], record), role=roles[n], held=held.get(n, ""))
         for n, record in watch.records.items()
@@ -110,7 +125,7 @@ def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> La
 
 
 def _watched(
-    components: Mapping[str, nn.Module], found: Found, run: Callable[[], object]
+    components: Mapping[str, nn.Module], found: Layers, run: Callable[[], object]
 ) -> tuple[TraceHooks, Flow, set[str]]:
     """What one run shows of these layers, and those of them whose weight it used past their call."""
     watch = TraceHooks()
@@ -122,20 +137,22 @@ def _watched(
     return watch, flow, past.found
 
 
-def survey(components: Mapping[str, nn.Module], addresses: Iterable[str]) -> LayerGraph:
+def survey(components: Mapping[str, nn.Module], names: Iterable[str]) -> LayerGraph:
     """What can be told of the named layers without a run: no calls, no edges. Enough for a fingerprint.
 
     Raises GraphError for an address that holds no layer.
     """
     with opened(components):
-        return _survey(components, list(addresses))
-
-
-def _survey(components: Mapping[str, nn.Module], names: Sequence[str]) -> LayerGraph:
-    found, held = _find_layers(components), _held(components)
-    missing = [name for name in names if name not in found]
+        listed, chosen = list_layers(components), list(names)
+    missing = [name for name in chosen if name not in listed.layers]
     if missing:
         raise GraphError(f"{len(missing)} layers are not in {', '.join(components)}, such as {missing[0]}")
+    return graph_of(listed, chosen)
+
+
+def graph_of(listed: LayerList, names: Sequence[str]) -> LayerGraph:
+    """The graph of the named layers, which are among those listed: without calls and edges."""
+    found, held = listed.layers, listed.held
     order = {name: place for place, name in enumerate(names)}
     return LayerGraph(
         layers=tuple(replace(_describe(name, *found[name], LayerRecord()), held=held.get(name, "")) for name in names),
@@ -144,16 +161,6 @@ def _survey(components: Mapping[str, nn.Module], names: Sequence[str]) -> LayerG
         tied=_groups(order, ((name, _memory(found[name][0].weight)) for name in names)),
         unused=(),
     )
-
-
-def _held(components: Mapping[str, nn.Module]) -> dict[str, str]:
-    """The projections of open attentions, with what their weights are held as while it is closed."""
-    return {
-        f"{names[0]}.{layer}": f"{names[0]}.{tensor}"
-        for module, names in _addresses(components).items()
-        if isinstance(module, Attention)
-        for layer, tensor in held_names(module).items()
-    }
 
 
 def _describe(address: str, module: Any, aliases: tuple[str, ...], record: LayerRecord) -> Layer:

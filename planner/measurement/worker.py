@@ -14,7 +14,6 @@ from bitplan.planner.costs.candidates import fitted_of
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import components_of
-from bitplan.planner.graph.stages import stage_modules
 from bitplan.planner.measurement.replay import Replay, build_replay
 from bitplan.planner.measurement.resume import RecordedReplay, record_replay
 from bitplan.planner.pipelines.generation import Generation
@@ -24,6 +23,7 @@ from bitplan.planner.pipelines.subject import Subject, conditions_in
 from bitplan.planner.pipelines.traced import TraceRecord
 from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.formats.base import Grid
+from bitplan.plans.layers.addresses import module_at
 from bitplan.plans.layers.opening import open_all
 from bitplan.plans.layers.simulation import Side, variant
 from bitplan.plans.layers.swap import find_layer
@@ -108,12 +108,12 @@ class Worker:
     @cached_property
     def stages(self) -> tuple[nn.Module, ...]:
         """The modules that the subject calls as wholes and that hold layers to plan or are denoisers."""
-        return tuple(stage_modules(self.subject.modules, self.setup.stages).values())
+        return tuple(module_at(self.subject.modules, address) for address in self.setup.stages)
 
     @cached_property
     def denoisers(self) -> tuple[nn.Module, ...]:
         """The modules that run at every step."""
-        return tuple(stage_modules(self.subject.modules, self.setup.denoisers).values())
+        return tuple(module_at(self.subject.modules, address) for address in self.setup.denoisers)
 
     @property
     def conditions(self) -> tuple[Any, ...]:

@@ -174,31 +174,25 @@ def evaluate(
 
     Raises UserError, PlanError, KernelError.
     """
-    from bitplan.planner.applied.pipeline import check_model
-    from bitplan.planner.evaluation import plans as evaluating
+    from bitplan.planner.evaluation.evaluator import EvaluatorOptions, open_evaluator
+    from bitplan.planner.evaluation.plans import about, block_rows, evaluate_full, evaluate_plan
     from bitplan.planner.evaluation.report import Evaluation, write_report
     from bitplan.planner.files import make_folder
     from bitplan.planner.pipelines.conditions import conditions_in
-    from bitplan.planner.pipelines.sources import float_components, generation_of, load_subject
-    from bitplan.planner.pipelines.subject import conditions_of
+    from bitplan.planner.pipelines.sources import generation_of
     from bitplan.planner.progress import bar
-    from bitplan.plans.plan import dtype_of
 
     check_kernels(kernels)
     loaded = plans_in(plans)
     make_folder(Path(out))
     generation, own = generation_of(pipeline, steps, guidance, seed, call), conditions_in(prompts)
-    subject = load_subject(pipeline, generation, dtype_of(loaded.values()), offload_folder)
-    for plan in loaded.values():
-        check_model(plan, float_components(subject, plan.model["components"]), allow_mismatch)
-    held_out = conditions_of(subject, own, count, held_out=True)
-    evaluator = evaluating.build_bench(subject, list(plan.schemes), held_out, seed, metrics, clip)
-    results = [evaluating.evaluate_full(evaluator)]
+    options = EvaluatorOptions(pipeline, generation, own, count, metrics, clip, allow_mismatch, offload_folder)
+    evaluator = open_evaluator(options, list(loaded.values()))
+    results = [evaluate_full(evaluator)]
     for name, plan in bar(loaded.items(), "plans", len(loaded), "plan"):
-        results.append(evaluating.evaluate_plan(evaluator, plan, kernels, name))
-    rows = {name: evaluating.block_rows(evaluator, plan, kernels) for name, plan in loaded.items()} if blocks else {}
-    conditions = evaluating.conditions(subject.name, generation, kernels, evaluator)
-    result = Evaluation(results, loaded, rows, conditions)
+        results.append(evaluate_plan(evaluator, plan, kernels, name))
+    rows = {name: block_rows(evaluator, plan, kernels) for name, plan in loaded.items()} if blocks else {}
+    result = Evaluation(results, loaded, rows, about(evaluator, generation, kernels))
     write_report(result, Path(out))
     return result
 
@@ -223,20 +217,18 @@ def bench(
 
     Raises UserError, PlanError, KernelError.
     """
-    from bitplan.planner.applied.pipeline import check_model
     from bitplan.planner.choice.published import plan_in
     from bitplan.planner.evaluation import speed
-    from bitplan.planner.pipelines.sources import float_components, generation_of, load_subject
-    from bitplan.planner.pipelines.subject import conditions_of
-    from bitplan.plans.plan import dtype_of
+    from bitplan.planner.evaluation.evaluator import EvaluatorOptions, open_subject
+    from bitplan.planner.pipelines.sources import generation_of
 
     loaded, generation = plan_in(plan), generation_of(pipeline, 1, guidance, 0)
     checks.check_bench(against, pairs, out)
-    subject = load_subject(pipeline, generation, dtype_of([loaded]))
-    parts = float_components(subject, loaded.model["components"])
-    check_model(loaded, parts, allow_mismatch)
-    name, denoiser = next(iter(parts.items()))
-    call = speed.record_call(subject, denoiser, conditions_of(subject, None, batch, held_out=True))
+    options = EvaluatorOptions(pipeline, generation, None, batch, allow_mismatch=allow_mismatch)
+    subject, conditions = open_subject(options, [loaded])
+    name = loaded.model["components"][0]
+    denoiser = subject.modules[name]
+    call = speed.record_call(subject, denoiser, conditions)
     variants = speed.variants_of((name, denoiser), loaded, call, against, compiled)
     result = speed.Timings(
         speed.time_variants(variants, pairs), speed.conditions(pipeline, batch, pairs, generation),

@@ -12,16 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-from bitplan.planner.applied.pipeline import check_model
 from bitplan.planner.costs.machine import about_machine
 from bitplan.planner.errors import UserError
-from bitplan.planner.evaluation.plans import Evaluator, build_bench, run_plan
+from bitplan.planner.evaluation.evaluator import Evaluator, EvaluatorOptions, open_evaluator
+from bitplan.planner.evaluation.plans import run_plan
 from bitplan.planner.files import make_folder
 from bitplan.planner.pipelines.conditions import labels_of
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.outputs import save_small, to_picture
-from bitplan.planner.pipelines.sources import float_components, load_subject
-from bitplan.planner.pipelines.subject import Subject, conditions_of
+from bitplan.planner.pipelines.subject import Subject
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.progress import bar
 from bitplan.planner.views.profile_view import ProfileView
@@ -70,18 +69,20 @@ def paint_view(view: View, out: Path, store: Profile, data: ProfileView, options
     todo = [one for one in (view.full, *order(view, options.points)) if not _is_done(one, out)]
     if not todo:
         return view
-    subject = load_subject(options.pipeline, _generation(settings, options.seed), data.model.get("dtype", "float32"))
-    plan = plan_for(store, data, view.full)
-    check_model(plan, float_components(subject, plan.model["components"]), allow_mismatch=False)
-    chosen = conditions_of(subject, options.conditions, max(options.count or COUNT, options.images), held_out=True)
-    evaluator = build_bench(subject, list(plan.schemes), chosen, options.seed, settings.get("metrics", ()), clip)
+    count = max(options.count or COUNT, options.images)
+    opened = EvaluatorOptions(
+        options.pipeline, _generation(settings, options.seed), options.conditions, count, settings.get("metrics", ()),
+        clip,
+    )  # fmt: skip
+    evaluator = open_evaluator(opened, [plan_for(store, data, view.full)])
+    chosen = evaluator.conditions
     view = replace(
         view, conditions=tuple(map(_text, labels_of(chosen[: options.images]))),
         about=dict(view.about) | {"painting": painting, "measured on": len(chosen), "machine": about_machine()},
     )  # fmt: skip
     for variant in bar(todo, "plans", len(todo), "plan"):
         losses, outputs = _run(evaluator, store, data, (variant, options.kernels))
-        pictures = save_pictures(out, variant.name, outputs[: options.images], evaluator.rig.reference.kind)
+        pictures = save_pictures(out, variant.name, outputs[: options.images], evaluator.replay.reference.kind)
         view = _with(view, variant.picks, losses, pictures)
         write_view(view, out / VIEW)
     return view
@@ -149,9 +150,9 @@ def _run(
 ) -> tuple[Losses, Tensor]:
     variant, kernels = request
     if variant.picks == (0,) * len(variant.picks):
-        outputs = evaluator.rig.reference.outputs
+        outputs = evaluator.replay.reference.outputs
         assert outputs is not None
-        return {metric.name: (0.0, 0.0) for metric in evaluator.judge.metrics}, outputs
+        return {metric.name: (0.0, 0.0) for metric in evaluator.metrics.metrics}, outputs
     losses, outputs = run_plan(evaluator, plan_for(store, data, variant), kernels)
     return {name: (mean, error if math.isfinite(error) else None) for name, (mean, error) in losses.items()}, outputs
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from bitplan.plans.layers.addresses import addresses, find_module
 from bitplan.plans.layers.attention import PROJECTIONS, Attention, PaddedEncoder, pieces, refusal
 
 _NAMES = ("in_proj_weight", *(f"{name}_weight" for name in PROJECTIONS), "in_proj_bias")  # of a closed one's parameters
@@ -36,34 +37,29 @@ class Opening:
 
 def closed_in(components: Mapping[str, nn.Module]) -> dict[str, nn.MultiheadAttention]:
     """The attentions that can be opened, by their first address."""
-    found: dict[nn.MultiheadAttention, str] = {}
-    for component, root in components.items():
-        for path, module in root.named_modules():
-            if type(module) is nn.MultiheadAttention and refusal(module) is None:
-                found.setdefault(module, f"{component}.{path}" if path else component)
-    return {address: module for module, address in found.items()}
+    return {
+        names[0]: module
+        for module, names in addresses(components).items()
+        if type(module) is nn.MultiheadAttention and refusal(module) is None
+    }
 
 
 def holders(components: Mapping[str, nn.Module], layers: Iterable[str]) -> list[nn.MultiheadAttention]:
     """The closed attentions whose projections have these addresses, be it not their first."""
     able = set(closed_in(components).values())
     parents = (layer.rpartition(".") for layer in layers if able)
-    modules = (_module(components, parent) for parent, _, name in parents if name in (*PROJECTIONS, "out_proj"))
+    modules = (find_module(components, parent) for parent, _, name in parents if name in (*PROJECTIONS, "out_proj"))
     return list(dict.fromkeys(module for module in modules if module in able))
 
 
 def open_for(components: Mapping[str, nn.Module], layers: Iterable[str]) -> Opening:
     """Opens, in place, what is in the way of packing these layers: attentions whose projections they are, and encoders
     that hold them."""
-    addresses = list(layers)
-    held = _open_all(holders(components, addresses))
-    modules = {module for address in addresses if (module := _module(components, address))}
-    encoders = [encoder for encoder in _nesting(components) if not modules.isdisjoint(encoder.modules())]
-    return Opening(tuple(held), tuple(held.values()), _padded(encoders))
+    return narrow(open_all(components), components, layers)
 
 
 def open_all(components: Mapping[str, nn.Module]) -> Opening:
-    """The same for all layers."""
+    """Opens, in place, what is in the way of packing any layer."""
     held = _open_all(closed_in(components).values())
     return Opening(tuple(held), tuple(held.values()), _padded(_nesting(components)))
 
@@ -91,6 +87,24 @@ def reopen(opening: Opening) -> None:
     _padded(opening.encoders)
 
 
+def narrow(opening: Opening, components: Mapping[str, nn.Module], layers: Iterable[str]) -> Opening:
+    """Closes what `open_all` opened in these components and packing `layers` does not need; returns the rest."""
+    names = list(layers)
+    parents = {find_module(components, name.rpartition(".")[0]) for name in names}
+    packed = {module for name in names if (module := find_module(components, name))}
+    assert opening.parameters is not None
+    held = list(zip(opening.attentions, opening.parameters, strict=True))
+    needed = _opening(
+        [pair for pair in held if pair[0] in parents],
+        [encoder for encoder in opening.encoders if not packed.isdisjoint(encoder.modules())],
+    )
+    close(_opening(
+        [pair for pair in held if pair[0] not in parents],
+        [encoder for encoder in opening.encoders if encoder not in needed.encoders],
+    ))  # fmt: skip
+    return needed
+
+
 @contextmanager
 def opened(components: Mapping[str, nn.Module]) -> Iterator[None]:
     """For the length of the `with`, all attentions in the components that can be are open."""
@@ -109,6 +123,13 @@ def part_memory(opening: Opening) -> None:
             weight = layer._parameters.get("weight")
             if weight is not None and weight.untyped_storage().nbytes() > weight.nbytes:
                 layer.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+
+
+def _opening(
+    held: Iterable[tuple[nn.MultiheadAttention, Parameters]], encoders: Iterable[nn.TransformerEncoder]
+) -> Opening:
+    pairs = tuple(held)
+    return Opening(tuple(a for a, _ in pairs), tuple(parameters for _, parameters in pairs), tuple(encoders))
 
 
 def _open_all(attentions: Iterable[nn.MultiheadAttention]) -> dict[nn.MultiheadAttention, Parameters]:
@@ -154,11 +175,3 @@ def _padded(encoders: Iterable[nn.TransformerEncoder]) -> tuple[nn.TransformerEn
     for encoder in found:
         encoder.__class__ = PaddedEncoder
     return found
-
-
-def _module(components: Mapping[str, nn.Module], address: str) -> nn.Module | None:
-    component, _, path = address.partition(".")
-    try:
-        return components[component].get_submodule(path)
-    except (KeyError, AttributeError):
-        return None

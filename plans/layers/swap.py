@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,9 @@ from bitplan.plans.formats.base import FormatError
 from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.kernels import REFERENCE, Kernel, KernelError, check_somewhere, choose_kernel, geometry_of
 from bitplan.plans.kinds import CLASSES
+from bitplan.plans.layers.addresses import find_module
 from bitplan.plans.layers.modules import empty_module, kind_of, quantize_module, refusal_of
-from bitplan.plans.layers.opening import Opening, close, open_for, opened, part_memory, reopen
+from bitplan.plans.layers.opening import Opening, close, narrow, open_all, open_for, opened, part_memory, reopen
 from bitplan.plans.names import nearest
 from bitplan.plans.numerics import NONE
 from bitplan.plans.scheme import KEEP, Scheme
@@ -53,6 +54,21 @@ class Swap:
     opening: Opening = Opening()
 
 
+@dataclass(frozen=True, eq=False)
+class OpenLayers:
+    """Float layers that were looked up while all attentions are open.
+
+    Attributes:
+        components: name -> module.
+        opening: what was opened; `swap_open` closes what needs not stay open.
+        modules: address -> float layer.
+    """
+
+    components: Mapping[str, nn.Module]
+    opening: Opening
+    modules: Mapping[str, Any]
+
+
 def swap(
     components: Mapping[str, nn.Module],
     schemes: Mapping[str, Scheme],
@@ -68,28 +84,56 @@ def swap(
     unless originals were not kept. Raises SwapError for an unknown address, KernelError for a scheme that no kernel
     runs here, ActivationError or FormatError, with the address, for what a layer lacks.
     """
-    held = fitted or {}
-    with opened(components):
-        chosen = _choose(components, schemes, real)
-    opening = open_for(components, chosen)
+    layers = open_layers(components, schemes)
+    return swap_open(layers, schemes, fitted, real, keep_originals)
+
+
+def open_layers(components: Mapping[str, nn.Module], addresses: Iterable[str]) -> OpenLayers:
+    """Opens all attentions and looks the layers up. Raises SwapError for an unknown address, with all closed again."""
+    opening = open_all(components)
+    try:
+        modules = {address: find_layer(components, address) for address in addresses}
+    except Exception:
+        close(opening)
+        raise
+    return OpenLayers(components, opening, modules)
+
+
+def swap_open(
+    layers: OpenLayers,
+    schemes: Mapping[str, Scheme],
+    fitted: Mapping[str, Fitted] | None = None,
+    real: bool = True,
+    keep_originals: bool = True,
+) -> Swap:
+    """As `swap`, of layers that `open_layers` looked up; what needs not stay open is closed."""
+    try:
+        chosen = _choose(layers, schemes, real)
+    except Exception:
+        close(layers.opening)
+        raise
+    opening = narrow(layers.opening, layers.components, chosen)
     if not keep_originals:
         opening = opening.for_good()
-    places = _places(components)
-    done: list[Swapped] = []
+    places, held = _places(layers.components), fitted or {}
+    swapped: list[Swapped] = []
     try:
         for address, kernel in chosen.items():
-            done.append(_replace(components, address, schemes[address], kernel, (places, held.get(address, NONE))))
+            module = layers.modules[address]
+            packed = quantize_module(module, schemes[address], kernel, held.get(address, NONE))
+            swapped.append(Swapped(address, schemes[address], kernel.name, places[id(module)], packed, module))
+            _put(swapped[-1].places, packed)
             if not keep_originals:
-                done[-1] = _without_original(done[-1])
+                swapped[-1] = replace(swapped[-1], original=None)
     except Exception as error:
         if keep_originals:
-            undo(Swap(tuple(done), opening))
+            undo(Swap(tuple(swapped), opening))
         if isinstance(error, (ActivationError, FormatError, KernelError)):
             raise type(error)(f"{address}: {error}") from error
         raise
     if not keep_originals:
         part_memory(opening)
-    return Swap(tuple(done), opening)
+    return Swap(tuple(swapped), opening)
 
 
 def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool = True) -> None:
@@ -112,8 +156,7 @@ def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], 
         close(opening)
         raise
     for key, layer in made.items():
-        for place in places[key]:
-            setattr(place.parent, place.name, layer)
+        _put(places[key], layer)
 
 
 def undo(swap: Swap) -> None:
@@ -122,8 +165,7 @@ def undo(swap: Swap) -> None:
     if gone:
         raise SwapError(f"{gone} float layers were not kept; load the pipeline again, or swap with keep_originals=True")
     for layer in swap.layers:
-        for place in layer.places:
-            setattr(place.parent, place.name, layer.original)
+        _put(layer.places, layer.original)
     close(swap.opening)
 
 
@@ -131,19 +173,16 @@ def redo(swap: Swap) -> None:
     """Puts the quantized layers of an undone swap in place again, without quantizing anew."""
     reopen(swap.opening)
     for layer in swap.layers:
-        for place in layer.places:
-            setattr(place.parent, place.name, layer.made)
+        _put(layer.places, layer.made)
 
 
 def find_layer(components: Mapping[str, nn.Module], address: str) -> Any:
     """The float layer at `component.path`. Raises SwapError with the nearest known address if there is none."""
-    component, _, path = address.partition(".")
-    try:
-        module = components[component].get_submodule(path)
-    except (KeyError, AttributeError):
+    module = find_module(components, address)
+    if module is None:
         with opened(components):
-            raise SwapError(f"no layer {address!r}{_nearest(components, address)}") from None
-    if not path or kind_of(module) is None:
+            raise SwapError(f"no layer {address!r}{_nearest(components, address)}")
+    if "." not in address or kind_of(module) is None:
         what = f"{address} is a {type(module).__name__}, which is no layer to swap"
         why = refusal_of(module) or f"none of {CLASSES}"
         raise SwapError(f"{what} ({why}); name another layer, or undo the swap first")
@@ -164,12 +203,12 @@ def _nearest(components: Mapping[str, nn.Module], address: str) -> str:
     return nearest(address, layer_addresses(components)) or "; these components have no layers"
 
 
-def _choose(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool) -> dict[str, Kernel]:
+def _choose(layers: OpenLayers, schemes: Mapping[str, Scheme], real: bool) -> dict[str, Kernel]:
     """A kernel for each layer to be replaced: all that can be refused is refused before the first replacement."""
     chosen: dict[str, Kernel] = {}
     holder: dict[int, str] = {}
     for address, scheme in schemes.items():
-        module = find_layer(components, address)
+        module = layers.modules[address]
         other = holder.setdefault(id(module), address)
         if schemes[other] != scheme:
             both = f"{schemes[other]} and {scheme}"
@@ -210,21 +249,6 @@ def _places(components: Mapping[str, nn.Module]) -> dict[int, tuple[Place, ...]]
     return places
 
 
-def _replace(
-    components: Mapping[str, nn.Module],
-    address: str,
-    scheme: Scheme,
-    kernel: Kernel,
-    context: tuple[dict[int, tuple[Place, ...]], Fitted],
-) -> Swapped:
-    places, fitted = context
-    original = find_layer(components, address)
-    held = places[id(original)]
-    made = quantize_module(original, scheme, kernel, fitted)
-    for place in held:
-        setattr(place.parent, place.name, made)
-    return Swapped(address, scheme, kernel.name, held, made, original)
-
-
-def _without_original(layer: Swapped) -> Swapped:
-    return replace(layer, original=None)
+def _put(places: Iterable[Place], module: nn.Module | None) -> None:
+    for place in places:
+        setattr(place.parent, place.name, module)

@@ -16,7 +16,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 import bitplan
-from bitplan.planner.applied.pipeline import check_model
+from bitplan.planner.applied.binding import bind
 from bitplan.planner.choice.published import ROOT, plan_file, published
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import architecture_fingerprint
@@ -58,7 +58,7 @@ def test_each_plan_says_what_its_layers_add_up_to(view: View) -> None:
 def test_every_plan_is_for_the_pipeline_that_is_shipped() -> None:
     pipe = load_pipeline("scenes")
     for path in published("scenes").values():
-        check_model(load_plan(path), {"unet": pipe.unet}, allow_mismatch=False)
+        bind(load_plan(path), {"unet": pipe.unet}, allow_mismatch=False)
 
 
 def test_a_published_picture_is_what_its_plan_paints(view: View, tmp_path: Path) -> None:

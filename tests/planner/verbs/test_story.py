@@ -19,12 +19,12 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 import bitplan
-from bitplan.planner.applied.pipeline import fitted_in
+from bitplan.planner.applied.binding import fitted_in
 from bitplan.planner.errors import InfeasibleError, UserError
-from bitplan.planner.graph.fingerprint import module_at
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.sources import components, generate
 from bitplan.planner.profiles.profile import open_profile
+from bitplan.plans.layers.addresses import module_at
 from bitplan.plans.layers.modules import QuantConv2d, QuantLinear, weight_bytes
 from bitplan.plans.plan import Plan, PlanError, load_plan
 from bitplan.plans.scheme import parse_scheme
@@ -313,13 +313,14 @@ def test_evaluate_puts_measured_beside_predicted(
 
 def test_the_predicted_noise_is_near_the_measured_one(solve: Solve, pipe: Any, clip_folder: Path) -> None:
     """On the prompts and noise of the profile, the sum over layers tells the order of magnitude of the whole."""
-    from bitplan.planner.evaluation.plans import build_bench, evaluate_plan
+    from bitplan.planner.evaluation.evaluator import build_evaluator
+    from bitplan.planner.evaluation.plans import evaluate_plan
     from bitplan.planner.pipelines.subject import subject_of
 
     plan = solve(memory="27%")
     subject = subject_of(pipe, Generation(2, 2.0))
-    bench = build_bench(subject, list(plan.schemes), tiny.PROMPTS, seed=0, clip=str(clip_folder))
-    measured = evaluate_plan(bench, plan, "int", "p", pairs=1).losses["nsr"][0]
+    evaluator = build_evaluator(subject, list(plan.schemes), tiny.PROMPTS, seed=0, clip=str(clip_folder))
+    measured = evaluate_plan(evaluator, plan, "int", "p", pairs=1).losses["nsr"][0]
     assert 1 / 3 < measured / plan.predictions["total"]["nsr"] < 3
 
 

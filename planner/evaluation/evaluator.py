@@ -1,0 +1,111 @@
+"""Opens a pipeline for evaluating plans on prompts that planning did not use."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from bitplan.planner.applied.binding import Binding, bind
+from bitplan.planner.files import PathLike
+from bitplan.planner.graph.layers import component_of
+from bitplan.planner.measurement.replay import Replay, build_replay
+from bitplan.planner.pipelines.generation import Generation
+from bitplan.planner.pipelines.metrics import MetricSet, judge_of
+from bitplan.planner.pipelines.sources import float_components, load_subject
+from bitplan.planner.pipelines.subject import Subject, conditions_of
+from bitplan.planner.pipelines.traced import examine
+from bitplan.plans.layers.addresses import module_at
+from bitplan.plans.layers.swap import Swap, undo
+from bitplan.plans.plan import Plan, dtype_of
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatorOptions:
+    """What plans are evaluated on.
+
+    Attributes:
+        pipeline: a name as `load_subject` takes it, or a subject.
+        generation: how the pipeline is called; condition i uses the noise of its seed + i.
+        conditions: the user's conditions; None for held-out ones.
+        count: number of held-out conditions.
+        metrics: names or references of more metrics.
+        clip: folder or hub id of the CLIPModel; None for the pipeline's own.
+        allow_mismatch: whether plans may be of other weights of the same architecture.
+        folder: folder for weights instead of memory; None for memory.
+    """
+
+    pipeline: str | Subject
+    generation: Generation
+    conditions: Sequence[Any] | None
+    count: int
+    metrics: Sequence[str] = ()
+    clip: str | None = None
+    allow_mismatch: bool = False
+    folder: PathLike | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluator:
+    """A subject in full precision whose denoiser calls on evaluation conditions are recorded.
+
+    Attributes:
+        subject: what is run.
+        parts: component -> module, of the plans' layers.
+        replay: the recorded calls, and the outputs in full precision.
+        metrics: what compares outputs.
+        conditions: what the subject is run on.
+        layers: addresses of the planned layers.
+    """
+
+    subject: Subject
+    parts: Mapping[str, nn.Module]
+    replay: Replay
+    metrics: MetricSet
+    conditions: tuple[Any, ...]
+    layers: tuple[str, ...]
+
+
+def open_subject(options: EvaluatorOptions, plans: Sequence[Plan]) -> tuple[Subject, list[Any]]:
+    """Loads the pipeline, checks that the plans fit it, and returns it with the conditions to run on.
+
+    Raises UserError, and as `bitplan.planner.applied.binding.bind`.
+    """
+    subject = load_subject(options.pipeline, options.generation, dtype_of(plans), options.folder)
+    for plan in plans:
+        bind(plan, float_components(subject, plan.model["components"]), options.allow_mismatch)
+    return subject, conditions_of(subject, options.conditions, options.count, held_out=True)
+
+
+def open_evaluator(options: EvaluatorOptions, plans: Sequence[Plan]) -> Evaluator:
+    """Opens the evaluator of plans of the same layers. Raises as `open_subject`."""
+    subject, conditions = open_subject(options, plans)
+    seed, layers = options.generation.seed, [layer for plan in plans for layer in plan.schemes]
+    return build_evaluator(subject, list(dict.fromkeys(layers)), conditions, seed, options.metrics, options.clip)
+
+
+def build_evaluator(
+    subject: Subject, layers: Sequence[str], conditions: Sequence[Any], seed: int, own: Sequence[str] = (),
+    clip: str | None = None,
+) -> Evaluator:  # fmt: skip
+    """Records the full-precision trajectory of the conditions. own, clip: see `metrics.judge_of`."""
+    traced = examine(subject, conditions, seed, tuple(dict.fromkeys(component_of(layer) for layer in layers)))
+    denoisers = [module_at(subject.modules, address) for address in traced.denoisers]
+    replay = build_replay(subject, denoisers, conditions, seed, timesteps=4)
+    metrics = judge_of(subject, replay.reference.kind, conditions, own, clip)
+    return Evaluator(subject, traced.parts, replay, metrics, tuple(conditions), tuple(layers))
+
+
+@contextmanager
+def planned(
+    evaluator: Evaluator, plan: Plan, kernels: str, only: Collection[str] | None = None
+) -> Iterator[Swap]:  # fmt: skip
+    """For the length of the `with`, the plan's schemes are in all layers or in those of `only`."""
+    swapped = Binding(plan, evaluator.parts).swap(kernels == "int", only)
+    try:
+        yield swapped
+    finally:
+        undo(swapped)
