@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,12 +61,12 @@ class OpenLayers:
     Attributes:
         components: name -> module.
         opening: what was opened; `swap_open` closes what needs not stay open.
-        modules: address -> float layer.
+        modules: address -> float layer; `swap_open` takes them out, so that each can be freed once it is replaced.
     """
 
     components: Mapping[str, nn.Module]
     opening: Opening
-    modules: Mapping[str, Any]
+    modules: dict[str, Any]
 
 
 def swap(
@@ -115,25 +115,34 @@ def swap_open(
     opening = narrow(layers.opening, layers.components, chosen)
     if not keep_originals:
         opening = opening.for_good()
-    places, held = _places(layers.components), fitted or {}
     swapped: list[Swapped] = []
     try:
-        for address, kernel in chosen.items():
-            module = layers.modules[address]
-            packed = quantize_module(module, schemes[address], kernel, held.get(address, NONE))
-            swapped.append(Swapped(address, schemes[address], kernel.name, places[id(module)], packed, module))
-            _put(swapped[-1].places, packed)
-            if not keep_originals:
-                swapped[-1] = replace(swapped[-1], original=None)
-    except Exception as error:
+        for layer in _replaced(layers, chosen, schemes, fitted or {}):
+            swapped.append(layer if keep_originals else replace(layer, original=None))
+            del layer  # else its float weight is there while the next layer is quantized
+    except Exception:
         if keep_originals:
             undo(Swap(tuple(swapped), opening))
-        if isinstance(error, (ActivationError, FormatError, KernelError)):
-            raise type(error)(f"{address}: {error}") from error
         raise
     if not keep_originals:
         part_memory(opening)
     return Swap(tuple(swapped), opening)
+
+
+def _replaced(
+    layers: OpenLayers, chosen: Mapping[str, Kernel], schemes: Mapping[str, Scheme], fitted: Mapping[str, Fitted]
+) -> Iterator[Swapped]:
+    """Replaces one layer after the other; errors name the layer."""
+    places, modules = _places(layers.components), {address: layers.modules[address] for address in chosen}
+    layers.modules.clear()
+    for address, kernel in chosen.items():
+        module, scheme = modules.pop(address), schemes[address]
+        try:
+            packed = quantize_module(module, scheme, kernel, fitted.get(address, NONE))
+        except (ActivationError, FormatError, KernelError) as error:
+            raise type(error)(f"{address}: {error}") from error
+        _put(places[id(module)], packed)
+        yield Swapped(address, scheme, kernel.name, places[id(module)], packed, module)
 
 
 def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool = True) -> None:

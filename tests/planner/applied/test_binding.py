@@ -1,4 +1,4 @@
-"""A plan is bound to a pipeline once: each step of it runs once for an `apply`, and everything is closed after errors."""
+"""A plan is bound to a pipeline once: each step runs once for an `apply`, and attentions are closed after errors."""
 
 from __future__ import annotations
 

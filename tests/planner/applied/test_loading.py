@@ -261,7 +261,7 @@ def test_paint_loads_packed(
 ) -> None:
     save_plan(plan, tmp_path / "p.plan.yaml")
     monkeypatch.setattr(
-        "bitplan.planner.applied.pipeline.swap", lambda *_: pytest.fail("the float pipeline was loaded")
+        "bitplan.planner.applied.pipeline.bind_and_swap", lambda *_: pytest.fail("the float pipeline was loaded")
     )
     workflow__paint(tmp_path / "p.plan.yaml", str(tiny_folder), ["a cat"], tmp_path / "x.png", steps=2)
     pipe = load_applied(str(tiny_folder), plan, "int", False)
