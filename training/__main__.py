@@ -1,6 +1,6 @@
-"""Retrain the embedded pipeline from a seed: `python -m training --out DIR [--only STAGE] [--seed 0]`.
+"""Retrains the embedded pipeline from a seed: `python -m training --out DIR [--only STAGE] [--seed 0]`.
 
-Stages, in order: clip, vae, unet, export. Each goes on from its own checkpoint in DIR, so the same command resumes.
+Stages, in order: clip, vae, unet, export. Each resumes from its checkpoint in DIR when the command is repeated.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ STAGES = ("clip", "vae", "unet", "export")
 
 
 def run_stage(stage: str, out: Path, seed: int) -> None:
-    """Train or resume one model, and write it below `out` as a diffusers component."""
+    """Trains or resumes one model and writes it below `out` as a diffusers component."""
     torch.manual_seed(seed)
     checkpoint = out / f"{stage}.ckpt"
     if stage == "clip":
         clip.train_clip(out, seed)
     elif stage == "vae":
-        trained = train(vae.make_vae(), vae.loss, vae.RECIPE, checkpoint, seed + 1)
-        trained.register_to_config(scaling_factor=vae.measure_scale(trained, seed))
-        trained.save_pretrained(out / "vae")
+        model = train(vae.make_vae(), vae.loss, vae.RECIPE, checkpoint, seed + 1)
+        model.register_to_config(scaling_factor=vae.measure_scale(model, seed))
+        model.save_pretrained(out / "vae")
     elif stage == "unet":
         unet.train_unet(out, checkpoint, seed + 2)
     else:
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    torch.set_flush_denormal(True)  # the optimiser's second moments of idle weights would crawl otherwise
+    torch.set_flush_denormal(True)  # denormal second moments of unused weights would slow the optimiser down
     for stage in args.only or STAGES:
         run_stage(stage, args.out, args.seed)
 

@@ -1,4 +1,4 @@
-"""A resumable training loop: seeds, schedule, averaged weights, checkpoints and a log, the same for every model."""
+"""A resumable training loop for all models: seeds, schedule, averaged weights, checkpoints and a log."""
 
 from __future__ import annotations
 
@@ -17,26 +17,35 @@ MakeLoss = Callable[[torch.nn.Module, torch.Generator], dict[str, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast to train. `average` is the decay of the exponential moving average of the weights."""
+    """Settings of a training run.
+
+    Attributes:
+        steps: number of steps.
+        rate: largest learning rate.
+        average: decay of the exponential moving average of the weights.
+        warmup: number of warm-up steps.
+        decay: weight decay.
+        every: steps between checkpoints.
+    """
 
     steps: int
     rate: float
     average: float = 0.999
     warmup: int = 200
     decay: float = 0.01
-    every: int = 200  # steps between checkpoints
+    every: int = 200
 
 
 def _rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then cosine decay to a fiftieth."""
+    """Returns the learning rate: linear warm-up, then cosine decay to a fiftieth."""
     if step < recipe.warmup:
         return recipe.rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
-    return recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
+    progress = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
+    return recipe.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1))))
 
 
 def _save(path: Path, state: dict) -> None:
-    """Replace the file in one move, so that a kill never leaves half of one."""
+    """Replaces the file in one move, so that a killed process never leaves a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
@@ -44,14 +53,14 @@ def _save(path: Path, state: dict) -> None:
 
 
 def train(model: torch.nn.Module, make_loss: MakeLoss, recipe: Recipe, path: Path, seed: int) -> torch.nn.Module:
-    """Train until `recipe.steps`, going on from the checkpoint at `path`; returns the averaged model.
+    """Trains until `recipe.steps`, resuming from the checkpoint at `path`, and returns the averaged model.
 
-    make_loss draws its batch from the generator and returns named terms; their sum is minimised. Step i sees the
-    same batch in every run of one seed, interrupted or not.
+    make_loss: draws a batch from the generator and returns named terms, whose sum is minimised. Step i has the same
+    batch in every run of one seed, interrupted or not.
     """
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=recipe.decay, fused=True)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=recipe.decay, fused=True)
     start = 0
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -60,7 +69,7 @@ def train(model: torch.nn.Module, make_loss: MakeLoss, recipe: Recipe, path: Pat
         optimiser.load_state_dict(state["optimiser"])
         start = state["step"]
     model.train()
-    began, sums = time.monotonic(), {}
+    started, sums = time.monotonic(), {}
     for step in range(start, recipe.steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         torch.manual_seed(seed * 1_000_003 + step)  # dropout and the like
@@ -69,7 +78,7 @@ def train(model: torch.nn.Module, make_loss: MakeLoss, recipe: Recipe, path: Pat
         terms = make_loss(model, generator)
         optimiser.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         _blend(averaged, model, min(recipe.average, (step + 1) / (step + 10)))
         for name, term in terms.items():
@@ -77,16 +86,16 @@ def train(model: torch.nn.Module, make_loss: MakeLoss, recipe: Recipe, path: Pat
         if (step + 1) % recipe.every == 0 or step + 1 == recipe.steps:
             state = {"model": model.state_dict(), "averaged": averaged.state_dict(), "step": step + 1}
             _save(path, state | {"optimiser": optimiser.state_dict()})
-            pace = (time.monotonic() - began) / (step + 1 - start)
+            pace = (time.monotonic() - started) / (step + 1 - start)
             left = pace * (recipe.steps - step - 1) / 60
             report = "  ".join(f"{name} {value:.4f}" for name, value in sums.items())
-            print(f"{path.stem} step {step + 1}/{recipe.steps}  {report}  {left:.0f} min left", flush=True)
+            print(f"{path.stem} step {step + 1}/{recipe.steps}  {report}  {left:.0f} min remaining", flush=True)
     return averaged
 
 
 @torch.no_grad()
 def _blend(averaged: torch.nn.Module, model: torch.nn.Module, keep: float) -> None:
-    """averaged <- keep * averaged + (1 - keep) * model, buffers copied."""
+    """Updates averaged to keep * averaged + (1 - keep) * model, and copies buffers."""
     for old, new in zip(averaged.parameters(), model.parameters(), strict=True):
         old.lerp_(new, 1 - keep)
     for old, new in zip(averaged.buffers(), model.buffers(), strict=True):

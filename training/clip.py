@@ -1,4 +1,4 @@
-"""Train the CLIPModel: contrastive on drawn scenes, helped by reading the scene's attributes off each embedding."""
+"""Trains the CLIPModel by a contrastive loss on drawn scenes and by predicting attributes from each embedding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLOTS = (len(SIZES), len(COLOURS), len(SHAPES))
 
 
 def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """A small CLIP for 64x64 pictures in 8x8 patches and captions of 24 tokens."""
+    """Returns a small CLIP for 64x64 pictures in 8x8 patches and captions of 24 tokens."""
     tower = {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": WIDTH, "projection_dim": WIDTH}
     end = tokenizer.eos_token_id
     text = tower | {
@@ -35,7 +35,7 @@ def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def attribute_targets(scenes: list[Scene]) -> torch.Tensor:
-    """(scenes, 8) class indices: size, colour, shape of each thing, where, background; -1 for a thing not there."""
+    """Returns class indices (scenes, 8): size, colour, shape of two objects, place, background; -1 if absent."""
     rows = []
     for scene in scenes:
         row = []
@@ -48,8 +48,8 @@ def attribute_targets(scenes: list[Scene]) -> torch.Tensor:
     return torch.tensor(rows)
 
 
-class Tutor(nn.Module):
-    """CLIP plus linear heads that read the attributes off the embeddings; the heads are dropped after training."""
+class ClipWithHeads(nn.Module):
+    """A CLIP with linear heads that predict attributes from the embeddings; the heads are dropped after training."""
 
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
@@ -64,59 +64,59 @@ class Tutor(nn.Module):
         return torch.stack(losses).mean()
 
     def embed_text(self, tokenizer: CLIPTokenizer, scenes: list[Scene]) -> torch.Tensor:
-        """(scenes, WIDTH) unit vectors."""
+        """Returns unit vectors (scenes, WIDTH)."""
         tokens = tokenizer([s.caption for s in scenes], padding="max_length", truncation=True, return_tensors="pt")
         with torch.autocast("cpu", torch.bfloat16):
             features = self.clip.get_text_features(**tokens)
         return nn.functional.normalize(features.pooler_output.float(), dim=-1)
 
     def embed_image(self, pictures: torch.Tensor) -> torch.Tensor:
-        """(pictures, 3, 64, 64) in -1..1 to (pictures, WIDTH) unit vectors."""
+        """Returns unit vectors (pictures, WIDTH). pictures: (pictures, 3, 64, 64) in -1..1."""
         with torch.autocast("cpu", torch.bfloat16):
             features = self.clip.get_image_features(pixel_values=pictures)
         return nn.functional.normalize(features.pooler_output.float(), dim=-1)
 
 
 def text_loss(tokenizer: CLIPTokenizer):
-    """First stage: each caption's embedding names the scene's attributes. Returns the loss of one fresh batch."""
+    """Returns the loss of the first stage: the caption's embedding predicts the scene's attributes."""
 
-    def loss(tutor: Tutor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def loss(model: ClipWithHeads, generator: torch.Generator) -> dict[str, torch.Tensor]:
         rng = numpy_rng(generator)
         scenes = [random_scene(rng) for _ in range(TEXT_BATCH)]
-        return {"text": tutor.attribute_loss(SPREAD * tutor.embed_text(tokenizer, scenes), attribute_targets(scenes))}
+        return {"text": model.attribute_loss(SPREAD * model.embed_text(tokenizer, scenes), attribute_targets(scenes))}
 
     return loss
 
 
 def image_loss(tokenizer: CLIPTokenizer):
-    """Second stage, the text tower locked (Zhai et al. 2022, LiT, arXiv:2111.07991): contrastive both ways, and the
-    picture's embedding names the attributes too. Returns the loss of one fresh batch."""
+    """Returns the loss of the second stage: contrastive in both directions, and the picture's embedding predicts the
+    attributes. The text tower is locked (Zhai et al. 2022, LiT, arXiv:2111.07991)."""
 
-    def loss(tutor: Tutor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def loss(model: ClipWithHeads, generator: torch.Generator) -> dict[str, torch.Tensor]:
         scenes, pictures = scene_batch(IMAGE_BATCH, numpy_rng(generator))
         with torch.no_grad():
-            text = tutor.embed_text(tokenizer, scenes)
-        image = tutor.embed_image(pictures)
-        logits = tutor.clip.logit_scale.clamp(max=4.6).exp() * image @ text.T
+            text = model.embed_text(tokenizer, scenes)
+        image = model.embed_image(pictures)
+        logits = model.clip.logit_scale.clamp(max=4.6).exp() * image @ text.T
         ranks = torch.arange(len(scenes))
         return {
             "contrast": (nn.functional.cross_entropy(logits, ranks) + nn.functional.cross_entropy(logits.T, ranks)) / 2,
-            "image": tutor.attribute_loss(SPREAD * image, attribute_targets(scenes)),
+            "image": model.attribute_loss(SPREAD * image, attribute_targets(scenes)),
         }
 
     return loss
 
 
 def train_clip(out: Path, seed: int) -> None:
-    """Train tokenizer, text tower and vision tower; write them below `out`, the text tower as soon as it is done."""
+    """Trains tokenizer, text tower and vision tower, and writes each below `out` when it is finished."""
     tokenizer = train_tokenizer(seed)
     tokenizer.save_pretrained(out / "tokenizer")
-    tutor = Tutor(make_clip(tokenizer))
-    tutor.clip.vision_model.requires_grad_(False)
-    tutor = train(tutor, text_loss(tokenizer), TEXT_RECIPE, out / "text.ckpt", seed)
-    tutor.clip.save_pretrained(out / "clip")
-    tutor.requires_grad_(True)
-    for part in (tutor.clip.text_model, tutor.clip.text_projection, tutor.heads):
+    model = ClipWithHeads(make_clip(tokenizer))
+    model.clip.vision_model.requires_grad_(False)
+    model = train(model, text_loss(tokenizer), TEXT_RECIPE, out / "text.ckpt", seed)
+    model.clip.save_pretrained(out / "clip")
+    model.requires_grad_(True)
+    for part in (model.clip.text_model, model.clip.text_projection, model.heads):
         part.requires_grad_(False)
-    tutor = train(tutor, image_loss(tokenizer), IMAGE_RECIPE, out / "vision.ckpt", seed)
-    tutor.clip.save_pretrained(out / "clip")
+    model = train(model, image_loss(tokenizer), IMAGE_RECIPE, out / "vision.ckpt", seed)
+    model.clip.save_pretrained(out / "clip")

@@ -1,4 +1,4 @@
-"""Assemble the trained components into the package data, in half precision: the pipeline and the CLIP beside it."""
+"""Writes the trained components into the package data in half precision: the pipeline and its CLIP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bitplan.planner.scenes import CLIP_FOLDER, PIPELINE_FOLDER
 
 
 def make_scheduler() -> DPMSolverMultistepScheduler:
-    """Second-order steps on the straight path that the UNet was trained on; 8 of them suffice."""
+    """Returns a second-order solver for the UNet's straight path; 8 steps suffice."""
     return DPMSolverMultistepScheduler(
         num_train_timesteps=1000, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0,
         algorithm_type="dpmsolver++", solver_order=2, steps_offset=1,
@@ -20,7 +20,7 @@ def make_scheduler() -> DPMSolverMultistepScheduler:
 
 
 def export_pipeline(out: Path, pipeline: Path = PIPELINE_FOLDER, clip: Path = CLIP_FOLDER) -> None:
-    """Write both folders from the components that training left below `out`."""
+    """Writes both folders from the trained components below `out`."""
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float16),

@@ -1,4 +1,4 @@
-"""The pipeline's CLIPTokenizer: byte-pair merges learned on captions, so that each word of the grammar is one token."""
+"""Trains the CLIPTokenizer by byte-pair merges on captions, so that each word of the grammar is one token."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from transformers import CLIPTokenizer
 
 from bitplan.planner.scenes.grammar import ANY, sample_scene
 
-LENGTH = 24  # tokens, begin and end included; the longest caption has 18
+LENGTH = 24  # tokens with begin and end; the longest caption has 18
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
 def train_tokenizer(seed: int) -> CLIPTokenizer:
-    """Any text can be encoded (bytes are the alphabet); captions take a token a word."""
+    """Trains the tokenizer; it encodes any text, since its alphabet is all bytes."""
     rng = np.random.default_rng([seed, 7])
     captions = [sample_scene(rng, 1 + i % 2, ANY).caption for i in range(4000)]
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=SPECIAL[1]))

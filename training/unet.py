@@ -1,4 +1,4 @@
-"""Train the UNet by flow matching on latents, conditioned on the locked text tower.
+"""Trains the UNet by flow matching on latents, conditioned on the locked text tower.
 
 Source: Lipman et al. 2023 (arXiv:2210.02747) with the straight path x_s = (1 - s) x + s n, whose velocity n - x the
 model predicts (diffusers' `flow_prediction`); noise levels are drawn from a logit-normal (Esser et al. 2024,
@@ -26,7 +26,7 @@ STEPS_PER_UNIT = 1000  # the model's timestep at noise level 1
 
 
 def make_unet() -> UNet2DConditionModel:
-    """133 Linear and Conv2d layers on three resolutions, attention on the lower two, as in SDXL."""
+    """Returns a UNet of 133 Linear and Conv2d layers on three resolutions, with attention on the lower two."""
     return UNet2DConditionModel(
         sample_size=16, in_channels=4, out_channels=4, block_out_channels=(64, 128, 192), layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -37,10 +37,10 @@ def make_unet() -> UNet2DConditionModel:
 
 @torch.no_grad()
 def encode_pool(vae: AutoencoderKL, path: Path, seed: int) -> tuple[list[str], torch.Tensor]:
-    """Captions and scaled latents (POOL, 4, 16, 16) of drawn scenes; kept in `path` for a resumed run."""
+    """Returns captions and scaled latents (POOL, 4, 16, 16) of drawn scenes, cached in `path`."""
     if path.exists():
-        kept = torch.load(path, weights_only=True)
-        return kept["captions"], kept["latents"]
+        cache = torch.load(path, weights_only=True)
+        return cache["captions"], cache["latents"]
     captions, latents = [], []
     for start in range(0, POOL, 256):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
@@ -53,7 +53,7 @@ def encode_pool(vae: AutoencoderKL, path: Path, seed: int) -> tuple[list[str], t
 
 
 def make_loss(latents: torch.Tensor, tokens: torch.Tensor, empty: torch.Tensor, text: CLIPTextModel):
-    """The flow-matching loss of a random batch of the pool."""
+    """Returns the flow-matching loss of a random batch of the pool."""
 
     def loss(unet: UNet2DConditionModel, generator: torch.Generator) -> dict[str, torch.Tensor]:
         rows = torch.randint(len(latents), (BATCH,), generator=generator)
@@ -72,7 +72,7 @@ def make_loss(latents: torch.Tensor, tokens: torch.Tensor, empty: torch.Tensor, 
 
 
 def train_unet(out: Path, checkpoint: Path, seed: int) -> None:
-    """Train on the components that earlier stages left below `out`."""
+    """Trains the UNet with the components of earlier stages below `out`."""
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     text = CLIPTextModel.from_pretrained(out / "clip").eval()
     vae = AutoencoderKL.from_pretrained(out / "vae").eval()
@@ -83,6 +83,6 @@ def train_unet(out: Path, checkpoint: Path, seed: int) -> None:
     )
     torch.manual_seed(seed)
     unet = make_unet().to(memory_format=torch.channels_last)
-    unet.set_attn_processor(AttnProcessor())  # over twice as fast here as the fused attention's backward pass
-    trained = train(unet, make_loss(latents, tokens, empty, text), RECIPE, checkpoint, seed)
-    trained.save_pretrained(out / "unet")
+    unet.set_attn_processor(AttnProcessor())  # over twice as fast on the CPU as the fused attention's backward pass
+    model = train(unet, make_loss(latents, tokens, empty, text), RECIPE, checkpoint, seed)
+    model.save_pretrained(out / "unet")

@@ -1,4 +1,4 @@
-"""Train the AutoencoderKL: 64x64 pictures to 4x16x16 latents."""
+"""Trains the AutoencoderKL: 64x64 pictures to 4x16x16 latents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.data import numpy_rng, scene_batch
 
 BATCH = 16
 RECIPE = Recipe(steps=1500, rate=2e-3, average=0.998, warmup=100, decay=0.0)
-KL_WEIGHT = 2e-4  # keeps the latents smooth and near unit scale, at no visible cost
+KL_WEIGHT = 2e-4  # keeps the latents smooth and near unit scale without a visible loss
 
 
 def make_vae() -> AutoencoderKL:
@@ -22,7 +22,7 @@ def make_vae() -> AutoencoderKL:
 
 
 def loss(vae: AutoencoderKL, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Absolute and squared error of the picture, and the latents' divergence from a unit normal."""
+    """Returns absolute and squared error of the picture, and the latents' divergence from a unit normal."""
     _, pictures = scene_batch(BATCH, numpy_rng(generator))
     posterior = vae.encode(pictures).latent_dist
     error = vae.decode(posterior.sample(generator)).sample - pictures
@@ -35,6 +35,6 @@ def loss(vae: AutoencoderKL, generator: torch.Generator) -> dict[str, torch.Tens
 
 @torch.no_grad()
 def measure_scale(vae: AutoencoderKL, seed: int) -> float:
-    """1 / standard deviation of the latents: the scaling_factor of the pipeline."""
+    """Returns 1 / standard deviation of the latents, the pipeline's scaling_factor."""
     _, pictures = scene_batch(256, numpy_rng(torch.Generator().manual_seed(seed)))
     return float(1 / vae.encode(pictures).latent_dist.mode().std())

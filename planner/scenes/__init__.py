@@ -1,4 +1,4 @@
-"""The embedded pipeline: a small text-to-image model of captioned scenes, its data and its judge."""
+"""The embedded pipeline: a small text-to-image model of captioned scenes, its data and its scene reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw scenes as 64x64 RGB pictures, many at once, in numpy."""
+"""Draws scenes as 64x64 RGB pictures in numpy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from bitplan.planner.scenes.grammar import PALETTE, SHAPES, Scene
 
 SIDE = 64
-RADIUS = {"small": 6.5, "large": 12.0}  # px: half the extent of a thing
+RADIUS = {"small": 6.5, "large": 12.0}  # px: half the extent of an object
 _CROSS_ARM = 0.36  # half-width of a cross's arm, in radii
 
 
 def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Signed distance (negative inside) to a shape of half-extent 1 around 0; y points down."""
+    """Returns the signed distance (negative inside) to a shape of half-extent 1 around 0; y points down."""
     if shape == "circle":
         return np.hypot(x, y) - 1
     ax, ay = np.abs(x), np.abs(y)
@@ -26,18 +26,18 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if shape == "triangle":  # apex up, base from (-1, 1) to (1, 1)
         slope = (2 * ax - y - 1) / np.sqrt(5)
         return np.maximum(slope, y - 1)
-    raise ValueError(f"unknown shape {shape!r}; one of {', '.join(SHAPES)}")
+    raise ValueError(f"there is no shape {shape!r}; use one of {', '.join(SHAPES)}")
 
 
 def coverage(shape: str, centre: tuple[float, float], radius: float, side: int = SIDE) -> np.ndarray:
-    """Share of each pixel that the shape covers, anti-aliased over one pixel; (side, side) in 0..1."""
+    """Returns the share of each pixel that the shape covers, (side, side) in 0..1, anti-aliased over one pixel."""
     pixel = np.arange(side) + 0.5
     x, y = (pixel[None, :] - centre[0]) / radius, (pixel[:, None] - centre[1]) / radius
     return np.clip(0.5 - _distance(shape, x, y) * radius, 0, 1)
 
 
 def _centres(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Where the things stand: half a picture apart for two, a quarter off the middle for one, plus jitter."""
+    """Draws the centres: two objects are half a picture apart, one is a quarter from the middle, plus jitter."""
     dx, dy = scene.offset
     if len(scene.things) == 1:
         jx, jy = rng.uniform(-3, 3, size=2)
@@ -51,7 +51,7 @@ def _centres(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]
 
 
 def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """(64, 64, 3) float32 in 0..1."""
+    """Draws one scene, (64, 64, 3) float32 in 0..1."""
     picture = np.broadcast_to(np.array(PALETTE[scene.background], np.float32) / 255, (SIDE, SIDE, 3))
     for thing, centre in zip(scene.things, _centres(scene, rng), strict=True):
         radius = RADIUS[thing.size] * rng.uniform(0.93, 1.07)
@@ -61,6 +61,6 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_scenes(scenes: Sequence[Scene], rng: np.random.Generator) -> np.ndarray:
-    """(len(scenes), 64, 64, 3) uint8."""
+    """Draws scenes, (len(scenes), 64, 64, 3) uint8."""
     pictures = np.stack([draw_scene(scene, rng) for scene in scenes])
     return np.rint(pictures * 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""The world of the embedded pipeline: scenes, their captions, and which of them training never sees.
+"""The grammar of the embedded pipeline: scenes, their captions, and the split into training and held-out scenes.
 
-A scene holds one or two flat objects on a flat background. Its caption says everything that the reader
-(`bitplan.planner.scenes.reader`) can check: size, colour and shape of each object, place or relation, background.
+A scene has one or two flat objects on a flat background. Its caption states everything that the reader
+(`bitplan.planner.scenes.reader`) checks: size, colour and shape of each object, place or relation, background.
 """
 
 from __future__ import annotations
@@ -51,7 +51,13 @@ TRAIN, HELD_OUT, ANY = "train", "held-out", "any"
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object of a scene."""
+    """One object of a scene.
+
+    Attributes:
+        size: a name of SIZES.
+        colour: a name of COLOURS.
+        shape: a name of SHAPES.
+    """
 
     size: str
     colour: str
@@ -67,7 +73,13 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two things, where they are (a key of PLACES or RELATIONS) and the background's colour."""
+    """A scene.
+
+    Attributes:
+        things: one or two objects.
+        where: a key of PLACES for one object, of RELATIONS for two.
+        background: a name of COLOURS.
+    """
 
     things: tuple[SceneObject, ...]
     where: str
@@ -91,7 +103,7 @@ class Scene:
 
 
 def _held_out_things() -> frozenset[SceneObject]:
-    """10 of the 64 (size, colour, shape) triples (15.6 %); every pair of attributes stays in training."""
+    """Returns 10 of the 64 (size, colour, shape) triples (15.6 %); training has every pair of attributes."""
     cells = [((c // 2) % 2, c, (c + c // 4) % 4) for c in range(len(COLOURS))] + [(1, 0, 2), (0, 7, 3)]
     return frozenset(SceneObject(SIZES[s], COLOURS[c], SHAPES[k]) for s, c, k in cells)
 
@@ -101,10 +113,10 @@ ALL_THINGS = tuple(SceneObject(s, c, k) for s in SIZES for c in COLOURS for k in
 
 
 def sample_scene(rng: np.random.Generator, things: int, split: str = TRAIN) -> Scene:
-    """A random scene with 1 or 2 `things`.
+    """Draws a scene with 1 or 2 objects.
 
-    split: TRAIN never shows a held-out thing, HELD_OUT shows at least one, ANY draws freely.
-    Two things differ in shape or colour, and nothing has the background's colour.
+    things: number of objects; split: TRAIN has no held-out object, HELD_OUT at least one, ANY has no restriction. Two
+    objects differ in shape or colour, and no object has the background's colour.
     """
     while True:
         chosen = tuple(ALL_THINGS[i] for i in rng.integers(len(ALL_THINGS), size=things))
@@ -119,18 +131,18 @@ def sample_scene(rng: np.random.Generator, things: int, split: str = TRAIN) -> S
 
 
 def held_out_scenes(count: int, things: int, seed: int = 0) -> list[Scene]:
-    """`count` distinct held-out scenes, the same for the same seed."""
+    """Returns `count` distinct held-out scenes, the same for the same seed."""
     rng = np.random.default_rng([seed, things, 1])
-    found: dict[Scene, None] = {}
-    while len(found) < count:
-        found[sample_scene(rng, things, HELD_OUT)] = None
-    return list(found)
+    scenes: dict[Scene, None] = {}
+    while len(scenes) < count:
+        scenes[sample_scene(rng, things, HELD_OUT)] = None
+    return list(scenes)
 
 
 def scene_of(caption: str) -> Scene | None:
-    """The scene that a caption of this grammar describes, or None for any other text."""
-    body, found, background = caption.removeprefix("a ").removesuffix(" background").rpartition(" on a ")
-    if not found or background not in COLOURS:
+    """Returns the scene of a caption of this grammar, or None for any other text."""
+    body, separator, background = caption.removeprefix("a ").removesuffix(" background").rpartition(" on a ")
+    if not separator or background not in COLOURS:
         return None
     for where, count in [*((p, 1) for p in PLACES), *((r, 2) for r in RELATIONS)]:
         parts = [body.removesuffix(f" {where}")] if count == 1 else body.split(f" {where} a ")

@@ -1,7 +1,7 @@
-"""The scene reader: says what a picture shows, from its pixels alone.
+"""The scene reader: recognises the scene of a picture from its pixels alone.
 
-It is the honest end metric of the embedded pipeline (*scene accuracy*: the share of prompts whose picture shows
-what was asked) and is never used for planning.
+It is the end metric of the embedded pipeline (*scene accuracy*: the share of prompts whose picture shows the prompt's
+scene) and is never used for planning.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ from bitplan.planner.scenes.draw import RADIUS, coverage
 from bitplan.planner.scenes.grammar import COLOURS, PALETTE, PLACES, RELATIONS, SHAPES, Scene, SceneObject
 
 _RGB = np.array([PALETTE[c] for c in COLOURS], float)
-_MIN_PIXELS = 20  # specks below this are noise, not objects: the smallest drawn thing covers 90
-_MIN_IOU = 0.6  # below this a blob is no shape at all; drawn scenes score above 0.85
+_MIN_PIXELS = 20  # smaller regions are noise; the smallest object covers 90 pixels
+_MIN_IOU = 0.6  # a blob below this has no shape; drawn scenes score above 0.85
 _SIZE_EDGE = RADIUS["small"] + RADIUS["large"]  # px of extent (2 radii) halfway between small and large
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A thing seen in a picture, its centre in px, and how well its best shape fits (intersection over union)."""
+    """An object that was recognised in a picture.
+
+    Attributes:
+        thing: the object.
+        centre: (x, y) in px.
+        fit: intersection over union with the best shape.
+    """
 
     thing: SceneObject
     centre: tuple[float, float]
@@ -31,7 +37,13 @@ class Blob:
 
 @dataclass(frozen=True)
 class SceneReading:
-    """What a picture shows: its background's colour and its objects; an unshapely blob is counted, not named."""
+    """The contents of a picture.
+
+    Attributes:
+        background: its colour.
+        blobs: the recognised objects.
+        unclear: number of blobs without a shape.
+    """
 
     background: str
     blobs: tuple[Blob, ...]
@@ -39,12 +51,12 @@ class SceneReading:
 
 
 def _nearest_colour(rgb: np.ndarray) -> np.ndarray:
-    """Index of the palette colour nearest to each (..., 3) pixel."""
+    """Returns the index of the palette colour nearest to each (..., 3) pixel."""
     return np.linalg.norm(rgb[..., None, :] - _RGB, axis=-1).argmin(-1)
 
 
 def _fit_shape(mask: np.ndarray, centre: tuple[float, float], radius: float) -> tuple[str, float]:
-    """The shape whose mask of that extent overlaps best, and its intersection over union."""
+    """Returns the shape whose mask of that extent overlaps best, and its intersection over union."""
     scores = {}
     for shape in SHAPES:
         ideal = coverage(shape, centre, radius, mask.shape[0]) > 0.5
@@ -54,12 +66,12 @@ def _fit_shape(mask: np.ndarray, centre: tuple[float, float], radius: float) -> 
 
 
 def read_picture(picture: np.ndarray) -> SceneReading:
-    """picture: (side, side, 3) uint8."""
+    """Recognises the contents of a picture, (side, side, 3) uint8."""
     rgb = picture.astype(float)
     colour = _nearest_colour(rgb)
     rim = np.concatenate([colour[0], colour[-1], colour[:, 0], colour[:, -1]])
     ground = int(np.bincount(rim, minlength=len(COLOURS)).argmax())
-    # a pixel belongs to an object when it has left the background by half of the way to its own palette colour
+    # a pixel belongs to an object if its distance from the background is about half of that of a palette colour
     away = np.linalg.norm(rgb - _RGB[ground], axis=-1)
     labels, count = ndimage.label(away > 60, structure=np.ones((3, 3)))
     blobs, unclear = [], 0
@@ -75,7 +87,7 @@ def read_picture(picture: np.ndarray) -> SceneReading:
 
 
 def _read_blob(mask: np.ndarray, colours: np.ndarray, away: np.ndarray) -> Blob:
-    """Name the object that covers `mask`; its edge is where `away` falls to half of its typical value inside."""
+    """Recognises the object in `mask`; its edge is where `away` falls to half of its median inside."""
     hue = COLOURS[int(np.bincount(colours, minlength=len(COLOURS)).argmax())]
     mask = mask & (away > np.median(away[mask]) / 2)
     rows, cols = np.nonzero(mask)
@@ -87,7 +99,7 @@ def _read_blob(mask: np.ndarray, colours: np.ndarray, away: np.ndarray) -> Blob:
 
 
 def _direction(dx: float, dy: float, names: dict[str, tuple[int, int]], dead: float) -> str | None:
-    """The name of the main direction of (dx, dy) px; within `dead` px of the origin, that of (0, 0) if any."""
+    """Returns the name of the main direction of (dx, dy) px; within `dead` px of the origin that of (0, 0)."""
     if max(abs(dx), abs(dy)) < dead:
         unit = (0, 0)
     else:
@@ -96,7 +108,7 @@ def _direction(dx: float, dy: float, names: dict[str, tuple[int, int]], dead: fl
 
 
 def shows(picture: np.ndarray, scene: Scene) -> bool:
-    """Whether the picture shows the scene: exactly its things, where they should be, on its background."""
+    """Returns whether the picture shows exactly the scene's objects at their places on its background."""
     reading = read_picture(picture)
     if reading.unclear or reading.background != scene.background or len(reading.blobs) != len(scene.things):
         return False

@@ -1,6 +1,6 @@
-"""Measurements that other tools published, as profiles: a table of the formats. Imports no torch.
+"""Imports measurements that other tools published as profiles: the table of formats. Imports no torch.
 
-A format is a module here with `read(folder) -> Imported` (see `base.py`), and a line in `FORMATS`.
+A format is a module here with `read(folder) -> ForeignProfile` (see `base.py`), and a line in `FORMATS`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,19 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitplan.planner.errors import UserError  # noqa: F401
+from bitplan.planner.errors import UserError
+from bitplan.planner.texts import nearest
 
 
 @dataclass(frozen=True)
 class ForeignFormat:
-    """A foreign format. module: what reads it, imported when it is asked for; about: one line on what it is."""
+    """A foreign format.
+
+    Attributes:
+        name: its name on the command line.
+        module: the module that reads it, imported at first use.
+        about: one line for tables.
+    """
 
     name: str
     module: str
@@ -34,14 +41,14 @@ FORMATS = {
 
 
 def import_folder(name: str, folder: Path, out: Path) -> str:
-    """Read `folder` in the format of that name into the profile `out`, and say in one line what had to be decided.
+    """Imports `folder` in the named format into the profile `out` and returns one line about the decisions made.
 
-    An import that was interrupted is finished by the same call. Raises UserError, ProfileError.
+    The same call resumes an interrupted import. Raises UserError, ProfileError.
     """
     if name not in FORMATS:
-        raise UserError(f"there is no foreign format {name!r}; choose {' or '.join(FORMATS)}")
+        raise UserError(f"there is no foreign format {name!r}{nearest(name, FORMATS)} (formats: {', '.join(FORMATS)})")
     from bitplan.planner.interop.foreign.base import save
 
-    found = importlib.import_module(FORMATS[name].module).read(folder)
-    save(found, out)
-    return str(found.header["source"]["decided"])
+    profile = importlib.import_module(FORMATS[name].module).read(folder)
+    save(profile, out)
+    return str(profile.header["source"]["decided"])

@@ -1,4 +1,4 @@
-"""What a reader of a foreign format hands over, and how it becomes a profile."""
+"""The result of a reader of a foreign format, how it is saved as a profile, and checks that readers share."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
-class Imported:
-    """A profile in the making. header: as of a measured one, and `source`: where it is from, how it was read, and under
-    `decided` what had to be decided, in one line; families: metric -> family."""
+class ForeignProfile:
+    """A profile that was read from foreign files.
+
+    Attributes:
+        header: as in a measured profile, and `source`: its format, digests, and `decided`, one line on decisions made.
+        graph: the layers.
+        schemes: text forms, `keep` first.
+        costs: one for each (layer, scheme).
+        measurements: one for each (layer, scheme, metric).
+        families: metric -> family.
+    """
 
     header: Mapping[str, Any]
     graph: LayerGraph
@@ -32,26 +40,26 @@ class Imported:
     families: Mapping[str, str]
 
 
-def save(found: Imported, out: Path) -> None:
-    """Write the profile, one transaction a table: a killed import is finished by the next. Raises ProfileError."""
-    with Profile.create(out, found.header) as store:
-        store.write_graph(to_json(found.graph), found.schemes)
-        store.write_ranges({layer: {} for layer in store.layers()})  # none is known, and no a16 scheme needs one
-        store.write_costs(found.costs)
-        done = store.measured()
-        rest = [m for m in found.measurements if (m.layer, m.scheme) not in done]
-        store.write_measurements(rest, found.families)
+def save(profile: ForeignProfile, out: Path) -> None:
+    """Writes the profile, one transaction for each table, and resumes a killed import. Raises ProfileError."""
+    with Profile.create(out, profile.header) as store:
+        store.write_graph(to_json(profile.graph), profile.schemes)
+        store.write_ranges({layer: {} for layer in store.layers()})  # unknown; schemes with 16-bit inputs need none
+        store.write_costs(profile.costs)
+        stored = store.measured()
+        rest = [m for m in profile.measurements if (m.layer, m.scheme) not in stored]
+        store.write_measurements(rest, profile.families)
 
 
 def read_numbers(path: Path, count: int) -> dict[str, tuple[float, ...]]:
-    """A YAML file that maps each layer to `count` numbers, a lone number where `count` is 1. Raises UserError."""
+    """Reads a YAML file that maps each layer to `count` numbers, or to one number for 1. Raises UserError."""
     try:
         data = yaml.load(path.read_bytes(), _LOADER)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give the folder that holds it") from None
     except (yaml.YAMLError, ValueError) as error:
         reason = one_line(error)
-        raise UserError(f"{path} is no YAML ({reason}); copy it again from its source") from None
+        raise UserError(f"{path} is not YAML ({reason}); copy it again from its source") from None
     if not isinstance(data, dict) or not data:
         raise UserError(f"{path} maps no layers to numbers; copy it again from its source")
     return {str(layer): _numbers(path, layer, value, count) for layer, value in data.items()}
@@ -61,14 +69,14 @@ def _numbers(path: Path, layer: object, value: object, count: int) -> tuple[floa
     values: list[Any] = value if isinstance(value, list) else [value]
     plain = all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values)
     if len(values) != count or not plain:
-        raise UserError(f"{path}: {layer} has {value!r} where {count} finite numbers are due; correct it or leave the "
-                        "layer out of all files")  # fmt: skip
+        raise UserError(f"{path}: {layer} has {value!r} instead of {count} finite numbers; correct it or remove the "
+                        "layer from all files")  # fmt: skip
     return tuple(float(v) for v in values)
 
 
-def check_same_layers(known: Path, names: Sequence[str], path: Path, others: Sequence[str]) -> None:
-    """Every layer of `path` is in `known`. Raises UserError naming one that is not."""
-    strangers = sorted(set(others) - set(names))
-    if strangers:
-        raise UserError(f"{path} names {len(strangers)} layers that {known.name} does not, such as {strangers[0]}; "
+def check_same_layers(reference: Path, names: Sequence[str], path: Path, others: Sequence[str]) -> None:
+    """Checks that every layer of `path` is in `reference`. Raises UserError that names a missing one."""
+    unknown = sorted(set(others) - set(names))
+    if unknown:
+        raise UserError(f"{path} names {len(unknown)} layers that {reference.name} does not, such as {unknown[0]}; "
                         "take both files from one release")  # fmt: skip

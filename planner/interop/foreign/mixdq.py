@@ -1,18 +1,18 @@
-"""MixDQ's published sensitivities of a UNet's weights as a profile (Zhao et al. 2024, `mixed_precision_scripts`).
+"""Reads MixDQ's published sensitivities of a UNet's weights (Zhao et al. 2024, `mixed_precision_scripts`).
 
-A folder holds `sensitivity_weight_sqnr.yaml` (all layers: dB), `sensitivity_weight_ssim.yaml` (the cross-attention and
-feed-forward layers: SSIM), each with three numbers a layer, at 2, 4 and 8 bits, and `ratio_weight.yaml` (its number of
-weights). What was decided:
+A folder holds `sensitivity_weight_sqnr.yaml` (dB for all layers) and `sensitivity_weight_ssim.yaml` (SSIM for the
+cross-attention and feed-forward layers), each with three numbers a layer, at 2, 4 and 8 bits, and `ratio_weight.yaml`
+(the layers' numbers of weights). They are interpreted as follows:
 
-- `nsr`, family quality: noise power over signal power of the UNet's output, 10^(-dB / 10). No dB counts as more than
-  FLOOR, which is what running full precision twice gives; so `nsr` is at least 10^(-FLOOR / 10).
-- `dssim`, 1 - SSIM of the image, is the content metric of MixDQ, its counterpart to our family alignment, and filed
-  there. Layers that were not scored by SSIM have a `dssim` of 0: they belong to the other metric.
-- More bits cannot hurt more: where they seem to, the larger loss counts at the fewer bits too (a running maximum).
-- Schemes are affine with one scale a channel and inputs as they come, as measured. Bytes are weights * bits / 8:
-  scales are left out, as in MixDQ's mean bits. Nothing was timed.
-- The weights' shapes are not told, only their number: the graph holds (1, number), and plans made from it are to be
-  read, not applied.
+- `nsr`, family quality, is noise power over signal power of the UNet's output, 10^(-dB / 10). dB are clamped to FLOOR,
+  the value of two runs in full precision, so `nsr` is at least 10^(-FLOOR / 10).
+- `dssim`, 1 - SSIM of the image, is MixDQ's content metric and belongs to our family alignment. Layers without an SSIM
+  have a `dssim` of 0, since MixDQ scores them by the other metric.
+- A loss must not rise with the bits: where it does, fewer bits get the larger loss too (a running maximum).
+- Schemes are affine with one scale a channel and unquantized inputs, as measured. Bytes are weights * bits / 8 without
+  scales, as in MixDQ's mean bits. There are no times.
+- The files hold the number of weights of a layer, not its shape: the graph holds (1, number), so plans made from it
+  can be read but not applied.
 """
 
 from __future__ import annotations
@@ -26,53 +26,58 @@ from typing import Any
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import Layer, LayerGraph, architecture_fingerprint
-from bitplan.planner.interop.foreign.base import Imported, check_same_layers, read_numbers
+from bitplan.planner.interop.foreign.base import ForeignProfile, check_same_layers, read_numbers
 from bitplan.planner.profiles.profile import Cost
 from bitplan.sensitivity.table import Measurement
 
 FILES = SQNR, SSIM, RATIO = ("sensitivity_weight_sqnr.yaml", "sensitivity_weight_ssim.yaml", "ratio_weight.yaml")
 BITS = (2, 4, 8)  # the order of the numbers in the files
 SCHEMES = tuple(f"w{bits}za16" for bits in BITS)
-FLOOR = 83.8  # dB, full precision against itself in the authors' log
+FLOOR = 83.8  # dB between two runs in full precision, from the authors' log
 UNIT = 320 * 4 * 3 * 3  # weights of conv_in, the smallest layer of the UNets of Stable Diffusion: ratio 1
 ITEMSIZE = 2  # bytes a weight in half precision
-IMAGES = 32  # the authors' calibration: so many captions of COCO val2014, SDXL-Turbo's one step
+IMAGES = 32  # captions of COCO val2014 in the authors' calibration, with one step of SDXL-Turbo
 FAMILIES = {"nsr": "quality", "dssim": "alignment"}
 Losses = dict[str, tuple[float, ...]]  # layer -> one loss for each of BITS
 
 
 @dataclass(frozen=True)
-class _Tally:
-    """How many entries were changed on reading."""
+class _Corrections:
+    """Numbers of entries that were changed on reading.
+
+    Attributes:
+        clamped: SQNRs above FLOOR.
+        raised: metric -> number of layers whose losses were not monotone.
+    """
 
     clamped: int
-    mended: Mapping[str, int]
+    raised: Mapping[str, int]
 
 
-def read(folder: Path) -> Imported:
-    """The measurements in `folder`. Raises UserError where a file is missing or malformed, or the files disagree."""
+def read(folder: Path) -> ForeignProfile:
+    """Reads the measurements in `folder`. Raises UserError for missing, malformed or inconsistent files."""
     sqnr, ssim = _by_address(folder / SQNR, len(BITS)), _by_address(folder / SSIM, len(BITS))
     counts = {layer: _count(folder / RATIO, layer, r) for layer, (r,) in _by_address(folder / RATIO, 1).items()}
     names = {SQNR: list(sqnr), SSIM: list(ssim), RATIO: list(counts)}
-    for known, others in ((SQNR, RATIO), (RATIO, SQNR), (SQNR, SSIM)):
-        check_same_layers(folder / known, names[known], folder / others, names[others])
-    if strange := next(((layer, s) for layer, values in ssim.items() for s in values if not -1 <= s <= 1), None):
-        raise UserError(f"{folder / SSIM}: {strange[0]} has an SSIM of {strange[1]:g}; it lies between -1 and 1")
+    for reference, others in ((SQNR, RATIO), (RATIO, SQNR), (SQNR, SSIM)):
+        check_same_layers(folder / reference, names[reference], folder / others, names[others])
+    if outlier := next(((layer, s) for layer, values in ssim.items() for s in values if not -1 <= s <= 1), None):
+        raise UserError(f"{folder / SSIM}: {outlier[0]} has an SSIM of {outlier[1]:g}; give values between -1 and 1")
     noise = {layer: tuple(10 ** (-min(dB, FLOOR) / 10) for dB in values) for layer, values in sqnr.items()}
     blur = {layer: tuple(1 - value for value in values) for layer, values in ssim.items()}
     losses = {"nsr": _monotone(noise), "dssim": _monotone(blur)}
-    mended = {name: sum(old[k] != new[k] for k in old) for name, old, new in
+    raised = {name: sum(old[k] != new[k] for k in old) for name, old, new in
               (("nsr", noise, losses["nsr"]), ("dssim", blur, losses["dssim"]))}  # fmt: skip
-    tally = _Tally(sum(dB > FLOOR for values in sqnr.values() for dB in values), mended)
+    corrections = _Corrections(sum(dB > FLOOR for values in sqnr.values() for dB in values), raised)
     graph = _graph(counts)
-    return Imported(
-        header=_header(folder, graph, _decided(losses, tally)), graph=graph, schemes=("keep", *SCHEMES),
+    return ForeignProfile(
+        header=_header(folder, graph, _decided(losses, corrections)), graph=graph, schemes=("keep", *SCHEMES),
         costs=tuple(_costs(counts)), measurements=tuple(_measurements(losses)), families=FAMILIES,
     )  # fmt: skip
 
 
 def address(name: str) -> str:
-    """MixDQ's name of a layer as a layer address: `model.conv_in` is `unet.conv_in`."""
+    """Converts MixDQ's name of a layer to a layer address: `model.conv_in` to `unet.conv_in`."""
     return "unet." + name.removeprefix("model.")
 
 
@@ -81,7 +86,7 @@ def _by_address(path: Path, count: int) -> Losses:
 
 
 def _count(path: Path, layer: str, ratio: float) -> int:
-    """Weights of the layer. Raises UserError where the ratio makes no whole number of them."""
+    """Returns the layer's number of weights. Raises UserError where the ratio gives no whole number."""
     count = round(ratio * UNIT)
     if count < 1 or abs(ratio * UNIT - count) > 1e-6 * count:
         raise UserError(f"{path}: {layer} has ratio {ratio:g}, {ratio * UNIT:.6g} weights; ratios are in units of "
@@ -90,7 +95,7 @@ def _count(path: Path, layer: str, ratio: float) -> int:
 
 
 def _monotone(losses: Losses) -> Losses:
-    """A running maximum from the most bits to the fewest."""
+    """Returns the running maximum from the most bits to the fewest."""
     return {layer: tuple(accumulate(values[::-1], max))[::-1] for layer, values in losses.items()}
 
 
@@ -109,22 +114,22 @@ def _costs(counts: Mapping[str, int]) -> list[Cost]:
 
 
 def _measurements(losses: Mapping[str, Losses]) -> list[Measurement]:
-    nothing = (0.0,) * len(BITS)
+    zeros = (0.0,) * len(BITS)
     return [
-        Measurement(layer, scheme, metric, its.get(layer, nothing)[place], float("inf"), IMAGES, source="imported")
+        Measurement(layer, scheme, metric, values.get(layer, zeros)[place], float("inf"), IMAGES, source="imported")
         for layer in losses["nsr"]
         for place, scheme in enumerate(SCHEMES)
-        for metric, its in losses.items()
+        for metric, values in losses.items()
     ]
 
 
-def _decided(losses: Mapping[str, Losses], tally: _Tally) -> str:
+def _decided(losses: Mapping[str, Losses], corrections: _Corrections) -> str:
     layers, scored = len(losses["nsr"]), len(losses["dssim"])
     return (
-        f"{layers} layers at {', '.join(map(str, BITS))} bits; {tally.clamped} of {layers * len(BITS)} SQNRs above the "
-        f"floor of {FLOOR} dB count as the floor; not monotone in bits, so that the larger loss counts at the fewer "
-        f"bits too: {tally.mended['nsr']} layers by SQNR, {tally.mended['dssim']} by SSIM; {layers - scored} layers "
-        "were not scored by SSIM and have a dssim of 0"
+        f"{layers} layers at {', '.join(map(str, BITS))} bits; {corrections.clamped} of {layers * len(BITS)} SQNRs "
+        f"above {FLOOR} dB are clamped to it; where a loss rises with the bits, fewer bits get the larger loss too: "
+        f"{corrections.raised['nsr']} layers by SQNR, {corrections.raised['dssim']} by SSIM; {layers - scored} layers "
+        "have no SSIM and a dssim of 0"
     )
 
 

@@ -1,8 +1,8 @@
-"""Plans as other tools' own configurations: a table of the targets. Imports no torch, and none of the tools.
+"""Exports plans as configurations of other tools: the table of targets. Imports neither torch nor the tools.
 
-A target is a module here with `TAKES`, the terms of schemes that it can express (all others are declined by name),
-`refuses(scheme, layer)`, why it cannot express a combination of these, or None, and `text(part)`, the file of one
-component (see `base.py`), and a line in `TARGETS`.
+A target is a module here and a line in `TARGETS`. The module has `TAKES`, the terms of schemes that it can express (all
+others are declined by name); `refuses(scheme, layer)`, which returns why it cannot express a combination of these, or
+None; and `text(part)`, which returns the contents of one component's file (see `base.py`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ for _target in _TABLE:
 
 
 def target_named(name: str) -> Target:
-    """Raises UserError with the nearest name."""
+    """Returns the target of that name. Raises UserError with the nearest name."""
     if name not in TARGETS:
         raise UserError(f"there is no target {name!r}{nearest(name, TARGETS)} (targets: {', '.join(TARGETS)})")
     return TARGETS[name]
@@ -51,10 +51,10 @@ def target_named(name: str) -> Target:
 def export_plan(
     plan: Plan, to: str, out: Path, model: str | None = None, approximate: bool = False
 ) -> tuple[Export, ...]:
-    """Write the plan for the tool `to`, one file a component: `out`, or `out` with -COMPONENT where there are several.
+    """Writes the plan for the tool `to`: the file `out`, or `out` with -COMPONENT for each of several components.
 
-    model: see `read_model`; approximate: take the nearest scheme that the tool can express, and list what was changed.
-    Raises UserError naming how many layers the tool cannot express, PlanError for another model's layers.
+    model: see `read_model`; approximate: use the nearest scheme that the tool can express, and list the changes. Raises
+    UserError with the number of layers that the tool cannot express, PlanError for another model's layers.
     """
     target = target_named(to)
     check_out(out)

@@ -1,4 +1,4 @@
-"""What all targets share: refusing what one cannot express, or taking the nearest that it can, and the files."""
+"""Exports a plan to a target: refuses schemes that it cannot express, or replaces them by the nearest it can."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ _SHOWN = 3  # reasons in one line
 
 @dataclass(frozen=True)
 class Model:
-    """The layers that plans are for. layers: those of the plan, by address; unplanned: addresses of other modules that
-    have a weight matrix, as far as they are known; architecture: the fingerprint of the layers."""
+    """The layers of a plan's model.
+
+    Attributes:
+        layers: address -> planned layer.
+        unplanned: addresses of other modules with a weight matrix, as far as they are known.
+        architecture: the fingerprint of the layers.
+    """
 
     layers: Mapping[str, Layer]
     unplanned: tuple[str, ...]
@@ -31,8 +36,14 @@ class Model:
 
 @dataclass(frozen=True)
 class ExportPart:
-    """What goes into one file: schemes and layers by their path below `component`, in the plan's order; unplanned:
-    paths of the others, see `Model`."""
+    """The contents of one file, by paths below `component` in the plan's order.
+
+    Attributes:
+        component: the component's name.
+        schemes: path -> scheme.
+        layers: path -> layer.
+        unplanned: paths of other modules, see `Model`.
+    """
 
     component: str
     schemes: Mapping[str, Scheme]
@@ -42,17 +53,17 @@ class ExportPart:
 
 @dataclass(frozen=True)
 class Target:
-    """A tool to write for.
+    """A tool that reads exported plans.
 
     Attributes:
-        name: as on the command line.
+        name: its name on the command line.
         about: one line for tables.
         takes: the terms of schemes that it can express; all others are declined by name.
-        refuses: why it cannot express a scheme of these terms in a layer, or None.
-        text: the file of a component.
-        lost: what no file of it can carry.
-        use: how a file of it is used, with {file} and {component}.
-        kinds: of layers that files are written for.
+        refuses: returns why it cannot express a scheme of these terms in a layer, or None.
+        text: returns the contents of a component's file.
+        lost: the parts of a plan that its files cannot represent.
+        use: how a file is used, with {file} and {component}.
+        kinds: the kinds of layers that it quantizes.
     """
 
     name: str
@@ -67,7 +78,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Change:
-    """A layer that got another scheme than planned, and why."""
+    """A layer whose scheme was replaced.
+
+    Attributes:
+        layer: its address.
+        planned: the planned scheme.
+        written: the exported scheme.
+        reason: why the target cannot express the planned scheme.
+    """
 
     layer: str
     planned: str
@@ -77,7 +95,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Export:
-    """One file that was written. schemes: layer address -> scheme as written."""
+    """One exported file.
+
+    Attributes:
+        path: the file.
+        target: the tool that reads it.
+        component: the component that it describes.
+        schemes: layer address -> exported scheme.
+        changes: the replaced schemes.
+    """
 
     path: Path
     target: Target
@@ -91,7 +117,7 @@ class Export:
         return self.target.use.format(file=str(self.path), component=self.component)
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
+        """Returns data for `json.dumps`."""
         return {
             "path": str(self.path), "target": self.target.name, "component": self.component,
             "schemes": dict(self.schemes), "changes": [asdict(change) for change in self.changes],
@@ -99,21 +125,22 @@ class Export:
         }  # fmt: skip
 
     def __str__(self) -> str:
+        """Lists the schemes, the changes, the losses of the format, and the use of the file."""
         counts = Counter(self.schemes.values())
         kinds = ", ".join(f"{scheme} x {count}" for scheme, count in counts.most_common())
         lines = [f"{self.path}: {self.target.name} for {self.component}, {_layers(len(self.schemes))}: {kinds}"]
-        alike: dict[tuple[str, str, str], list[str]] = {}
+        groups: dict[tuple[str, str, str], list[str]] = {}
         for change in self.changes:
-            alike.setdefault((change.planned, change.written, change.reason), []).append(change.layer)
+            groups.setdefault((change.planned, change.written, change.reason), []).append(change.layer)
         lines += [
             f"changed: {planned} -> {written} in {', '.join(layers)} ({_layers(len(layers))}): {reason}"
-            for (planned, written, reason), layers in alike.items()
+            for (planned, written, reason), layers in groups.items()
         ]
         return "\n".join([*lines, f"lost: {self.target.lost}", f"use: {self.use}"])
 
 
 def export_files(plan: Plan, model: Model, target: Target, out: Path, approximate: bool) -> tuple[Export, ...]:
-    """See `bitplan.planner.interop.targets.export_plan`."""
+    """Writes one file for each component; see `bitplan.planner.interop.targets.export_plan`."""
     check_layers(plan, model.layers)
     check_architecture(plan, model.architecture)
     planned = {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
@@ -121,9 +148,9 @@ def export_files(plan: Plan, model: Model, target: Target, out: Path, approximat
     refused = {layer: reason for layer, reason in reasons.items() if reason}
     if refused and not approximate:
         raise UserError(_refusal(target, planned, refused))
-    taken = {layer: nearest(target, planned[layer], model.layers[layer]) for layer in refused}
-    changes = tuple(Change(la, str(planned[la]), str(taken[la]), reason) for la, reason in refused.items())
-    schemes = planned | taken
+    replaced = {layer: nearest_scheme(target, planned[layer], model.layers[layer]) for layer in refused}
+    changes = tuple(Change(la, str(planned[la]), str(replaced[la]), reason) for la, reason in refused.items())
+    schemes = planned | replaced
     parts = list(_parts(schemes, model))
     exports = [
         Export(
@@ -139,22 +166,22 @@ def export_files(plan: Plan, model: Model, target: Target, out: Path, approximat
 
 
 def why(target: Target, scheme: Scheme, layer: Layer) -> str | None:
-    """Why `target` cannot express `scheme` of `layer`, or None. Every target can leave a layer in full precision."""
+    """Returns why `target` cannot express `scheme` of `layer`, or None; every target can keep a layer."""
     if scheme == KEEP:
         return None
     if "." not in layer.address:
-        return "it is the whole component, so that it has no name inside it"
+        return "it is the whole component and has no name inside it"
     if layer.held:
-        return "it is a projection of nn.MultiheadAttention, which no tool finds as a module that is called"
+        return "it is a projection of nn.MultiheadAttention, which is not a module of its own in any tool"
     if layer.aliases:
-        return "one module has several names, and the tool goes by names"
+        return "one module has several names, and the tool selects modules by name"
     if layer.kind not in target.kinds:
         return f"its files are written for {' and '.join(target.kinds)} layers, not for {layer.kind}"
     return target.takes.declines(scheme) or target.refuses(scheme, layer)
 
 
-def nearest(target: Target, scheme: Scheme, layer: Layer) -> Scheme:
-    """The scheme nearest to `scheme` that `target` can express of `layer`, `keep` at worst. See `distance`."""
+def nearest_scheme(target: Target, scheme: Scheme, layer: Layer) -> Scheme:
+    """Returns the scheme nearest to `scheme` by `distance` that `target` can express of `layer`, `keep` at worst."""
     return next(other for other in _by_distance(scheme, tuple(every_scheme())) if why(target, other, layer) is None)
 
 
@@ -164,8 +191,11 @@ def _by_distance(planned: Scheme, schemes: tuple[Scheme, ...]) -> tuple[Scheme, 
 
 
 def distance(planned: Scheme, other: Scheme) -> tuple[float, ...]:
-    """What is compared first matters most: integer or floating point, weight bits (more before fewer), input bits
-    (likewise), how inputs get their scales, transforms, groups (smaller before larger), zero points, least squares."""
+    """Returns a key for sorting, the most important difference first.
+
+    The order is: integer or floating point, weight bits (more before fewer), input bits (likewise), static or dynamic
+    input scales, transforms, groups (smaller before larger), zero points, least squares.
+    """
     w, v, a, b = planned.weight, other.weight, planned.inputs, other.inputs
     group, others = w.group or 1 << 20, v.group or 1 << 20
     return (
@@ -176,17 +206,17 @@ def distance(planned: Scheme, other: Scheme) -> tuple[float, ...]:
 
 
 def _refusal(target: Target, planned: Mapping[str, Scheme], refused: Mapping[str, str]) -> str:
-    """One line: how many layers, why, and the first of each kind."""
+    """Returns one line with the number of refused layers, and for each reason its count and first layer."""
     counts = Counter(refused.values())
     kinds = []
     for reason, count in counts.most_common(_SHOWN):
-        first = next(layer for layer, its in refused.items() if its == reason)
+        first = next(layer for layer, other in refused.items() if other == reason)
         kinds.append(f"{count}, the first {first} ({planned[first]}): {reason}")
     more = sum(count for _, count in counts.most_common()[_SHOWN:])
     return (
         f"{target.name} cannot express {len(refused)} of {len(planned)} layers: {'; '.join(kinds)}"
         + (f"; {more} for other reasons" if more else "")
-        + "; give --approximate for the nearest that it can express, or solve again with schemes that it can"
+        + "; give --approximate for the nearest schemes that it can express, or solve again with such schemes"
     )
 
 
@@ -210,7 +240,7 @@ def _layers(count: int) -> str:
 
 
 def check_out(out: Path) -> None:
-    """Raises UserError where no file can be written, before any work is done."""
+    """Raises UserError before any work where `out` cannot be written."""
     if out.is_dir() or not out.parent.is_dir():
         problem = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
         raise UserError(f"cannot write {out}: {problem}; choose another --out")

@@ -1,18 +1,20 @@
-r"""A GGUF recipe: lines `pattern=type`, one a layer, first match counts.
+r"""GGUF: writes a recipe of lines `pattern=type`, one for each layer; the first match counts.
 
     llama-quantize --tensor-type-file FILE IN.gguf OUT.gguf q8_0
     sd-cli -M convert -m IN -o OUT.gguf --tensor-type-rules "$(paste -sd, FILE)"
 
-llama.cpp reads such a file word by word, lower-cases the pattern and searches names for it as a regular expression, but
-only where the type given last is itself quantized (tools/quantize/quantize.cpp, `parse_tensor_type_file`;
-src/llama-quant.cpp, `llama_tensor_get_type`); stable-diffusion.cpp takes the same separated by commas (src/model.cpp,
-`parse_tensor_type_rules`). ComfyUI-GGUF reads the files that come out. Neither takes comments, so there are none.
+llama.cpp reads the file word by word, converts the pattern to lower case and searches names for it as a regular
+expression, but only if the last type is quantized (tools/quantize/quantize.cpp, `parse_tensor_type_file`;
+src/llama-quant.cpp, `llama_tensor_get_type`). stable-diffusion.cpp takes the same rules separated by commas
+(src/model.cpp, `parse_tensor_type_rules`). ComfyUI-GGUF reads the resulting files. The recipe has no comments, since
+neither program supports them.
 
-Names are those of the diffusers state dict, with or without stable-diffusion.cpp's `model.diffusion_model.` in front: a
+Names are those of the diffusers state dict, optionally after stable-diffusion.cpp's prefix `model.diffusion_model.`. A
 model whose tensors are renamed on conversion (the UNets of Stable Diffusion) must be converted with diffusers' names.
-Types (ggml-common.h): groups of 32 with a half-precision scale, or, in blocks of 256, of 32 (q4_K, q5_K) or 16 with
-scales of 4 to 8 bits, found by least squares. A row, here the inputs of a linear layer, holds whole blocks; the row of
-a convolution is as wide as its kernel, which no block fits. llama.cpp's products round inputs to 8 bits in groups.
+Types (ggml-common.h): groups of 32 with a half-precision scale; or blocks of 256 with groups of 32 (q4_K, q5_K) or 16
+and scales of 4 to 8 bits, fitted by least squares. A row, here the inputs of a linear layer, consists of whole blocks;
+the row of a convolution is as wide as its kernel, which no block fits. llama.cpp's products round inputs to 8 bits in
+groups.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ TYPES = {  # type -> (its format, weights in a block)
 FULL = "f16"
 
 
-LOST = ("the plan's scales and how it rounds inputs: ggml finds its own, in half precision or less, and its products "
-        "round inputs to 8 bits or not at all, as the backend has it; `keep` is f16; stable-diffusion.cpp leaves some "
-        "layers alone whatever is asked (embedders, img_in, final_layer)")  # fmt: skip
+LOST = ("the plan's scales and input formats: ggml computes its own scales, in half precision or less; its products "
+        "round inputs to 8 bits or not at all, depending on the backend; `keep` is f16; stable-diffusion.cpp never "
+        "quantizes some layers (embedders, img_in, final_layer)")  # fmt: skip
 
 
 USE = ("llama-quantize --tensor-type-file {file} IN.gguf OUT.gguf q8_0, or sd-cli -M convert ... "
@@ -61,11 +63,11 @@ TAKES = Takes(
 
 
 def refuses(scheme: Scheme, layer: Layer) -> str | None:
-    """Why no type of ggml expresses `scheme`, all of whose terms are taken, of `layer`, or None."""
+    """Returns why no type of ggml expresses `scheme`, whose terms it takes, of `layer`, or None."""
     name, block = _NAMES.get(scheme.weight, ("", 1))
     rules = (
         (layer.kind != "linear", "a convolution's rows are as wide as its kernel, which no block of ggml fits"),
-        (layer.address != layer.address.lower(), "llama-quantize lower-cases names"),
+        (layer.address != layer.address.lower(), "llama-quantize converts names to lower case"),
         (not name, "no type of ggml has these bits, groups and zero points"),
         (layer.weight[1] % block, f"{name} needs a multiple of {block} inputs"),
     )
@@ -73,7 +75,7 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
 
 
 def text(part: ExportPart) -> str:
-    """Layers in full precision are named too, since llama-quantize gives the others the type on its command line."""
+    """Returns the file; it names kept layers too, since others get the type on llama-quantize's command line."""
     names = {path: part.layers[path].held.partition(".")[2] or f"{path}.weight" for path in part.schemes}
     lines = (f"{_pattern(names[path])}={_type(scheme)}\n" for path, scheme in part.schemes.items())
     return "".join(dict.fromkeys(lines))

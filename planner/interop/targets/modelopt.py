@@ -1,9 +1,9 @@
-"""NVIDIA ModelOpt: the configuration that `modelopt.torch.quantization.quantize` takes, as YAML.
+"""NVIDIA ModelOpt: writes the configuration of `modelopt.torch.quantization.quantize` as YAML.
 
-An ordered list of quantizers by exact name after one entry that disables all, and `max` calibration (the format of
-`QuantizerCfgEntry` in modelopt 0.47.0; YAML, since the axes in `block_sizes` are integers and JSON has no such keys).
-Weights: `axis: 0` is one scale a channel, `block_sizes: {-1: 64}` one for 64 inputs. Inputs: a scale found for
-each token, of a convolution for each sample, or one a tensor, which ModelOpt calibrates.
+The file disables all quantizers, then lists those of the plan by exact name, with `max` calibration (the format of
+`QuantizerCfgEntry` in modelopt 0.47.0; YAML, since `block_sizes` needs integer keys, which JSON lacks). Weights:
+`axis: 0` is one scale a channel, `block_sizes: {-1: 64}` one for 64 inputs. Inputs: a dynamic scale for each token, or
+for each sample of a convolution; or one scale a tensor, which ModelOpt calibrates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bitplan.planner.interop.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, InputFormat, Scheme, WeightFormat
 from bitplan.plans.takes import ANY, Takes
 
-LOST = ("the plan's scales and ranges: ModelOpt finds its own, min-max, those of static inputs in its forward_loop; "
+LOST = ("the plan's scales and ranges: ModelOpt computes its own, min-max, those of static inputs in its forward_loop; "
         "its quantizers simulate, and only some formats have kernels elsewhere")  # fmt: skip
 
 
@@ -33,17 +33,17 @@ TAKES = Takes(
 
 
 def refuses(scheme: Scheme, layer: Layer) -> str | None:
-    """Why ModelOpt cannot express `scheme`, all of whose terms it takes, of `layer`, or None."""
+    """Returns why ModelOpt cannot express `scheme`, whose terms it takes, of `layer`, or None."""
     weight = scheme.weight
     rules = (
-        (weight.group and layer.kind != "linear", "its groups in a convolution lie along the kernel"),
+        (weight.group and layer.kind != "linear", "its groups in a convolution run along the kernel"),
         (weight.group and layer.weight[1] % weight.group, "its groups must divide the inputs"),
     )
     return next((reason for applies, reason in rules if applies), None)
 
 
 def text(part: ExportPart) -> str:
-    """Names are exact; all that is not named is disabled."""
+    """Returns the file; names are exact, and all other quantizers are disabled."""
     entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     for path, scheme in part.schemes.items():
         kind = part.layers[path].kind

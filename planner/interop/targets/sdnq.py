@@ -1,8 +1,8 @@
-"""sdnq: the arguments of an `SDNQConfig`, as JSON (read from the documentation and the behaviour of sdnq 0.2.8).
+"""sdnq: writes the arguments of an `SDNQConfig` as JSON (by the documentation and behaviour of sdnq 0.2.8).
 
-Names end in `.weight`: a name without a dot would also match inside longer ones. Every module is named, those in full
-precision too, since what is not named gets the default type; sdnq's own lists and sizes of layers to leave alone are
-switched off, so that the plan alone decides.
+Names end in `.weight`: a name without a dot would also match inside longer ones. The file names every module, also
+those in full precision, since others would get the default type. sdnq's own rules for layers to skip are switched off,
+so that only the plan decides.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from bitplan.planner.interop.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, Scheme, WeightFormat
 from bitplan.plans.takes import ANY, Takes
 
-LOST = ("the plan's scales: sdnq finds its own, min-max, in a convolution mostly one for each position of the kernel; "
-        "beside 8-bit inputs grouped weights are rounded to int8 again in each call, and a convolution's inputs get a "
+LOST = ("the plan's scales: sdnq computes its own, min-max, in a convolution mostly one for each kernel position; "
+        "with 8-bit inputs it rounds grouped weights to int8 again in each call, and a convolution's inputs have one "
         "scale a patch")  # fmt: skip
 
 
@@ -32,11 +32,11 @@ TAKES = Takes(
 )  # fmt: skip
 
 
-_STEP, _LEAST = 16, 32  # sizes that its integer products take
+_STEP, _LEAST = 16, 32  # its integer products need multiples of the first, at least the second
 
 
 def refuses(scheme: Scheme, layer: Layer) -> str | None:
-    """Why sdnq cannot express `scheme`, all of whose terms it takes, of `layer`, or None."""
+    """Returns why sdnq cannot express `scheme`, whose terms it takes, of `layer`, or None."""
     weight, inputs = scheme.weight, scheme.inputs
     outputs, channels = layer.weight[:2]
     fits = all(size >= _LEAST and size % _STEP == 0 for size in (outputs, channels))
@@ -56,7 +56,7 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
 
 
 def text(part: ExportPart) -> str:
-    """Layers by type, and those whose groups or inputs are not the default's by themselves."""
+    """Returns the file: layers by type, and layers whose groups or inputs differ from the default."""
     types: dict[str, list[str]] = {}
     own: dict[str, dict[str, Any]] = {}
     for path, scheme in part.schemes.items():
@@ -64,12 +64,12 @@ def text(part: ExportPart) -> str:
             continue
         types.setdefault(_dtype(scheme.weight), []).append(f"{path}.weight")
         own[f"{path}.weight"] = _arguments(scheme, part.layers[path])
-    left = [path for path, scheme in part.schemes.items() if scheme == KEEP] + list(part.unplanned)
+    kept = [path for path, scheme in part.schemes.items() if scheme == KEEP] + list(part.unplanned)
     config = {
         "quant_method": "sdnq", "weights_dtype": "int8", "group_size": -1, "quant_conv": True, "quant_embedding": False,
         "use_quantized_matmul": False, "use_quantized_matmul_conv": False, "use_dynamic_quantization": False,
         "add_skip_keys": False, "minimum_allowed_numel": 0, "minimum_allowed_channel_size": 0,
-        "modules_to_not_convert": [f"{path}.weight" for path in left],
+        "modules_to_not_convert": [f"{path}.weight" for path in kept],
         "modules_dtype_dict": types,
         "modules_quant_config": {path: arguments for path, arguments in own.items() if arguments},
     }  # fmt: skip

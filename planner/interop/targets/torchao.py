@@ -1,9 +1,9 @@
-"""torchao through diffusers: the dictionary of a `TorchAoConfig` that holds an `FqnToConfig`, as JSON.
+"""torchao through diffusers: writes the dictionary of a `TorchAoConfig` with an `FqnToConfig` as JSON.
 
-Written as `TorchAoConfig.to_dict` and torchao's `config_to_dict` write it (diffusers 0.42.1, torchao 0.18.0; `_type` is
-a class, `_data` its fields, fields left out have their defaults), keyed by the full names of modules, which diffusers
-takes since its pull request 14686. Its hook quantizes `nn.Linear.weight` and nothing else, and the formats of fewer
-than 8 bits that run everywhere (`IntxWeightOnlyConfig`) are stored in 8.
+The format is that of `TorchAoConfig.to_dict` and torchao's `config_to_dict` (diffusers 0.42.1, torchao 0.18.0): `_type`
+is a class, `_data` its fields; missing fields have their defaults. Keys are the full names of modules, which diffusers
+supports since its pull request 14686. Its hook quantizes only `nn.Linear.weight`, and the formats of fewer than 8 bits
+that run everywhere (`IntxWeightOnlyConfig`) are stored in 8.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bitplan.planner.interop.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, Scheme
 from bitplan.plans.takes import ANY, Takes
 
-LOST = "the plan's scales: torchao finds its own, min-max, when it quantizes, and rounds the model in bfloat16"
+LOST = "the plan's scales: torchao computes its own, min-max, when it quantizes, and rounds the model in bfloat16"
 
 
 USE = ("{component} = CLASS.from_pretrained(..., torch_dtype=torch.bfloat16, quantization_config="
@@ -33,12 +33,12 @@ TAKES = Takes(
 
 
 def refuses(scheme: Scheme, layer: Layer) -> str | None:
-    """Why torchao cannot express `scheme`, all of whose terms it takes, of `layer`, or None."""
+    """Returns why torchao cannot express `scheme`, whose terms it takes, of `layer`, or None."""
     weight, inputs = scheme.weight, scheme.inputs
     rules = (
-        (layer.kind != "linear", "diffusers hands torchao linear layers only"),
+        (layer.kind != "linear", "diffusers lets torchao quantize linear layers only"),
         (weight.kind == "fp8" and inputs.bits != 16, "its fp8 weights take no integer inputs"),
-        (inputs.bits == 8 and (weight.affine or weight.group), "beside 8-bit inputs its scales are symmetric and one a "
+        (inputs.bits == 8 and (weight.affine or weight.group), "with 8-bit inputs its scales are symmetric and one a "
                                                                "channel"),
         (weight.group and layer.weight[1] % weight.group, "its groups must divide the inputs"),
     )  # fmt: skip
@@ -46,9 +46,9 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
 
 
 def text(part: ExportPart) -> str:
-    """Modules that are not named stay as they are."""
-    named = {path: _config(scheme) for path, scheme in part.schemes.items() if scheme != KEEP}
-    quant_type = {"default": _object("FqnToConfig", 1, fqn_to_config=named)}
+    """Returns the file; modules without an entry stay in full precision."""
+    configs = {path: _config(scheme) for path, scheme in part.schemes.items() if scheme != KEEP}
+    quant_type = {"default": _object("FqnToConfig", 1, fqn_to_config=configs)}
     return json.dumps({"quant_method": "torchao", "quant_type": quant_type}, indent=1) + "\n"
 
 

@@ -19,7 +19,7 @@ import bitplan
 from bitplan.planner.errors import BAD_INPUT, UserError
 from bitplan.planner.graph.layers import Layer
 from bitplan.planner.interop.targets import TARGETS
-from bitplan.planner.interop.targets.base import Model, Target, distance, export_files, nearest, why
+from bitplan.planner.interop.targets.base import Model, Target, distance, export_files, nearest_scheme, why
 from bitplan.planner.interop.targets.gguf import TYPES
 from bitplan.planner.interop.targets.model import read_model
 from bitplan.plans.geometry import Geometry
@@ -62,7 +62,7 @@ def test_the_nearest_can_be_expressed_and_is_the_nearest(target: Target, name: s
     able = [scheme for scheme in every_scheme() if why(target, scheme, one) is None]
     assert KEEP in able
     for planned in map(parse_scheme, EXAMPLES):
-        found = nearest(target, planned, one)
+        found = nearest_scheme(target, planned, one)
         assert found in able
         assert distance(planned, found) == min(distance(planned, scheme) for scheme in able)
         assert (found == planned) == (planned in able)
@@ -80,7 +80,7 @@ def test_reasons_are_one_line_and_no_tool_has_a_first_token(target: Target) -> N
 @pytest.mark.parametrize("target", ALL)
 def test_layers_that_have_no_one_name_inside_stay_as_they_are(target: Target) -> None:
     for one in (layer(512, 256, address="proj"), layer(512, 256, aliases=("unet.other",))):
-        assert why(target, parse_scheme("w8a16"), one) and nearest(target, parse_scheme("w8a16"), one) == KEEP
+        assert why(target, parse_scheme("w8a16"), one) and nearest_scheme(target, parse_scheme("w8a16"), one) == KEEP
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_layers_that_have_no_one_name_inside_stay_as_they_are(target: Target) ->
     ],
 )
 def test_known_answers(to: str, kind: str, planned: str, written: str) -> None:
-    assert str(nearest(TARGETS[to], parse_scheme(planned), LAYERS[kind])) == written
+    assert str(nearest_scheme(TARGETS[to], parse_scheme(planned), LAYERS[kind])) == written
 
 
 @given(st.sampled_from(every_scheme()), st.sampled_from(every_scheme()))
@@ -165,7 +165,7 @@ def test_an_approximated_plan_lists_all_that_was_changed(
 def test_an_expressible_plan_needs_no_permission_and_changes_nothing(
     target: Target, model: Model, tmp_path: Path
 ) -> None:
-    near = {la: str(nearest(target, parse_scheme(s), model.layers[la])) for la, s in mixed(model.layers).items()}
+    near = {la: str(nearest_scheme(target, parse_scheme(s), model.layers[la])) for la, s in mixed(model.layers).items()}
     one, two = (
         export_files(plan_for(model, near), model, target, tmp_path / name, approximate)[0]
         for name, approximate in (("a", False), ("b", True))
