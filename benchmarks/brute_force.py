@@ -1,10 +1,10 @@
 """Compares `solve` with brute force over every choice of small random problems: `python -m benchmarks.brute_force`.
 
-Up to 8 groups x 5 candidates x 3 budgets, hence up to 390 625 choices a problem. Ties, overlapping ones too; equal,
-zero and forbidden candidates; limits that some choice meets exactly, or misses by the smallest step there is. Every
-number is an integer times a power of two, so that sums are exact in 64-bit integers here and in floats there: the
-objectives must be equal, not close. Every case is a function of the seed and its number.
-Writes benchmarks/results/brute_force.json.
+The problems have up to 8 groups x 5 candidates x 3 budgets, so up to 390 625 choices. They have ties, also overlapping
+ones; equal, zero and forbidden candidates; and limits that a choice meets exactly or misses by the smallest step.
+Every number is an integer times a power of two, so sums are exact in 64-bit integers here and in floats there: the
+objectives must be equal. Every case is a function of the seed and its number. Writes
+benchmarks/results/brute_force.json.
 """
 
 from __future__ import annotations
@@ -39,7 +39,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Case:
-    """A problem, and its numbers as integers: column = integers * 2^-power, and `objective` (C,) likewise."""
+    """A problem and its numbers as integers.
+
+    Attributes:
+        problem: the problem.
+        integers: column -> integers; the column is integers * 2^-power.
+        power: column -> power.
+        objective: (C,), the objective of each candidate as integers.
+    """
 
     problem: Problem
     integers: dict[str, Ints]
@@ -48,7 +55,7 @@ class Case:
 
 
 def case(seed: int, number: int) -> Case:
-    """The case of that number."""
+    """Draws the case of that number."""
     random = np.random.default_rng([seed, number])
     count = int(random.integers(1, GROUPS + 1)) if random.random() < 0.3 else int(random.integers(5, GROUPS + 1))
     sizes = np.full(count, CANDIDATES) if random.random() < 0.5 else random.integers(1, CANDIDATES + 1, count)
@@ -69,23 +76,23 @@ def case(seed: int, number: int) -> Case:
         problem = replace(problem, ties=tied, allowed=~banned)
         if respected(problem).any():
             break
-    made = Case(problem, integers, power, 2 * integers["quality"] + both * integers["alignment"])
-    return Case(rebudget(problem, _budgets(random, made)), integers, power, made.objective)
+    drawn = Case(problem, integers, power, 2 * integers["quality"] + both * integers["alignment"])
+    return Case(rebudget(problem, _budgets(random, drawn)), integers, power, drawn.objective)
 
 
 def _integers(random: np.random.Generator, count: int) -> dict[str, Ints]:
-    """Four columns: unrelated, or losses that fall as bytes rise (the hard kind: nothing dominates), some zeros."""
+    """Draws four columns, with some zeros: unrelated, or losses that fall as bytes rise, where nothing dominates."""
     most = int(random.choice(SIZES))
-    made = {name: random.integers(0, most, count) for name in ("bytes", "ms", "quality", "alignment")}
+    drawn = {name: random.integers(0, most, count) for name in ("bytes", "ms", "quality", "alignment")}
     if random.random() < 0.7:
-        made["quality"] = most - made["bytes"] + random.integers(0, max(2, most // 10), count) * random.integers(0, 2)
+        drawn["quality"] = most - drawn["bytes"] + random.integers(0, max(2, most // 10), count) * random.integers(0, 2)
     if random.random() < 0.3:
-        made["ms"] = made["bytes"] + random.integers(0, 2, count)
-    for name, values in made.items():
+        drawn["ms"] = drawn["bytes"] + random.integers(0, 2, count)
+    for name, values in drawn.items():
         values[random.random(count) < random.choice([0.0, 0.3], p=[0.8, 0.2])] = 0
         if name == "bytes":
             values *= int(random.choice([1, 1000003]))
-    return made
+    return drawn
 
 
 def _tie(random: np.random.Generator, groups: tuple[str, ...], sizes: Ints) -> Tie:
@@ -94,25 +101,25 @@ def _tie(random: np.random.Generator, groups: tuple[str, ...], sizes: Ints) -> T
     return Tie({groups[i]: tuple(random.choice(labels, sizes[i]).tolist()) for i in members})
 
 
-def _budgets(random: np.random.Generator, made: Case) -> tuple[Budget, ...]:
-    """Limits that one choice meets exactly in all budgets, or each its own, or the least sum; then maybe a step off."""
-    valid = np.flatnonzero(respected(made.problem))
+def _budgets(random: np.random.Generator, drawn: Case) -> tuple[Budget, ...]:
+    """Draws limits that one choice meets in all budgets, or quantiles, or the smallest sum, some moved by one step."""
+    valid = np.flatnonzero(respected(drawn.problem))
     names = [name for name in BUDGETS if random.random() < 0.7]
     if not len(valid) or not names:
         return ()
-    sums = {name: total(made.problem, made.integers[name])[valid] for name in names}
+    sums = {name: total(drawn.problem, drawn.integers[name])[valid] for name in names}
     one, kind = int(random.integers(len(valid))), random.choice(["one choice", "quantile", "least"], p=[0.4, 0.4, 0.2])
-    found = []
+    results = []
     for name in names:
         share = 0.0 if kind == "least" and name == names[-1] else random.random() ** random.choice([1, 3])
         limit = int(sums[name][one] if kind == "one choice" else np.quantile(sums[name], share, method="lower"))
         limit += int(random.choice([-1, 0, 1], p=[0.15, 0.7, 0.15]))
-        found.append(Budget(name, limit if not made.power[name] else math.ldexp(limit, -made.power[name])))
-    return tuple(found)
+        results.append(Budget(name, limit if not drawn.power[name] else math.ldexp(limit, -drawn.power[name])))
+    return tuple(results)
 
 
 def total(problem: Problem, values: Ints) -> Ints:
-    """The sum over every choice, the last group's candidate changing fastest."""
+    """Returns the sum of every choice; the last group's candidate changes fastest."""
     sums = np.zeros(1, dtype=np.int64)
     for place in range(len(problem.groups)):
         members = problem.members(place)
@@ -121,7 +128,7 @@ def total(problem: Problem, values: Ints) -> Ints:
 
 
 def respected(problem: Problem) -> NDArray[np.bool_]:
-    """For every choice, in the same order, whether it is allowed and respects the ties."""
+    """Returns for every choice, in the same order, whether it is allowed and respects the ties."""
     fits = total(problem, (~problem.allowed).astype(np.int64)) == 0
     for tie in problem.ties:
         words = {word: number for number, word in enumerate(sorted({w for its in tie.labels.values() for w in its}))}
@@ -137,46 +144,46 @@ def respected(problem: Problem) -> NDArray[np.bool_]:
     return fits
 
 
-def least(made: Case) -> int | None:
-    """The least objective within the budgets, by trying every choice; None where there is none."""
-    fits = respected(made.problem)
-    for budget in made.problem.budgets:
-        limit = int(math.ldexp(budget.limit, made.power[budget.column]))
-        fits &= total(made.problem, made.integers[budget.column]) <= limit
-    sums = total(made.problem, made.objective)[fits]
+def least(drawn: Case) -> int | None:
+    """Returns the smallest objective within the budgets by trying every choice, or None where there is none."""
+    fits = respected(drawn.problem)
+    for budget in drawn.problem.budgets:
+        limit = int(math.ldexp(budget.limit, drawn.power[budget.column]))
+        fits &= total(drawn.problem, drawn.integers[budget.column]) <= limit
+    sums = total(drawn.problem, drawn.objective)[fits]
     return int(sums.min()) if len(sums) else None
 
 
-def verdict(made: Case, solution: Solution) -> str:
-    """`optimal` or `infeasible` where the solution is right, else what is wrong with it."""
-    best = least(made)
+def verdict(drawn: Case, solution: Solution) -> str:
+    """Returns `optimal` or `infeasible` for a correct solution, else the error."""
+    best = least(drawn)
     if best is None:
         return "infeasible" if solution.status is Status.INFEASIBLE else f"wrong: {solution.status}, but there is none"
     if solution.status is not Status.OPTIMAL:
         return f"wrong: {solution.status}, but there is an optimum"
     picks = list(solution.picks)
     place = int(np.ravel_multi_index(
-        np.array(picks) - made.problem.offsets[:-1], [len(names) for names in made.problem.candidates]
+        np.array(picks) - drawn.problem.offsets[:-1], [len(names) for names in drawn.problem.candidates]
     ))  # fmt: skip
-    if not respected(made.problem)[place]:
+    if not respected(drawn.problem)[place]:
         return "wrong: breaks a tie or takes what is forbidden"
-    for budget in made.problem.budgets:
-        if math.ldexp(int(made.integers[budget.column][picks].sum()), -made.power[budget.column]) > budget.limit:
+    for budget in drawn.problem.budgets:
+        if math.ldexp(int(drawn.integers[budget.column][picks].sum()), -drawn.power[budget.column]) > budget.limit:
             return f"wrong: breaks the budget on {budget.column}"
-    got, exact = int(made.objective[picks].sum()), math.ldexp(best, -made.power["quality"])
+    got, exact = int(drawn.objective[picks].sum()), math.ldexp(best, -drawn.power["quality"])
     if got != best or solution.objective != exact:
         return f"wrong: objective {solution.objective}, least is {exact}"
     return "optimal" if solution.bound <= exact else f"wrong: bound {solution.bound}, least is {exact}"
 
 
 def check(seed: int, backend: str | None, number: int) -> tuple[str, str, float]:
-    """What came of one case, why `solve` stopped, and its seconds."""
-    made = case(seed, number)
+    """Solves one case; returns the verdict, why `solve` stopped, and its seconds."""
+    drawn = case(seed, number)
     try:
-        solution = solve(made.problem, Effort(backend=backend))
+        solution = solve(drawn.problem, Effort(backend=backend))
     except Exception as error:  # a crash is a difference, and must not end the run
         return f"wrong: {type(error).__name__}: {error}", "crashed", 0.0
-    return verdict(made, solution), solution.stopped, solution.seconds
+    return verdict(drawn, solution), solution.stopped, solution.seconds
 
 
 def main() -> None:
@@ -189,17 +196,17 @@ def main() -> None:
     args = parser.parse_args()
     start, work = time.monotonic(), partial(check, args.seed, args.backend)
     if args.jobs == 1:
-        found = list(tqdm(map(work, range(args.count)), total=args.count))
+        results = list(tqdm(map(work, range(args.count)), total=args.count))
     else:
         with ProcessPoolExecutor(args.jobs) as pool:
-            found = list(tqdm(pool.map(work, range(args.count), chunksize=20), total=args.count))
-    wrong = {number: said for number, (said, *_) in enumerate(found) if said.startswith("wrong")}
-    counts = Counter("differing" if number in wrong else said for number, (said, *_) in enumerate(found))
+            results = list(tqdm(pool.map(work, range(args.count), chunksize=20), total=args.count))
+    wrong = {number: outcome for number, (outcome, *_) in enumerate(results) if outcome.startswith("wrong")}
+    counts = Counter("differing" if number in wrong else outcome for number, (outcome, *_) in enumerate(results))
     result = {
-        "cases": len(found), "optimal": counts["optimal"], "infeasible": counts["infeasible"],
+        "cases": len(results), "optimal": counts["optimal"], "infeasible": counts["infeasible"],
         "differing": len(wrong), "first_differing": dict(list(wrong.items())[:20]),
-        "stopped": dict(Counter(why for _, why, _ in found).most_common()),
-        "solve_seconds": {"mean": sum(s for *_, s in found) / len(found), "most": max(s for *_, s in found)},
+        "stopped": dict(Counter(why for _, why, _ in results).most_common()),
+        "solve_seconds": {"mean": sum(s for *_, s in results) / len(results), "most": max(s for *_, s in results)},
         "about": {"seed": args.seed, "backend": args.backend, "jobs": args.jobs, "python": platform.python_version(),
                   "machine": platform.machine(), "seconds": time.monotonic() - start},
     }  # fmt: skip

@@ -38,13 +38,13 @@ for _ in range({repeats}):
 
 
 def command_of(root: Path, words: list[str]) -> list[str]:
-    """The command line that runs `bitplan WORDS` of the checkout."""
+    """Returns the command line that runs `bitplan WORDS` of the checkout."""
     module = "bitplan" if (root / "src" / "bitplan").is_dir() else "planner.cli"
     return [sys.executable, "-m", module, *words]
 
 
 def seconds(root: Path, command: list[str]) -> tuple[float, float, str]:
-    """CPU seconds, wall seconds and standard output of one run. Raises CalledProcessError."""
+    """Runs a command; returns CPU seconds, wall seconds and standard output. Raises CalledProcessError."""
     paths = os.pathsep.join((str(root / "src"), str(root)))
     env = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -56,7 +56,7 @@ def seconds(root: Path, command: list[str]) -> tuple[float, float, str]:
 
 
 def paired(roots: tuple[Path, Path], words: list[str], pairs: int) -> dict[str, Any]:
-    """Medians of both checkouts' times, and of the ratios this / other pair by pair."""
+    """Returns medians of both checkouts' times and of the paired ratios this / other."""
     rows: list[tuple[tuple[float, float, str], ...]] = []
     for turn in range(pairs + 1):
         row = tuple(seconds(root, command_of(root, words)) for root in roots)
@@ -71,7 +71,7 @@ def paired(roots: tuple[Path, Path], words: list[str], pairs: int) -> dict[str, 
 
 
 def apply_call(root: Path, repeats: int) -> float:
-    """The median CPU seconds of `apply` on a loaded pipeline."""
+    """Returns the median CPU seconds of `apply` on a loaded pipeline."""
     new = (root / "src" / "bitplan").is_dir()
     loader = "bitplan.planner.pipelines.sources" if new else "planner.pipelines"
     code = CALL.format(package="bitplan" if new else "planner", loader=loader, repeats=repeats)

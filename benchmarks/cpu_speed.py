@@ -2,11 +2,11 @@
 
     python -m benchmarks.cpu_speed [unet|dit] [--threads 1] [--compiled] [--plans 20 [--seed 0]]
 
-unet: UNet2DConditionModel of 316 M parameters (320, 640, 1280 channels, one layer a block), batch 2 at 32 x 32 latents.
-dit: DiTTransformer2DModel, 4 layers of width 1152, 1024 tokens. Random weights. One denoiser call, variants in turn,
-medians. w8a8 and w4a8: that scheme in each layer where the cost table finds it no slower than full precision, which is
-kept elsewhere; `int8_products_alone_ms` is what the int8 products take without anything else. --plans: so many plans of
-random schemes, whose share of full precision's time the table predicts by what it says that their layers save. Adds to
+unet: UNet2DConditionModel of 316 M parameters (320, 640, 1280 channels, one layer a block), batch 2 at 32 x 32
+latents. dit: DiTTransformer2DModel, 4 layers of width 1152, 1024 tokens. Weights are random. Times are medians of one
+denoiser call; the variants run in turn. The plans w8a8 and w4a8 use that scheme in each layer where the cost table
+gives it no more time than full precision; `int8_products_alone_ms` is the time of the int8 products alone. --plans:
+number of plans with random schemes, whose share of full precision's time is predicted from the cost table. Adds to
 benchmarks/results/cpu_speed.json.
 """
 
@@ -65,8 +65,7 @@ def graph_of(model: nn.Module, call: RecordedCall) -> LayerGraph:
 
 
 def products_alone(graph: LayerGraph) -> float:
-    """Milliseconds of the bare int8 products of all layers: below that, and what is no layer, nothing can go that
-    multiplies by `torch._int_mm`."""
+    """Returns milliseconds of the int8 products of all layers, a lower bound for layers that use `torch._int_mm`."""
     total, known = 0.0, {}
     for layer in graph.layers:
         for its in layer.calls:
@@ -79,14 +78,14 @@ def products_alone(graph: LayerGraph) -> float:
 
 
 def costs_of(model: nn.Module, graph: LayerGraph) -> dict[str, dict[str, float]]:
-    """layer -> scheme -> milliseconds of its calls."""
+    """Returns layer -> scheme -> milliseconds of its calls."""
     parts = {NAME: model}
     modules = {layer.address: find_layer(parts, layer.address) for layer in graph.layers}
     pending = [Candidate(a, s, None) for a in modules for s in (KEEP, *map(parse_scheme, SCHEMES))]
-    found: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, float]] = {}
     for cost in cost_candidates(pending, graph, modules):
-        found.setdefault(cost.layer, {})[cost.scheme] = cost.ms or 0.0
-    return found
+        results.setdefault(cost.layer, {})[cost.scheme] = cost.ms or 0.0
+    return results
 
 
 def planned(which: str, schemes: Mapping[str, str], name: str) -> TimedVariant:
@@ -96,7 +95,7 @@ def planned(which: str, schemes: Mapping[str, str], name: str) -> TimedVariant:
 
 
 def on_merit(costs: Mapping[str, Mapping[str, float]], scheme: str) -> dict[str, str]:
-    """The scheme where it is no slower than full precision."""
+    """Returns the scheme for layers where it is no slower than full precision, `keep` for the others."""
     return {layer: scheme if its[scheme] <= its["keep"] else "keep" for layer, its in costs.items()}
 
 
@@ -110,16 +109,17 @@ def whole(which: str, costs: Mapping[str, Mapping[str, float]], pairs: int, comp
 
 
 def random_plan(random: np.random.Generator, layers: Iterable[str]) -> dict[str, str]:
-    """Layer to scheme."""
+    """Draws a scheme for each layer."""
     share = random.random()  # of layers that are kept, so that plans differ
     return {a: "keep" if random.random() < share else str(random.choice(SCHEMES)) for a in layers}
 
 
 def predictions(which: str, pairs: int, count: int, seed: int) -> dict[str, Any]:
-    """Predicted and measured shares of full precision's time, of random plans, each run in turn with it: medians of
-    paired ratios. Beside them the ratios of the fastest calls, for what else the machine does only adds to a call.
+    """Compares predicted and measured shares of full precision's time for random plans.
 
-    Full precision is timed before and after the cost table, so that all that a prediction is made of is of one time.
+    Each plan runs in turn with full precision; measured shares are medians of paired ratios, or ratios of the fastest
+    calls, which other load on the machine affects least. Full precision is timed before and after the cost table, so
+    that all parts of a prediction are from the same time.
     """
     model, call = build(which)
     full = baseline("float32", model, call, channels_last=False)
@@ -149,7 +149,7 @@ def agreement(rows: Sequence[Mapping[str, float]], key: str) -> dict[str, float]
 
 
 def variants(which: str, pairs: int, compiled: bool) -> dict[str, Any]:
-    """The float types and the plans, and what bounds the latter."""
+    """Times the float types and the plans, and the lower bounds."""
     model, call = build(which)
     graph = graph_of(model, call)
     costs = costs_of(model, graph)
@@ -178,8 +178,8 @@ def main() -> None:
     else:
         name, row = f"{name}{', compiled' * args.compiled}", variants(args.which, args.pairs, args.compiled)
     row |= {"machine": platform.machine(), "torch": torch.__version__, "threads": args.threads, "seed": args.seed}
-    held = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    args.out.write_text(json.dumps(held | {name: row}, indent=1) + "\n")
+    stored = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    args.out.write_text(json.dumps(stored | {name: row}, indent=1) + "\n")
     print(json.dumps(row, indent=1))
 
 

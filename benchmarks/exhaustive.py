@@ -2,12 +2,11 @@
 
     python -m benchmarks.exhaustive [--sample 24] [--pairs 3] [--seed 0]
 
-`scenes`, 8 prompts, 8 steps, 4 replayed denoiser calls, one thread; all times are CPU seconds. A random sample of
-(layer, scheme), each with whole runs and resumed, in turn: the medians of the pairs' ratios (time resumed / time whole)
-for the replay of the denoiser, for the images, and for all that a measurement takes, metrics too. Also the time of
-recording; and one denoiser call with its batch repeated, per repeat: whether several schemes of a layer in one batch
-would pay here.
-Writes benchmarks/results/exhaustive.json.
+`scenes`, 8 prompts, 8 steps, 4 replayed denoiser calls, one thread; all times are CPU seconds. Each of a random sample
+of (layer, scheme) is measured by whole runs and by resumed ones, in turn. Reports medians of the paired ratios (time
+resumed / time whole) for the replay of the denoiser, for the images, and for a whole measurement with its metrics; the
+time of recording; and the time per repeat of one denoiser call with a repeated batch, which shows whether several
+schemes of a layer in one batch would be faster. Writes benchmarks/results/exhaustive.json.
 """
 
 from __future__ import annotations
@@ -50,41 +49,45 @@ Ranges = dict[str, ActivationRange]
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Of this process's one thread: other work on the machine disturbs them less than the clock on the wall."""
+    """Returns CPU seconds of this process's thread, which other load on the machine affects less than wall time."""
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
 def pairs_of(works: dict[str, tuple[Callable[[], object], Callable[[], object]]], pairs: int) -> dict[str, list[float]]:
-    """Name -> median seconds of the first, of the second, and the median of second / first."""
-    found = {}
+    """Returns name -> median seconds of the first, of the second, and the median of second / first."""
+    results = {}
     for name, (first, second) in works.items():
         times = [(seconds(first), seconds(second)) for _ in range(pairs)]
-        found[name] = [median(a for a, _ in times), median(b for _, b in times), median(b / a for a, b in times)]
-    return found
+        results[name] = [median(a for a, _ in times), median(b for _, b in times), median(b / a for a, b in times)]
+    return results
 
 
 def timed(start: RecordedReplay, layer: torch.nn.Module, pairs: int) -> dict[str, list[float]]:
-    """The layer is changed now. The images' time is that of a whole run less that of its replay."""
+    """Times a layer that is changed now; the time of the images is that of a whole run minus that of its replay."""
     replay = start.replay
-    found = pairs_of({
+    results = pairs_of({
         "replay": (lambda: call_again(replay.calls), lambda: run_from(start, layer, images=False)),
         "all": (replay.run, lambda: run_from(start, layer)),
     }, pairs)  # fmt: skip
-    whole, resumed = (found["all"][i] - found["replay"][i] for i in (0, 1))
-    return {"replay": found["replay"], "images": [whole, resumed, resumed / whole], "replay and images": found["all"]}
+    whole, resumed = (results["all"][i] - results["replay"][i] for i in (0, 1))
+    return {
+        "replay": results["replay"],
+        "images": [whole, resumed, resumed / whole],
+        "replay and images": results["all"],
+    }
 
 
 def offered(subject: Traced, ranges: Ranges) -> list[Candidate]:
-    found = candidates(subject.graph, subject.modules, parse_schemes(DEFAULT_SCHEMES), ranges)
-    return [candidate for candidate in found if candidate.scheme != KEEP]
+    results = candidates(subject.graph, subject.modules, parse_schemes(DEFAULT_SCHEMES), ranges)
+    return [candidate for candidate in results if candidate.scheme != KEEP]
 
 
 def losses(
     subject: Traced, ranges: Ranges, some: list[Candidate], run: Callable[[str], Outcome], context: dict[str, Any]
 ) -> Iterator[tuple[float, list[dict[str, Any]]]]:
-    """Seconds and measurements of each candidate, all that profiling does for it included."""
+    """Yields seconds and measurements of each candidate, with all work that profiling does for it."""
     variants = {
         (c.layer, str(c.scheme)): partial(variant, subject.parts, c.layer, c.scheme,
                                           fitted_of(ranges[c.layer], c.scheme), {})
@@ -97,7 +100,7 @@ def losses(
 
 
 def repeated(replay: Replay, times: int) -> float:
-    """Seconds of the first denoiser call per repeat, when its batch is `times` as long."""
+    """Returns seconds per repeat of the first denoiser call with a batch that is repeated `times` times."""
     call, rows = replay.calls[0], len(replay.calls[0].args[0])
 
     def grow(x: Any) -> Any:
@@ -110,9 +113,9 @@ def repeated(replay: Replay, times: int) -> float:
 
 
 def batching(replay: Replay, turns: int) -> dict[str, float]:
-    """Repeats -> median over turns of the time per repeat over that of the plain batch, the sizes taken in turn."""
-    found = [{times: repeated(replay, times) for times in REPEATS} for _ in range(turns + 1)][1:]
-    return {str(times): median(one[times] / one[1] for one in found) for times in REPEATS}
+    """Returns for each number of repeats the median ratio of the time per repeat to that of the plain batch."""
+    results = [{times: repeated(replay, times) for times in REPEATS} for _ in range(turns + 1)][1:]
+    return {str(times): median(one[times] / one[1] for one in results) for times in REPEATS}
 
 
 def bench(args: argparse.Namespace) -> dict[str, Any]:
@@ -124,9 +127,9 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     everything = offered(subject, ranges)
     picked = np.random.default_rng(args.seed).choice(len(everything), args.sample, replace=False)
     some = [everything[i] for i in sorted(picked)]
-    made: list[RecordedReplay] = []
-    recording = seconds(lambda: made.append(record_replay(subject.subject.modules.values(), replay)))
-    [start] = made
+    recordings: list[RecordedReplay] = []
+    recording = seconds(lambda: recordings.append(record_replay(subject.subject.modules.values(), replay)))
+    [start] = recordings
     context = {"reference": replay.reference, "encoder": encoder, "prompts": prompts}
     whole = losses(subject, ranges, some, lambda _: replay.run(), context)
     resumed = losses(subject, ranges, some, lambda layer: run_from(start, subject.modules[layer]), context)
@@ -170,10 +173,10 @@ def main() -> None:
              "seed": args.seed, "sample": args.sample, "pairs": args.pairs, "prompts": PROMPTS, "timesteps": TIMESTEPS,
              "steps": DEFAULTS[SCENES].steps,
              "versions": {package: version(package) for package in ("torch", "diffusers", "transformers")}}  # fmt: skip
-    found = {"about": about, **bench(args)}
+    results = {"about": about, **bench(args)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps({name: value for name, value in found.items() if name != "rows"}, indent=1))
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps({name: value for name, value in results.items() if name != "rows"}, indent=1))
 
 
 if __name__ == "__main__":

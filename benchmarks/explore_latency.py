@@ -2,11 +2,11 @@
 
     python -m benchmarks.explore_latency [--scenes X.profile]
 
-In a headless Chromium, 60 places of the memory slider at random, each dragged to once the last plan is shown:
-milliseconds from the input event until the frame that shows the new plan is done. With memory alone, and with a limit
-on time, too, half-way between the least and that of the plan at a quarter of the memory. Places where there is no plan
-are counted apart. The large profile has SDXL's layer shapes and synthetic losses (`benchmarks.instances`). --scenes: a
-profile of `scenes`, else one is made. Writes benchmarks/results/explore_latency.json.
+In a headless Chromium the memory slider is dragged to 60 random positions, each after the previous plan is shown.
+Times are milliseconds from the input event to the end of the frame that shows the new plan, with memory alone and with
+a second limit on time, half-way between the smallest time and that of the plan at a quarter of the memory. Positions
+without a plan are counted separately. The large profile has SDXL's layer shapes and synthetic losses
+(`benchmarks.instances`). --scenes: a profile of `scenes` [a new one]. Writes benchmarks/results/explore_latency.json.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ BOUND = """() => {
 
 
 def large_profile(path: Path) -> Path:
-    """A profile of SDXL's shapes, costs and losses as in the solver's benchmarks, with standard errors of a tenth."""
+    """Writes a profile with SDXL's shapes, and costs and losses of the solver's benchmarks with standard errors of a
+    tenth.
+    """
     shapes = sdxl_shapes()
     problem = problem_of(shapes, SCHEMES_12, 1, SEED)
     columns = {name: values.reshape(len(shapes), -1) for name, values in problem.columns.items()}
@@ -98,10 +100,10 @@ def _graph(shapes: tuple[Shape, ...]) -> LayerGraph:
 
 
 def dragged(page: Any, places: list[int]) -> dict[str, Any]:
-    """Milliseconds of every place, in numbers."""
-    found = [page.evaluate(DRAG, place) for place in places]
-    plans = [ms for ms, plan in found if plan]
-    none = [ms for ms, plan in found if not plan]
+    """Summarises the milliseconds of all positions."""
+    results = [page.evaluate(DRAG, place) for place in places]
+    plans = [ms for ms, plan in results if plan]
+    none = [ms for ms, plan in results if not plan]
     return {
         "plans": len(plans), "median_ms": float(np.median(plans)), "p95_ms": float(np.percentile(plans, 95)),
         "most_ms": max(plans), "without_a_plan": len(none), "their_median_ms": float(np.median(none)) if none else None,
@@ -110,7 +112,7 @@ def dragged(page: Any, places: list[int]) -> dict[str, Any]:
 
 
 def measured(opened_browser: Any, name: str, profile: Path) -> list[dict[str, Any]]:
-    """With one budget and with two."""
+    """Measures with one budget and with two."""
     places = np.random.default_rng(SEED).integers(0, 1000, COUNT).tolist()
     rows = []
     with served(profile) as address:

@@ -2,12 +2,13 @@
 
     python -m benchmarks.few_rows
 
-Times `torch._weight_int8pack_mm` on unpacked codes against dequantizing and a float product, for schemes without input
-rounding. Medians of paired CPU times, one thread. Writes benchmarks/results/few_rows.json.
+Compares `torch._weight_int8pack_mm` on unpacked codes with dequantizing and a float product, for schemes without input
+rounding. Reports medians of paired CPU times with one thread. Writes benchmarks/results/few_rows.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import statistics
@@ -25,7 +26,7 @@ ROWS, SHAPES, REPEATS = (1, 2, 4, 8, 16, 32, 64, 128), ((1280, 320), (1280, 1280
 
 
 def paired(first: Callable[[], object], second: Callable[[], object]) -> float:
-    """Median of first's time over second's."""
+    """Returns the median ratio of the first time to the second."""
     ratios = []
     for turn in range(REPEATS + 1):
         stamps = [time.thread_time()]
@@ -38,6 +39,9 @@ def paired(first: Callable[[], object], second: Callable[[], object]) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "few_rows.json")
+    args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rows = []
@@ -45,16 +49,15 @@ def main() -> None:
         for scheme in ("w8a16", "w4a16"):
             packed = quantize(torch.randn(outputs, inputs), parse_scheme(scheme).weight)
             for dtype in (torch.bfloat16, torch.float32):
-                found = {}
+                results = {}
                 for count in ROWS:
                     x = torch.randn(count, inputs).to(dtype)
                     take = (x, packed, (0, outputs), None, None)
-                    found[count] = paired(lambda take=take: _dequantized(*take), lambda take=take: _few_rows(*take))
-                rows.append({"shape": (outputs, inputs), "scheme": scheme, "dtype": str(dtype), "times": found})
+                    results[count] = paired(lambda take=take: _dequantized(*take), lambda take=take: _few_rows(*take))
+                rows.append({"shape": (outputs, inputs), "scheme": scheme, "dtype": str(dtype), "times": results})
                 print(rows[-1], flush=True)
     about = {"machine": platform.machine(), "torch": torch.__version__, "threads": 1, "seed": 0}
-    out = Path(__file__).parent / "results" / "few_rows.json"
-    out.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n")
+    args.out.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

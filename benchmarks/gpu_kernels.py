@@ -1,9 +1,9 @@
 """Times the CUDA kernels at the shapes of SDXL's UNet, 1024 px, batch 2, fp16: `python -m benchmarks.gpu_kernels`.
 
-For the layer shapes that cost most, and each (kernel, scheme): the largest error against the specification (in float64,
-as a share of the largest output), and median milliseconds of the float16 layer and of the quantized one, eager and
-compiled. Both are timed in turns, so that clocks and heat are the same for both; `gain` is the median of the ratios.
-Writes benchmarks/results/gpu_kernels.json. Needs a CUDA device; compiling and tuning take most of the time.
+For the most expensive layer shapes and each (kernel, scheme): the largest error against the specification (in float64,
+relative to the largest output), and median milliseconds of the float16 layer and of the quantized one, eager and
+compiled. Both are timed in turn, so that clocks and heat affect both; `gain` is the median of the ratios. Needs a CUDA
+device; compiling and tuning take most of the time. Writes benchmarks/results/gpu_kernels.json.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Shape:
 
 
 def shapes(count: int) -> dict[Shape, int]:
-    """The `count` shapes that cost most multiplications in all, and in how many layers each is."""
+    """Returns the `count` shapes with the most multiply-adds in total, and the number of layers of each."""
     rows = json.loads((HERE / "sdxl_shapes.json").read_text())
-    found = Counter(
+    results = Counter(
         Shape(tuple(weight), products // prod(weight), 2 if "downsamplers" in name else 1)
         for name, weight, products, _ in rows
     )
-    cost = {shape: layers * prod(shape.weight) * shape.positions for shape, layers in found.items()}
-    return {shape: found[shape] for shape in sorted(found, key=lambda shape: -cost[shape])[:count]}
+    cost = {shape: layers * prod(shape.weight) * shape.positions for shape, layers in results.items()}
+    return {shape: results[shape] for shape in sorted(results, key=lambda shape: -cost[shape])[:count]}
 
 
 def milliseconds(call: Callable[[], Any]) -> float:
@@ -75,7 +75,7 @@ def milliseconds(call: Callable[[], Any]) -> float:
 
 
 def paired(base: Callable[[], Any], call: Callable[[], Any], rounds: int) -> dict[str, float]:
-    """Median milliseconds of both, timed in turns, and the median of their ratios."""
+    """Returns median milliseconds of both, timed in turn, and the median of their ratios."""
     for _ in range(3):  # compiles, and tunes
         base(), call()
     times = [(milliseconds(base), milliseconds(call)) for _ in range(rounds)]
@@ -86,7 +86,7 @@ def paired(base: Callable[[], Any], call: Callable[[], Any], rounds: int) -> dic
 
 
 def row(shape: Shape, name: str, text: str, rounds: int) -> dict[str, Any]:
-    """One line of the results."""
+    """Returns one row of the results."""
     kernel, scheme, layer, x = KERNELS[name], parse_scheme(text), shape.layer(), shape.input()
     about = {"weight": shape.weight, "positions": shape.positions, "kernel": name, "scheme": text}
     reason = kernel.supports(scheme, str(kind_of(layer)), "cuda", geometry_of(layer))

@@ -1,10 +1,11 @@
 """Problems of diffusion-model size for benchmarks: real layer shapes and work, synthetic losses, from a seed.
 
-    python -m benchmarks.instances      # measures SDXL's shapes anew, into benchmarks/sdxl_shapes.json
+    python -m benchmarks.instances
 
-Shapes, bytes and multiply-adds are those of the SDXL UNet, built from its public configuration without weights. Losses
-are heavy-tailed and correlated over layers, fall about fourfold a bit, and are not always monotone, as measured ones.
-Layers that read one input share an activation format.
+The command measures SDXL's shapes again, into benchmarks/sdxl_shapes.json. Shapes, bytes and multiply-adds are those
+of the SDXL UNet, built from its public configuration without weights. Losses are heavy-tailed and correlated over
+layers, fall about fourfold a bit, and are not always monotone, like measured ones. Layers with one input share an
+activation format.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SDXL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """One layer: its weight's shape, multiply-adds of one call, and the number of the input that it reads."""
+    """One layer: its weight's shape, multiply-adds of one call, and the number of its input."""
 
     name: str
     weight: tuple[int, ...]
@@ -47,23 +48,25 @@ class Shape:
 
 @functools.cache
 def sdxl_shapes() -> tuple[Shape, ...]:
-    """The 794 Linear and Conv2d layers of the SDXL UNet, in the order of their calls, as `measure_sdxl` found them."""
+    """Returns the 794 Linear and Conv2d layers of the SDXL UNet in the order of their calls, as `measure_sdxl` wrote
+    them.
+    """
     return tuple(Shape(name, tuple(weight), macs, read) for name, weight, macs, read in json.loads(SHAPES.read_text()))
 
 
 def measure_sdxl() -> list[Shape]:
-    """The shapes from diffusers' own model, without weights, at 1024 x 1024 pixels."""
+    """Reads the shapes from diffusers' model without weights, at 1024 x 1024 pixels."""
     import torch
     from diffusers import UNet2DConditionModel
 
-    found: list[Shape] = []
+    results: list[Shape] = []
     inputs: dict[int, tuple[int, Any]] = {}  # the tensor is kept alive, so that its id stays its own
 
     def note(name: str) -> Any:
         def hook(module: Any, args: tuple[Any, ...], out: Any) -> None:
             weight = tuple(module.weight.shape)
             number = inputs.setdefault(id(args[0]), (len(inputs), args[0]))[0]
-            found.append(Shape(name, weight, prod(weight) * out.numel() // weight[0], number))
+            results.append(Shape(name, weight, prod(weight) * out.numel() // weight[0], number))
 
         return hook
 
@@ -74,11 +77,13 @@ def measure_sdxl() -> list[Shape]:
                 module.register_forward_hook(note(name))
         added = {"text_embeds": torch.zeros(1, 1280), "time_ids": torch.zeros(1, 6)}
         unet(torch.zeros(1, 4, 128, 128), torch.tensor(1), torch.zeros(1, 77, 2048), added_cond_kwargs=added)
-    return found
+    return results
 
 
 def problem_of(shapes: tuple[Shape, ...], schemes: tuple[str, ...], budgets: int, seed: int = 0) -> Problem:
-    """One group a layer, one candidate a scheme; the first `budgets` of bytes, ms and alignment are bounded."""
+    """Makes a problem with one group a layer and one candidate a scheme; the first `budgets` of bytes, ms and
+    alignment are bounded.
+    """
     random = np.random.default_rng([seed, len(schemes), budgets])
     layer = random.lognormal(0, 2.0, (len(shapes), 1)) * random.lognormal(0, 0.3, (len(shapes), 2))
     bits = np.array([_bits(scheme) for scheme in schemes])  # (K, 2)
@@ -99,12 +104,12 @@ def problem_of(shapes: tuple[Shape, ...], schemes: tuple[str, ...], budgets: int
 
 
 def sdxl(budgets: int, schemes: tuple[str, ...] = SCHEMES_12, seed: int = 0) -> Problem:
-    """SDXL's 794 layers; with SCHEMES_12, 9528 candidates."""
+    """Makes a problem of SDXL's 794 layers; with SCHEMES_12 it has 9528 candidates."""
     return problem_of(sdxl_shapes(), schemes, budgets, seed)
 
 
 def large(groups: int = 5000, budgets: int = 2, seed: int = 0) -> Problem:
-    """SDXL's shapes over and over, with 30 schemes and no ties."""
+    """Makes a problem of repeated SDXL shapes with 30 schemes and no ties."""
     shapes = sdxl_shapes()
     many = tuple(
         Shape(f"{i // len(shapes)}.{shapes[i % len(shapes)].name}", shapes[i % len(shapes)].weight,

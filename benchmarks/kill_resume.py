@@ -2,8 +2,8 @@
 
     python -m benchmarks.kill_resume [--times 10] [--seed 0]
 
-Kills the profiling of a tiny pipeline with SIGKILL at random moments, ten by default, continuing after each. Writes and
-prints JSON: the rows on the disk before and after each killed run, and the content digests of both profiles.
+Kills the profiling of a tiny pipeline with SIGKILL at random moments and resumes it after each. Writes and prints
+JSON: the rows on the disk before and after each killed run, and the content digests of both profiles.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Measures the peak resident memory of loading a UNet of SD-1.5's size packed: `python benchmarks/load_memory.py`.
+"""Measures the peak resident memory of loading a UNet of SD-1.5's size packed: `python -m benchmarks.load_memory`.
 
-Random weights are saved once as float32 shards, once as one float32 file, and once packed with every layer at --scheme.
-Each way of loading runs in a process of its own, which then touches every byte of the model, since files are mapped and
-what was never touched does not count. `before_MiB` is what was resident with the libraries imported, `peak_MiB` the
-most after that, `added_MiB` the difference; `allowed_MiB` is 1.2 times the packed bytes plus the largest file read.
-Writes benchmarks/results/load_memory.json. The first process needs the float model twice, 7 GiB, to make the files.
+Random weights are saved as float32 shards, as one float32 file, and packed with every layer at --scheme. Each way of
+loading runs in its own process, which then reads every byte of the model, since mapped pages count only once they are
+read. `before_MiB` is the resident memory with the libraries imported, `peak_MiB` the largest after that, `added_MiB`
+the difference; `allowed_MiB` is 1.2 times the packed bytes plus the largest file read. The first process needs the
+float model twice, 7 GiB, to write the files. Writes benchmarks/results/load_memory.json.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from peak_memory import peak_mib
+from benchmarks.peak_memory import peak_mib
 
+MODULE = ("-m", "benchmarks.load_memory")  # how its own processes are started
 SIZE = "320,640,1280,1280"
 WAYS = {  # name -> (folder, whether the plan is applied while loading)
     "float, in shards": ("shards", False),
@@ -61,7 +62,7 @@ def prepare(folder: Path, channels: tuple[int, ...], scheme: str, shard: str) ->
 
 
 def load(folder: Path, way: str) -> None:
-    """Loads one way and prints one line of JSON."""
+    """Loads in one way and prints one line of JSON."""
     import bitplan.planner.loading.by_plan  # noqa: F401 - what loading imports is no part of its peak
     import torch
     from diffusers import UNet2DConditionModel
@@ -79,16 +80,16 @@ def load(folder: Path, way: str) -> None:
     tensors = list(unet.state_dict().values())
     for tensor in tensors:
         tensor.view(torch.uint8).max()
-    held = sum(tensor.nbytes for tensor in tensors) / 2**20
+    stored = sum(tensor.nbytes for tensor in tensors) / 2**20
     file = max(path.stat().st_size for path in (folder / name).glob("*.safetensors")) / 2**20
     print(json.dumps({
-        "way": way, "held_MiB": held, "largest_file_MiB": file, "before_MiB": before, "peak_loading_MiB": loaded,
-        "peak_MiB": peak_mib(), "added_MiB": peak_mib() - before, "allowed_MiB": 1.2 * held + file,
+        "way": way, "held_MiB": stored, "largest_file_MiB": file, "before_MiB": before, "peak_loading_MiB": loaded,
+        "peak_MiB": peak_mib(), "added_MiB": peak_mib() - before, "allowed_MiB": 1.2 * stored + file,
     }))  # fmt: skip
 
 
 def resident_mib() -> float:
-    """What is resident now."""
+    """Returns the resident memory in MiB."""
     return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
 
 
@@ -109,10 +110,10 @@ def main() -> None:
         return
     size = ["--channels", args.channels, "--scheme", args.scheme, "--shard", args.shard]
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, __file__, *size, "--child", folder, "prepare"], check=True)
+        subprocess.run([sys.executable, *MODULE, *size, "--child", folder, "prepare"], check=True)
         rows = []
         for way in WAYS:
-            command = [sys.executable, __file__, "--child", folder, way]
+            command = [sys.executable, *MODULE, "--child", folder, way]
             line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
             rows.append(json.loads(line))
             print(rows[-1], flush=True)

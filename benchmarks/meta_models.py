@@ -1,11 +1,12 @@
-"""Claim: a configuration alone gives parameters, layers and bytes of the published models, in seconds, without weights.
+"""Claim: a configuration alone gives parameters, layers and bytes of the published models, in seconds, without
+weights.
 
     python -m benchmarks.meta_models
 
-Builds each model of benchmarks/published/ on the meta device, runs it once at its usual size, and compares with what is
-published of it (benchmarks/published/counts.json, with where each number comes from): parameters, layers, the size of
-its checkpoint file to the byte where that is known (with the file's own header, which holds every name and shape), else
-the bytes of its tensors, or the rounded size that a page shows. Writes benchmarks/results/meta_models.json.
+Builds each model of benchmarks/published/ on the meta device, runs it once at its usual size, and compares it with
+published numbers (benchmarks/published/counts.json, with their sources): parameters, layers, and the size of the
+checkpoint file to the byte where it is known (with the file's header of names and shapes), else the bytes of its
+tensors, or the rounded size of a web page. Writes benchmarks/results/meta_models.json.
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ _ITEMSIZE = {"F32": 4, "F16": 2, "BF16": 2}  # of the types as safetensors write
 
 
 def counts() -> dict[str, Any]:
-    """What is published of each model."""
-    found: dict[str, Any] = json.loads((FOLDER / "counts.json").read_text())
-    return found
+    """Returns the published numbers of each model."""
+    results: dict[str, Any] = json.loads((FOLDER / "counts.json").read_text())
+    return results
 
 
 def file_bytes(module: nn.Module, dtype: str) -> int:
-    """Bytes of the one safetensors file that diffusers writes of the module: 8, the header of names, types, shapes and
-    places, padded to a multiple of 8, and the tensors, buffers that are kept among them."""
+    """Returns the bytes of diffusers' single safetensors file of the module: 8, the header of names, types, shapes and
+    offsets, padded to a multiple of 8, and the tensors with persistent buffers.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in sorted(module.state_dict().items()):
@@ -51,7 +53,7 @@ def file_bytes(module: nn.Module, dtype: str) -> int:
 
 
 def compare(module: nn.Module, layers: int, published: Mapping[str, Any]) -> dict[str, bool]:
-    """By what is published: whether it is what the module has."""
+    """Returns for each published number whether the module agrees."""
     parameters = sum(tensor.numel() for tensor in module.parameters())
     same = {"parameters": parameters == published["parameters"][0]}
     if "layers" in published:

@@ -2,18 +2,18 @@
 
     python -m benchmarks.mixdq FOLDER [--out benchmarks/results/mixdq.json]
 
-FOLDER holds the sensitivity files of SDXL-Turbo's weights and `final_weight_*.yaml`. For each published plan, at no
-more mean bits: the least noise power (sum of `nsr` over all layers) with no more SSIM loss (sum of `dssim` over the
-layers that were scored by it), by
+FOLDER holds the sensitivity files of SDXL-Turbo's weights and `final_weight_*.yaml`. For each published plan it
+reports, at no more mean bits, the smallest noise power (sum of `nsr` over all layers) with no more SSIM loss (sum of
+`dssim` over the layers that have an SSIM), by
 
-- published: the plan itself, which its authors picked among their programs' answers by looking at one image;
-- their programs: most summed SSIM of cross-attention and feed-forward layers at 2, 4 or 8 bits, most summed dB of the
-  others at 4 or 8, for their 10 targets x 10 split factors; the best of all answers is picked for them;
-- split: the same two sets with our losses in place of dB and SSIM and the bits shared in 200 even steps;
-- joint, 4 or 8: one program, the same formats; joint: one program, 2, 4 or 8 bits for every layer.
+    - published: the plan itself, which its authors selected among their programs' solutions by one image;
+    - their programs: the largest summed SSIM of cross-attention and feed-forward layers at 2, 4 or 8 bits and the
+      largest summed dB of the others at 4 or 8, for their 10 targets x 10 split factors; the best solution counts;
+    - split: the same two sets with our losses in place of dB and SSIM, and the bits shared in 200 even steps;
+    - joint, 4 or 8: one program, the same formats; joint: one program, 2, 4 or 8 bits for every layer.
 
-The picks of both splits are the least noise power among the answers with no more bits and no more SSIM loss than
-published; where there is none, the figures without the bound on SSIM loss are given instead and marked.
+The best of both splits is the smallest noise power among the solutions with no more bits and no more SSIM loss than
+published; where there is none, the figures without the limit on SSIM loss are given and marked.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ STEPS = 200
 
 
 def problem_of(evidence: Evidence) -> Problem:
-    """All layers at 2, 4 and 8 bits. Column `dB`: how far below the floor, for the authors add up dB."""
+    """Makes a problem of all layers at 2, 4 and 8 bits. Column `dB`: the distance below the floor, since the authors
+    add up dB.
+    """
     problem = formulate(evidence, {"nsr": 1.0}, (), real=True)
     names = np.array([name for names in problem.candidates for name in names])
     offered = np.isin(names, SCHEMES)
@@ -62,18 +64,18 @@ def problem_of(evidence: Evidence) -> Problem:
 
 
 def published(problem: Problem, path: Path) -> Choice:
-    """The plan in the file."""
+    """Reads the plan in the file."""
     bits = {address(name): value for name, value in yaml.safe_load(path.read_text()).items()}
     return choice_of(problem, tuple(problem.index(group, f"w{bits[group]}za16") for group in problem.groups))
 
 
 def in_content(group: str) -> bool:
-    """MixDQ's rule for the layers that are scored by SSIM."""
+    """Returns whether MixDQ scores the layer by SSIM."""
     return "ff" in group or "attn2" in group
 
 
 def as_theirs(problem: Problem) -> Problem:
-    """No 2 bits for the layers that are scored by SQNR."""
+    """Forbids 2 bits for the layers that MixDQ scores by SQNR."""
     allowed = problem.allowed.copy()
     for group in problem.groups:
         if not in_content(group):
@@ -82,13 +84,13 @@ def as_theirs(problem: Problem) -> Problem:
 
 
 def bounded(problem: Problem, plan: Choice) -> Problem:
-    """No more bytes and no more SSIM loss than the plan, in exact arithmetic."""
+    """Adds limits of no more bytes and no more SSIM loss than the plan's, in exact arithmetic."""
     limits = (Budget(column, exact_total(problem, column, plan.picks)) for column in ("bytes", "dssim"))
     return replace(problem, budgets=tuple(limits))
 
 
 def their_points(problem: Problem, objectives: tuple[Mapping[str, float], Mapping[str, float]]) -> list[SplitPoint]:
-    """The split for every target and factor of the authors' grid; both budgets are upper bounds."""
+    """Solves the split for every target and factor of the authors' grid; both budgets are upper bounds."""
     split = Split(frozenset(filter(in_content, problem.groups)), objectives, "bytes")
     content, quality = (int(half.column("bytes")[half.grid].max(axis=1).sum()) for half in halves(problem, split))
     weights = (content + quality) / 2  # `keep` has 2 bytes a weight
@@ -102,28 +104,30 @@ def their_points(problem: Problem, objectives: tuple[Mapping[str, float], Mappin
 
 
 def _sensible(share: Any, problem: Problem, split: Split) -> bool:
-    """Mean bits of 2 to 8 for the first set and 4 to 8 for the second, else the authors skip the pair."""
+    """Returns whether the mean bits are 2 to 8 for the first set and 4 to 8 for the second; the authors skip other
+    pairs.
+    """
     sizes = [half.column("bytes")[half.grid].max(axis=1).sum() / 2 for half in halves(problem, split)]
     bits = (8 * share / sizes[0], 8 * (problem.budgets[0].limit - share) / sizes[1])
     return bool(2 <= bits[0] <= 8 and 4 <= bits[1] <= 8)
 
 
 def compare(problem: Problem, plan: Choice) -> dict[str, dict[str, Any]]:
-    """Every way's figures for one published plan."""
+    """Returns the figures of all methods for one published plan."""
     whole, same = bounded(problem, plan), bounded(as_theirs(problem), plan)
     split = Split(frozenset(filter(in_content, problem.groups)), ({"dssim": 1.0}, {"nsr": 1.0}), "bytes")
     rows = {"published": figures(problem, plan)}
-    for name, found in (
+    for name, points_of in (
         ("their programs", lambda: their_points(same, ({"dssim": 1.0}, {"dB": 1.0}))),
         ("split", lambda: list(sweep(same, split, shares(same, split, STEPS), Effort(time_limit=600)))),
     ):
         start = time.perf_counter()
-        points = found()
-        rows[name] = picked(problem, points) | {"seconds": time.perf_counter() - start}
+        points = points_of()
+        rows[name] = best_of(problem, points) | {"seconds": time.perf_counter() - start}
     for name, program in (("joint, 4 or 8", same), ("joint", whole)):
         answer = solve(program)
-        told = {"status": str(answer.status), "gap": answer.gap, "seconds": answer.seconds}
-        rows[name] = figures(problem, choice_of(problem, answer.picks)) | told
+        about_answer = {"status": str(answer.status), "gap": answer.gap, "seconds": answer.seconds}
+        rows[name] = figures(problem, choice_of(problem, answer.picks)) | about_answer
         assert not violations(program, answer.picks)
     for row in rows.values():
         row["times_less_noise"] = rows["published"]["nsr"] / row["nsr"]
@@ -131,8 +135,8 @@ def compare(problem: Problem, plan: Choice) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def picked(problem: Problem, points: list[SplitPoint]) -> dict[str, Any]:
-    """The best answer's figures, and how many answers there were and were within both bounds."""
+def best_of(problem: Problem, points: list[SplitPoint]) -> dict[str, Any]:
+    """Returns the best solution's figures, the number of solutions, and the number within both limits."""
     within = [point for point in points if point.choice and not point.broken]
     chosen = best(points, "nsr") or best([replace(point, broken=()) for point in points], "nsr")
     assert chosen is not None and chosen.choice is not None
@@ -141,7 +145,7 @@ def picked(problem: Problem, points: list[SplitPoint]) -> dict[str, Any]:
 
 
 def figures(problem: Problem, choice: Choice) -> dict[str, Any]:
-    """Mean bits a weight, summed noise power and summed SSIM loss; seconds and the like are added by others."""
+    """Returns mean bits a weight, summed noise power and summed SSIM loss."""
     full = problem.column("bytes")[problem.grid].max(axis=1).sum()  # `keep`, 16 bits
     return {
         "bits": 16 * choice.totals["bytes"] / int(full), "nsr": choice.totals["nsr"], "dssim": choice.totals["dssim"]
@@ -149,7 +153,7 @@ def figures(problem: Problem, choice: Choice) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """One row a plan and a way."""
+    """Returns a table with one row for each plan and method."""
     rows = [
         (plan, name + " (more SSIM loss)" * row.get("loses_more_ssim", False), f"{row['bits']:.4f}",
          f"{row['nsr']:.4e}", f"{row['dssim']:.4f}", f"{row['times_less_noise']:.2f}",

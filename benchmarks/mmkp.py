@@ -1,10 +1,10 @@
 """Runs `solve` on standard multi-dimensional multiple-choice knapsack instances: `python -m benchmarks.mmkp FOLDER`.
 
 FOLDER holds I01, I02, ... (Khan, Li, Manning and Akbar 2002, "Solving the knapsack problem for adaptive multimedia
-systems") and `mmkp.opt`: name, minus the best known value, 1 where that is proven optimal, a line. They maximise
-profit: a candidate's loss is how far it falls short of its group's largest profit. Profits are read as hundredths, so
-that all sums are exact. The file of I07 to I13 may continue after the data with its authors' own answers: not read.
-Writes benchmarks/results/mmkp.json.
+systems") and `mmkp.opt` with one line an instance: name, minus the best known value, and 1 where it is proven optimal.
+The instances maximise profit; a candidate's loss is the difference to its group's largest profit. Profits are read as
+hundredths, so all sums are exact. Text after the data in the files of I07 to I13 is ignored. Writes
+benchmarks/results/mmkp.json.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ CENTS = 100
 
 @dataclass(frozen=True)
 class Instance:
-    """problem: its losses in hundredths; most: the sum of each group's largest profit, in hundredths."""
+    """An instance.
+
+    Attributes:
+        problem: its losses in hundredths.
+        most: the sum of each group's largest profit, in hundredths.
+    """
 
     name: str
     problem: Problem
@@ -44,8 +49,9 @@ class Instance:
 
 @dataclass(frozen=True)
 class Row:
-    """One answer. known: best known profit; proven: whether that is the optimum; gap: of profit, (bound - ours) / ours;
-    steps: seconds in each step of the exact path."""
+    """One result. known: best known profit; proven: whether that is the optimum; gap: (bound - ours) / ours, of
+    profits; steps: seconds in each step of the exact path.
+    """
 
     name: str
     known: float
@@ -60,7 +66,7 @@ class Row:
 
 
 def read(path: Path) -> Instance:
-    """The instance of a file. Raises ValueError where a group's number is not the next."""
+    """Reads an instance. Raises ValueError where a group's number is not the next."""
     words = iter(path.read_text().split())
     groups, size, budgets = (int(next(words)) for _ in range(3))
     limits = [Fraction(next(words)) for _ in range(budgets)]
@@ -78,7 +84,7 @@ def read(path: Path) -> Instance:
 
 
 def _candidates(words: Iterator[str], groups: int, size: int, budgets: int) -> Iterator[list[int]]:
-    """Profit in hundredths and weights of each candidate."""
+    """Yields profit in hundredths and weights of each candidate."""
     for group in range(1, groups + 1):
         if (number := next(words)) != str(group):
             raise ValueError(f"group {group} is numbered {number}; expected the groups in order")
@@ -88,13 +94,13 @@ def _candidates(words: Iterator[str], groups: int, size: int, budgets: int) -> I
 
 
 def best_known(folder: Path) -> dict[str, tuple[float, bool]]:
-    """Name -> the largest profit that is known, and whether it is proven to be the largest."""
+    """Returns name -> the best known profit and whether it is proven optimal."""
     lines = (line.split() for line in (folder / "mmkp.opt").read_text().splitlines())
     return {name: (-float(value), proven == "1") for name, value, proven in filter(None, lines)}
 
 
 def measure(instance: Instance, known: tuple[float, bool], time_limit: float) -> Row:
-    """Solve it once."""
+    """Solves an instance once."""
     with Clock() as clock:
         solution = solve(instance.problem, Effort(time_limit=time_limit))
     ours, bound = instance.profit(solution.objective), instance.profit(solution.bound)
@@ -105,28 +111,28 @@ def measure(instance: Instance, known: tuple[float, bool], time_limit: float) ->
 
 
 class Clock:
-    """Seconds inside each step that `bitplan.solvers.search.path` calls, while entered."""
+    """Measures seconds in each step that `bitplan.solvers.search.path` calls, while entered."""
 
     STEPS = {"ascend": "prices", "repair": "repair", "fix": "fixing", "search": "labels", "_run_program": "PuLP"}
 
     def __enter__(self) -> Clock:
-        self.kept = {name: getattr(path, name) for name in self.STEPS}
+        self.originals = {name: getattr(path, name) for name in self.STEPS}
         self.seconds = dict.fromkeys(self.STEPS.values(), 0.0)
-        for name, step in self.kept.items():
+        for name, step in self.originals.items():
             setattr(path, name, self._timed(self.STEPS[name], step))
         return self
 
     def __exit__(self, *error: object) -> None:
-        for name, step in self.kept.items():
+        for name, step in self.originals.items():
             setattr(path, name, step)
 
-    def _timed(self, said: str, step: Any) -> Any:
+    def _timed(self, label: str, step: Any) -> Any:
         def run(*args: Any) -> Any:
             start = time.perf_counter()
             try:
                 return step(*args)
             finally:
-                self.seconds[said] += time.perf_counter() - start
+                self.seconds[label] += time.perf_counter() - start
 
         return run
 

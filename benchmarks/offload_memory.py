@@ -1,12 +1,12 @@
 """Claim: with `--offload-folder`, profiling needs no memory for weights: `python -m benchmarks.offload_memory`.
 
-Saves a StableDiffusionXLPipeline with random weights in bfloat16, and profiles it in float32, in a process of its own:
-as it is, with --offload-folder, and from files that are in float32 already. Memory is sampled from outside every 20 ms:
-`anonymous` must be held, `mapped` is of files, which the system drops where memory is short, and reads again. As a
-proof, one run is made to give back what it mapped whenever that is more than --room, as on a machine without more.
-`added` is over what the process has with its libraries imported. With and without the folder all losses are the same to
-the bit; those from float32 files may differ by rounding, since tensors in a file lie at other addresses modulo 64.
-Writes benchmarks/results/offload_memory.json.
+Saves a StableDiffusionXLPipeline with random weights in bfloat16 and profiles it in float32, each time in its own
+process: without the option, with --offload-folder, and from files that are already in float32. Memory is sampled from
+outside every 20 ms: `anonymous` must stay resident; `mapped` belongs to files, which the system can drop and read
+again. As a proof, one run must release its mapped pages whenever they exceed --room, as on a machine with less memory.
+`added` is relative to a process with its libraries imported. All losses with and without the folder are equal to the
+bit; those from float32 files may differ by rounding, since tensors in a file have other addresses modulo 64. Writes
+benchmarks/results/offload_memory.json.
 """
 
 from __future__ import annotations
@@ -40,40 +40,40 @@ EVERY = 0.02  # seconds
 
 
 class Range(ctypes.Structure):
-    """Of addresses: what C calls an iovec."""
+    """A range of addresses, C's iovec."""
 
     _fields_ = [("start", ctypes.c_void_p), ("size", ctypes.c_size_t)]
 
 
 def save(folder: Path, args: argparse.Namespace) -> None:
-    """The pipeline in bfloat16 and in float32, the same values."""
+    """Saves the pipeline in bfloat16 and in float32 with the same values."""
     layers, channels = (tuple(map(int, text.split(","))) for text in (args.layers, args.channels))
     pipe = build_pipeline(layers, channels, args.side // 8)
     pipe.save_pretrained(folder / "bfloat16")
     pipe.to(torch.float32).save_pretrained(folder / "float32")
 
 
-def held(pid: int) -> dict[str, float]:
-    """MiB of a process now."""
+def memory_of(pid: int) -> dict[str, float]:
+    """Returns the current memory of a process in MiB."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-        found = {key: int(status.split(f"{key}:")[1].split()[0]) / 1024 for key in ("RssAnon", "RssFile", "VmRSS")}
+        results = {key: int(status.split(f"{key}:")[1].split()[0]) / 1024 for key in ("RssAnon", "RssFile", "VmRSS")}
     except (OSError, IndexError):  # it has ended
         return {}
-    return {"anonymous": found["RssAnon"], "mapped": found["RssFile"], "all": found["VmRSS"]}
+    return {"anonymous": results["RssAnon"], "mapped": results["RssFile"], "all": results["VmRSS"]}
 
 
 def imported() -> dict[str, float]:
-    """What a process has that has imported all and done nothing."""
+    """Returns the memory of a process that only imported everything."""
     code = f"{IMPORTS}; import sys; print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        return held(process.pid)
+        return memory_of(process.pid)
 
 
 def page_out(pid: int) -> None:
-    """The system takes back what the process mapped of large files, and writes what was changed."""
+    """Makes the system release the pages that the process mapped from large files, and write changed ones."""
     ranges = []
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         words = line.split(maxsplit=5)
@@ -90,7 +90,7 @@ def page_out(pid: int) -> None:
 
 
 def profile(folder: Path, out: Path, options: Sequence[object], room: float | None) -> dict[str, float]:
-    """The most MiB that `bitplan profile` held at any moment, of each kind."""
+    """Runs `bitplan profile` and returns the peak MiB of each kind of memory."""
     command = [
         sys.executable, "-m", "bitplan", "profile", folder, "--out", out, "--count", "1", "--steps", "2",
         "--guidance", "1", "--timesteps", "1", "--probes", "1", "--checks", "4", "--clip", CLIP_FOLDER, "--schemes",
@@ -99,7 +99,7 @@ def profile(folder: Path, out: Path, options: Sequence[object], room: float | No
     most: dict[str, float] = {}
     with subprocess.Popen([str(word) for word in command], stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            now = held(process.pid)
+            now = memory_of(process.pid)
             most = {key: max(value, most.get(key, 0.0)) for key, value in now.items()} or most
             if room is not None and now.get("mapped", 0.0) > room:
                 page_out(process.pid)
@@ -110,7 +110,7 @@ def profile(folder: Path, out: Path, options: Sequence[object], room: float | No
 
 
 def measured(path: Path) -> tuple[list[Any], float]:
-    """All losses, and the MiB of the layers' weights."""
+    """Returns all losses, and the MiB of the layers' weights."""
     with open_profile(path) as store:
         weights = sum(cost.bytes for cost in store.costs() if cost.scheme == "keep")
         return sorted(store.measurements(), key=repr), weights / 2**20
@@ -140,11 +140,11 @@ def main() -> None:
         before, rows, losses = imported(), [], []
         for place, (way, (files, options, room)) in enumerate(ways.items()):
             most = profile(folder / files, folder / f"{place}.profile", options, room)
-            found, weights = measured(folder / f"{place}.profile")
-            losses.append(found)
+            results, weights = measured(folder / f"{place}.profile")
+            losses.append(results)
             rows.append({
                 "way": way, "peak_MiB": most, "added_MiB": {key: most[key] - before[key] for key in most},
-                "same_losses": found == losses[0],
+                "same_losses": results == losses[0],
             })  # fmt: skip
             print(json.dumps(rows[-1]), flush=True)
     about = {

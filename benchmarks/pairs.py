@@ -1,7 +1,7 @@
 """Finds how many pairwise terms are practical: `python -m benchmarks.pairs [--limit 60]`.
 
-SDXL's 794 layers x 12 schemes, two budgets, with terms between consecutive layers of a tenth of their losses' size, for
-growing numbers of pairs, to a gap of 1e-3. Writes benchmarks/results/pairs.json.
+SDXL's 794 layers x 12 schemes, two budgets, and terms between consecutive layers of a tenth of their losses' size, to
+a gap of 1e-3. Writes benchmarks/results/pairs.json.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def main() -> None:
                  0.2 * np.sqrt(np.outer(losses[i], losses[i + 1])) * random.uniform(-1, 1))
             for i in random.choice(len(problem.groups) - 1, count, replace=False)
         ]  # fmt: skip
-        found = solve_pairs(problem, pairs, Effort(time_limit=args.limit, gap=1e-3))
+        results = solve_pairs(problem, pairs, Effort(time_limit=args.limit, gap=1e-3))
         ignoring = with_pairs(problem, pairs, plain.choice).objective if plain.choice else None
-        rows.append({"pairs": count, "seconds": found.seconds, "objective": found.objective, "gap": found.gap,
+        rows.append({"pairs": count, "seconds": results.seconds, "objective": results.objective, "gap": results.gap,
                      "objective of the choice that ignores them": ignoring})  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
     about = {"machine": platform.processor() or platform.machine(), "seed": args.seed, "limit": args.limit}

@@ -1,9 +1,9 @@
-"""Measures the peak resident memory of a UNet of SD-1.5's size with random weights: `python benchmarks/peak_memory.py`.
+"""Measures the peak resident memory of a UNet of SD-1.5's size with random weights: `python -m
+benchmarks.peak_memory`.
 
-Whole-process figures, each of its own process: the float32 UNet, and the same UNet with every layer at a real packed
-scheme (its float weights freed layer by layer as they are packed), each running denoising calls on 64x64 latents.
-`peak_preparing` counts the float UNet before it is packed; `peak_running` what generation needs from then on.
-Writes benchmarks/results/peak_memory.json.
+Each variant runs denoising calls on 64x64 latents in its own process: the float32 UNet, and the same UNet with every
+layer at a real packed scheme, whose float weights are freed layer by layer. `peak_preparing` includes the float UNet
+before packing; `peak_running` is the peak of generation after it. Writes benchmarks/results/peak_memory.json.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import sys
 import time
 from pathlib import Path
 
+MODULE = ("-m", "benchmarks.peak_memory")  # how its own processes are started
 VARIANTS = ("fp32", "w8a8", "w4ma8", "w2ma8")
 
 
 def child(variant: str, calls: int) -> None:
-    """Build, swap, run; print one line of JSON."""
+    """Builds, swaps and runs the model, and prints one line of JSON."""
     import torch
     from diffusers import UNet2DConditionModel
 
@@ -52,7 +53,7 @@ def child(variant: str, calls: int) -> None:
 
 
 def peak_mib() -> float:
-    """The most memory that was resident since the last reset."""
+    """Returns the largest resident memory since the last reset."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
@@ -67,7 +68,7 @@ def main() -> None:
         return
     rows = []
     for variant in VARIANTS:
-        command = [sys.executable, __file__, "--child", variant, "--calls", str(args.calls)]
+        command = [sys.executable, *MODULE, "--child", variant, "--calls", str(args.calls)]
         rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         print(rows[-1], flush=True)
     about = {"machine": platform.processor() or platform.machine(), "python": platform.python_version(), "seed": 0}

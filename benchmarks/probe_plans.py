@@ -2,10 +2,10 @@
 
     python -m benchmarks.probe_plans PROBES.profile EXHAUSTIVE.profile [--fisher CACHE.json] [--threads 1]
 
-Both profiles with the default schemes, prompts and steps. (a) 60 random plans, and 30 good ones: the best for losses
-moved by random factors, at 18 % of full bytes; measured on the profiles' prompts; Spearman of the plain sum of losses
-and of the joint estimate. (b) the best plans at 30, 25, 20 and 15 % by either profile's losses, and by Fisher scores
-(a file that `benchmarks.probes --cache` left), measured on held-out prompts. Simulated kernels.
+Both profiles have the default schemes, prompts and steps. (a) 60 random plans, and 30 good ones, which are best for
+losses multiplied by random factors at 18 % of full bytes, measured on the profiles' prompts: Spearman correlations of
+the plain sum of losses and of the joint estimate. (b) The best plans at 30, 25, 20 and 15 % by either profile's losses
+and by Fisher scores (a file of `benchmarks.probes --cache`), measured on held-out prompts. Kernels are simulated.
 Writes benchmarks/results/probe_plans.json.
 """
 
@@ -52,19 +52,20 @@ BOTH = {"quality": 1.0, "alignment": 1.0}
 
 
 def problem_of(evidence: Evidence, share: float) -> Problem:
-    """Quality and alignment alike, within a share of full precision's bytes."""
+    """Makes a problem with equal weights of quality and alignment within a share of full precision's bytes."""
     return formulate(evidence, BOTH, [Budget("bytes", int(share * whole(evidence)["bytes"]))], real=False)
 
 
 def best(store: Profile, evidence: Evidence, problem: Problem) -> Plan:
-    found = solve(problem, Effort(gap=1e-4))
-    assert found.choice is not None
-    return plan_of(store, evidence, (problem, found.choice), Provenance(found))
+    results = solve(problem, Effort(gap=1e-4))
+    assert results.choice is not None
+    return plan_of(store, evidence, (problem, results.choice), Provenance(results))
 
 
 def random_plans(store: Profile, evidence: Evidence, random: np.random.Generator) -> list[Plan]:
-    """Each layer draws one of a random choice of schemes, so that plans range from all 8 bits to all 2; ties by groups
-    of the solver are kept by drawing for whole groups only."""
+    """Draws random plans: each solver group draws from a random set of schemes, so plans range from all 8 bits to all
+    2.
+    """
     problem = formulate(evidence, BOTH, (), real=False)
     schemes = sorted({s for offered in evidence.offered.values() for s in offered if s != "keep"})
     plans = []
@@ -82,7 +83,7 @@ def random_plans(store: Profile, evidence: Evidence, random: np.random.Generator
 
 
 def good_plans(store: Profile, evidence: Evidence, random: np.random.Generator) -> list[Plan]:
-    """Different plans that are nearly the best at one budget."""
+    """Returns different plans that are nearly optimal at one budget."""
     plans = []
     for _ in range(GOOD):
         moved = {
@@ -95,7 +96,7 @@ def good_plans(store: Profile, evidence: Evidence, random: np.random.Generator) 
 
 
 def measured(worker: Worker, replay: Replay, prompts: tuple[str, ...], plan: Plan) -> dict[str, float]:
-    """The plan's losses, simulated."""
+    """Measures the plan's losses with simulated kernels."""
     schemes = {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
     fitted = {layer: fitted_of(worker.setup.ranges[layer], scheme) for layer, scheme in schemes.items()}
     swapped, metrics = swap(worker.parts, schemes, fitted, real=False), worker.metric_set
@@ -111,7 +112,9 @@ def measured(worker: Worker, replay: Replay, prompts: tuple[str, ...], plan: Pla
 
 
 def ranks(store: Profile, plans: list[Plan], truth: list[dict[str, float]]) -> dict[str, Any]:
-    """By metric: Spearman of sum and joint estimate with what was measured, and median of measured over estimate."""
+    """Returns for each metric the Spearman correlation of sum and joint estimate with the measured loss, and the
+    median of measured over estimate.
+    """
     predictions = [predict_plan(plan, store) for plan in plans]
     rows = {}
     for name in TEXT_TO_IMAGE:
@@ -152,11 +155,11 @@ def main() -> None:
             by["diagonal Fisher"] = with_losses(by["exhaustive"], scores)
         about = {"machine": platform.machine(), "threads": args.threads, "seed": args.seed, "torch": torch.__version__,
                  "prompts": len(prompts), "held_out": HELD_OUT}  # fmt: skip
-        found: dict[str, Any] = {"about": about}
+        results: dict[str, Any] = {"about": about}
 
         def keep(name: str, value: Any) -> None:
-            found[name] = value
-            args.out.write_text(json.dumps(found, indent=1) + "\n")
+            results[name] = value
+            args.out.write_text(json.dumps(results, indent=1) + "\n")
             print(name, json.dumps(value), flush=True)
 
         keep("at one budget", chosen(worker, oracle, by))
@@ -168,7 +171,7 @@ def main() -> None:
 
 
 def chosen(worker: Worker, oracle: Profile, by: Mapping[str, Evidence]) -> list[dict[str, Any]]:
-    """The best plans at each share by each evidence, and their losses on held-out prompts."""
+    """Returns the best plans at each share by each evidence, and their losses on held-out prompts."""
     settings = worker.setup.settings
     prompts = tuple(conditions_of(worker.subject, None, HELD_OUT, held_out=True))
     replay = build_replay(worker.subject, worker.denoisers, prompts, 1000, settings.timesteps)

@@ -3,10 +3,11 @@ exhaustive measurement, and what each simplification of the method costs.
 
     python -m benchmarks.probes EXHAUSTIVE.profile [--threads 1]
 
-EXHAUSTIVE.profile: made by `bitplan profile scenes --method exhaustive` (about an hour), finished or not: what it
-holds is compared. Rows: the method as shipped; more and fewer probes; half of the steps differentiated; the
-scheduler's transfer alone, without the denoiser's Jacobian; and the diagonal Fisher score, sum of (g.dy)^2 by element,
-from the very same passes. --cache keeps the estimates of each. Writes benchmarks/results/probes.json.
+Default schemes, 8 prompts, 8 steps. EXHAUSTIVE.profile: made by `bitplan profile scenes --method exhaustive` (about an
+hour), finished or not; its measurements are compared. Rows: the method as implemented; more and fewer probes; half of
+the steps differentiated; the scheduler's transfer alone, without the denoiser's Jacobian; and the diagonal Fisher
+score, sum of (g.dy)^2 by element, from the same passes. --cache stores the estimates of each. Writes
+benchmarks/results/probes.json.
 """
 
 from __future__ import annotations
@@ -42,22 +43,22 @@ TOP = 0.1
 
 
 def worker_of_profile(store: Profile) -> tuple[Worker, list[Pair]]:
-    """Set up as the profile's settings say, and its (layer, scheme)."""
+    """Sets up a worker with the profile's settings; also returns its (layer, scheme) pairs."""
     settings = replace(settings_of(store), probes=4)
     generation = settings.generation
     traced = examine(load_subject(settings.pipeline, generation), settings.prompts, generation.seed)
-    ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
+    ranges = {layer: ActivationRange(**limits) for layer, limits in store.ranges().items()}
     pairs = sorted({(cost.layer, cost.scheme) for cost in store.costs() if cost.scheme != "keep"})
     return worker_of(setup_of(traced, settings, ranges), traced.subject), pairs
 
 
 def with_probes(worker: Worker, count: int) -> Worker:
-    """The same with so many probes of each metric of the image."""
+    """Returns the worker with `count` probes of each metric of the image."""
     return replace(worker, setup=replace(worker.setup, settings=replace(worker.setup.settings, probes=count)))
 
 
 def fisher(g_rkn: torch.Tensor, dy_rns: torch.Tensor) -> torch.Tensor:
-    """Sum over elements of (g.dy)^2."""
+    """Returns the sum over elements of (g.dy)^2."""
     return torch.bmm(g_rkn.square(), dy_rns.square())
 
 
@@ -65,7 +66,7 @@ def estimate(
     worker: Worker, pairs: Sequence[Pair], *, visits: int = VISITS, follow: bool = True,
     product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.bmm,
 ) -> Losses:  # fmt: skip
-    """The losses by one variant of the method."""
+    """Estimates the losses by one variant of the method."""
     samples: dict[tuple[str, str, str], list[np.ndarray]] = {}
     prompts = worker.setup.settings.prompts
     job = Job("probes", tuple(pairs))
@@ -78,8 +79,8 @@ def estimate(
             if not follow:  # gradients on images stay what the scheduler alone makes of them
                 chain = replace(chain, steps=[detached(step) for step in chain.steps])
             by_step = dict(probe(chain, layers, changes_by_layer(worker, job), probes, product=product))
-            found = join_responses(chain, by_step, probes)
-        for pair, by_metric in found.items():
+            results = join_responses(chain, by_step, probes)
+        for pair, by_metric in results.items():
             for name, sums in by_metric.items():
                 exact = TEXT_TO_IMAGE[name].signed or product is fisher
                 samples.setdefault((*pair, name), []).append((sums if exact else sums.square()).mean(0).numpy())
@@ -87,7 +88,7 @@ def estimate(
 
 
 def detached(step: Any) -> Any:
-    """The step with inputs that lead nowhere."""
+    """Returns the step with detached inputs."""
     cut = lambda value: (  # noqa: E731
         value.detach() if isinstance(value, torch.Tensor)
         else {k: cut(v) for k, v in value.items()} if isinstance(value, Mapping)
@@ -97,27 +98,28 @@ def detached(step: Any) -> Any:
 
 
 def cached(folder: Path | None, name: str, work: Callable[[], Losses]) -> tuple[Losses, float]:
-    """What the work found and its CPU seconds, from the folder where it is there."""
+    """Returns the result and CPU seconds of the work, from the cache where it exists."""
     path = None if folder is None else folder / f"{name}.json"
     if path is not None and path.is_file():
-        kept = json.loads(path.read_text())
-        return {tuple(key): value for key, value in kept["losses"]}, kept["seconds"]
+        stored = json.loads(path.read_text())
+        return {tuple(key): value for key, value in stored["losses"]}, stored["seconds"]
     start = time.process_time()
-    found = work()
+    results = work()
     seconds = time.process_time() - start
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"losses": list(found.items()), "seconds": seconds}))
-    return found, seconds
+        path.write_text(json.dumps({"losses": list(results.items()), "seconds": seconds}))
+    return results, seconds
 
 
-def agreement(found: Losses, truth: Losses) -> dict[str, Any]:
-    """By metric: Spearman's rank correlation, overall and the least of any scheme's; share of the most sensitive tenth
-    that is among the estimated most sensitive tenth; median of estimate over truth."""
+def agreement(results: Losses, truth: Losses) -> dict[str, Any]:
+    """Returns for each metric: Spearman's rank correlation, overall and the smallest of a scheme; the share of the
+    most sensitive tenth that the estimates find; the median of estimate over truth.
+    """
     rows = {}
     for name in TEXT_TO_IMAGE:
-        keys = [key for key in truth if key[2] == name and key in found]
-        a, b = (np.array([losses[key] for key in keys]) for losses in (found, truth))
+        keys = [key for key in truth if key[2] == name and key in results]
+        a, b = (np.array([losses[key] for key in keys]) for losses in (results, truth))
         count = max(1, round(TOP * len(keys)))
         both = set(np.argsort(-a)[:count]) & set(np.argsort(-b)[:count])
         schemes = {key[1] for key in keys}
@@ -151,8 +153,8 @@ def main() -> None:
     }
     rows = {}
     for name, work in variants.items():
-        found, seconds = cached(args.cache, name, work)
-        rows[name] = {"cpu_seconds": seconds, "metrics": agreement(found, truth)}
+        results, seconds = cached(args.cache, name, work)
+        rows[name] = {"cpu_seconds": seconds, "metrics": agreement(results, truth)}
         print(name, json.dumps(rows[name]), flush=True)
         about = {"measured": len(truth) // len(TEXT_TO_IMAGE), "of": len(pairs), "threads": args.threads, "seed": 0,
                  "machine": platform.machine(), "torch": torch.__version__}  # fmt: skip

@@ -3,9 +3,9 @@
     python -m benchmarks.profile_memory [--layers 1,2,10] [--folder DIR]
 
 Saves a StableDiffusionXLPipeline with random weights (text encoders of one layer and a small decoder around SDXL's
-UNet, 512 px), then runs `bitplan profile` on it: one prompt, 2 steps, no guidance, default schemes. Peak resident
-memory is the whole process's, loading included. --layers: transformer layers a block, for a smaller UNet to try with.
-Writes benchmarks/results/profile_memory.json.
+UNet, 512 px), then runs `bitplan profile` on it with one prompt, 2 steps, no guidance and the default schemes. The
+peak resident memory is that of the whole process with loading. --layers: transformer layers a block, for a smaller
+UNet. Writes benchmarks/results/profile_memory.json.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def text_config(words: CLIPTokenizer, width: int) -> CLIPTextConfig:
 def build_pipeline(
     layers: tuple[int, ...], channels: tuple[int, ...] = (320, 640, 1280), side: int = 64
 ) -> StableDiffusionXLPipeline:
-    """SDXL's own UNet configuration but for the size of its latents. channels: multiples of 64."""
+    """Builds SDXL's UNet configuration with smaller latents. channels: multiples of 64."""
     words = CLIPTokenizer.from_pretrained(PIPELINE_FOLDER / "tokenizer")
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
@@ -67,7 +67,7 @@ def build_pipeline(
 
 
 def profile(folder: Path, out: Path, threads: int) -> dict[str, Any]:
-    """Peak GiB and seconds of the whole command."""
+    """Returns peak GiB and seconds of the whole command."""
     command = [
         sys.executable, "-m", "bitplan", "profile", str(folder), "--out", str(out), "--dtype", "bfloat16",
         "--count", "1", "--steps", "2", "--guidance", "1", "--timesteps", "2", "--clip", str(CLIP_FOLDER),
@@ -91,8 +91,8 @@ def main() -> None:
         folder = args.folder or Path(temporary)
         if not (folder / "model_index.json").is_file():
             # of its own process, so that its memory is not counted
-            made = f"build_pipeline({tuple(map(int, args.layers.split(',')))}).save_pretrained({str(folder)!r})"
-            subprocess.run([sys.executable, "-c", f"from benchmarks.profile_memory import *; {made}"], check=True)
+            code = f"build_pipeline({tuple(map(int, args.layers.split(',')))}).save_pretrained({str(folder)!r})"
+            subprocess.run([sys.executable, "-c", f"from benchmarks.profile_memory import *; {code}"], check=True)
         row = profile(folder, folder / "x.profile", args.threads)
         with open_profile(folder / "x.profile") as store:
             layers, pairs = len(store.layers()), len(store.measured())

@@ -2,12 +2,12 @@
 
     python -m benchmarks.profile_time [scenes|sd15|depth] [--sample 40] [--threads 1]
 
-scenes: the embedded pipeline, default settings. sd15: its text encoder and decoder around a UNet of SD-1.5's size with
-random weights, 32x32 latents, one prompt, 2 steps without guidance, default schemes. Exhaustive time is extrapolated
-from a random sample of (layer, scheme), whole runs and resumed ones in turn; the recording that resuming needs is
-counted once. Probes: everything from the unrolled run to the estimates, and the 16 checks as whole runs. CPU seconds.
-Also what twice the schemes cost. depth: random UNets of one and of three layers a block instead: what twice the layers
-cost. Adds to benchmarks/results/profile_time.json.
+scenes: the embedded pipeline with default settings. sd15: its text encoder and decoder around a UNet of SD-1.5's size
+with random weights, 32x32 latents, one prompt, 2 steps without guidance, default schemes. The exhaustive time is
+extrapolated from a random sample of (layer, scheme), by whole runs and by resumed ones in turn; recording counts once.
+Probes: everything from the unrolled run to the estimates, and the 16 checks as whole runs. Also the cost of twice the
+schemes. depth: random UNets of one and of three layers a block, for the cost of more layers. Times are CPU seconds.
+Adds to benchmarks/results/profile_time.json.
 """
 
 from __future__ import annotations
@@ -82,15 +82,15 @@ def worker_of_profile(which: str) -> tuple[Worker, list[Pair]]:
     settings = settings_of(which)
     subject = subject_of(pipeline_of(which), settings.generation, SCENES)
     traced = examine(subject, settings.prompts)
-    seen = calibrate(traced.modules, lambda: run_subject(subject, settings.prompts, settings.generation.seed))
-    ranges: dict[str, ActivationRange] = dict(seen)
+    limits = calibrate(traced.modules, lambda: run_subject(subject, settings.prompts, settings.generation.seed))
+    ranges: dict[str, ActivationRange] = dict(limits)
     offered = candidates(traced.graph, traced.modules, parse_schemes(settings.schemes), ranges)
     pairs = [(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP]
     return worker_of(setup_of(traced, settings, ranges), subject), pairs
 
 
 def resumed_run(worker: Worker, pair: Pair) -> Iterator[Any]:
-    """One measurement from where the layer first acts."""
+    """Measures once from the layer's first call."""
     reference, judge, module = worker.replay.reference, worker.metric_set, worker.module(pair[0])
     variants = {pair: lambda: worker.variant(*pair, {})}
     run = lambda _: run_from(worker.recorded_replay, module)  # noqa: E731
@@ -98,7 +98,7 @@ def resumed_run(worker: Worker, pair: Pair) -> Iterator[Any]:
 
 
 def exhaustive(worker: Worker, sample: list[Pair]) -> dict[str, Any]:
-    """CPU seconds of one measurement: whole runs, and resumed ones; the first of all warms up."""
+    """Returns CPU seconds of one measurement by whole runs and by resumed ones; the first is a warm-up."""
     whole: list[float] = []
     resumed: list[float] = []
     for pair in [sample[0], *sample]:
@@ -110,7 +110,7 @@ def exhaustive(worker: Worker, sample: list[Pair]) -> dict[str, Any]:
 
 
 def probes(worker: Worker, pairs: list[Pair]) -> float:
-    """CPU seconds of all rounds."""
+    """Returns CPU seconds of all rounds."""
     fresh = replace(worker)  # without the grids found before
     count = len(fresh.context.settings.prompts)
     cuts = [(at, min(at + ROUND, count)) for at in range(0, count, ROUND)]
@@ -159,13 +159,13 @@ def main() -> None:
 
 
 def keep(path: Path, name: str, row: dict[str, Any]) -> None:
-    held = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps(held | {name: row}, indent=1) + "\n")
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(stored | {name: row}, indent=1) + "\n")
     print(json.dumps(row, indent=1))
 
 
 def depth() -> dict[str, Any]:
-    """Layers and CPU seconds of probes, the first run to warm up."""
+    """Returns layers and CPU seconds of probes; the first run is a warm-up."""
     rows = {}
     for name in ("shallow", "shallow", "deep"):
         worker, pairs = worker_of_profile(name)
@@ -178,7 +178,7 @@ def depth() -> dict[str, Any]:
 
 
 def _fits(pairs: list[Pair], layer: str, scheme: str) -> bool:
-    """Whether the layer is wide enough for groups, as its being offered others with groups shows."""
+    """Returns whether the layer is wide enough for groups, by its other schemes with groups."""
     return "g64" not in scheme or (layer, "w4g64ma8") in set(pairs)
 
 

@@ -3,13 +3,14 @@
     python -m benchmarks.published_plans scenes.profile
     python -m benchmarks.published_plans --mixdq FOLDER
 
-The profile is what `bitplan profile scenes --out scenes.profile` makes. Its sweep goes to plans/published/scenes, with
-pictures, losses measured on held-out prompts, and report.md; an interrupted one goes on with the same command.
+The profile is made by `bitplan profile scenes --out scenes.profile`. Its sweep is written to plans/published/scenes,
+with pictures, losses on held-out prompts, and report.md; the same command resumes an interrupted one.
 
-FOLDER holds MixDQ's measurements and plans (see `benchmarks.mixdq`). For each published plan, at no more bytes and no
-more SSIM loss: the least noise power by `bitplan.solve`, every layer at 2, 4 or 8 bits or not quantized. The plan files
-go to plans/published/sdxl-turbo; their layers are checked against SDXL's UNet, built from its configuration alone.
-Figures of both: benchmarks/results/published_plans.json, and from there the tables in docs/published-plans.md.
+FOLDER holds MixDQ's measurements and plans (see `benchmarks.mixdq`). For each published plan `bitplan.solve` finds the
+smallest noise power at no more bytes and no more SSIM loss, with every layer at 2, 4 or 8 bits or not quantized. The
+plan files are written to plans/published/sdxl-turbo; their layers are checked against SDXL's UNet, built from its
+configuration alone. The figures of both are written to benchmarks/results/published_plans.json and to the tables in
+docs/published-plans.md.
 """
 
 from __future__ import annotations
@@ -48,11 +49,11 @@ SCENES: dict[str, Any] = {"stop": "50%", "points": 14, "images": 8}
 
 
 def publish_scenes(profile: Path, out: Path) -> dict[str, Any]:
-    """The sweep of `scenes` in the folder; its rows."""
+    """Writes the sweep of `scenes` into the folder and returns its rows."""
     view = bitplan.sweep(profile, out, **SCENES)
     (out / "report.md").write_text(report_of(view), "utf-8")
-    found = {one.picks: one for one in (*view.uniform, *view.points, view.full) if one.measured is not None}
-    rows = [{key: value for key, value in asdict(one).items() if key in KEPT} for one in found.values()]
+    results = {one.picks: one for one in (*view.uniform, *view.points, view.full) if one.measured is not None}
+    rows = [{key: value for key, value in asdict(one).items() if key in KEPT} for one in results.values()]
     return {"prompts": view.about["measured on"], "rows": rows, "machine": view.about["machine"]}
 
 
@@ -69,7 +70,7 @@ def report_of(view: View) -> str:
 
 
 def publish_turbo(folder: Path, out: Path) -> dict[str, Any]:
-    """Plan files at the bits of each of the authors' plans, in the folder; the figures of both."""
+    """Writes plan files at the bits of each of the authors' plans and returns the figures of both."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     outline = examine(str(CONFIG))
@@ -86,20 +87,20 @@ def publish_turbo(folder: Path, out: Path) -> dict[str, Any]:
                                  caps={"dssim": repr(limits["dssim"])})  # fmt: skip
             assert bitplan.verify(plan, profile).failures == ()
             save_plan(addressed(plan, outline), out / f"{name_of('bytes', limits['bytes'])}.plan.yaml")
-            rows[name] = {"authors": figures(problem, theirs), "planner": told(plan)}
+            rows[name] = {"authors": figures(problem, theirs), "planner": figures_of(plan)}
     return rows
 
 
 def addressed(plan: Plan, outline: Any) -> Plan:
-    """The plan as one of SDXL-Turbo's pipeline. Raises AssertionError where its layers are not that UNet's."""
+    """Returns the plan as one of SDXL-Turbo's pipeline. Raises AssertionError where its layers are not that UNet's."""
     assert set(plan.schemes) == {layer.address for layer in outline.graph.layers}
     model = dict(plan.model) | {"name": "stabilityai/sdxl-turbo", "architecture": outline.architecture}
     calibration = {key: value for key, value in plan.calibration.items() if key != "prompts_sha256"}
     return replace(plan, model=model, calibration=calibration)
 
 
-def told(plan: Plan) -> dict[str, Any]:
-    """Its figures, and how many layers it leaves as they are."""
+def figures_of(plan: Plan) -> dict[str, Any]:
+    """Returns the plan's figures and the number of layers that it keeps."""
     total = plan.predictions["total"]
     full = sum(block["bytes"] for block in plan.predictions["full"].values())  # 16 bits a weight
     kept = sum(scheme == "keep" for scheme in plan.schemes.values())
@@ -107,7 +108,7 @@ def told(plan: Plan) -> dict[str, Any]:
 
 
 def turbo_table(rows: dict[str, Any]) -> str:
-    """One row a budget and a plan."""
+    """Returns a table with one row for each budget and plan."""
     lines = [
         {"plan": name, "by": by, "mean bits": f"{its['bits']:.4f}", "layers kept": str(its.get("kept layers", 0)),
          "noise power": f"{its['nsr']:.4e}", "SSIM loss": f"{its['dssim']:.4f}",
@@ -118,7 +119,7 @@ def turbo_table(rows: dict[str, Any]) -> str:
 
 
 def scenes_table(rows: list[dict[str, Any]]) -> str:
-    """Bytes, and what was predicted and measured, of the plans and of one scheme everywhere."""
+    """Returns a table of bytes, predicted and measured losses of the plans and of uniform plans."""
     whole = max(row["totals"]["bytes"] for row in rows)
     lines = []
     for row in sorted(rows, key=lambda row: -row["totals"]["bytes"]):
@@ -127,14 +128,14 @@ def scenes_table(rows: list[dict[str, Any]]) -> str:
         line = {"plan": named, "bytes": f"{size:,}", "of full": f"{size / whole:.1%}"}
         for name in LOSSES:
             mean, stderr = row["measured"][name]
-            told = f"{row['totals'][name]:.2g} / {mean:.2g} ± {stderr:.1g}"
-            line[f"{name}, predicted / measured"] = told if mean else "0"
+            figures_of = f"{row['totals'][name]:.2g} / {mean:.2g} ± {stderr:.1g}"
+            line[f"{name}, predicted / measured"] = figures_of if mean else "0"
         lines.append(line)
     return str(tabulate(lines, headers="keys", tablefmt="github", disable_numparse=True))
 
 
 def put(text: str, name: str, table: str) -> str:
-    """The document with the table between its marks."""
+    """Returns the document with the table between its marks."""
     start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
     before, rest = text.split(start)
     return before + start + table + end + rest.split(end)[1]
@@ -145,17 +146,17 @@ def main() -> None:
     parser.add_argument("profile", type=Path, nargs="?", help="of scenes")
     parser.add_argument("--mixdq", type=Path, help="the folder of MixDQ's files")
     args = parser.parse_args()
-    found = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     if args.profile:
-        found["scenes"] = publish_scenes(args.profile, ROOT / "scenes")
+        results["scenes"] = publish_scenes(args.profile, ROOT / "scenes")
     if args.mixdq:
-        found["sdxl-turbo"] = publish_turbo(args.mixdq, ROOT / "sdxl-turbo")
-    RESULTS.write_text(json.dumps(found | {"about": about_machine()}, indent=1) + "\n", "utf-8")
+        results["sdxl-turbo"] = publish_turbo(args.mixdq, ROOT / "sdxl-turbo")
+    RESULTS.write_text(json.dumps(results | {"about": about_machine()}, indent=1) + "\n", "utf-8")
     text = DOCS.read_text("utf-8")
-    if "scenes" in found:
-        text = put(text, "scenes", scenes_table(found["scenes"]["rows"]))
-    if "sdxl-turbo" in found:
-        text = put(text, "sdxl-turbo", turbo_table(found["sdxl-turbo"]))
+    if "scenes" in results:
+        text = put(text, "scenes", scenes_table(results["scenes"]["rows"]))
+    if "sdxl-turbo" in results:
+        text = put(text, "sdxl-turbo", turbo_table(results["sdxl-turbo"]))
     DOCS.write_text(text, "utf-8")
 
 

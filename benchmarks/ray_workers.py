@@ -2,10 +2,10 @@
 
     python -m benchmarks.ray_workers [--part 2/24] [--schemes w8a8,w2ma8] [--workers 2] [--threads 1]
 
-Measures one share of the layers of `scenes` locally, and again by the workers of a Ray cluster started here, of which
-one is killed with SIGKILL. Once exhaustively, killed when a third of the losses are there; and once by probes, with
-checks, killed in the second round. Writes and prints JSON: by method and metric the largest relative difference of all
-losses, and that of their standard errors.
+Measures one share of the layers of `scenes` locally, and again by the workers of a local Ray cluster, one of which is
+killed with SIGKILL: exhaustively, killed after a third of the losses; and by probes with checks, killed in the second
+round. Writes and prints JSON: for each method and metric the largest relative difference of all losses and of their
+standard errors.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Key = tuple[str, str, str]  # layer, scheme, metric
 
 
 def kill_a_worker(path: Path, rows: int, killed: list[dict[str, int]]) -> None:
-    """As soon as so many rows and a worker are there; says what was done in `killed`."""
+    """Kills a worker when the number of rows is reached, and reports it in `killed`."""
     while (done := measured(path)) < rows or not (workers := workers_below(os.getpid())):
         time.sleep(0.05)
     os.kill(workers[0], signal.SIGKILL)
@@ -46,33 +46,35 @@ def kill_a_worker(path: Path, rows: int, killed: list[dict[str, int]]) -> None:
 
 
 def profile(out: Path, options: dict[str, Any]) -> tuple[dict[Key, Measurement], str, float]:
-    """The measurements, their digest, and the seconds that it took, loading included."""
+    """Returns the measurements, their digest, and the seconds with loading."""
     start = time.perf_counter()
     bitplan.profile("scenes", out, **options)
     seconds = time.perf_counter() - start
     with open_profile(out) as store:
-        found = {(m.layer, m.scheme, m.metric): m for m in store.measurements()}
-        return found, content_digest(store), seconds
+        results = {(m.layer, m.scheme, m.metric): m for m in store.measurements()}
+        return results, content_digest(store), seconds
 
 
 def relative(a: float, b: float) -> float:
-    """|a - b| as a share of the larger; losses of nothing at all are equal."""
+    """Returns |a - b| relative to the larger; two zero losses are equal."""
     return abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
 
 
 def differences(alone: Mapping[Key, Measurement], crowd: Mapping[Key, Measurement]) -> dict[str, dict[str, Any]]:
-    """By metric: the largest relative difference of the losses and where, and that of their standard errors."""
-    found: dict[str, dict[str, Any]] = {}
+    """Returns for each metric the largest relative difference of the losses, its place, and that of their standard
+    errors.
+    """
+    results: dict[str, dict[str, Any]] = {}
     for metric in sorted({key[2] for key in alone}):
         mine = [key for key in alone if key[2] == metric]
         worst = max(mine, key=lambda key: relative(alone[key].mean, crowd[key].mean))
-        found[metric] = {
+        results[metric] = {
             "losses": len(mine),
             "largest_relative_difference": relative(alone[worst].mean, crowd[worst].mean),
             "worst": " ".join(worst[:2]),
             "largest_of_standard_errors": max(relative(alone[key].stderr, crowd[key].stderr) for key in mine),
         }
-    return found
+    return results
 
 
 def compare(folder: Path, options: dict[str, Any], workers: int) -> dict[str, Any]:
@@ -118,11 +120,11 @@ def main() -> int:
             method: compare(Path(folder), {**options, "method": method, "count": count}, args.workers)
             for method, count in (("exhaustive", args.count), ("probes", max(2 * args.count, ROUND + 1)))
         }
-    asked = {name: value for name, value in vars(args).items() if name != "out"}
+    arguments = {name: value for name, value in vars(args).items() if name != "out"}
     machine = {"processor": platform.machine(), "cpus": os.cpu_count(), "torch": torch.__version__}
-    met = all(found["met"] for found in methods.values())
-    given = {"pipeline": "scenes", **asked, "retries": RETRIES, "machine": machine}
-    report = given | {"target": TARGET, "met": met, "methods": methods}
+    met = all(results["met"] for results in methods.values())
+    settings = {"pipeline": "scenes", **arguments, "retries": RETRIES, "machine": machine}
+    report = settings | {"target": TARGET, "met": met, "methods": methods}
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))

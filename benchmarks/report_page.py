@@ -2,10 +2,10 @@
 
     python -m benchmarks.report_page RUN [RUN ...]
 
-Makes the page of each RUN, a folder of `bitplan sweep`, and opens it from disk in a headless Chromium, 7 times, each in
-a fresh profile: milliseconds from navigation to the first frame after numbers, pictures and map were drawn, and to that
-after the chart was, too; requests besides the file; and milliseconds until a step of the slider is shown. The first RUN
-that has pictures is measured once more with each made 512 px large and grainy, as those of larger models are. Writes
+Makes the page of each RUN, a folder of `bitplan sweep`, and opens it from disk in a headless Chromium 7 times, each
+with a new browser profile. Reports milliseconds from navigation to the first frame after numbers, pictures and map are
+drawn, and after the chart is drawn; requests besides the file; and milliseconds until a step of the slider is shown.
+The first RUN with pictures is measured again with 512 px grainy pictures, as larger models have. Writes
 benchmarks/results/report_page.json.
 """
 
@@ -42,7 +42,7 @@ STEP = """() => new Promise((done) => {
 
 
 def enlarged(run: Path, out: Path, side: int) -> Path:
-    """The run with its pictures enlarged and grainy, each a file of its own; a picture's grain is that of its place."""
+    """Returns the run with enlarged grainy pictures, each in its own file; the grain depends on the picture's index."""
     random = np.random.default_rng(0)
     view = read_view(run / VIEW)
     grain = [random.normal(0, 6, (side, side, 3)) for _ in view.conditions]
@@ -66,7 +66,7 @@ def pictures_of(view: View) -> int:
 
 
 def measured(opened: Any, run: Path, name: str, loads: int) -> dict[str, Any]:
-    """One row of the table."""
+    """Returns one row of the table."""
     view = read_view(run / VIEW)
     row: dict[str, Any] = {"run": name, "layers": len(view.cells), "pictures": pictures_of(view),
                            "plans": sum(bool(point.picks) for point in view.points)}  # fmt: skip
@@ -79,14 +79,14 @@ def measured(opened: Any, run: Path, name: str, loads: int) -> dict[str, Any]:
         for _ in range(loads):
             context = opened.new_context(viewport={"width": 1280, "height": 800})
             tab = context.new_page()
-            asked: list[str] = []
-            tab.on("request", lambda request, asked=asked: asked.append(request.url))
+            urls: list[str] = []
+            tab.on("request", lambda request, urls=urls: urls.append(request.url))
             tab.goto(page.as_uri())
             until(tab, SHOWN)
             times.append(tab.evaluate("performance.getEntriesByName('shown')[0].startTime"))
             read.append(tab.evaluate("performance.getEntriesByName('read')[0].startTime"))
             steps += [tab.evaluate(STEP) for _ in range(5)]
-            requests += sum(not url.startswith("data:") for url in asked) - 1
+            requests += sum(not url.startswith("data:") for url in urls) - 1
             context.close()
     return row | {"shown_ms": times, "median_ms": statistics.median(times),
                   "readable_ms": statistics.median(read), "requests": requests,
@@ -110,10 +110,12 @@ def main() -> None:
     parser.add_argument("--loads", type=int, default=7)
     parser.add_argument("--side", type=int, default=512)
     args = parser.parse_args()
-    found = {"machine": about_machine(), "rows": rows_of(args.runs, args.loads, args.side)}
+    results = {"machine": about_machine(), "rows": rows_of(args.runs, args.loads, args.side)}
     out = Path(__file__).parent / "results" / "report_page.json"
-    out.write_text(json.dumps(found, indent=1) + "\n")
-    print(tabulate([{name: row[name] for name in row if name != "shown_ms"} for row in found["rows"]], headers="keys"))
+    out.write_text(json.dumps(results, indent=1) + "\n")
+    print(
+        tabulate([{name: row[name] for name in row if name != "shown_ms"} for row in results["rows"]], headers="keys")
+    )
 
 
 if __name__ == "__main__":

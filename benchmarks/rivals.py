@@ -24,7 +24,7 @@ from bitplan.solvers.reduction.minima import minima
 
 
 def naive(problem: Problem, limit: float) -> dict[str, Any]:
-    """The whole problem as one PuLP program, scaled, for CBC."""
+    """Solves the whole problem as one scaled PuLP program with CBC."""
     start = time.perf_counter()
     least, most = (
         minima(problem, problem.costs, problem.allowed)[0],
@@ -38,7 +38,7 @@ def naive(problem: Problem, limit: float) -> dict[str, Any]:
 
 
 def cp_sat(problem: Problem, limit: float, gap: float = 1e-3) -> dict[str, Any]:
-    """OR-tools CP-SAT, on numbers rounded to integers."""
+    """Solves with OR-tools CP-SAT on numbers that are rounded to integers."""
     from ortools.sat.python import cp_model
 
     start = time.perf_counter()
@@ -61,7 +61,7 @@ def cp_sat(problem: Problem, limit: float, gap: float = 1e-3) -> dict[str, Any]:
 
 
 def scip(problem: Problem, limit: float, gap: float = 1e-3) -> dict[str, Any]:
-    """SCIP, on the numbers scaled as ours are."""
+    """Solves with SCIP on numbers that are scaled like ours."""
     from pyscipopt import Model, quicksum
 
     start = time.perf_counter()
@@ -103,15 +103,15 @@ RIVALS = tuple(name for name, (_, package) in _ALL.items() if importlib.util.fin
 
 
 def apart(name: str, budgets: int, seed: int, limit: float) -> dict[str, Any]:
-    """A rival on an instance of SDXL, in a process of its own: OR-tools brings a HiGHS that clashes with highspy."""
+    """Runs a rival on an instance of SDXL in its own process, since OR-tools' HiGHS conflicts with highspy."""
     command = [sys.executable, "-m", "benchmarks.rivals", name, str(budgets), str(seed), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout) if not done.returncode else {"failed": done.stderr[-300:]}
-    return found
+    results: dict[str, Any] = json.loads(done.stdout) if not done.returncode else {"failed": done.stderr[-300:]}
+    return results
 
 
 def versions() -> dict[str, str]:
-    """Of the rivals that are installed."""
+    """Returns the versions of the installed rivals."""
     return {package: version(package) for _, package in _ALL.values() if importlib.util.find_spec(package)}
 
 

@@ -1,9 +1,9 @@
 """Tests whether the plan depends on the unit of the losses: `python -m benchmarks.scale [--groups 200] [--budgets 2]`.
 
-All losses of one problem are multiplied by 10^-30, 10^-25 ... 10^30, which rounds each to a float anew, and every way
-to solve it is asked again: the exact path, PuLP alone by every backend that runs here, the Lagrangian choice, greedy.
-Where plans differ, `spread` says by what share of the objective, in the unscaled losses, and exactly computed.
-Writes benchmarks/results/scale.json.
+All losses of one problem are multiplied by 10^-30, 10^-25 ... 10^30, which rounds each to a float, and solved again in
+every way: the exact path, PuLP alone with every available backend, the Lagrangian choice, greedy. Where plans differ,
+`spread` is the relative difference of the objective in the unscaled losses, computed exactly. Writes
+benchmarks/results/scale.json.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WIDTHS, TOKENS = (320, 640, 1280, 2048, 2560, 5120), (77, 1024, 4096)
 
 
 def sliced(groups: int, budgets: int, seed: int = 0) -> Problem:
-    """Layers of a UNet's sizes with 12 schemes, where three in a row read one input."""
+    """Makes a problem of a UNet's layer sizes with 12 schemes, where three consecutive layers read one input."""
     random = np.random.default_rng(seed)
     sizes = random.choice(WIDTHS, (groups, 2)).tolist()
     tokens = random.choice(TOKENS, groups).tolist()
@@ -52,7 +52,7 @@ def sliced(groups: int, budgets: int, seed: int = 0) -> Problem:
 
 
 def scaled(problem: Problem, power: int) -> Problem:
-    """The problem with its losses, and the limits on them, multiplied by a power of ten."""
+    """Returns the problem with its losses, and the limits on them, multiplied by a power of ten."""
     columns = {name: v * 10.0**power if name in LOSSES else v for name, v in problem.columns.items()}
     limits = [b.limit * 10.0**power if b.column in LOSSES else b.limit for b in problem.budgets]
     budgets = tuple(replace(b, limit=limit) for b, limit in zip(problem.budgets, limits, strict=True))
@@ -60,7 +60,7 @@ def scaled(problem: Problem, power: int) -> Problem:
 
 
 def plan(problem: Problem, way: tuple[str, str | None], power: int, time_limit: float = 60.0) -> Picks | None:
-    """What one way chooses at that scale, None where it finds nothing; certified."""
+    """Returns the certified choice of one way at that scale, or None."""
     name, backend = way
     at = scaled(problem, power)
     solution = strategy_named(name).run(at, Effort(time_limit=time_limit, backend=backend))
@@ -71,15 +71,15 @@ def plan(problem: Problem, way: tuple[str, str | None], power: int, time_limit: 
 
 
 def measure(problem: Problem, way: tuple[str, str | None], powers: Sequence[int], time_limit: float) -> dict[str, Any]:
-    """One way at every scale."""
+    """Returns the results of one way at every scale."""
     start = time.perf_counter()
     label = " ".join(filter(None, way))
     plans = [plan(problem, way, power, time_limit) for power in tqdm(powers, desc=label)]
-    found = [picks for picks in plans if picks is not None]
-    sums = [float(exact_total(problem, "quality", picks)) for picks in found]
-    common = max(set(found), key=found.count) if found else None
+    results = [picks for picks in plans if picks is not None]
+    sums = [float(exact_total(problem, "quality", picks)) for picks in results]
+    common = max(set(results), key=results.count) if results else None
     return {
-        "way": label, "scales": len(plans), "plans": len(set(found)), "none": len(plans) - len(found),
+        "way": label, "scales": len(plans), "plans": len(set(results)), "none": len(plans) - len(results),
         "different_at": [power for power, picks in zip(powers, plans, strict=True) if picks != common],
         "objective": min(sums, default=None), "spread": (max(sums) - min(sums)) / min(sums) if sums else None,
         "seconds": (time.perf_counter() - start) / len(plans),

@@ -1,8 +1,8 @@
-"""Measures the accuracy of the embedded pipeline in float32 and at uniform schemes: `python benchmarks/scenes.py`.
+"""Measures the accuracy of the embedded pipeline in float32 and at uniform schemes: `python -m benchmarks.scenes`.
 
-Scene accuracy on held-out prompts (half with one thing, half with two), the CLIP's pick of the right caption of 64 for
-drawn held-out scenes, the scene reader's own accuracy on drawn scenes, and the same pictures at uniform schemes,
-simulated. Writes benchmarks/results/scenes.json.
+Scene accuracy on held-out prompts (half with one object, half with two), the accuracy of the CLIP in selecting one of
+64 captions for drawn held-out scenes, the scene reader's accuracy on drawn scenes, and the pictures at uniform schemes
+with simulated kernels. Writes benchmarks/results/scenes.json.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UNIFORM = ("w8a8", "w4a8", "w4ma8", "w3a8", "w3ma8", "w2a8", "w2ma8")
 
 
 def reader_accuracy(count: int, seed: int) -> float:
-    """Share of drawn scenes that the reader confirms; half of one thing."""
+    """Returns the share of drawn scenes that the reader recognises; half have one object."""
     rng = np.random.default_rng([seed, 11])
     scenes = [sample_scene(rng, 1 + i % 2, "any") for i in range(count)]
     return float(np.mean([shows(p, s) for p, s in zip(draw_scenes(scenes, rng), scenes, strict=True)]))
@@ -42,7 +42,7 @@ def reader_accuracy(count: int, seed: int) -> float:
 
 @torch.no_grad()
 def clip_accuracy(rounds: int, seed: int) -> float:
-    """Share of drawn held-out scenes whose own caption is nearest among 64 different ones."""
+    """Returns the share of drawn held-out scenes whose own caption is nearest among 64 different ones."""
     encoder, right = load_encoder(SCENES), []
     rng = np.random.default_rng([seed, 12])
     for _ in range(rounds):
@@ -58,7 +58,7 @@ def clip_accuracy(rounds: int, seed: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Pictures of prompts with one thing and of prompts with two."""
+    """Pictures of prompts with one object and with two."""
 
     prompts: tuple[list[str], list[str]]
     images: tuple[torch.Tensor, torch.Tensor]
@@ -69,15 +69,15 @@ class Gallery:
 
 
 def paint(pipe: Any, count: int, seed: int) -> Gallery:
-    """Pictures of `count` held-out prompts."""
+    """Paints `count` held-out prompts."""
     ones, twos = ([s.caption for s in held_out_scenes(count // 2, n, seed)] for n in (1, 2))
     return Gallery((ones, twos), tuple(generate(pipe, texts, DEFAULTS[SCENES], batch=32) for texts in (ones, twos)))
 
 
 @torch.no_grad()
 def losses(full: Gallery, changed: Gallery) -> dict[str, dict[str, float]]:
-    """Mean and standard error over prompts of what the pictures lost."""
-    encoder, found = load_encoder(SCENES), {}
+    """Returns mean and standard error over prompts of the pictures' losses."""
+    encoder, results = load_encoder(SCENES), {}
     before, after = torch.cat(full.images), torch.cat(changed.images)
     embeds = encoder.image(before), encoder.image(after)
     for name, values in (
@@ -85,8 +85,8 @@ def losses(full: Gallery, changed: Gallery) -> dict[str, dict[str, float]]:
         ("embed_drift", METRICS["embed_drift"].function(*embeds)),
     ):
         mean, stderr, _ = summarise(values.tolist())
-        found[name] = {"mean": mean, "stderr": stderr}
-    return found
+        results[name] = {"mean": mean, "stderr": stderr}
+    return results
 
 
 def main() -> None:
@@ -98,26 +98,26 @@ def main() -> None:
     args = parser.parse_args()
     pipe = load_pipeline(SCENES)
     parts = components(pipe, ["unet"])
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "reader": reader_accuracy(2000, args.seed),
         "clip_right_caption_of_64": clip_accuracy(8, args.seed),
         "full precision": paint(pipe, args.prompts, args.seed).accuracies(),
     }
-    print(json.dumps(found), flush=True)
+    print(json.dumps(results), flush=True)
     full = paint(pipe, args.uniform_prompts, args.seed)
-    found["full precision, on the uniform prompts"] = full.accuracies()
+    results["full precision, on the uniform prompts"] = full.accuracies()
     for text in tqdm(UNIFORM, "uniform"):
         swapped = swap(parts, dict.fromkeys(layer_addresses(parts), parse_scheme(text)), real=False)
         changed = paint(pipe, args.uniform_prompts, args.seed)
         undo(swapped)
-        found[text] = changed.accuracies() | losses(full, changed)
-    found["about"] = {
+        results[text] = changed.accuracies() | losses(full, changed)
+    results["about"] = {
         "prompts": args.prompts, "uniform_prompts": args.uniform_prompts, "seed": args.seed,
         "machine": platform.processor() or platform.machine(), "torch": torch.__version__,
     }  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.screenshots scenes.profile
 
-Writes docs/images/report.png and docs/images/explore.png, by a headless Chromium.
+Writes docs/images/report.png and docs/images/explore.png with a headless Chromium.
 """
 
 from __future__ import annotations

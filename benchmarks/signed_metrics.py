@@ -2,9 +2,9 @@
 
     python -m benchmarks.signed_metrics PROFILE [PROFILE ...] [--threads 1]
 
-Profiles of `scenes` with the default schemes. For each, at 25, 20, 15 and 12 % of full bytes: the best plan by quality
-and `embed_drift`, and the best by quality and the mean of `embed_drift` and `clip_drop`, each in units of its own mean
-loss; losses of both on held-out prompts, simulated. Writes benchmarks/results/signed_metrics.json.
+The profiles are of `scenes` with the default schemes. For each, at 25, 20, 15 and 12 % of full bytes: the best plan by
+quality and `embed_drift`, and the best by quality and the mean of `embed_drift` and `clip_drop`, each in units of its
+mean loss; losses of both on held-out prompts with simulated kernels. Writes benchmarks/results/signed_metrics.json.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIGNED, PLAIN = "clip_drop", "embed_drift"
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """One row a share: the losses of both plans."""
+    """Returns one row for each share with the losses of both plans."""
     rows = []
     with open_profile(path) as store:
         worker, _ = worker_of_profile(store)
@@ -45,8 +45,8 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         for share in SHARES:
             problem = problem_of(evidence, share)
             plans = {name: best(store, evidence, replace(problem, objective=its)) for name, its in weights.items()}
-            found = {name: measured(worker, replay, prompts, plan) for name, plan in plans.items()}
-            rows.append({"profile": path.stem, "share": share, **found})
+            results = {name: measured(worker, replay, prompts, plan) for name, plan in plans.items()}
+            rows.append({"profile": path.stem, "share": share, **results})
             print(json.dumps(rows[-1]), flush=True)
     return rows
 

@@ -1,9 +1,9 @@
 """Measures the speed of the exact path: `python -m benchmarks.solver [--seeds 5] [--out FILE]`.
 
-SDXL's layer shapes, 794 layers x 12 schemes, ties included (see `benchmarks.instances`), 1, 2 and 3 budgets, all of
-which bind. Beside it, in the same minute and process: the whole problem handed to PuLP and CBC, scaled as ours is (an
-unscaled one is faster and wrong); OR-tools' CP-SAT and SCIP where `ortools` and `pyscipopt` are installed. Then 50
-budgets of a frontier, and 5000 groups x 30 choices in a process of its own. Writes benchmarks/results/solver.json.
+SDXL's layer shapes, 794 layers x 12 schemes with ties (see `benchmarks.instances`), and 1, 2 and 3 binding budgets.
+For comparison, in the same minute and process: the whole problem by PuLP and CBC, scaled like ours (an unscaled one is
+faster and wrong); OR-tools' CP-SAT and SCIP where `ortools` and `pyscipopt` are installed. Then 50 budgets of a
+frontier, and 5000 groups x 30 choices in its own process. Writes benchmarks/results/solver.json.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REPEATS = 3
 
 
 def seconds(run: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
-    """Median wall seconds, and the last result."""
+    """Returns median wall seconds and the last result."""
     spent, result = [], None
     for _ in range(repeats):
         start = time.perf_counter()
@@ -46,17 +46,22 @@ def seconds(run: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
 
 
 def fresh(problem: Problem) -> Problem:
-    """The same problem without anything worked out of it yet."""
+    """Returns the same problem without cached values."""
     return replace(problem)
 
 
 def one(budgets: int, seed: int, everyone: bool) -> dict[str, Any]:
-    """One instance: ours at both gaps, the plain program, and rivals."""
+    """Solves one instance: ours at both gaps, the plain program, and rivals."""
     problem = instances.sdxl(budgets, seed=seed)
     row: dict[str, Any] = {"budgets": budgets, "seed": seed}
     for name, gap in GAPS.items():
-        spent, found = seconds(lambda gap=gap: solve(fresh(problem), Effort(LIMIT, gap)), REPEATS)
-        row[name] = {"seconds": spent, "objective": found.objective, "gap": found.gap, "status": str(found.status)}
+        spent, results = seconds(lambda gap=gap: solve(fresh(problem), Effort(LIMIT, gap)), REPEATS)
+        row[name] = {
+            "seconds": spent,
+            "objective": results.objective,
+            "gap": results.gap,
+            "status": str(results.status),
+        }
     row["naive PuLP+CBC"] = rivals.naive(fresh(problem), LIMIT)
     if everyone:
         row |= {f"{name}, gap 1e-3": rivals.apart(name, budgets, seed, LIMIT) for name in rivals.RIVALS}
@@ -66,16 +71,16 @@ def one(budgets: int, seed: int, everyone: bool) -> dict[str, Any]:
 
 
 def curve(count: int = 50) -> dict[str, Any]:
-    """A frontier of one budget, ours against as many plain programs."""
+    """Solves a frontier of one budget, and as many plain programs."""
     problem = instances.sdxl(1)
     limit = float(problem.budgets[0].limit)
     limits = [int(limit * share) for share in np.linspace(0.6, 2.2, count)]
     row: dict[str, Any] = {"budgets": count}
     for name, gap in GAPS.items():
-        spent, found = seconds(
+        spent, results = seconds(
             lambda gap=gap: list(frontier(fresh(problem), "bytes", limits, Effort(gap=gap))), REPEATS
         )
-        row[name] = {"seconds": spent, "largest gap": max(solution.gap for _, solution in found)}
+        row[name] = {"seconds": spent, "largest gap": max(solution.gap for _, solution in results)}
     start = time.perf_counter()
     for at in limits:
         rivals.naive(rebudget(problem, (replace(problem.budgets[0], limit=at),)), LIMIT)
@@ -86,12 +91,12 @@ def curve(count: int = 50) -> dict[str, Any]:
 
 
 def child() -> None:
-    """5000 groups x 30 choices, two budgets; prints one line of JSON."""
+    """Solves 5000 groups x 30 choices with two budgets, and prints one line of JSON."""
     problem = instances.large()
     before = _peak_mib()
-    spent, found = seconds(lambda: solve(problem, Effort(gap=1e-3)), 1)
+    spent, results = seconds(lambda: solve(problem, Effort(gap=1e-3)), 1)
     print(json.dumps({
-        "candidates": problem.size, "seconds": spent, "gap": found.gap, "MiB before": before, "peak MiB": _peak_mib()
+        "candidates": problem.size, "seconds": spent, "gap": results.gap, "MiB before": before, "peak MiB": _peak_mib()
     }))  # fmt: skip
 
 
@@ -108,9 +113,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     return str(tabulate(lines, ["budgets", "seed", *names], tablefmt="github"))
 
 
-def _cell(found: dict[str, Any]) -> str:
-    ratio = f" (1/{found['ratio']:.0f})" if "ratio" in found else ""
-    return f"{found['seconds']:.3f}{ratio}" if "seconds" in found else ""
+def _cell(results: dict[str, Any]) -> str:
+    ratio = f" (1/{results['ratio']:.0f})" if "ratio" in results else ""
+    return f"{results['seconds']:.3f}{ratio}" if "seconds" in results else ""
 
 
 def main() -> None:
@@ -135,10 +140,10 @@ def main() -> None:
     about = {"machine": platform.processor() or platform.machine(), "python": platform.python_version(),
              "limit": LIMIT, **{name: version(name) for name in ("pulp", "highspy", "numpy")},
              **rivals.versions()}  # fmt: skip
-    found = {"instances": rows, "median ratio to naive": medians, "frontier": curve(), "large": large, "about": about}
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    results = {"instances": rows, "median ratio to naive": medians, "frontier": curve(), "large": large, "about": about}
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
     print(table(rows))
-    print(json.dumps({name: found[name] for name in ("median ratio to naive", "frontier", "large")}, indent=1))
+    print(json.dumps({name: results[name] for name in ("median ratio to naive", "frontier", "large")}, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python -m benchmarks.transfer FOLDER [--threads 1] [--count 24]
 
-FOLDER keeps what each stage made, so that the same command goes on where one stopped: the variants of the UNet, made
-from a seed (`benchmarks.transfer_variants`); a profile of each and of `scenes`, by probes, and plans of both at three
-budgets, measured on the variant with held-out prompts: the truth; `check` of the profile of `scenes` against each, and,
-with the variant's own profile in place of new measurements, how often each verdict falls for other samples. Writes
-benchmarks/results/transfer.json.
+FOLDER stores the result of each stage, so the same command resumes: variants of the UNet from a seed
+(`benchmarks.transfer_variants`); a profile by probes of each and of `scenes`; plans of both at three budgets, measured
+on the variant with held-out prompts, which is the ground truth; and `check` of the profile of `scenes` against each
+variant. With the variant's own profile in place of new measurements it also reports how often each verdict occurs for
+other samples. Writes benchmarks/results/transfer.json.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ TOLERANCE = 0.25
 FULL = DEFAULTS[SCENES]
 
 
-def kept(path: Path, work: Callable[[], Any]) -> Any:
-    """What the JSON file holds, made where it is missing."""
+def cached(path: Path, work: Callable[[], Any]) -> Any:
+    """Returns the contents of the JSON file, which is made where it is missing."""
     if not path.is_file():
-        found = work()
-        path.write_text(json.dumps(found) + "\n")
+        results = work()
+        path.write_text(json.dumps(results) + "\n")
     return json.loads(path.read_text())
 
 
 def profile_of(name: str, folder: Path) -> Path:
-    """The profile by probes of a variant, or of `scenes`, with the settings of `bitplan profile scenes`."""
+    """Profiles a variant, or `scenes`, by probes with the settings of `bitplan profile scenes`."""
     pipeline = SCENES if name == SCENES else str(make(name, folder, 0))
     return bitplan.profile(
         pipeline, folder / f"{name}.profile", prompts=built_in_prompts(True, 8), steps=FULL.steps,
@@ -70,7 +70,7 @@ def evidence_of(path: Path) -> Evidence:
 
 
 def plans_measured(name: str, folder: Path, count: int) -> dict[str, Any]:
-    """Budget -> metric -> losses of the old profile's plan and of the own one, on the variant."""
+    """Returns budget -> metric -> losses of the old profile's plan and of the new one's, on the variant."""
     subject = load_subject(str(make(name, folder, 0)), FULL)
     evaluator, rows = None, {}
     for budget in BUDGETS:
@@ -91,15 +91,16 @@ def plans_measured(name: str, folder: Path, count: int) -> dict[str, Any]:
 
 def checked(name: str, folder: Path, sample: int = 24) -> dict[str, Any]:
     start = time.process_time()
-    found = bitplan.check(folder / f"{SCENES}.profile", str(folder / name), sample=sample, tolerance=TOLERANCE)
-    print(found, flush=True)
-    return found.to_json() | {"cpu_seconds": time.process_time() - start}
+    results = bitplan.check(folder / f"{SCENES}.profile", str(folder / name), sample=sample, tolerance=TOLERANCE)
+    print(results, flush=True)
+    return results.to_json() | {"cpu_seconds": time.process_time() - start}
 
 
 def by_profiles(old: Evidence, new: Evidence) -> dict[str, Any]:
-    """The truth as two whole profiles tell it: by family, the old plans' loss over the best of their bytes, both by the
-    new losses, averaged over budgets; and Spearman over all pairs, and over those that plans decide about."""
-    found = {}
+    """Compares two whole profiles: for each family the old plans' loss over the best of their bytes, both by the new
+    losses, averaged over budgets; and Spearman correlations over all pairs and over those that plans decide about.
+    """
+    results = {}
     before, after = (formulate(evidence, {}, (), real=True) for evidence in (old, new))
     for family in FAMILIES:
         plans = plans_on(before, ladder_of(before, before.column(family)))
@@ -110,13 +111,13 @@ def by_profiles(old: Evidence, new: Evidence) -> dict[str, Any]:
             sizes - start, np.cumsum(np.insert(best.size, 0, 0.0)), np.cumsum(np.insert(best.gain, 0, 0.0))
         )
         regret = best.loss[plans.picks].sum(1) / (best.loss[best.start].sum() - saved) - 1
-        found[family] = {"regret": float(regret.mean()), "by_budget": regret.tolist(),
+        results[family] = {"regret": float(regret.mean()), "by_budget": regret.tolist(),
                          "spearman": float(spearmanr(before.column(family), after.column(family))[0])}  # fmt: skip
-    return found
+    return results
 
 
 def rates(folder: Path, name: str) -> dict[str, dict[str, int]]:
-    """Sample size -> how often each verdict falls over samples, when the variant's own profile is what is measured."""
+    """Returns sample size -> the frequency of each verdict over samples of the variant's own profile."""
     with open_profile(folder / f"{SCENES}.profile") as store:
         old, scatters = read_evidence(store), {m: its.scatter for m, its in corrections_of(store).items()}
     new = evidence_of(folder / f"{name}.profile").losses.measurements
@@ -159,11 +160,11 @@ def main() -> None:
         new = evidence_of(profile_of(name, args.folder))
         rows[name] = {
             "by_profiles": by_profiles(old, new),
-            "plans": kept(
+            "plans": cached(
                 args.folder / f"{name}.plans.json", lambda n=name: plans_measured(n, args.folder, args.count)
             ),
-            "check": kept(args.folder / f"{name}.check.json", lambda n=name: checked(n, args.folder)),
-            "rates": kept(args.folder / f"{name}.rates.json", lambda n=name: rates(args.folder, n)),
+            "check": cached(args.folder / f"{name}.check.json", lambda n=name: checked(n, args.folder)),
+            "rates": cached(args.folder / f"{name}.rates.json", lambda n=name: rates(args.folder, n)),
         }
         rows[name]["check"].pop("compared", None)
         print(name, json.dumps(rows[name]["by_profiles"]), rows[name]["check"]["sentence"], flush=True)

@@ -1,9 +1,9 @@
 """Variants of the UNet of `scenes` that a profile of `scenes` may or may not serve, made from a seed.
 
-mild: some steps more at a low learning rate, on pictures in two colours. strong: at three times the learning rate that
-the UNet was trained with at most, on pictures with inverted colours, so that every weight moves. rescaled: the same
-function, with a few channels large between layers that are linear in each other (v and out, q and k, the norm before
-and its readers, the two halves of a feed-forward network), as merging and training leave them; half of the blocks.
+mild: more steps at a low learning rate on pictures in two colours. strong: three times the largest learning rate of
+the UNet's training, on pictures with inverted colours, so that every weight changes. rescaled: the same function with
+a few large channels between layers that are linear in each other (v and out, q and k, a norm and its readers, the two
+halves of a feed-forward network), as merging and training can produce them, in half of the blocks.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ STRONG = Recipe(steps=300, rate=3e-3, average=0.98, warmup=50, every=50)
 
 
 def two_colours(scene: Scene) -> bool:
-    """Whether all that it shows is red, blue or white."""
+    """Returns whether everything in the scene is red, blue or white."""
     return {scene.background, *(thing.colour for thing in scene.things)} <= {"red", "blue", "white"}
 
 
 def pool(pipe: Any, keep: Callable[[Scene], bool], invert: bool, seed: int) -> tuple[list[str], torch.Tensor]:
-    """Captions and latents of drawn scenes."""
+    """Draws captions and latents."""
     rng = np.random.default_rng([seed, 11])
     scenes: list[Scene] = []
     while len(scenes) < POOL:
@@ -52,7 +52,7 @@ def pool(pipe: Any, keep: Callable[[Scene], bool], invert: bool, seed: int) -> t
 
 
 def trained(recipe: Recipe, keep: Callable[[Scene], bool], invert: bool, path: Path, seed: int) -> Any:
-    """`scenes` after more training; goes on from the checkpoint at `path`."""
+    """Returns `scenes` after more training; resumes from the checkpoint at `path`."""
     pipe = load_pipeline(SCENES)
     captions, latents = pool(pipe, keep, invert, seed)
     tokens, empty = (
@@ -70,7 +70,7 @@ def trained(recipe: Recipe, keep: Callable[[Scene], bool], invert: bool, path: P
 
 @torch.no_grad()
 def rescaled(seed: int) -> Any:
-    """`scenes` with outlier channels in every second transformer block, and the same function."""
+    """Returns `scenes` with outlier channels in every second transformer block and the same function."""
     pipe, generator = load_pipeline(SCENES), torch.Generator().manual_seed(seed)
     blocks = [module for name, module in pipe.unet.named_modules() if name.endswith("transformer_blocks.0")]
     for block in blocks[::2]:
@@ -86,7 +86,7 @@ def rescaled(seed: int) -> Any:
 
 
 def _factors(count: int, generator: torch.Generator) -> torch.Tensor:
-    """(count,): 1, and LARGE for a few."""
+    """Returns (count,): 1, and LARGE for a few."""
     factors = torch.ones(count)
     factors[torch.randperm(count, generator=generator)[: max(1, round(SHARE * count))]] = LARGE
     return factors
@@ -95,7 +95,7 @@ def _factors(count: int, generator: torch.Generator) -> torch.Tensor:
 def _scale(
     rows: torch.Tensor, readers: list[torch.Tensor], generator: torch.Generator, bias: torch.Tensor | None = None
 ) -> None:
-    """Outputs (out, in) times the factors, and what reads them (out, in) divided by them."""
+    """Multiplies outputs (out, in) by the factors and divides the inputs of their readers (out, in) by them."""
     factors = _factors(len(rows), generator)
     rows *= factors[:, None]
     if bias is not None:
@@ -120,7 +120,7 @@ MAKERS: dict[str, Callable[[Path, int], Any]] = {
 
 
 def make(name: str, folder: Path, seed: int) -> Path:
-    """The folder of that variant's pipeline, made where it is missing."""
+    """Returns the folder of the variant's pipeline, which is made where it is missing."""
     place = folder / name
     if not (place / "model_index.json").is_file():
         torch.manual_seed(seed)

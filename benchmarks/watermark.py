@@ -2,8 +2,8 @@
 
     python -m benchmarks.watermark --work FOLDER [--threads 1]
 
-Plans, bytes, predicted and measured bit error rates over many keys, exact binomial tests, an unmarked control and
-another key, and what the mark does to pictures. Writes benchmarks/results/watermark.json.
+Reports plans, bytes, predicted and measured bit error rates over many keys, exact binomial tests, an unmarked control,
+another key, and the effect of the mark on pictures. Writes benchmarks/results/watermark.json.
 """
 
 from __future__ import annotations

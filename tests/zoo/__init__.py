@@ -1,6 +1,7 @@
-"""The zoo: pipeline classes of diffusers, each built small from configs, on which the whole story is told.
+"""The zoo: pipeline classes of diffusers, each built small from configs, on which the tests run all verbs.
 
-Unmodified classes of diffusers and transformers. `python -m tests.zoo` writes docs/pipelines.md from real runs.
+The classes of diffusers and transformers are unmodified. `python -m tests.zoo` writes docs/pipelines.md from real
+runs.
 """
 
 from __future__ import annotations

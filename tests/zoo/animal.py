@@ -1,4 +1,4 @@
-"""One pipeline class of diffusers, small and with random weights, and how it is run."""
+"""Defines one pipeline class of diffusers, small and with random weights, and how it is run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ SPREAD = 0.05  # standard deviation of weights that a class begins with at zero
 
 @dataclass(frozen=True)
 class Animal:
-    """name: of the pipeline's class; make: builds it from configs; iterates: the components that a sampler runs in a
-    loop."""
+    """One pipeline. name: of its class; make: builds it from configs; iterates: the components that a sampler runs in
+    a loop.
+    """
 
     name: str
     family: str
@@ -28,7 +29,7 @@ class Animal:
     conditions: tuple[Any, ...] = PROMPTS
 
     def build(self) -> Any:
-        """The same pipeline each time."""
+        """Builds the same pipeline each time."""
         torch.manual_seed(0)
         pipe = self.make()
         torch.manual_seed(1)
@@ -41,7 +42,9 @@ class Animal:
 
 @torch.no_grad()
 def wake(module: nn.Module) -> None:
-    """Fill the weights that a class begins with at zero, as control nets and gates do: they would do nothing."""
+    """Fills the weights that a class initialises with zero, as control nets and gates do, since they would have no
+    effect.
+    """
     for weight in module.parameters():
         if weight.dim() > 1 and not weight.abs().max() > 0:
             weight.normal_(std=SPREAD)

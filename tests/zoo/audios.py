@@ -1,4 +1,4 @@
-"""Pipelines that put out sound."""
+"""Pipelines that generate sound."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WIDTH = parts.WIDTH
 
 
 def stable_audio() -> Any:
-    """Half a second at 256 Hz, in stereo."""
+    """Generates half a second at 256 Hz, in stereo."""
     return StableAudioPipeline(
         vae=AutoencoderOobleck(
             encoder_hidden_size=8, downsampling_ratios=[2, 4], channel_multiples=[1, 2], decoder_channels=8,

@@ -37,7 +37,7 @@ WORDS = 8  # of a prompt
 
 
 def by_class() -> Any:
-    """The pipeline knows class 1000 as none."""
+    """The pipeline uses class 1000 for no class."""
     return diffusers.DiTPipeline(
         DiTTransformer2DModel(
             **HEADS, num_layers=2, out_channels=8, sample_size=LATENT, num_embeds_ada_norm=1000, norm_num_groups=8
@@ -57,7 +57,7 @@ def pixart() -> Any:
 
 
 def stable_diffusion_3() -> Any:
-    """The texts of both CLIPs side by side are as wide as those of T5."""
+    """The concatenated texts of both CLIPs are as wide as those of T5."""
     return diffusers.StableDiffusion3Pipeline(
         SD3Transformer2DModel(
             **HEADS, num_layers=2, sample_size=LATENT, in_channels=4, out_channels=4, joint_attention_dim=2 * WIDTH,
@@ -111,7 +111,7 @@ def lumina() -> Any:
 
 
 def hunyuan() -> Any:
-    """The pipeline fills its texts up to 77 and 256 words."""
+    """The pipeline pads its texts to 77 and 256 words."""
     return diffusers.HunyuanDiTPipeline(
         parts.vae(),
         BertModel(

@@ -1,4 +1,4 @@
-"""What many pipelines share: tokenizers, text and image encoders, decoders of images; all small, made offline."""
+"""Parts that many pipelines share: tokenizers, text and image encoders, decoders of images; small and made offline."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ def clip_words() -> Any:
 
 
 def words(length: int = 16, begin: bool = False) -> PreTrainedTokenizerFast:
-    """A tokenizer of the zoo's few words; all else is unknown to it. It ends each text, as T5's does, or begins it, as
-    Gemma's does. length: at most, of a text."""
+    """Returns a tokenizer of the zoo's few words; all others are unknown. It ends each text, as T5's does, or begins
+    it, as Gemma's does. length: maximum length of a text.
+    """
     known = sorted({word for prompt in PROMPTS for word in prompt.split()})
     special = ["<pad>", "</s>", "<unk>", "<s>", "<user>", "<model>"]
     vocabulary = {word: place for place, word in enumerate([*special, *known])}
@@ -108,7 +109,7 @@ def qwen() -> Qwen3Model:
 
 
 def qwen_vl() -> Qwen2_5_VLForConditionalGeneration:
-    """Reads pictures, too, which its pipelines may never show it."""
+    """Reads pictures too, which its pipelines may never pass."""
     vision = {
         "depth": 1, "hidden_size": WIDTH, "out_hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_heads": 2,
         "fullatt_block_indexes": [0],
@@ -120,7 +121,7 @@ def qwen_vl() -> Qwen2_5_VLForConditionalGeneration:
 
 
 def vae(channels: int = 4, **options: Any) -> AutoencoderKL:
-    """Two resolutions: a latent is half a picture's side."""
+    """Two resolutions: a latent has half of the picture's side."""
     return AutoencoderKL(
         **{"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
            "block_out_channels": (8, 16), "norm_num_groups": 4, "sample_size": tiny.SIDE, "latent_channels": channels}
@@ -129,14 +130,14 @@ def vae(channels: int = 4, **options: Any) -> AutoencoderKL:
 
 
 def picture(place: int) -> Image.Image:
-    """A square of some colour on black."""
+    """Returns a coloured square on black."""
     canvas = Image.new("RGB", (tiny.SIDE, tiny.SIDE))
     canvas.paste(((255, 64, 0), (0, 128, 255))[place % 2], (4 * place, 4, 4 * place + 8, 12))
     return canvas
 
 
 def mask() -> Image.Image:
-    """White where to paint: the right half."""
+    """Returns a mask that is white, to be painted, in the right half."""
     canvas = Image.new("L", (tiny.SIDE, tiny.SIDE))
     canvas.paste(255, (tiny.SIDE // 2, 0, tiny.SIDE, tiny.SIDE))
     return canvas

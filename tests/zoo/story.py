@@ -1,4 +1,4 @@
-"""The whole story, told on one animal: traced, profiled, planned, applied both ways, taken out, saved and loaded."""
+"""Runs all verbs on one pipeline of the zoo: trace, profile, solve, apply both ways, restore, save and load."""
 
 from __future__ import annotations
 
@@ -27,11 +27,19 @@ SCHEMES = ("w8a8", "w4a8", "w4a16")  # the last one is for embeddings, too
 
 @dataclass(frozen=True, eq=False)
 class Story:
-    """What came of it. present, ran: addresses of the modules of `KINDS`, and of those that were called; layers,
-    unplanned: what the trace says of them, the latter with why not; iterating: components planned by default; planned:
-    layers of these; alone: those of them that no probe reached, with the largest of their losses, which were measured
-    by runs of the model; bytes: of the planned layers in full precision, and with the plan; outputs: what came out at
-    each stage."""
+    """The results of one pipeline.
+
+    Attributes:
+        present: addresses of the modules of `KINDS`.
+        ran: addresses of those that were called.
+        layers: addresses of the traced layers.
+        unplanned: addresses of other modules, with the reason.
+        iterating: the components that are planned by default.
+        planned: the layers of these components.
+        alone: planned layers that no probe reached, with their largest loss by runs of the model.
+        bytes: of the planned layers in full precision and with the plan.
+        outputs: stage -> output.
+    """
 
     present: frozenset[str]
     ran: frozenset[str]
@@ -44,18 +52,18 @@ class Story:
     outputs: Mapping[str, Tensor]
 
     def near(self, stage: str) -> float:
-        """Root mean square of the difference from full precision, in units of full precision's own spread."""
+        """Returns the root mean square of the difference from full precision, relative to its own spread."""
         full, other = self.outputs["full"], self.outputs[stage]
         return float((other - full).square().mean().sqrt() / full.std())
 
     def same(self, stage: str, other: str) -> bool:
-        """To the bit, and of finite numbers."""
+        """Returns whether two outputs are equal to the bit and finite."""
         one, two = self.outputs[stage], self.outputs[other]
         return bool(torch.isfinite(one).all()) and torch.equal(one, two)
 
 
 def tell(animal: Animal, clip: Path, folder: Path) -> Story:
-    """All of it. clip: a CLIPModel's folder; folder: an empty one for the files."""
+    """Runs all stages. clip: a CLIPModel's folder; folder: an empty one for the files."""
     pipe = animal.build()
     subject = subject_of(pipe, animal.generation, animal.name)
     present, ran = _called(subject, animal.conditions[:1])
@@ -90,7 +98,7 @@ def _bytes(graph: LayerGraph, planned: frozenset[str]) -> float:
 
 
 def _applied(animal: Animal, pipe: Any, plan: Path, folder: Path) -> dict[str, Tensor]:
-    """What comes out in full precision, simulated, restored, with real kernels, and saved and loaded with these."""
+    """Returns the outputs in full precision, simulated, restored, with real kernels, and saved and loaded."""
 
     def run(some: Any) -> Tensor:
         return run_subject(subject_of(some, animal.generation), animal.conditions, 0)
@@ -107,7 +115,7 @@ def _applied(animal: Animal, pipe: Any, plan: Path, folder: Path) -> dict[str, T
 
 
 def _called(subject: Subject, conditions: tuple[Any, ...]) -> tuple[frozenset[str], frozenset[str]]:
-    """Addresses of the modules of `KINDS` that there are, each module once, and of those whose forward was run."""
+    """Returns addresses of the modules of `KINDS`, each module once, and of those whose forward ran."""
     found: dict[nn.Module, str] = {}
     for name, root in subject.modules.items():
         for path, module in root.named_modules():

@@ -1,4 +1,4 @@
-"""Every animal of the zoo lives through the whole story, and the docs say what came of it."""
+"""Every pipeline of the zoo passes all stages, and the docs show the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """In memory where there is such a place: a profile waits for the disk after each measurement."""
+    """In memory where possible, since a profile waits for the disk after each measurement."""
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
         yield Path(place)
@@ -49,7 +49,7 @@ def test_the_story_of(name: str, clip: Path, folder: Path) -> None:
 
 
 def test_the_page_is_about_the_zoo() -> None:
-    """At least twenty, each what it is called."""
+    """The page has at least twenty pipelines, by their names."""
     assert list(rows_in(PAGE.read_text("utf-8"))) == list(ZOO) and len(ZOO) >= 20
     for animal in ZOO.values():
         assert type(animal.build()).__name__ == animal.name

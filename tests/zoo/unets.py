@@ -38,7 +38,7 @@ def unet(**options: Any) -> UNet2DConditionModel:
 
 
 def _stable() -> dict[str, Any]:
-    """What every Stable Diffusion 1 has beside its U-Net."""
+    """Returns what every Stable Diffusion 1 has beside its U-Net."""
     return {
         "vae": parts.vae(), "text_encoder": parts.clip_text(), "tokenizer": parts.clip_words(),
         "scheduler": DDIMScheduler(steps_offset=1, clip_sample=False), "safety_checker": None,
@@ -51,7 +51,7 @@ def stable_diffusion() -> Any:
 
 
 def inpaint() -> Any:
-    """Its U-Net reads the mask and the rest of the picture, too."""
+    """Its U-Net also reads the mask and the rest of the picture."""
     return diffusers.StableDiffusionInpaintPipeline(unet=unet(in_channels=9), **_stable())
 
 
@@ -84,7 +84,7 @@ def xl_from_image() -> Any:
 
 
 def _prior() -> PriorTransformer:
-    """From texts to image embeddings."""
+    """Predicts image embeddings from texts."""
     return PriorTransformer(
         num_attention_heads=2, attention_head_dim=16, num_layers=1, embedding_dim=WIDTH,
         num_embeddings=parts.clip_words().model_max_length, additional_embeddings=4,

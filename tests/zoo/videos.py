@@ -1,4 +1,4 @@
-"""Pipelines that put out moving pictures."""
+"""Pipelines that generate videos."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LARGER = SHORT | {"height": 32, "width": 32}
 
 
 def wan() -> Any:
-    """As Wan 2.2 is: one transformer for the noisy steps, another one for the rest."""
+    """Like Wan 2.2: one transformer for the noisy steps, another one for the rest."""
     return WanPipeline(
         tokenizer=parts.words(),
         text_encoder=UMT5EncoderModel(parts.t5_config(UMT5Config)),
@@ -136,7 +136,7 @@ def mochi() -> Any:
 
 
 def hunyuan_video() -> Any:
-    """Distilled: what guidance did is an input of the transformer."""
+    """Distilled: guidance is an input of the transformer."""
     words = parts.words()
     return HunyuanVideoPipeline(
         text_encoder=LlamaModel(

@@ -1,4 +1,4 @@
-"""Foreign measurements as profiles: small folders written here, and the published one where BITPLAN_MIXDQ names it."""
+"""Imports of foreign measurements: small folders written here, and the published one where BITPLAN_MIXDQ names it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ADDRESSES = ("unet.conv_in", "unet.mid_block.attn2.to_q", "unet.mid_block.ff.net
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A good folder, to be spoilt."""
+    """A valid folder, to be damaged."""
     (tmp_path / "measured").mkdir()
     for name, data in GOOD.items():
         (tmp_path / "measured" / name).write_text(yaml.safe_dump(data, sort_keys=False))
@@ -66,7 +66,7 @@ def test_the_numbers_are_those_of_the_files(folder: Path, out: Path) -> None:
     assert noise["unet.mid_block.ff.net.2"] == pytest.approx([10**-3.9, 10**-3.9, 1e-6])
     assert list(blur.values()) == [[0, 0, 0], [0.5, 0.25, 0.25], [0.75, 0.5, 0]]
     said = header["source"]["decided"]
-    assert "3 layers" in said and "2 of 9 SQNRs above the floor of 83.8 dB" in said
+    assert "3 layers" in said and "2 of 9 SQNRs above 83.8 dB" in said
     assert "1 layers by SQNR, 1 by SSIM; 1 layers have no SSIM" in said
 
 
@@ -108,7 +108,7 @@ def test_other_measurements_do_not_go_into_the_same_profile(folder: Path, out: P
 
 
 def entry(file: str, layer: str, value: Any) -> Callable[[Path], None]:
-    """Replace, add or, for None, remove one entry."""
+    """Replaces, adds or, for None, removes one entry."""
 
     def spoil(folder: Path) -> None:
         data = {key: old for key, old in GOOD[file].items() if key != layer}

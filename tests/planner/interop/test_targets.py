@@ -1,4 +1,4 @@
-"""Plans as other tools' configurations: what each can express is asked of every scheme, and the files are read back."""
+"""Exports: each target's answer for every scheme, and the written files read back."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_another_model_s_plan_is_refused(plan: Plan, model: Model, tmp_path: Pat
 
 
 def exported(to: str, model: Model, out: Path) -> tuple[dict[str, str], str]:
-    """Path -> scheme as written, and the text."""
+    """Returns path -> scheme as written, and the text."""
     (export,) = export_files(plan_for(model, mixed(model.layers)), model, TARGETS[to], out, approximate=True)
     return {address.removeprefix("unet."): scheme for address, scheme in export.schemes.items()}, out.read_text()
 
@@ -346,7 +346,7 @@ def test_an_imported_profile_knows_no_shapes(
 
     header = Profile.header
     monkeypatch.setattr(Profile, "header", lambda self: header(self) | {"source": {"format": "mixdq"}})
-    with pytest.raises(UserError, match="does not know what kinds"):
+    with pytest.raises(UserError, match="does not hold the kinds"):
         bitplan.export(saved, "modelopt", tmp_path / "x", model=profile)
 
 

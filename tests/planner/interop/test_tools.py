@@ -1,6 +1,6 @@
-"""Exported plans, quantized and run by the tools that they are for, where these are installed.
+"""Exported plans, quantized and run by their tools where these are installed.
 
-They are looked for in this environment and in the folder that BITPLAN_INTEROP names (`make interop`).
+The tests search this environment and the folder that BITPLAN_INTEROP names (`make interop`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def installed(tool: str) -> bool:
 
 
 def read_by(tool: str, file: Path, folder: Path) -> dict[str, Any]:
-    """What `tests.planner.support.tools` tells, in a process of its own."""
+    """Returns the output of `tests.planner.support.tools` in its own process."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *PLACES]), "SDNQ_USE_TORCH_COMPILE": "0", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
@@ -43,7 +43,7 @@ def read_by(tool: str, file: Path, folder: Path) -> dict[str, Any]:
 
 
 def as_stored(scheme: str, inputs: int) -> str:
-    """A group of all inputs is no group."""
+    """A group of all inputs counts as no group."""
     group = parse_scheme(scheme).weight.group
     return scheme.replace(f"g{group}", "") if group and group >= inputs else scheme
 
@@ -77,7 +77,7 @@ def test_the_tool_quantizes_the_layers_named_at_the_bits_named(
 
 
 def check_numbers(tool: str, scheme: Any, told: dict[str, Any], shape: tuple[int, ...]) -> None:
-    """No more values in a group than the bits have, and the bytes that they need where the tool packs them."""
+    """Checks that a group has no more values than the bits allow, and the stored bytes where the tool packs them."""
     weights = 1
     for size in shape:
         weights *= size

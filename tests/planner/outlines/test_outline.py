@@ -1,4 +1,4 @@
-"""Configurations alone: what published models have, what a real run of the same classes has, what is refused."""
+"""Outlines: equal to published numbers of models and to real runs of the same classes; refusals."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_what_is_refused(options: tuple[str, ...], words: str, tmp_path: Path, c
 
 @pytest.fixture
 def elsewhere(finished: Path, tmp_path: Path) -> Path:
-    """The finished profile as of another machine, whose costs make no sense here."""
+    """A finished profile of another machine, with costs that are wrong here."""
     with (
         open_profile(finished) as old,
         Profile.create(

@@ -1,4 +1,4 @@
-"""The embedded world: grammar, drawing, reader, and the pipeline's files. What it paints is not judged here."""
+"""The embedded pipeline: grammar, drawing, reader and files. Its pictures are not tested here."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_reader_sees_what_was_drawn(drawn: list[tuple[Scene, np.ndarray]]) -
 
 
 def wrong(scene: Scene) -> Iterator[Scene]:
-    """The scene with one attribute changed, in all ways that leave a scene."""
+    """Returns the scene with one attribute changed, in all ways that leave a valid scene."""
     for i, thing in enumerate(scene.things):
         for name, values in (("size", SIZES), ("colour", COLOURS), ("shape", SHAPES)):
             for value in values:

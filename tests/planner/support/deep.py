@@ -1,7 +1,7 @@
-"""A pipeline of one's own with far more weights than anything else, and what measuring it holds in memory.
+"""A user's own pipeline with far more weights than anything else, and the memory of measuring it.
 
-`python -m tests.planner.support.deep FOLDER [OFFLOAD]` profiles it and prints, as JSON, MiB of its weights and the most
-anonymous memory that was added.
+`python -m tests.planner.support.deep FOLDER [OFFLOAD]` profiles it and prints, as JSON, MiB of its weights and the
+peak of added anonymous memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Deep(nn.Module):
 
 
 def made() -> Subject:
-    """A sampler of two steps."""
+    """Builds a sampler of two steps."""
     torch.manual_seed(0)
     deep = Deep()
 
@@ -52,7 +52,7 @@ def made() -> Subject:
 
 
 def anonymous() -> float:
-    """MiB now."""
+    """Returns the current anonymous memory in MiB."""
     return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
 
 

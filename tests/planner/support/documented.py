@@ -1,7 +1,7 @@
-"""The `bitplan` commands that README and docs tell, and what stands in for the names that they use.
+"""Finds the `bitplan` commands in README and docs, and substitutes the names that they use.
 
-A new command runs as it is told, with the rows of STAND_INS in place of what it reads and the options of
-SHORTER behind it. One that cannot run here goes into NOT_RUN, with the reason; its options are checked all the same.
+A test runs each command with the rows of STAND_INS in place of its inputs and the options of SHORTER at its end. A
+command that cannot run here is in NOT_RUN with the reason; its options are still checked.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def sharpness(full, variant):
 
 @dataclass(frozen=True)
 class Command:
-    """page: from the root; words: from `bitplan` on, up to where the shell takes over."""
+    """One command. page: its path from the root; words: from `bitplan` up to a shell operator."""
 
     page: str
     words: tuple[str, ...]
@@ -94,7 +94,7 @@ class Command:
 
 
 def in_code() -> Iterator[Command]:
-    """Every command in fenced or indented code; a block of `console` has outputs in it, and `$ ` before commands."""
+    """Returns the commands in fenced or indented code; a block of `console` has outputs, and `$ ` before commands."""
     for page in PAGES:
         text = page.read_text("utf-8").replace("\\\n", " ")
         lines = re.findall(r"^ {4}.*$", text, re.MULTILINE)
@@ -106,14 +106,14 @@ def in_code() -> Iterator[Command]:
 
 
 def in_line() -> Iterator[Command]:
-    """Every command within a sentence that has something behind its verb."""
+    """Returns the commands within sentences that have arguments."""
     for page in PAGES:
         for text in re.findall(r"`(bitplan [\w-]+\s[^`]+)`", page.read_text("utf-8")):
             yield from _commands(page, text)
 
 
 def _commands(page: Path, line: str) -> Iterator[Command]:
-    """Those of one line: several where the shell joins them. What is optional, in brackets, is given."""
+    """Yields the commands of one line, several where the shell joins them; optional parts in brackets are included."""
     line = re.sub(r"\[(--.*?)\]", r"\1", line).replace('"$(', "$(").replace(')"', ")")
     tokens = shlex.shlex(line, posix=True, punctuation_chars="|&;()<>")
     tokens.whitespace_split = True

@@ -1,4 +1,4 @@
-"""A plan of the tiny UNet in which every scheme of a mixture is somewhere, and the model it is for."""
+"""A plan of the tiny UNet that has every scheme of a mixture, and its model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIXTURE = (
 
 
 def tiny_model(*names: str) -> Model:
-    """The layers of these components of the tiny pipeline."""
+    """Returns the layers of these components of the tiny pipeline."""
     pipe = tiny.build_pipeline()
     parts = {name: getattr(pipe, name) for name in names or ("unet",)}
     graph = survey(parts, find_layers(parts))
@@ -37,7 +37,7 @@ def plan_for(model: Model, schemes: Mapping[str, str], **more: Any) -> Plan:
 
 
 def mixed(layers: Mapping[str, Layer], mixture: tuple[str, ...] = MIXTURE) -> dict[str, str]:
-    """The layers of each kind take the mixture's schemes in turn, as far as they mean something for it."""
+    """Assigns the mixture's schemes to the layers of each kind in turn, where they are valid."""
     turns = Counter[str]()
     found = {}
     for address, layer in layers.items():

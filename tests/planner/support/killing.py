@@ -1,4 +1,4 @@
-"""A profile that is killed and continued: the same run by steps, for the test and for the benchmark."""
+"""Kills and resumes a profile in steps, for the test and for the benchmark."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Run:
 
 
 def progress(path: Path) -> int:
-    """Rows on the disk: costs and measured (layer, scheme)."""
+    """Returns the rows on the disk: costs and measured (layer, scheme)."""
     try:
         with open_profile(path) as store:
             return len(store.costs()) + len(store.measured())
@@ -58,7 +58,7 @@ def progress(path: Path) -> int:
 
 
 def measured(path: Path) -> int:
-    """How many (layer, scheme) are on the disk."""
+    """Returns the number of (layer, scheme) on the disk."""
     try:
         with open_profile(path) as store:
             return len(store.measured())
@@ -67,7 +67,9 @@ def measured(path: Path) -> int:
 
 
 def kill_at(run: Run, rows: int, delay: float) -> int:
-    """Start, wait for `rows` rows and `delay` seconds more, kill -9; the rows left, or -1 where it had finished."""
+    """Starts, waits for `rows` rows and `delay` more seconds, and kills; returns the stored rows, or -1 if it had
+    finished.
+    """
     process = subprocess.Popen(run.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and progress(run.out) < rows:
         time.sleep(0.03)
@@ -78,14 +80,14 @@ def kill_at(run: Run, rows: int, delay: float) -> int:
 
 
 def finish(run: Run) -> str:
-    """Run to the end; the content digest."""
+    """Runs to the end and returns the content digest."""
     subprocess.run(run.command, check=True, capture_output=True, text=True)
     with open_profile(run.out) as store:
         return content_digest(store)
 
 
 def kills(run: Run, total: int, times: int, seed: int) -> Iterator[tuple[int, int]]:
-    """Kill `times` times at random moments between the start and `total` rows: (rows before, rows after)."""
+    """Kills `times` times at random moments between the start and `total` rows; returns (rows before, rows after)."""
     rng = random.Random(seed)
     for goal in sorted(rng.randrange(1, total - 8) for _ in range(times)):
         before = progress(run.out)
@@ -93,7 +95,7 @@ def kills(run: Run, total: int, times: int, seed: int) -> Iterator[tuple[int, in
 
 
 def workers_below(pid: int) -> list[int]:
-    """The Ray workers among the descendants of a process that have measured or are measuring, by their pids."""
+    """Returns the pids of Ray workers among the descendants of a process that have measured or are measuring."""
     import psutil
 
     try:

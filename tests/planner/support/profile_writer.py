@@ -1,4 +1,4 @@
-"""Fills a profile, as a measuring process does, and says what is done: `python profile_writer.py PATH`."""
+"""Fills a profile like a measuring process and prints its progress: `python profile_writer.py PATH`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""What another tool makes of an exported configuration: `python -m tests.planner.support.tools TOOL FILE FOLDER`, as
-JSON.
+"""Reads the result of another tool: `python -m tests.planner.support.tools TOOL FILE FOLDER`, as JSON.
 
-Each tool runs in a process of its own, since these change torch's settings for good when they are imported. The UNet
-of the pipeline in FOLDER is quantized by the tool as FILE says, and told layer by layer from the modules and tensors
-that the tool made: `scheme`, in our words; `levels`, of linear layers, the most values that any scale's weights take;
-`bytes`, of what is stored for a weight. `finite`: whether the result runs.
+Each tool runs in its own process, since importing it changes torch's settings. The tool quantizes the UNet of the
+pipeline in FOLDER by FILE. For each layer the output has, from the tool's modules and tensors: `scheme`, as our text
+form; `levels`, for linear layers, the largest number of values that share a scale; `bytes`, stored for a weight.
+`finite`: whether the result runs.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ def _modelopt_row(path: str, layer: Any) -> Row:
 
 
 def run(unet: nn.Module) -> bool:
-    """One call; whether all numbers of the result are finite."""
+    """Runs one call; returns whether all numbers of the result are finite."""
     torch.manual_seed(0)
     dtype = next(p.dtype for p in unet.parameters() if p.dtype in (torch.float32, torch.bfloat16))
     side = tiny.SIDE // 2

@@ -1,4 +1,4 @@
-"""Small sweeps made up for tests of what shows them: nothing is solved, pictures are of one colour."""
+"""Small artificial sweeps for tests of their displays: nothing is solved, pictures have one colour."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def variant(name: str, status: str, picks: tuple[int, ...], limit: float | None 
 
 
 def view_of(points: int = 6, by: str = "bytes") -> View:
-    """Points that go from 8 bits to 2, layer by layer, the last of them without a plan."""
+    """Returns points from 8 bits to 2, layer by layer; the last one has no plan."""
     made = []
     for i in range(points):
         picks = tuple(min(3, 1 + (i + place) // 3) for place in range(len(CELLS)))
@@ -55,7 +55,9 @@ def view_of(points: int = 6, by: str = "bytes") -> View:
 
 
 def run_in(folder: Path, view: View, prompts: tuple[str, ...] = ("a red circle", "a blue square")) -> Path:
-    """The folder of a sweep: every second point painted and measured, pictures that darken from point to point."""
+    """Writes the folder of a sweep: every second point is painted and measured, and pictures darken from point to
+    point.
+    """
     folder.mkdir(parents=True, exist_ok=True)
 
     def paint(one: Variant, level: int) -> Variant:

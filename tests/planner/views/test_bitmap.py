@@ -1,4 +1,4 @@
-"""The map of a plan in the terminal: each layer once, legible in any width and without colour. The line of progress."""
+"""The map of a plan in the terminal shows each layer once, in any width and without colour; the progress line."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def drawn(plan: Plan, graph: LayerGraph | None = None, width: int = 80, **option
 
 
 def deep(count: int) -> Plan:
-    """A plan of a model with so many layers in blocks of all sizes, the largest wider than a terminal."""
+    """Returns a plan with many layers in blocks of all sizes, the largest wider than a terminal."""
     blocks = ["unet.conv_in"] + [f"unet.down.{i}.x.{k}" for i in range(5) for k in range(3**i)]
     rest = [f"unet.up.0.x.{k}" for k in range(count - len(blocks))]
     return Plan(MODEL, {layer: SCHEMES[i % len(SCHEMES)] for i, layer in enumerate(blocks + rest)})
 
 
 def cells(text: str, rows: tuple[str, ...]) -> str:
-    """The characters of all layers, row after row of the text."""
+    """Returns the characters of all layers, row after row of the text."""
     lines = (line for line in text.splitlines() if line.startswith(rows))
     return "".join(re.sub(r"\s", "", line.removeprefix(next(r for r in rows if line.startswith(r)))) for line in lines)
 
@@ -127,7 +127,7 @@ def test_solve_shows_map_and_table_by_role(command_line: Any, finished: Path, tm
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that advances on request."""
 
     now = 100.0
 

@@ -1,4 +1,4 @@
-"""What a sweep paints: the pictures that `apply` paints, kept over kills, never mixed with another sweep's."""
+"""A sweep paints the pictures of `apply`, keeps them over kills, and never mixes those of another sweep."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 @pytest.fixture
 def copy(run: tuple[Path, View], tmp_path: Path) -> Path:
-    """The same, to be spoilt."""
+    """A copy of it, to be damaged."""
     return Path(shutil.copytree(run[0], tmp_path / "run"))
 
 

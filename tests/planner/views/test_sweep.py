@@ -1,4 +1,4 @@
-"""The frontier against solving each limit for itself."""
+"""The frontier equals solving each limit separately."""
 
 from __future__ import annotations
 
