@@ -14,6 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bitplan.planner.environment import environment
+
 # Variables that stop the bars of libraries; tqdm itself reads its own only when it is imported.
 _SILENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _UNKNOWN = "{desc}: {elapsed} elapsed"
@@ -36,13 +38,8 @@ def is_silent() -> bool:
 @contextmanager
 def silenced(wanted: bool = True) -> Iterator[None]:
     """Switch bars off within the `with`, if wanted, here and in processes that start here."""
-    before = {name: os.environ.get(name) for name in _SILENT if wanted}
-    os.environ.update({name: _SILENT[name] for name in before})
-    try:
+    with environment(_SILENT if wanted else {}):
         yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def bar(items: Iterable[Any] | None, name: str, total: int, unit: str, **options: Any) -> Any:

@@ -108,11 +108,17 @@ def _call(verb: Verb, words: Words) -> Any:
     from bitplan.planner.cli.options import values_of
 
     values = values_of(verb, words)
-    if threads := values.pop("threads", None):
-        import torch
+    threads = values.pop("threads", None)
+    if not threads:
+        return verb.function(**values)
+    import torch
 
-        torch.set_num_threads(threads)
-    return verb.function(**values)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return verb.function(**values)
+    finally:
+        torch.set_num_threads(before)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

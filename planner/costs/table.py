@@ -8,8 +8,9 @@ from math import prod
 import torch
 from torch import nn
 
+from bitplan.planner.costs.allocator import kept_memory
 from bitplan.planner.costs.candidates import Candidate
-from bitplan.planner.costs.clock import CacheLoad, kept_memory, median_ms
+from bitplan.planner.costs.clock import CacheLoad, median_ms
 from bitplan.planner.graph.layers import Layer, LayerGraph
 from bitplan.planner.profiles.profile import Cost
 from bitplan.plans.formats.storage import stored_bytes

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.planner.applied.binding import Binding
-from bitplan.planner.costs.clock import kept_memory
+from bitplan.planner.costs.allocator import kept_memory
 from bitplan.planner.costs.machine import about_machine
 from bitplan.planner.errors import UserError
 from bitplan.planner.evaluation.layer_time import LayerTime, layer_time, predicted_share, time_layers

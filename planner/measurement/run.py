@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from bitplan.planner.costs.allocator import lean_memory
 from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes
-from bitplan.planner.costs.clock import lean_memory
 from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike, check_place
@@ -112,13 +112,12 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
         current().expect(_expected(store, pairs, unpriced, options))
         if unpriced:
             _measure_costs(store, traced, unpriced, len(offered))
-        if options.folder is not None:
-            lean_memory()
-        schedule = _schedule(store, worker_of(setup, traced.subject, metric_set), (pairs, deadline), options)
-        if options.method == "exhaustive":
-            measure_exhaustively(schedule, schedule.pairs)
-        else:
-            measure_by_probes(schedule, options.checks, options.around)
+        with lean_memory(options.folder is not None):
+            schedule = _schedule(store, worker_of(setup, traced.subject, metric_set), (pairs, deadline), options)
+            if options.method == "exhaustive":
+                measure_exhaustively(schedule, schedule.pairs)
+            else:
+                measure_by_probes(schedule, options.checks, options.around)
 
 
 def _metric_set(traced: Traced, settings: Settings, options: MeasureOptions) -> MetricSet:

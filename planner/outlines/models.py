@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import nn
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.outlines import MAKERS
+from bitplan.planner.pipelines.quiet import quiet
 from bitplan.planner.scenes import PIPELINE_FOLDER
 from bitplan.planner.texts import one_line
 
@@ -115,7 +114,7 @@ def _build(place: Path, facts: Mapping[str, Any], kind: tuple[str, str]) -> nn.M
         raise UserError(f"{place} needs {name}, which the installed {library} does not have; update it")
     builder: Any = getattr(importlib.import_module(library), name)
     try:
-        with _quiet(), torch.device("meta"):
+        with quiet(), torch.device("meta"):
             if library == "diffusers":
                 module = builder.from_config({k: v for k, v in facts.items() if k != "quantization_config"})
             else:
@@ -128,17 +127,6 @@ def _build(place: Path, facts: Mapping[str, Any], kind: tuple[str, str]) -> nn.M
         ) from error
     built: nn.Module = module.eval()
     return built
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the libraries' warnings about unknown keys, which do not affect shapes."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _scale(folder: Path) -> int | None:

@@ -59,8 +59,6 @@ def read_prompts(path: Path) -> list[str]:
 
 def conditions_in(given: PathLike | Sequence[Any] | None) -> list[Any] | None:
     """The prompts or other conditions given, read from a file where they are a path. Raises UserError."""
-    pass
-
     if given is None:
         return None
     return read_conditions(Path(given)) if isinstance(given, (str, Path)) else list(given)

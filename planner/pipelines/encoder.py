@@ -6,7 +6,7 @@ import torch
 from transformers import AutoTokenizer, CLIPModel
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.pipelines.sources import _quiet
+from bitplan.planner.pipelines.quiet import quiet
 from bitplan.planner.scenes import CLIP_FOLDER, SCENES
 from bitplan.planner.texts import one_line
 from bitplan.sensitivity.metrics.learned import Encoder, clip_encoder
@@ -18,7 +18,7 @@ def load_encoder(name: str, clip: str | None = None) -> Encoder:
     """The alignment metric's CLIP: the embedded one for `scenes`, else `clip`, a folder or hub id of a CLIPModel."""
     place = clip or (str(CLIP_FOLDER) if name == SCENES else HUB_CLIP)
     try:
-        with _quiet():
+        with quiet():
             # float32 whatever the file holds: rounding to 16 bits moves embeddings by more than a good scheme does
             model = CLIPModel.from_pretrained(place, torch_dtype=torch.float32).eval().requires_grad_(False)
             tokenizer = AutoTokenizer.from_pretrained(place)

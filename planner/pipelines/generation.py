@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,17 +54,18 @@ def outputs_of(pipe: Any, conditions: Sequence[Any], generation: Generation) -> 
 
 @contextmanager
 def _unguarded(pipe: Any) -> Iterator[None]:
-    """While in the `with`, the pipelines that this one is made of are not called with `torch.no_grad` either."""
-    kinds = {type(part) for part in vars(pipe).values() if isinstance(part, DiffusionPipeline)}
-    owners = {next(cls for cls in kind.__mro__ if "__call__" in vars(cls)) for kind in kinds}
-    calls = {cls: vars(cls)["__call__"] for cls in owners}
-    try:
-        for cls, call in calls.items():
-            cls.__call__ = getattr(call, "__wrapped__", call)
+    """Within the `with`, the pipelines that this one is made of are not called with `torch.no_grad` either.
+
+    Each of them, and no other object, has a subclass of its class for that time: Python looks `__call__` up in classes.
+    """
+    parts = {id(part): part for part in vars(pipe).values() if isinstance(part, DiffusionPipeline)}
+    with ExitStack() as stack:
+        for part in parts.values():
+            kind = type(part)
+            call = getattr(kind.__call__, "__wrapped__", kind.__call__)
+            stack.callback(setattr, part, "__class__", kind)
+            part.__class__ = type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
         yield
-    finally:
-        for cls, call in calls.items():
-            cls.__call__ = call
 
 
 class _Arrays(TorchFunctionMode):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.encoder import load_encoder
-from bitplan.planner.pipelines.references import is_reference, load_reference
+from bitplan.planner.pipelines.references import is_reference, load_reference, user_function
 from bitplan.planner.pipelines.subject import Subject
 from bitplan.planner.units import COSTS
 from bitplan.sensitivity.metrics import METRICS, OUTPUTS, Metric, default_metrics, metric_named
@@ -56,7 +56,7 @@ def own_metric(reference: str) -> Metric:
                         "or a Metric")  # fmt: skip
     name = getattr(found, "__name__", type(found).__name__)
     says = (getattr(found, "__doc__", None) or "").strip().partition("\n")[0] or f"of the user's own: {reference}"
-    return _checked(Metric(name, OWN, "output", says, _Plain(found)), reference)
+    return _checked(Metric(name, OWN, "output", says, _Plain(user_function(found))), reference)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bitplan.planner.environment import environment
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike
 
@@ -39,14 +40,8 @@ def offloaded(folder: PathLike | None) -> Iterator[None]:
         yield
         return
     _check_folder(Path(folder))
-    before = os.environ.get(_ONE_THREAD)
-    os.environ[_ONE_THREAD] = "1"
-    try:
-        with _Mapping(Path(folder)):
-            yield
-    finally:
-        os.environ.pop(_ONE_THREAD)
-        os.environ.update({} if before is None else {_ONE_THREAD: before})
+    with environment({_ONE_THREAD: "1"}), _Mapping(Path(folder)):
+        yield
 
 
 class _Mapping(TorchDispatchMode):

@@ -1,10 +1,17 @@
-"""Objects of the user's own, named as `package.module:name` like the entry points of a Python project."""
+"""Objects of the user's own, named as `package.module:name` like the entry points of a Python project.
+
+Process-wide effect: the user's modules lie in the current folder, which Python's import system finds through `sys.path`
+alone; the folder is there while a reference is loaded or what it names is called.
+"""
 
 from __future__ import annotations
 
 import importlib
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +26,41 @@ def is_reference(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
+@contextmanager
+def importable(folder: str) -> Iterator[None]:
+    """Within the `with`, modules of `folder` can be imported, those of the same name elsewhere first."""
+    added = folder not in sys.path
+    if added:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if added and folder in sys.path:
+            sys.path.remove(folder)
+
+
+@dataclass(frozen=True)
+class UserFunction:
+    """A function of a module in the user's folder, which may import others there whenever it is called.
+
+    Attributes:
+        function: the user's function.
+        folder: where its modules are.
+    """
+
+    function: Callable[..., Any]
+    folder: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with importable(self.folder):
+            return self.function(*args, **kwargs)
+
+
+def user_function(function: Callable[..., Any]) -> UserFunction:
+    """The function, as one of the current folder."""
+    return function if isinstance(function, UserFunction) else UserFunction(function, str(Path.cwd()))
+
+
 def load_reference(text: str) -> Any:
     """What `package.module:name` names; modules of the current folder are found, too.
 
@@ -27,16 +69,14 @@ def load_reference(text: str) -> Any:
     if not is_reference(text):
         raise UserError(f"{text!r} names no object; write package.module:name")
     module, _, names = text.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
     try:
-        found: Any = importlib.import_module(module)
+        with importable(str(Path.cwd())):
+            target: Any = importlib.import_module(module)
         for name in names.split("."):
-            found = getattr(found, name)
+            target = getattr(target, name)
     except Exception as error:  # whatever the user's module throws is bad input to us
         reason = one_line(error, 200)
         raise UserError(
             f"cannot load {text}: {type(error).__name__}: {reason}; check the module and the name"
         ) from error
-    return found
+    return target

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from bitplan.planner.graph.layers import GraphError
 from bitplan.planner.pipelines.generation import Generation, outputs_of
 from bitplan.planner.pipelines.marks import is_marked
 from bitplan.planner.pipelines.offload import offloaded
-from bitplan.planner.pipelines.references import is_reference, load_reference
+from bitplan.planner.pipelines.quiet import quiet
+from bitplan.planner.pipelines.references import is_reference, load_reference, user_function
 from bitplan.planner.pipelines.subject import Subject, subject_of
 from bitplan.planner.scenes import PIPELINE_FOLDER, SCENES
 from bitplan.planner.texts import one_line
@@ -54,7 +53,7 @@ def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
     made = load_reference(name)
     if not isinstance(made, (Subject, DiffusionPipeline)):
         try:
-            made = made()
+            made = user_function(made)()
         except UserError:
             raise
         except Exception as error:  # whatever the user's function throws is bad input to us
@@ -64,18 +63,21 @@ def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
             ) from error
     if not isinstance(made, (Subject, DiffusionPipeline)):
         raise UserError(f"{name} is a {type(made).__name__}; give a bitplan.Subject or a diffusers pipeline")
-    return replace(subject_of(made, generation), name=name)
+    return _in_folder(replace(subject_of(made, generation), name=name))
+
+
+def _in_folder(subject: Subject) -> Subject:
+    """The subject with functions that may import modules of the user's folder when they are called."""
+    own = subject.conditions
+    return replace(
+        subject, run=user_function(subject.run), conditions=user_function(own) if callable(own) else own
+    )  # fmt: skip
 
 
 def generation_of(
     pipeline: str | Subject, steps: int | None, guidance: float | None, seed: int, call: Mapping[str, Any] | None = None
 ) -> Generation:
     """How images are made, the pipeline's own defaults where nothing is said. Raises UserError."""
-    from bitplan.planner.pipelines.generation import Generation
-
-    pass
-    from bitplan.planner.pipelines.references import is_reference
-
     named = isinstance(pipeline, str) and not is_reference(pipeline)
     default = DEFAULTS.get(pipeline, FALLBACK) if named else Generation()
     if steps is not None and steps < 1:
@@ -112,7 +114,7 @@ def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> 
     """
     options = {} if quantization is None else {"quantization_config": quantization}
     try:
-        with _quiet():
+        with quiet():
             pipe = DiffusionPipeline.from_pretrained(locate(name), torch_dtype=getattr(torch, dtype), **options)
     except REFUSALS:
         raise
@@ -148,18 +150,3 @@ def generate(pipe: Any, prompts: Sequence[Any], generation: Generation, batch: i
         starts = range(0, len(prompts), batch)
         seeded = [(prompts[at : at + batch], replace(generation, seed=generation.seed + at)) for at in starts]
         return torch.cat([outputs_of(pipe, some, its).cpu() for some, its in seeded])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the loading bars and notes of the libraries: our own progress is the only one shown."""
-    import diffusers.utils.logging as diffusers_logging
-    import transformers.utils.logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.conditions import GENERAL, built_in_prompts, held_out_prompts, is_digest, labels_of
 from bitplan.planner.pipelines.generation import Generation, conditions_for, outputs_of, taken_by
+from bitplan.planner.pipelines.quiet import quiet_libraries
 from bitplan.planner.scenes import SCENES
 from bitplan.sensitivity.metrics import Metric
 
@@ -82,7 +83,8 @@ def _built_in(pipe: Any, name: str | None, count: int, held_out: bool) -> Sequen
 
 
 def _run_pipeline(pipe: Any, generation: Generation, conditions: Sequence[Any], seed: int) -> Tensor:
-    return outputs_of(pipe, conditions, replace(generation, seed=seed))
+    with quiet_libraries():
+        return outputs_of(pipe, conditions, replace(generation, seed=seed))
 
 
 def conditions_of(subject: Subject, given: Sequence[Any] | None, count: int, held_out: bool = False) -> list[Any]:

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitplan.planner.environment import environment
 from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.engines.base import Cluster
 from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.measurement.methods import run_job
 from bitplan.planner.measurement.worker import Worker, WorkerSetup, open_worker
+from bitplan.planner.pipelines.references import importable
 from bitplan.planner.texts import one_line
 
 RETRIES = 2  # repetitions of a job whose worker died
@@ -130,8 +132,14 @@ def connected(cluster: Cluster) -> Iterator[Any]:
 
     A connection that is made here is closed afterwards, and a local cluster that is started here is stopped.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    with (
+        environment({name: value for name, value in _QUIET.items() if name not in os.environ}),
+        importable(os.getcwd()),
+    ):
+        yield from _connected(cluster)
+
+
+def _connected(cluster: Cluster) -> Iterator[Any]:
     import ray
 
     if ray.is_initialized() and cluster.address is None:

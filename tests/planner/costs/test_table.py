@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from bitplan.planner.costs import clock as timing
+from bitplan.planner.costs.allocator import kept_memory
 from bitplan.planner.costs.candidates import Candidate
-from bitplan.planner.costs.clock import CacheLoad, kept_memory, median_ms
+from bitplan.planner.costs.clock import CacheLoad, median_ms
 from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.graph.trace import trace
 from bitplan.plans.inputs.integer import quantize_rows as last_input__quantize_rows
