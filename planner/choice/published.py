@@ -7,6 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike
 from bitplan.planner.units import parse_bytes, show_bytes
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 def plan_in(plan: Plan | PathLike) -> Plan:
     """The plan itself, read where it is a path, or the name of a published one. Raises UserError, PlanError."""
-    from bitplan.plans.plan import Plan, load_plan
+    from bitplan.plans.plan import Plan
 
     return plan if isinstance(plan, Plan) else load_plan(plan_file(plan))
 
@@ -37,13 +39,18 @@ def plan_file(name: str | Path) -> Path:
     if not files:
         known = ", ".join(sorted(folder.name for folder in ROOT.glob("*/")))
         raise UserError(f"no plans are published for {model!r}; there are some for {known}; give a plan file")
-    full = load_plan(next(iter(files.values()))).predictions["full"]
-    most = parse_bytes(memory, sum(block["bytes"] for block in full.values()))
+    most = parse_bytes(memory, _full_bytes(next(iter(files.values()))))
     within = [limit for limit in files if limit <= most]
     if not within:
         raise UserError(f"the smallest plan published for {model} is for {show_bytes(min(files))}, above {memory}; "
                         f"see {ROOT / model}")  # fmt: skip
     return files[max(within)]
+
+
+def _full_bytes(file: Path) -> int:
+    """Bytes of the layers in full precision. The file is one of the package, so that the quick parser will do."""
+    data = yaml.load(file.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    return sum(block["bytes"] for block in data["predictions"]["full"].values())
 
 
 def published(model: str) -> dict[int, Path]:

@@ -1,4 +1,4 @@
-"""What a plan predicts of time, beside what is measured of the same: its layers alone, as a share of full precision's.
+"""Compares predicted with measured time of the planned layers alone, as a share of full precision's time.
 
 A plan predicts the sum of its layers' milliseconds, each profiled alone, over all calls of one image. A denoiser call
 is a part of that, and has more in it than these layers; so what is compared is the share of full precision's time, in
@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -23,15 +23,25 @@ from bitplan.plans.plan import Plan
 
 @dataclass(frozen=True)
 class LayerTime:
-    """The planned layers of one call. against: the float type of full precision; ms, full_ms: medians with the plan and
-    without; measured: the median of the former over the latter, calls taken in turn; predicted: the same of the plan's
-    own sums."""
+    """The time of the planned layers in one denoiser call.
+
+    Attributes:
+        against: float type of full precision.
+        ms: median milliseconds with the plan.
+        full_ms: median milliseconds in full precision.
+        measured: median of the ratios of both, for calls in turn.
+        predicted: ratio of the plan's own sums.
+    """
 
     against: str
     ms: float
     full_ms: float
     measured: float
     predicted: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return asdict(self)
 
     def __str__(self) -> str:
         return (f"planned layers alone, with the plan over {self.against}: {self.predicted:.2f} predicted, "

@@ -18,6 +18,8 @@ from bitplan.planner.graph.layers import blocks_of
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.scenes.grammar import scene_of
 from bitplan.planner.scenes.reader import shows
+from bitplan.planner.texts import plain
+from bitplan.planner.units import show_bytes
 from bitplan.plans.layers.addresses import module_at
 from bitplan.plans.layers.modules import weight_bytes
 from bitplan.plans.layers.opening import opened
@@ -29,19 +31,43 @@ from bitplan.sensitivity.runs.outcome import Outcome
 
 @dataclass(frozen=True, eq=False)
 class BlockRow:
-    """One block of layers: what the plan predicts for it, and what was measured with the plan in it alone."""
+    """Predicted and measured sums of one block of layers.
+
+    Attributes:
+        block: its name.
+        layers: number of its layers.
+        predicted: column -> sum in the plan.
+        measured: the same, measured with the plan in this block alone.
+    """
 
     block: str
     layers: int
     predicted: Mapping[str, float]
     measured: Mapping[str, float]
 
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return {name: plain(value) for name, value in vars(self).items()}
+
+    def __str__(self) -> str:
+        sums = ", ".join(f"{name} {value:.4g}" for name, value in self.measured.items())
+        return f"{self.block}, {self.layers} layers: {sums}"
+
 
 @dataclass(frozen=True, eq=False)
 class PlanResult:
-    """What one variant measured. bytes: of the planned layers' weights as held; ms: of one denoiser call over that of
-    full precision's, paired; losses: metric -> (mean, standard error); accuracy: share of prompts shown, or None where
-    they describe no scene; outputs: of all prompts; kind: what they are."""
+    """The measurements of one variant: a plan or full precision.
+
+    Attributes:
+        name: of the variant.
+        bytes: of the planned layers' weights in memory.
+        ms: median milliseconds of one denoiser call.
+        full_ms: the same in full precision, measured in turn.
+        losses: metric -> (mean, standard error).
+        accuracy: share of prompts whose picture shows the scene; None where prompts describe no scene.
+        outputs: (conditions, ...) of all conditions.
+        kind: kind of the outputs.
+    """
 
     name: str
     bytes: int
@@ -51,6 +77,14 @@ class PlanResult:
     accuracy: float | None
     outputs: torch.Tensor
     kind: str = "images"
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes; outputs are left out."""
+        return {name: plain(value) for name, value in vars(self).items() if name != "outputs"}
+
+    def __str__(self) -> str:
+        losses = ", ".join(f"{name} {mean:.4g}" for name, (mean, _) in self.losses.items())
+        return f"{self.name}: {show_bytes(self.bytes)}, {self.ms / self.full_ms:.2f} of full precision's time, {losses}"
 
 
 def held_bytes(evaluator: Evaluator, layers: Sequence[str] | None = None) -> int:

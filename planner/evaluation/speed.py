@@ -36,8 +36,15 @@ PLAN = "plan"
 
 @dataclass(frozen=True)
 class Timing:
-    """One variant. ms: the median of one call; times: how often as fast as each baseline, by name, the median of
-    calls taken in turn; bytes: of all its parameters and buffers."""
+    """The time of one variant.
+
+    Attributes:
+        name: of the variant.
+        compiled: whether it ran under `torch.compile`.
+        ms: median milliseconds of one denoiser call.
+        times: baseline -> how many times as fast, the median over calls in turn.
+        bytes: of all parameters and buffers.
+    """
 
     name: str
     compiled: bool
@@ -45,10 +52,24 @@ class Timing:
     times: Mapping[str, float]
     bytes: int
 
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        times = "".join(f", {ratio:.2f} times as fast as {base}" for base, ratio in self.times.items())
+        return f"{self.name}{', compiled' * self.compiled}: {self.ms:.4g} ms, {show_bytes(self.bytes)}{times}"
+
 
 @dataclass(frozen=True)
 class Timings:
-    """What was found. rows: baselines first; about: how; layers: the plan's layers alone, where it predicts them."""
+    """The times of all variants.
+
+    Attributes:
+        rows: one for each variant, baselines first.
+        about: how they were measured.
+        layers: the planned layers alone; None where the plan does not predict them.
+    """
 
     rows: tuple[Timing, ...]
     about: Mapping[str, Any]
@@ -56,8 +77,8 @@ class Timings:
 
     def to_json(self) -> dict[str, Any]:
         """What `json.dumps` takes."""
-        layers = {} if self.layers is None else {"planned_layers": asdict(self.layers)}
-        return {"about": dict(self.about), "rows": [asdict(row) for row in self.rows], **layers}
+        layers = {} if self.layers is None else {"planned_layers": self.layers.to_json()}
+        return {"about": dict(self.about), "rows": [row.to_json() for row in self.rows], **layers}
 
     def __str__(self) -> str:
         """A table, and a line on the planned layers alone."""

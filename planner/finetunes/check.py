@@ -18,12 +18,13 @@ from bitplan.planner.finetunes.verdict import Check, CheckInputs, conclude
 from bitplan.planner.graph.layers import architecture_fingerprint, from_json
 from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import jobs_of
+from bitplan.planner.measurement.ranges import calibrated_ranges, stored_ranges
 from bitplan.planner.measurement.run import setup_of
 from bitplan.planner.measurement.worker import Settings, worker_of
 from bitplan.planner.pipelines.conditions import labels_of
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.sources import load_subject
-from bitplan.planner.pipelines.subject import Subject, conditions_in, conditions_of, holding, run_subject
+from bitplan.planner.pipelines.subject import Subject, conditions_in, conditions_of, holding
 from bitplan.planner.pipelines.traced import Traced, examine
 from bitplan.planner.profiles.corrections import corrections_of
 from bitplan.planner.profiles.profile import Pair, Profile
@@ -34,7 +35,7 @@ from bitplan.plans.layers.opening import opened
 from bitplan.plans.plan import Plan
 from bitplan.plans.scheme import parse_scheme
 from bitplan.sensitivity.agreement import Compared, agreement_of, compare
-from bitplan.sensitivity.calibration.ranges import ActivationRange, calibrate
+from bitplan.sensitivity.calibration.ranges import ActivationRange
 from bitplan.sensitivity.table import FAMILIES, Measurement
 from bitplan.solvers.problem import Problem
 from bitplan.solvers.questions.regret import Judged, Ladder, Plans, choose, judge, ladder_of, plan_on, plans_on
@@ -181,13 +182,9 @@ def _measured(
 
 
 def _ranges(store: Profile, traced: Traced, settings: Settings, pairs: Sequence[Pair]) -> Mapping[str, ActivationRange]:
-    """The fine-tune's own where a scheme of the sample needs one; else nobody reads them."""
+    """The ranges of the profile, and the fine-tune's own for layers whose scheme in the sample needs one."""
     modules = {layer: traced.modules[layer] for layer, scheme in pairs if parse_scheme(scheme).inputs.static}
-    ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
-    if modules:
-        conditions, seed = conditions_in(traced.subject, settings.prompts), settings.generation.seed
-        ranges |= calibrate(modules, lambda: run_subject(traced.subject, conditions, seed, batch=16))
-    return ranges
+    return stored_ranges(store) | (calibrated_ranges(traced, settings, modules) if modules else {})
 
 
 def _check_layers(store: Profile, traced: Traced, pipeline: str) -> None:

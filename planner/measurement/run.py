@@ -23,11 +23,12 @@ from bitplan.planner.graph import layers as layer_graph
 from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import share_of
 from bitplan.planner.measurement.methods import check_dtype, method_named
+from bitplan.planner.measurement.ranges import calibrated_ranges, stored_ranges
 from bitplan.planner.measurement.schedule import Schedule, measure_by_probes, measure_exhaustively
 from bitplan.planner.measurement.worker import Settings, Worker, WorkerSetup, worker_of
 from bitplan.planner.pipelines.metrics import MetricSet, judge_of, probed_by
 from bitplan.planner.pipelines.offload import offloaded
-from bitplan.planner.pipelines.subject import Subject, conditions_in, run_subject
+from bitplan.planner.pipelines.subject import Subject, conditions_in
 from bitplan.planner.pipelines.traced import Traced
 from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.profiles.responses import probed
@@ -35,7 +36,7 @@ from bitplan.planner.progress import current, expected_of
 from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.layers.opening import opened
 from bitplan.plans.scheme import KEEP
-from bitplan.sensitivity.calibration.ranges import ActivationRange, calibrate
+from bitplan.sensitivity.calibration.ranges import ActivationRange
 
 
 @dataclass(frozen=True)
@@ -171,12 +172,10 @@ def setup_of(traced: Traced, settings: Settings, ranges: Mapping[str, Activation
 def _ranges(store: Profile, traced: Traced, settings: Settings) -> dict[str, ActivationRange]:
     """The calibrated ranges that the profile holds, measured first if it holds none."""
     if not store.ranges():
-        seed = settings.generation.seed
-        conditions = conditions_in(traced.subject, settings.prompts)
         with current().phase("calibration"):
-            ranges = calibrate(traced.modules, lambda: run_subject(traced.subject, conditions, seed, batch=16))
+            ranges = calibrated_ranges(traced, settings, traced.modules)
         store.write_ranges({layer: dataclasses.asdict(each) for layer, each in ranges.items()})
-    return {layer: ActivationRange(**fields) for layer, fields in store.ranges().items()}
+    return stored_ranges(store)
 
 
 def _unpriced(store: Profile, offered: Sequence[Candidate]) -> list[Candidate]:

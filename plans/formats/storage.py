@@ -48,8 +48,8 @@ def _checked(weight: Tensor) -> Tensor:
     if weight.dim() < 2 or weight.numel() == 0:
         raise FormatError(f"a weight of shape {tuple(weight.shape)} has nothing to store; leave this layer out")
     flat = flattened(weight.detach())
-    bad = sum(int((~block.isfinite()).sum()) for block in flat.split(max(1, _BLOCK // flat.shape[1])))
-    if bad:
+    if not all(bool(torch.isfinite(bound)) for bound in torch.aminmax(flat)):  # NaN is both bounds
+        bad = sum(int((~block.isfinite()).sum()) for block in flat.split(max(1, _BLOCK // flat.shape[1])))
         raise FormatError(f"{bad} of {weight.numel()} weights are NaN or infinite; repair the checkpoint")
     return flat
 
