@@ -129,9 +129,9 @@ def _places(ctx: click.Context) -> list[str]:
 
 def _schemes(ctx: click.Context) -> list[str]:
     from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
-    from bitplan.plans.scheme import EXAMPLES
+    from bitplan.plans.scheme import examples
 
-    return [*_of_profile(ctx, "schemes")] or list(dict.fromkeys((*DEFAULT_SCHEMES, *EXAMPLES)))
+    return [*_of_profile(ctx, "schemes")] or list(dict.fromkeys((*DEFAULT_SCHEMES, *examples())))
 
 
 def _losses(ctx: click.Context) -> list[str]:

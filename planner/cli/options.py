@@ -72,7 +72,7 @@ def _type(row: Parameter) -> Any:
     if row.split:
         return Commas()
     if row.choices:
-        return click.Choice(row.choices)
+        return click.Choice(tuple(row.choices))
     if row.least is not None:
         return click.IntRange(row.least)
     return click.Path(path_type=Path) if row.type is Path else row.type

@@ -5,7 +5,7 @@ Imports no torch by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Parameter:
         help: the help of its option; `{names}` stands for the names of the table in `complete`.
         type: type of one value; `bool` makes a flag.
         least: the smallest number that is allowed.
-        choices: the only texts that are allowed.
+        choices: the only texts that are allowed; may be a table.
         flag: the option's name without dashes; empty for the word itself.
         metavar: the name of its value in the help; None for click's own.
         argument: whether it is an argument, not an option, where the verb takes it by position.
@@ -44,7 +44,7 @@ class Parameter:
     help: str = ""
     type: type = str
     least: int | None = None
-    choices: Sequence[str] = ()
+    choices: Collection[str] = ()
     flag: str = ""
     metavar: str | None = None
     argument: bool = False
@@ -167,14 +167,14 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
                                     split=True),
     "timesteps": _number("Number of denoiser calls whose own outputs are measured.", 1),
     "method": Parameter("probes: estimate all losses from a few backward passes, and check some; exhaustive: one run "
-                        "for each loss.", choices=tuple(METHODS)),
+                        "for each loss.", choices=METHODS),
     "probes": _number("Number of probes of each image metric.", 1),
     "checks": _number("Number of estimates that are also measured exhaustively [16; 0 in bfloat16].", 0),
     "time": Parameter("Spend this time, such as 10m, where plans are still undecided.", metavar="TIME"),
     "around": Parameter("For --time: the memory of those plans.", metavar="MEMORY"),
     "dtype": Parameter("Float type of the pipeline. bfloat16: half the memory, probes only.", choices=DTYPES),
     "engine": Parameter("Where to measure: in this process, or by the workers of a Ray cluster.",
-                        choices=tuple(ENGINES)),
+                        choices=ENGINES),
     "address": Parameter("For --engine ray: HOST:PORT of a running cluster [one is started here]."),
     "workers": _number("For --engine ray: number of workers [one a CPU, as memory allows].", 1),
     "part": Parameter("Measure the K-th of N shares of the layers, to be merged.", metavar="K/N"),

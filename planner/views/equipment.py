@@ -75,11 +75,15 @@ def _torch_members(device: str) -> Iterator[Member]:
     """Yields the families whose tables need torch."""
     import torch
 
+    from bitplan.planner.interop.targets import TARGETS
     from bitplan.plans.formats import FORMATS
+    from bitplan.plans.inputs import INPUTS
     from bitplan.plans.kernels import KERNELS
+    from bitplan.plans.transforms import TRANSFORMS
     from bitplan.sensitivity.metrics import METRICS
 
-    yield from (Member("format", name, True, fmt.says) for name, fmt in FORMATS.items())
+    for part, lines in (("format", FORMATS), ("input", INPUTS), ("transform", TRANSFORMS)):
+        yield from (Member(part, name, True, line.says) for name, line in lines.items())
     yield from (Member("layer", name, True, f"nn.{kind.layer}: {kind.says}") for name, kind in KINDS.items())
     for name, kernel in KERNELS.items():
         reasons = {where: kernel.available(torch.device(where)) for where in ("cuda", "cpu")}
@@ -89,6 +93,7 @@ def _torch_members(device: str) -> Iterator[Member]:
     for name, metric in METRICS.items():
         reason = metric.missing()
         yield Member("metric", f"{metric.family}: {name}", reason is None, reason or metric.says)
+    yield from (Member("target", name, True, target.about) for name, target in TARGETS.items())
 
 
 def _members() -> Iterator[Member]:
