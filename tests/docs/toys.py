@@ -214,6 +214,7 @@ def toy_target(patch: pytest.MonkeyPatch) -> Toy:
         for name in test_targets.LAYERS:
             test_targets.test_the_nearest_can_be_expressed_and_is_the_nearest(TOY, name)
         test_targets.test_reasons_are_one_line_and_no_tool_has_a_first_token(TOY)
+        test_targets.test_layers_that_have_no_one_name_inside_stay_as_they_are(TOY)
 
     return Toy(("target", "toy"), ("export", "to", "toy"), contract)
 
