@@ -1,14 +1,14 @@
-"""Errors of the conductor, and which error means which exit code."""
+"""Errors for users, and exit codes."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something asked of BitPlan that it cannot do; the message says what, the numbers, and what to do."""
+    """A request that BitPlan cannot fulfil. The message says what is wrong, the numbers, and what to do."""
 
 
 class InfeasibleError(UserError):
-    """Budgets that no choice meets; the message says what could be reached."""
+    """Budgets that no choice meets. The message says what can be reached."""
 
 
-NO, BAD_INPUT, INFEASIBLE = 1, 2, 3  # exit codes; NO: of a question whose answer is not yes
+NO, BAD_INPUT, INFEASIBLE = 1, 2, 3  # exit codes; NO: `check` does not confirm the profile

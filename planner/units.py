@@ -1,4 +1,4 @@
-"""Amounts as people write them: `35%`, `900MiB`, `1.2 GB`, `80 ms`."""
+"""Reads and writes amounts such as `35%`, `900MiB`, `1.2 GB` and `80 ms`."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ def _parse(text: str, units: Mapping[str, float], whole: float, what: str) -> fl
     match = _AMOUNT.fullmatch(text)
     if not match or match.group(2).lower() not in sizes:
         known = ", ".join(["%", *filter(None, units)])
-        raise UserError(f"{what} {text!r} is no amount; write a number with one of: {known}")
+        raise UserError(f"{what} {text!r} is not an amount; write a number with one of: {known}")
     value = float(match.group(1)) * sizes[match.group(2).lower()]
     if not math.isfinite(value):
-        raise UserError(f"{what} {text!r} is no finite amount; leave it out for no bound")
+        raise UserError(f"{what} {text!r} is not finite; leave it out for no bound")
     return value
 
 
 def parse_bytes(text: str, whole: int) -> int:
-    """Bytes, rounded down; per cent are of `whole`. Raises UserError."""
+    """An amount in bytes, rounded down; `whole` is 100%. Raises UserError."""
     return int(_parse(text, _BYTES, whole, "memory budget"))
 
 
 def parse_milliseconds(text: str, whole: float) -> float:
-    """Milliseconds; per cent are of `whole`. Raises UserError."""
+    """An amount in milliseconds; `whole` is 100%. Raises UserError."""
     return _parse(text, _MILLISECONDS, whole, "latency budget")
 
 
 def bits_to_bytes(bits: float, weights: int) -> int:
-    """Bytes of `weights` weights of so many bits, rounded down. Raises UserError."""
+    """The bytes of `weights` weights of `bits` bits each, rounded down. Raises UserError."""
     if not 0 < bits < math.inf:
-        raise UserError(f"--bits {bits:g} is no mean of bits a weight; give a number above 0, such as 4.5")
+        raise UserError(f"--bits {bits:g} is not a mean of bits a weight; give a number above 0, such as 4.5")
     return int(bits * weights / 8)
 
 
 def show_bytes(count: float) -> str:
-    """`12.3 MiB`, in the largest unit that leaves a number of at least 1."""
+    """A text such as `12.3 MiB`, in the largest unit that gives a number of at least 1."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if abs(count) >= size:
             return f"{count / size:.4g} {unit}"
@@ -51,9 +51,10 @@ def show_bytes(count: float) -> str:
 
 
 def show_milliseconds(value: float) -> str:
+    """A text such as `1.23 ms`."""
     return f"{value:.3g} ms"
 
 
 COSTS = ("bytes", "ms")
 SHOW = {"bytes": show_bytes, "ms": show_milliseconds}
-SPACINGS = ("log", "linear")  # of the limits of a sweep
+SPACINGS = ("log", "linear")  # how the limits of a sweep are spaced

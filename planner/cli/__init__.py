@@ -1,3 +1,3 @@
-"""The command `bitplan`: every verb as a sub-command."""
+"""The command `bitplan`, with one sub-command for each verb."""
 
 from bitplan.planner.cli.commands import main as main

@@ -1,3 +1,3 @@
-"""Plans made visible: what a page shows of a profile and its plans, and the page itself. Imports no torch."""
+"""The page that shows sweeps, as a file or live with a solver behind it. Imports no torch."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Who may talk to a server on this machine: its own page alone. Other pages in the same browser may not, nor other
-users of the machine, who do not know the token.
+"""Lets only the server's own page talk to it: no other page in the same browser, and no other user of the machine, who
+does not know the token.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HOSTS = ("127.0.0.1", "localhost")  # by which it may be called, at any port: one may be forwarded by ssh
-TOKEN = "x-bitplan-token"  # the header
-LARGEST = 2**21  # bytes of a request
+HOSTS = ("127.0.0.1", "localhost")  # names of the server, with any port, because ssh may forward one
+TOKEN = "x-bitplan-token"  # the header that holds the token
+LARGEST = 2**21  # bytes of the largest request
 
 
 HEADERS = {
@@ -25,7 +25,7 @@ HEADERS = {
 
 
 class Guard:
-    """Middleware: refuses what does not come from the page that this run served."""
+    """Middleware that refuses requests which do not come from the page of this run."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self.app, self.token = app, token
@@ -35,7 +35,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
-        async def sealed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -43,21 +43,21 @@ class Guard:
                 headers.setdefault("content-security-policy", "default-src 'none'; frame-ancestors 'none'")
             await send(message)
 
-        refused = refusal(scope, self.token)
-        if refused is None:
-            await self.app(scope, receive, sealed)
+        reason = refusal(scope, self.token)
+        if reason is None:
+            await self.app(scope, receive, send_with_headers)
             return
-        status, error = refused
-        await JSONResponse({"error": error}, status)(scope, receive, sealed)
+        status, error = reason
+        await JSONResponse({"error": error}, status)(scope, receive, send_with_headers)
 
 
 def refusal(scope: MutableMapping[str, Any], token: str) -> tuple[int, str] | None:
-    """Status and sentence of why a request is refused, or None."""
+    """The status and the sentence with which a request is refused, or None."""
     headers = Headers(scope=scope)
-    given = headers.get(TOKEN, "")
+    sent = headers.get(TOKEN, "")
     if scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-    if not hmac.compare_digest(given.encode(), token.encode()):
+        sent = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+    if not hmac.compare_digest(sent.encode(), token.encode()):
         return 403, "this is not the page of this run; open the address that `bitplan explore` printed"
     if scope["method"] in ("GET", "HEAD"):
         return None
@@ -65,7 +65,7 @@ def refusal(scope: MutableMapping[str, Any], token: str) -> tuple[int, str] | No
         return 403, f"a request from {headers.get('origin', 'no page')!r} is refused; ask from this run's own page"
     length = headers.get("content-length", "")
     if not length.isascii() or not length.isdigit():
-        return 411, "a request must say how long it is"
+        return 411, "a request must state its length"
     if int(length) > LARGEST:
         return 413, f"a request of {length} bytes is too long; {LARGEST} are allowed"
     return None

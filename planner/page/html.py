@@ -1,4 +1,4 @@
-"""The page: one file that holds all it shows and the programs that show it, and asks nothing of any network."""
+"""Writes the page: one HTML file that holds its data and its scripts, and needs no network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LIVE_SCRIPTS = ("live_ask.js", "live_limits.js", "live_fixed.js", "live_take.js"
 
 MEANINGS = {
     "quality": "how far the outputs are from full precision's",
-    "alignment": "how much less they show what was asked",
+    "alignment": "how much less they match the prompt",
     **{metric.name: metric.says for metric in METRICS.values()},
 }
 
@@ -44,62 +44,69 @@ _PAGE = files("bitplan.planner.page") / "assets"
 
 @dataclass(frozen=True)
 class Script:
-    """One program of the page. check: its hash, by which the page's policy allows it."""
+    """A script of the page."""
 
     name: str
     text: str
 
     @property
     def check(self) -> str:
+        """The hash by which the page's policy allows the script."""
         return "sha256-" + base64.b64encode(hashlib.sha256(self.text.encode()).digest()).decode()
 
     @property
     def markup(self) -> Markup:
-        """As it stands between tags. Raises ValueError where it would end them."""
+        """The text between script tags. Raises ValueError where it would end the script."""
         if "</script" in self.text.lower() or "<!--" in self.text:
-            raise ValueError(f"{self.name} cannot stand in a page: it holds the end of a script, or a comment's start")
+            raise ValueError(
+                f"{self.name} cannot be in a page: it contains the end of a script or the start of a comment"
+            )
         return Markup(self.text)
 
 
 def page_of(views: Mapping[str, View], folders: Mapping[str, Path] | None = None, *, live: bool = False) -> str:
     """The page as HTML, the same for the same input.
 
-    views: run -> what to show of it, the first one at once; folders: run -> where its pictures' paths begin; live:
-    whether a server solves for it. Raises UserError for pictures that are missing or lie elsewhere.
+    Args:
+        views: run -> its view; the page opens with the first one.
+        folders: run -> folder of its pictures.
+        live: whether a server solves for the page.
+
+    Raises UserError for pictures that are missing or lie outside their folder.
     """
-    album = album_of(_asked(views, folders or {}))
+    album = album_of(_pictures(views, folders or {}))
     data = _data(views, folders or {}, album, live)
     scripts = [_script(name) for name in (*SCRIPTS, *(LIVE_SCRIPTS if live else ()))]
-    plotly = Script("plotly.js", _plotly())  # run by chart.js, once all else is shown
+    plotly = Script("plotly.js", _plotly())  # chart.js runs it after everything else is shown
     first = next(iter(views.values()))
-    told = {"title": title_of(first), "subtitle": _subtitle(views), "live": live, "labels": data["labels"]}
+    words = {"title": title_of(first), "subtitle": _subtitle(views), "live": live, "labels": data["labels"]}
     text = {"data": _embedded(data), "pictures": _embedded(album.addresses)}
     policy = _policy([plotly, *scripts], live)
     style = Markup("".join(_text(name) for name in ("page.css", *(("live.css",) if live else ()))))
     return _environment().get_template("page.html.j2").render(
-        **told, **text, policy=policy, plotly=plotly, scripts=scripts, style=style
+        **words, **text, policy=policy, plotly=plotly, scripts=scripts, style=style
     )  # fmt: skip
 
 
 def write_report(runs: Sequence[Path], out: Path) -> None:
-    """The page of all runs, folders that `bitplan sweep` wrote, as one file. Raises UserError."""
+    """Write the page of all runs, which are folders that `bitplan sweep` wrote. Raises UserError."""
     views: dict[str, View] = {}
     folders: dict[str, Path] = {}
     for folder in runs:
         if folder in folders.values():
-            raise UserError(f"{folder} is given twice; leave one out")
+            raise UserError(f"{folder} is listed twice; leave one out")
         name = folder.name if folder.name not in views else str(folder)
         views[name], folders[name] = read_view(folder / VIEW), folder
     write_text(page_of(views, folders), out)
 
 
 def title_of(view: View) -> str:
-    """What the page is about, in a few words."""
+    """The title of the page."""
     return f"{Path(str(view.model.get('name', 'a model'))).name}: which layers at how many bits"
 
 
 def label_of(view: View) -> str:
-    """A run among others: what varies, and what is fixed."""
+    """The label of a run: what varies, and what is fixed."""
     fixed = [f"{_column(name)} at most {_amount(name, limit)}" for name, limit in view.budgets.items()]
     return f"{_column(view.by)} varies" + (f", {', '.join(fixed)}" if fixed else "")
 
@@ -117,12 +124,12 @@ def _subtitle(views: Mapping[str, View]) -> str:
     plans = sum(len([p for p in one.points if p.picks]) for one in views.values())
     pipeline = view.model.get("pipeline", "")
     parts = ", ".join(str(part) for part in view.model.get("components", ()))
-    what = " of ".join(filter(None, (parts, str(pipeline))))
-    told = [f"{len(view.cells):,} layers of {what}", f"{plans} plans" if plans else ""]
-    return "; ".join(filter(None, (*told, label_of(view) if len(views) == 1 else "")))
+    source = " of ".join(filter(None, (parts, str(pipeline))))
+    texts = [f"{len(view.cells):,} layers of {source}", f"{plans} plans" if plans else ""]
+    return "; ".join(filter(None, (*texts, label_of(view) if len(views) == 1 else "")))
 
 
-def _asked(views: Mapping[str, View], folders: Mapping[str, Path]) -> list[tuple[Path, str]]:
+def _pictures(views: Mapping[str, View], folders: Mapping[str, Path]) -> list[tuple[Path, str]]:
     return [
         (folders[name], path)
         for name, view in views.items() if name in folders
@@ -131,7 +138,7 @@ def _asked(views: Mapping[str, View], folders: Mapping[str, Path]) -> list[tuple
 
 
 def _data(views: Mapping[str, View], folders: Mapping[str, Path], album: Album, live: bool) -> dict[str, Any]:
-    """All that the page's programs read, except for the pictures themselves."""
+    """The data that the page's scripts read, without the pictures."""
     labels = [label_of(view) for view in views.values()]
     if len(set(labels)) < len(labels):
         labels = [f"{name}: {label}" for name, label in zip(views, labels, strict=True)]
@@ -151,27 +158,27 @@ def _data(views: Mapping[str, View], folders: Mapping[str, Path], album: Album, 
 
 
 def run_data(view: View, folder: Path | None, album: Album) -> dict[str, Any]:
-    """A view as plain data, its cells left out, pictures as places in the album."""
+    """A view as plain data, without its cells, with pictures as indices into the album."""
 
     def variant(one: Variant) -> dict[str, Any]:
         pictures = [] if folder is None else [album.place[folder, path] for path in one.pictures]
         return asdict(one) | {"pictures": pictures}
 
-    kept = {name: getattr(view, name) for name in ("model", "by", "weights", "budgets", "smallest", "about")}
-    kept["columns"] = [asdict(column) for column in view.columns]
-    kept["conditions"] = list(view.conditions)
+    data = {name: getattr(view, name) for name in ("model", "by", "weights", "budgets", "smallest", "about")}
+    data["columns"] = [asdict(column) for column in view.columns]
+    data["conditions"] = list(view.conditions)
     several = {name: [variant(one) for one in getattr(view, name)] for name in ("points", "uniform")}
-    return kept | several | {"full": variant(view.full)}
+    return data | several | {"full": variant(view.full)}
 
 
 def _embedded(data: Any) -> Markup:
-    """JSON that can stand in a script element: nothing in it ends that."""
+    """JSON for a script element, which nothing in it can end."""
     text = json.dumps(_short(data), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def _short(data: Any) -> Any:
-    """Floats to six digits, which is more than anything here is known to."""
+    """The data with floats rounded to six digits, more than any measurement here has."""
     if isinstance(data, float):
         return float(f"{data:.6g}") if math.isfinite(data) else None
     if isinstance(data, Mapping):
@@ -182,8 +189,8 @@ def _short(data: Any) -> Any:
 
 
 def _policy(scripts: Sequence[Script], live: bool) -> str:
-    """Scripts by their hashes alone, and no requests, but to the page's own server where there is one. Plotly sets
-    styles."""
+    """The content security policy: scripts by their hashes, no requests except to the page's own server. All styles are
+    allowed, because Plotly sets them."""
     allowed = " ".join(f"'{script.check}'" for script in scripts)
     images, requests = ("data: blob: 'self'", "'self'") if live else ("data:", "'none'")
     return (
@@ -198,7 +205,7 @@ def _script(name: str) -> Script:
 
 def _plotly() -> str:
     text: str = get_plotlyjs()
-    return text.replace("\r\n", "\n").replace("\r", "\n")  # as a browser reads it, and so hashes it
+    return text.replace("\r\n", "\n").replace("\r", "\n")  # as a browser reads and hashes it
 
 
 def _text(name: str) -> str:

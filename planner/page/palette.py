@@ -1,4 +1,4 @@
-"""Colours of the map: more bits, more ink; told apart by lightness alone, and so by everybody."""
+"""Colours of the map: more bits are darker. Lightness alone distinguishes them, so colour-blind people can read it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from plotly.colors import sample_colorscale, unlabel_rgb
 
-SCALE = "Viridis_r"  # light to dark, and for people who do not see red and green apart, too
+SCALE = "Viridis_r"  # light to dark; it works for people who cannot distinguish red and green
 
 
 def palette_of(bits: Iterable[int]) -> dict[int, tuple[str, str]]:
-    """Bits -> colour of a cell, and of the text on it: black or white, whichever is told apart better."""
+    """Bits -> (colour of a cell, colour of its text: black or white, whichever has more contrast)."""
     known = sorted(set(bits))
     steps = [i / max(1, len(known) - 1) for i in range(len(known))]
     colours = [unlabel_rgb(text) for text in sample_colorscale(SCALE, steps)]

@@ -1,4 +1,4 @@
-"""The pictures of views, small enough together for one page, as data addresses."""
+"""Turns the pictures of views into `data:` addresses that are small enough together for one page."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from PIL import Image, UnidentifiedImageError
 from bitplan.planner.errors import UserError
 
 _SHOWN = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
-_ROOM = 6_500_000  # bytes of all pictures of a page, before they are written as text, which takes a third more
+_ROOM = 6_500_000  # bytes of all pictures of a page; as text they take a third more
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How pictures are made smaller: side: of the largest, in px; quality: of WebP, None without loss."""
+    """How pictures are reduced.
+
+    Attributes:
+        side: largest width or height in px.
+        quality: quality of WebP; None for lossless.
+    """
 
     side: int
     quality: int | None
@@ -33,18 +38,25 @@ _FITS = (Fit(2048, None), Fit(768, 90), Fit(512, 85), Fit(384, 80), Fit(256, 75)
 
 @dataclass(frozen=True)
 class Album:
-    """addresses: a `data:` one for each different picture; place: (folder, path) -> its index; fit: how they were made
-    smaller, None where they are as they were painted."""
+    """The pictures of one page.
+
+    Attributes:
+        addresses: `data:` address of each different picture.
+        place: (folder, path) -> index of the picture in `addresses`.
+        fit: how the pictures were reduced; None for the original ones.
+    """
 
     addresses: tuple[str, ...]
     place: Mapping[tuple[Path, str], int]
     fit: Fit | None
 
 
-def album_of(asked: Sequence[tuple[Path, str]], room: int = _ROOM) -> Album:
-    """asked: (folder, path below it) of each picture. Raises UserError for a path that leaves its folder, and for a
-    file that is missing or no picture."""
-    read = {pair: _read(*pair) for pair in dict.fromkeys(asked)}
+def album_of(paths: Sequence[tuple[Path, str]], room: int = _ROOM) -> Album:
+    """The album of the pictures at `paths`: (folder, path below it). room: bytes of all pictures.
+
+    Raises UserError for a path that leaves its folder, and for a file that is missing or not a picture.
+    """
+    read = {pair: _read(*pair) for pair in dict.fromkeys(paths)}
     different = list(dict.fromkeys(read.values()))
     place = {pair: different.index(data) for pair, data in read.items()}
     names = {data: pair[0] / pair[1] for pair, data in read.items()}
@@ -54,12 +66,14 @@ def album_of(asked: Sequence[tuple[Path, str]], room: int = _ROOM) -> Album:
     still = [data for data in different if kinds[data] != "image/gif"]
     moving = sum(len(data) for data in different if kinds[data] == "image/gif")
     fit, small = _fitted(still, room - moving)
-    made = [_address(small[data], "image/webp") if data in small else _address(data, kinds[data]) for data in different]
-    return Album(tuple(made), place, fit)
+    addresses = [
+        _address(small[data], "image/webp") if data in small else _address(data, kinds[data]) for data in different
+    ]
+    return Album(tuple(addresses), place, fit)
 
 
 def picture_path(folder: Path, path: str) -> Path:
-    """The file. Raises UserError where the path is absolute, or leaves the folder."""
+    """The file of a picture. Raises UserError where the path is absolute or leaves the folder."""
     parts = PurePosixPath(path).parts
     if not path or "\\" in path or "\0" in path or PurePosixPath(path).is_absolute() or ".." in parts:
         raise UserError(f"{folder}: the picture {path!r} does not lie below it; make the sweep again")
@@ -84,12 +98,13 @@ def _kind(data: bytes, file: Path) -> str:
                 return _SHOWN[picture.format]
             kind = picture.format
     except (UnidentifiedImageError, Image.DecompressionBombError):
-        kind = "no picture"
+        kind = "not a picture"
     raise UserError(f"{file} is {kind}, and a page shows {', '.join(_SHOWN)}; make the sweep again")
 
 
 def _fitted(pictures: Sequence[bytes], room: int) -> tuple[Fit, dict[bytes, bytes]]:
-    """The first of `_FITS` that gets all into the room; the last one where none does. Tried on some, then on all."""
+    """The first of `_FITS` with which all pictures fit into the room, else the last, and the reduced pictures. Each is
+    tried on a sample first."""
     step = max(1, len(pictures) // 12)
     some = pictures[::step]
     for fit in _FITS[:-1]:

@@ -1,4 +1,4 @@
-"""A profile held open for questions: its problem is formulated once, and then only budgets, pins and weights vary.
+"""Answers requests on one profile: its problem is formulated once, then only budgets, pins and weights vary.
 
 Imports no torch.
 """
@@ -31,19 +31,24 @@ from bitplan.solvers.solution import Solution, Status
 from bitplan.solvers.solve import solve
 from bitplan.solvers.strategies import strategy_named
 
-NAME = "asked"  # the variant that answers
-PASSING = Effort(0.15, 1e-3)  # while a slider is dragged
-SETTLED = Effort(2.0)  # once it is let go
-POINTS, FEWER = 40, 12  # of the curve, and where other budgets make each of them slow
-_EACH = Effort(0.1, 1e-3)  # of them
-_SEEN = 1e-7  # of the largest objective: on a chart that shows less, nothing else can be told apart
+NAME = "asked"  # the name of the variant in an answer
+PASSING = Effort(0.15, 1e-3)  # for a slider that is being dragged
+SETTLED = Effort(2.0)  # for a slider at rest
+POINTS, FEWER = 40, 12  # points of the curve, and points where further budgets make each slow
+_EACH = Effort(0.1, 1e-3)  # for each point
+_VISIBLE = 1e-7  # share of the largest objective below which the curve ends, or the chart would show nothing else
 _NOT_YET = "no plan found in passing; let go of the slider to look longer"
 _NOT_FOUND = f"no plan found in {SETTLED.time_limit:g} s; loosen a limit, or let `bitplan solve` look for longer"
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """known: the profile's means; real: whether only what a kernel runs may be chosen."""
+    """A profile held open.
+
+    Attributes:
+        known: the profile with mean losses.
+        real: whether only schemes that a real kernel runs are allowed.
+    """
 
     known: ProfileView
     real: bool = True
@@ -51,8 +56,13 @@ class Session:
 
 @dataclass(frozen=True)
 class PageAnswer:
-    """variant: the plan, or how its search ended; limits: column -> the budget on it; why: where there is no plan, a
-    sentence."""
+    """The answer to a request.
+
+    Attributes:
+        variant: the plan, or how its search ended.
+        limits: column -> its budget.
+        why: a sentence where there is no plan.
+    """
 
     variant: Variant
     limits: Mapping[str, int | float]
@@ -60,20 +70,20 @@ class PageAnswer:
 
 
 def answer(session: Session, request: Request, passing: bool) -> PageAnswer:
-    """The best plan that the request allows. passing: within `PASSING`, for the eye; otherwise as near to the proof as
-    `SETTLED` gets. Raises UserError and ProblemError for what makes no sense."""
+    """The best plan that the request allows. passing: solve within `PASSING` instead of `SETTLED`, for a slider that
+    is being dragged. Raises UserError, ProblemError."""
     problem = pose_anew(session, request)
     solution = _glance(problem) if passing else solve(problem, SETTLED)
-    seen = solution_variant(session.known, NAME, solution)
+    variant = solution_variant(session.known, NAME, solution)
     limits = {budget.column: plain(budget.limit) for budget in problem.budgets}
-    return PageAnswer(seen, limits, "" if solution.choice else _why(problem, solution, passing))
+    return PageAnswer(variant, limits, "" if solution.choice else _why(problem, solution, passing))
 
 
 def pose_anew(session: Session, request: Request) -> Problem:
-    """The problem that `bitplan.planner.choice.limits.pose` poses, from what is known already. The request has no
-    order."""
+    """The problem that `bitplan.planner.choice.limits.pose` makes, from the formulated one. Raises UserError for a
+    lexicographic request."""
     if request.order:
-        raise UserError("a lexicographic objective is solved stage by stage; take `bitplan solve` for it")
+        raise UserError("a lexicographic objective is solved stage by stage; use `bitplan solve` for it")
     evidence, base = _formulated(session, request.confidence)
     check_known(evidence, (*request.weights, *request.caps))
     request = settled(evidence, request)
@@ -85,28 +95,32 @@ def pose_anew(session: Session, request: Request) -> Problem:
 
 
 def view_of(session: Session, request: Request) -> View:
-    """The page's view: the curve over memory that the request allows, and what stands beside it."""
+    """The view of the page: the curve over memory within the request, and the plans to compare with."""
     problem = pose_anew(session, request)
-    posed = SweepProblem(_without(problem, "bytes"), "bytes", (), _smallest(problem, "bytes"))
-    return sweeping.view_of(session.known, posed, curve(session, problem), _EACH, session.real)
+    open_problem = SweepProblem(_without(problem, "bytes"), "bytes", (), _smallest(problem, "bytes"))
+    return sweeping.view_of(session.known, open_problem, curve(session, problem), _EACH, session.real)
 
 
 def curve(session: Session, problem: Problem) -> tuple[Variant, ...]:
-    """The best plan at limits on memory in even ratios, the loosest first; the problem's own one is not used."""
-    least, posed = _smallest(problem, "bytes"), _without(problem, "bytes")
+    """The best plans at limits on memory in even ratios, the loosest first, without the problem's own limit on it."""
+    least, open_problem = _smallest(problem, "bytes"), _without(problem, "bytes")
     if least is None:
         return ()
-    several = bool(posed.budgets)
+    several = bool(open_problem.budgets)
     limits = limits_between(least, max(_top(problem), least), Sweep(points=FEWER if several else POINTS))
-    found: Iterable[tuple[Number, Solution]]
+    solutions: Iterable[tuple[Number, Solution]]
     if several:
-        found = ((most, _glance(rebudget(posed, [*posed.budgets, Budget("bytes", most)]))) for most in limits)
+        solutions = (
+            (most, _glance(rebudget(open_problem, [*open_problem.budgets, Budget("bytes", most)]))) for most in limits
+        )
     else:
-        found = frontier(posed, "bytes", limits, _EACH)
-    seen = (solution_variant(session.known, name_of("bytes", plain(most)), each, plain(most)) for most, each in found)
-    plans = [one for one in seen if one.picks]
+        solutions = frontier(open_problem, "bytes", limits, _EACH)
+    variants = (
+        solution_variant(session.known, name_of("bytes", plain(most)), each, plain(most)) for most, each in solutions
+    )
+    plans = [one for one in variants if one.picks]
     worst = max((one.objective or 0.0 for one in plans), default=0.0)
-    return tuple(one for one in plans if (one.objective or 0.0) >= _SEEN * worst)
+    return tuple(one for one in plans if (one.objective or 0.0) >= _VISIBLE * worst)
 
 
 def _without(problem: Problem, column: str) -> Problem:
@@ -115,8 +129,8 @@ def _without(problem: Problem, column: str) -> Problem:
 
 
 def _top(problem: Problem) -> int:
-    """Where the curve ends: at twice what all layers take in their largest scheme, or at full precision before that.
-    Beyond, plans lose so little that what matters could not be told apart."""
+    """The largest limit of the curve in bytes: twice that of the largest schemes, but at most that of full precision.
+    Losses beyond are so small that the chart could not show the others."""
     size, starts = problem.columns["bytes"], problem.offsets[:-1]
     kept = np.array([name == KEEP for names in problem.candidates for name in names])
     schemes = np.maximum.reduceat(np.where(kept, 0, size), starts).sum().item()
@@ -124,7 +138,7 @@ def _top(problem: Problem) -> int:
 
 
 def ranges_of(session: Session) -> dict[str, tuple[float, float]]:
-    """Column -> the least and the most that a choice of what is allowed may sum to, each column alone."""
+    """Column -> the smallest and the largest sum that an allowed choice can have in that column."""
     _, base = _formulated(session, None)
     return {
         name: (_smallest(base, name) or 0, np.maximum.reduceat(values, base.offsets[:-1]).sum().item())
@@ -138,21 +152,20 @@ def _smallest(problem: Problem, column: str) -> int | float | None:
 
 
 def _glance(problem: Problem) -> Solution:
-    """What is found in no time: for one budget nearly always within the gap asked for, for several a repaired choice
-    with its bound."""
+    """A quick solution: for one budget mostly within the gap of `PASSING`, else a repaired choice with a bound."""
     if len(problem.budgets) < 2:
         return solve(problem, PASSING)
     return strategy_named("lagrangian").run(problem, PASSING)
 
 
 def _why(problem: Problem, solution: Solution, passing: bool) -> str:
-    """Why there is no plan. In passing, what takes no integer program to know."""
+    """Why there is no plan. In passing, only what can be known without an integer program."""
     if solution.status is Status.INTERRUPTED:
         return _NOT_YET if passing else _NOT_FOUND
     if passing and len(problem.budgets) > 1:
         each = [explain(rebudget(problem, [budget])) for budget in problem.budgets]
-        missed = [message(one, SHOW) for one in each if not one.least_sums or not one.least_sums[0].within]
-        return f"no plan fits: {missed[0] if missed else 'each budget can be met alone, but not together'}"
+        reasons = [message(one, SHOW) for one in each if not one.least_sums or not one.least_sums[0].within]
+        return f"no plan fits: {reasons[0] if reasons else 'each budget can be met alone, but not together'}"
     try:
         check_solved(problem, solution, SETTLED)
     except InfeasibleError as error:
@@ -162,7 +175,7 @@ def _why(problem: Problem, solution: Solution, passing: bool) -> str:
 
 @lru_cache(maxsize=8)
 def _formulated(session: Session, confidence: float | None) -> tuple[Evidence, Problem]:
-    """The evidence at that confidence, and the problem with neither objective, budgets nor pins."""
+    """The evidence at this confidence, and the problem without objective, budgets and pins."""
     evidence = replace(session.known.evidence, z=z_of(confidence))
     return evidence, formulate(evidence, {}, (), session.real)
 

@@ -97,7 +97,7 @@ def test_names_of_published_plans(view: View, tmp_path: Path, monkeypatch: Any) 
         plan_file("scenes@3%")
     with pytest.raises(UserError, match="no plans are published for 'scene'; there are some for scenes, sdxl-turbo"):
         plan_file("scene@12%")
-    with pytest.raises(UserError, match="is no amount"):
+    with pytest.raises(UserError, match="is not an amount"):
         plan_file("scenes@much")
 
 

@@ -99,7 +99,7 @@ def test_where_there_is_no_plan_the_last_one_stays(page: Any) -> None:
     assert "bytes can get no smaller than" in page.inner_text("#no-plan")
     assert page.get_attribute("body", "class") == "stale" and told(page) == before
     shown(page, lambda: page.fill("#memory", "nonsense") or page.press("#memory", "Enter"))
-    assert "is no amount" in page.inner_text("#no-plan")
+    assert "is not an amount" in page.inner_text("#no-plan")
     shown(page, lambda: page.fill("#memory", "30%") or page.press("#memory", "Enter"))
     assert page.inner_text("#no-plan") == "" and "stale" not in (page.get_attribute("body", "class") or "")
 

@@ -116,7 +116,7 @@ def test_runs_of_one_model_hold_its_layers_once_and_are_told_apart(run: Path, tm
     ("path", "wrong"),
     [("/etc/passwd", "does not lie below"), ("../secret.png", "does not lie below"), ("a/../../b.png", "does not lie"),
      ("..\\b.png", "does not lie below"), ("", "does not lie below"), ("gone.png", "cannot read the picture"),
-     ("link.png", "it is a link"), ("text.png", "is no picture"), ("picture.tiff", "is TIFF, and a page shows")],
+     ("link.png", "it is a link"), ("text.png", "is not a picture"), ("picture.tiff", "is TIFF, and a page shows")],
 )  # fmt: skip
 def test_pictures_elsewhere_missing_or_none_are_refused(run: Path, path: str, wrong: str, command_line: Any) -> None:
     Image.new("RGB", (2, 2)).save(run.parent / "secret.png")
@@ -131,7 +131,7 @@ def test_pictures_elsewhere_missing_or_none_are_refused(run: Path, path: str, wr
 
 
 def test_what_is_no_run_and_what_cannot_be_written(run: Path, tmp_path: Path, command_line: Any) -> None:
-    for arguments, wrong in (([tmp_path], "make it with `bitplan sweep`"), ([run, run], "is given twice")):
+    for arguments, wrong in (([tmp_path], "make it with `bitplan sweep`"), ([run, run], "is listed twice")):
         result = command_line("report", *arguments, "--out", tmp_path / "r.html")
         assert result.exit_code == 2 and wrong in result.stderr and result.stderr.count("\n") == 1
     result = command_line("report", run, "--out", tmp_path / "no" / "r.html")
