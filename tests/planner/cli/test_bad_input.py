@@ -245,7 +245,7 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("objective negative", BAD_INPUT, "at least 0", lambda w: w.solving("--objective", "quality=-1")),
     ("objective no number", BAD_INPUT, "quality=1", lambda w: w.solving("--objective", "quality=much")),
     ("objective empty", BAD_INPUT, "quality", lambda w: w.solving("--objective", "")),
-    ("uniform unknown", BAD_INPUT, "16, 8, 6, 4 bits", lambda w: w.solving("--uniform", "w9a9")),
+    ("uniform unknown", BAD_INPUT, "weights have 8, 6, 5, 4, 3, 2 bits", lambda w: w.solving("--uniform", "w9a9")),
     ("uniform not measured", BAD_INPUT, "--schemes", lambda w: w.solving("--uniform", "w6a8")),
     ("uniform simulated", BAD_INPUT, "--kernels fake", lambda w: w.solving("--uniform", "w4a4")),
     ("solver unknown", BAD_INPUT, "exact, ilp, lagrangian, greedy, split", lambda w: w.solving("--solver", "gurobi")),
