@@ -23,6 +23,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import Layer, LayerGraph, from_json
 from bitplan.planner.outlines.examine import examine
 from bitplan.planner.outlines.outline import Size
+from bitplan.planner.profiles.copies import check_new, copy_without_costs, new_profile
 from bitplan.planner.profiles.profile import Profile, open_profile
 from bitplan.planner.progress import bar
 from bitplan.plans.geometry import Geometry
@@ -37,24 +38,17 @@ def retime(path: Path, out: Path, config: str | None = None, size: Size | None =
     config: a configuration that gives the layers' shapes and the calls of one run at `size` (see `examine.examine`);
     None for those in the profile, of one whole image. Raises ProfileError, UserError.
     """
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another --out")
-    part = out.with_name(out.name + ".part")
-    part.unlink(missing_ok=True)
-    try:
-        with open_profile(path) as old:
-            header, graph = old.header(), _graph(old, config, size)
-            layers = graph.by_address
-            dtype = getattr(torch, header["model"].get("dtype", "float32"))
-            here = {"processor": platform.machine(), "threads": torch.get_num_threads(), "device": "cpu"}
-            with Profile.create(part, header | {"machine": here}) as new:
-                _copy(old, new)
-                offered = sorted(_offered(old, layers, dtype), key=lambda c: str(_shape(layers[c.layer])))
-                costs = cost_candidates(offered, graph, RandomLayers(layers, dtype))
-                new.write_costs(bar(costs, "costs", len(offered), "candidate"))
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    check_new(out)
+    with open_profile(path) as old:
+        header, graph = old.header(), _graph(old, config, size)
+        layers = graph.by_address
+        dtype = getattr(torch, header["model"].get("dtype", "float32"))
+        here = {"processor": platform.machine(), "threads": torch.get_num_threads(), "device": "cpu"}
+        with new_profile(out, header | {"machine": here}) as new:
+            copy_without_costs(old, new)
+            offered = sorted(_offered(old, layers, dtype), key=lambda c: str(_shape(layers[c.layer])))
+            costs = cost_candidates(offered, graph, RandomLayers(layers, dtype))
+            new.write_costs(bar(costs, "costs", len(offered), "candidate"))
 
 
 def _graph(old: Profile, config: str | None, size: Size | None) -> LayerGraph:
@@ -96,14 +90,6 @@ def _offered(old: Profile, layers: Mapping[str, Layer], dtype: torch.dtype) -> I
     for cost in old.costs():
         scheme = parse_scheme(cost.scheme)
         yield Candidate(cost.layer, scheme, simulated(scheme, bare(layers[cost.layer], dtype)))
-
-
-def _copy(old: Profile, new: Profile) -> None:
-    """Copies everything except the costs."""
-    new.write_graph(old.graph(), old.schemes())
-    new.write_baseline(old.baseline())
-    new.write_ranges(old.ranges())
-    new.write_measurements(old.measurements(), old.families(), old.responses())
 
 
 @dataclass(frozen=True)

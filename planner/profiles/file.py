@@ -1,19 +1,19 @@
-"""The SQLite file under a profile: its tables, its lock, its checks, and every error as one line with advice.
+"""The SQLite file of a profile: its tables, its lock and its checks; every error becomes one line with advice.
 
-Each write is one transaction, kept by a rollback journal (`journal_mode=DELETE`, `synchronous=FULL`): when a write
-returns it is on the disk, and a process killed during one loses that one alone. Unlike a write-ahead log, the journal
-is gone between writes, so that the file is whole by itself and can be read in a folder that may not be written. A
-commit costs about a millisecond, far less than a measurement.
+Each write is one transaction with a rollback journal (`journal_mode=DELETE`, `synchronous=FULL`): when a write returns,
+it is on disk, and a process killed during a write loses only that one. Unlike a write-ahead log, the journal does not
+exist between writes, so the file is complete by itself and can be read in a read-only folder. A commit takes about a
+millisecond, far less than a measurement.
 
-A writer rests inside `BEGIN IMMEDIATE`. That lock lets readers in and a second writer not, and the system drops it
-with the process, so that nothing stale is ever left to clean up.
+An open writer always holds `BEGIN IMMEDIATE`. This lock admits readers and excludes a second writer, and the operating
+system releases it with the process, so there are no stale locks.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ FORMAT_VERSION = 2
 _APPLICATION_ID = 0x42504C4E  # "BPLN", in the file's first 100 bytes
 _SHOWN = 3  # differences that an error names
 _WAIT = 30.0  # seconds that a write waits for readers, and a reader for a write
-
 
 _SCHEMA = """
 CREATE TABLE header (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -47,15 +46,15 @@ CREATE TABLE responses (
 
 
 _ADVICE = {
-    sqlite3.SQLITE_BUSY: "another process is writing it; let that one finish, or choose another file with --out",
-    sqlite3.SQLITE_FULL: "the disk is full; free some space and run the same command, all finished writes are kept",
-    sqlite3.SQLITE_IOERR: "{error}; check the disk and its free space, then run the same command, "
-    "all finished writes are kept",
-    sqlite3.SQLITE_NOTADB: "this is no profile; choose another file, with --out when profiling",
+    sqlite3.SQLITE_BUSY: "another process is writing it; wait for it to finish, or choose another file with --out",
+    sqlite3.SQLITE_FULL: "the disk is full; free some space and run the same command again; finished writes are safe",
+    sqlite3.SQLITE_IOERR: "{error}; check the disk and its free space, then run the same command again; "
+    "finished writes are safe",
+    sqlite3.SQLITE_NOTADB: "this is not a profile; choose another file, with --out when profiling",
     sqlite3.SQLITE_CORRUPT: "the file is damaged ({error}); restore a copy, or profile again with another --out",
-    sqlite3.SQLITE_CANTOPEN: "{error}; check that the folder exists and may be written, or choose another with --out",
-    sqlite3.SQLITE_CONSTRAINT: "the values clash ({error}); hand over each layer and each scheme once",
-    sqlite3.SQLITE_READONLY: "it may not be written; change its permissions, or choose another file with --out",
+    sqlite3.SQLITE_CANTOPEN: "{error}; check that the folder exists and is writable, or choose another with --out",
+    sqlite3.SQLITE_CONSTRAINT: "the values conflict ({error}); write each layer and each scheme once",
+    sqlite3.SQLITE_READONLY: "it is read-only; change its permissions, or choose another file with --out",
 }
 
 
@@ -63,18 +62,18 @@ _DAMAGED = _ADVICE[sqlite3.SQLITE_CORRUPT]
 
 
 class ProfileError(ValueError):
-    """A profile that cannot be made, read, continued or written: what, and what to do."""
+    """A profile cannot be created, read, continued or written; the message says why and what to do."""
 
 
 @contextmanager
 def advice(path: Path) -> Iterator[None]:
-    """Turn every error of SQLite and of the file system into a ProfileError."""
+    """Turns every error of SQLite and of the file system into a ProfileError."""
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the rest tells variants apart
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the other bits are variants
         raise ProfileError(f"{path}: {_ADVICE.get(code, _DAMAGED).format(error=_line(error))}") from None
-    except UnicodeDecodeError as error:  # sqlite3 lets it out where text is damaged
+    except UnicodeDecodeError as error:  # raised by sqlite3 for damaged text
         raise ProfileError(f"{path}: {_DAMAGED.format(error=_line(error))}") from None
     except OSError as error:
         raise ProfileError(f"{path}: {error.strerror}; choose another file, with --out when profiling") from None
@@ -82,7 +81,7 @@ def advice(path: Path) -> Iterator[None]:
 
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
-    """Turn values that are not what this module wrote into a ProfileError."""
+    """Turns errors in decoding stored values into a ProfileError."""
     try:
         yield
     except ProfileError:
@@ -96,15 +95,15 @@ def _line(text: object) -> str:
 
 
 def dump(path: Path, what: str, value: Any) -> str:
-    """JSON text. Raises ProfileError naming `what` when JSON cannot hold the value."""
+    """Returns the value as JSON text. Raises ProfileError with `what` if JSON cannot express it."""
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ProfileError(f"{path}: {what} cannot be kept ({error}); use finite numbers, texts and lists") from None
+        raise ProfileError(f"{path}: {what} cannot be stored ({error}); use finite numbers, texts and lists") from None
 
 
 def agrees(old: Any, new: Any) -> bool:
-    """Whether JSON values are the same in all that the old one tells: older profiles tell less of a layer."""
+    """Returns whether the values are equal in every key that the old one has: older profiles have fewer keys."""
     if isinstance(old, dict) and isinstance(new, dict):
         return all(key in new and agrees(value, new[key]) for key, value in old.items())
     if isinstance(old, list) and isinstance(new, list):
@@ -113,7 +112,7 @@ def agrees(old: Any, new: Any) -> bool:
 
 
 def open_writer(path: Path, header: Mapping[str, Any] | None) -> sqlite3.Connection:
-    """A connection that holds the writer's lock; with a header, a file that is not there or empty gets its tables."""
+    """Returns a connection with the writer's lock; with a header, it creates the tables of a missing or empty file."""
     db = _connect(path, "rw" if header is None else "rwc", 0)
     try:
         db.execute("PRAGMA synchronous = FULL")
@@ -121,7 +120,7 @@ def open_writer(path: Path, header: Mapping[str, Any] | None) -> sqlite3.Connect
         lock(db)
         db.execute(f"PRAGMA busy_timeout = {int(_WAIT * 1000)}")
         if header is not None and not path.stat().st_size:
-            _lay_out(db, header)
+            _create_tables(db, header)
         _check(db, path)
         _try_to_write(db)
     except BaseException:
@@ -131,24 +130,24 @@ def open_writer(path: Path, header: Mapping[str, Any] | None) -> sqlite3.Connect
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """A connection that neither writes nor makes files, except to undo a write that a killed process left half done."""
+    """Returns a read-only connection, after undoing the unfinished write of a killed process, if there is one."""
     try:
         return _checked_reader(path)
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_READONLY_ROLLBACK:
             raise
     with closing(_connect(path, "rw", _WAIT)) as db:
-        _tables(db)  # the first look rolls back
+        _tables(db)  # the first read rolls back
     return _checked_reader(path)
 
 
 def lock(db: sqlite3.Connection) -> None:
-    """Become the file's one writer, or raise SQLITE_BUSY."""
+    """Takes the writer's lock, or raises SQLITE_BUSY."""
     db.execute("BEGIN IMMEDIATE")
 
 
 def _try_to_write(db: sqlite3.Connection) -> None:
-    """Raises now, not after an hour's measuring, when the file or its folder (for the journal) may not be written."""
+    """Raises if the file or its folder (for the journal) is read-only, before long measurements begin."""
     db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     db.execute("ROLLBACK")
     lock(db)
@@ -157,7 +156,7 @@ def _try_to_write(db: sqlite3.Connection) -> None:
 def _checked_reader(path: Path) -> sqlite3.Connection:
     db = _connect(path, "ro", _WAIT)
     try:
-        db.execute("BEGIN")  # keeps a writer from growing the file between the two looks at its size
+        db.execute("BEGIN")  # prevents a writer from growing the file between the two reads of its size
         _check(db, path)
         db.execute("COMMIT")
     except BaseException:
@@ -178,8 +177,8 @@ def _tables(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
 
 
-def _lay_out(db: sqlite3.Connection, header: Mapping[str, Any]) -> None:
-    """Tables and header in one transaction: a file has all of them or is still empty."""
+def _create_tables(db: sqlite3.Connection, header: Mapping[str, Any]) -> None:
+    """Writes tables and header in one transaction: a file has all of them or is empty."""
     for statement in _SCHEMA.split(";"):
         db.execute(statement)
     db.executemany("INSERT INTO header VALUES (?, ?)", ((key, json.dumps(value)) for key, value in header.items()))
@@ -190,31 +189,32 @@ def _lay_out(db: sqlite3.Connection, header: Mapping[str, Any]) -> None:
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
-    """Raises ProfileError unless this is a whole profile of a version that we read."""
+    """Raises ProfileError unless the file is a complete profile of a supported version."""
     size, version = path.stat().st_size, _pragma(db, "user_version")
     if not size:
-        raise ProfileError(f"{path}: it is empty, for profiling was stopped before it began; profile again")
+        raise ProfileError(f"{path}: it is empty because profiling stopped before it began; profile again")
     if _pragma(db, "application_id") != _APPLICATION_ID:
         raise ProfileError(f"{path}: {_ADVICE[sqlite3.SQLITE_NOTADB]}")
     if version != FORMAT_VERSION:
-        versions, mend = (
-            f"has format {version}, this BitPlan reads {FORMAT_VERSION}",
-            "profile again with another --out",
+        raise ProfileError(
+            f"{path}: has format {version}, this BitPlan reads {FORMAT_VERSION}; "
+            f"{'upgrade BitPlan, or ' * (version > FORMAT_VERSION)}profile again with another --out"
         )
-        raise ProfileError(f"{path}: {versions}; {'upgrade BitPlan, or ' * (version > FORMAT_VERSION)}{mend}")
-    whole = _pragma(db, "page_count") * _pragma(db, "page_size")  # SQLite itself reads a cut last page as zeros
+    whole = _pragma(db, "page_count") * _pragma(db, "page_size")  # SQLite reads a truncated last page as zeros
     problem = f"{size} of {whole} bytes are there" if size < whole else _pragma(db, "integrity_check(1)")
     if problem != "ok":
         raise ProfileError(f"{path}: {_DAMAGED.format(error=_line(problem))}")
 
 
 def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raises ProfileError saying in what two headers differ."""
+    """Raises ProfileError with the differences between two headers."""
     different = list(_differences(old, new))
     if different:
         more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
         what = "; ".join(different[:_SHOWN]) + more
-        raise ProfileError(f"{path}: cannot be continued, {what}; choose another file with --out, or go back to those")
+        raise ProfileError(
+            f"{path}: cannot be continued: {what}; choose another file with --out, or use the old settings"
+        )
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -230,3 +230,27 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def in_order(columns: str, table: str) -> str:
+    """Returns the query of these columns in graph order, then scheme order."""
+    joined = f"{table} JOIN layers ON address = layer JOIN schemes ON name = scheme"
+    return f"SELECT {columns} FROM {joined} ORDER BY layers.position, schemes.position"
+
+
+def _refusal(error: sqlite3.IntegrityError) -> str:
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+        return "its layer or scheme is not in the profile; trace the model again"
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_NOTNULL:
+        return "it holds a number that is NaN or missing; measure it again"
+    return "it exists already; write each once"
+
+
+def insert(path: Path, db: sqlite3.Connection, statement: str, rows: Iterable[Sequence[Any]], keys: int) -> None:
+    """Executes the statement for each row; the first `keys` columns name the row in errors."""
+    for row in rows:
+        try:
+            db.execute(statement, row)
+        except sqlite3.IntegrityError as error:
+            name, reason = " / ".join(row[:keys]), _refusal(error)
+            raise ProfileError(f"{path}: {name} is refused because {reason}") from None

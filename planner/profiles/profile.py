@@ -1,7 +1,7 @@
-"""The profile: everything measured about one model, in one SQLite file. Imports no torch. See docs/profile-file.md.
+"""The profile: all measurements of one model, in one SQLite file. Imports no torch. See docs/profile-file.md.
 
-Each `write_*` is one transaction: killing the process at any moment loses at most the one under way, and the same
-command continues. `bitplan.planner.profiles.file` says how the file keeps that promise.
+Each `write_*` is one transaction: a killed process loses at most the current one, and the same command continues.
+`bitplan.planner.profiles.file` explains how.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from bitplan.planner.profiles.file import (
     check_same,
     decoding,
     dump,
+    in_order,
+    insert,
     lock,
     open_reader,
     open_writer,
@@ -35,10 +37,14 @@ __all__ = ["Cost", "Profile", "ProfileError", "Response", "content_digest", "ope
 
 @dataclass(frozen=True)
 class Cost:
-    """What one layer costs under one scheme.
+    """The cost of one layer under one scheme.
 
-    bytes: exactly as stored. ms: of all its calls in one run, None when not timed. kernel: what ran it.
-    simulated: no kernel here runs the scheme, so that it saves nothing yet.
+    Attributes:
+        layer, scheme: the address and the text form.
+        bytes: the exact size as stored.
+        ms: of all calls in one run; None if not measured.
+        kernel: the kernel that ran.
+        simulated: whether no kernel on this machine runs the scheme, so that it saves no time.
     """
 
     layer: str
@@ -51,9 +57,12 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """What the probes of one metric saw of one (layer, scheme): see `bitplan.sensitivity.probes.estimate`.
+    """The responses of one metric's probes to one (layer, scheme): see `bitplan.sensitivity.probes.estimate`.
 
-    sums: probes x samples numbers, little-endian float32.
+    Attributes:
+        layer, scheme, metric: what was changed and measured.
+        probes: the number K of probes.
+        sums: K x samples numbers, little-endian float32.
     """
 
     layer: str
@@ -64,7 +73,7 @@ class Response:
 
 
 class Profile:
-    """An open profile and a context manager, from `Profile.create` or `open_profile`. Methods raise ProfileError."""
+    """An open profile, also a context manager; see `Profile.create` and `open_profile`. Methods raise ProfileError."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -72,32 +81,32 @@ class Profile:
 
     @classmethod
     def create(cls, path: str | PathLike[str], header: Mapping[str, Any]) -> Profile:
-        """A new profile, or, to be continued, the one that is there if it has the same header.
+        """Creates a profile, or opens an existing one with the same header to continue it.
 
-        header: JSON values that say what is measured and how (model, fingerprints, settings, machine, versions);
-        nothing that differs from run to run. Raises ProfileError saying what differs, or why the file cannot be used.
+        header: JSON values that state what is measured and how (model, fingerprints, settings, machine, versions), and
+        nothing that changes from run to run. Raises ProfileError if the headers differ or the file cannot be used.
         """
         path = Path(path)
-        wanted = json.loads(dump(path, "header", dict(header)))
+        values = json.loads(dump(path, "header", dict(header)))
         if not path.absolute().parent.is_dir():
             raise ProfileError(f"{path}: the folder {path.parent} does not exist; create it, or change --out")
         with advice(path):
-            profile = cls(path, open_writer(path, wanted))
+            profile = cls(path, open_writer(path, values))
         try:
-            check_same(path, profile.header(), wanted)
+            check_same(path, profile.header(), values)
         except BaseException:
             profile.close()
             raise
         return profile
 
     def header(self) -> dict[str, Any]:
-        """What `create` was given."""
+        """Returns the header given to `create`."""
         return self._values("SELECT key, value FROM header ORDER BY rowid")
 
     def write_graph(self, graph: Mapping[str, Any], schemes: Sequence[str]) -> None:
-        """Keep the layer graph (`graph.to_json`) and the schemes to measure; their order is that of all readings.
+        """Writes the layer graph (`graph.to_json`) and the schemes to measure; everything is read in their order.
 
-        Does nothing when they are there already; raises ProfileError when others are.
+        Does nothing if the profile has the same ones; raises ProfileError if it has others.
         """
         parts = json.loads(dump(self.path, "graph", dict(graph)))
         if self.layers():
@@ -111,40 +120,40 @@ class Profile:
             db.executemany("INSERT INTO schemes VALUES (?, ?)", enumerate(schemes))
 
     def graph(self) -> dict[str, Any]:
-        """What `graph.from_json` takes; only an empty list of layers before `write_graph`."""
+        """Returns the layer graph for `graph.from_json`; an empty list of layers before `write_graph`."""
         rows = self._rows("SELECT facts FROM layers ORDER BY position")
         with decoding(self.path):
             layers = [json.loads(facts) for (facts,) in rows]
         return {"layers": layers} | self._values("SELECT key, value FROM graph ORDER BY rowid")
 
     def layers(self) -> tuple[str, ...]:
-        """Layer addresses in graph order."""
+        """Returns the layer addresses in graph order."""
         return tuple(address for (address,) in self._rows("SELECT address FROM layers ORDER BY position"))
 
     def schemes(self) -> tuple[str, ...]:
-        """Scheme texts in the order given."""
+        """Returns the scheme texts in the order of `write_graph`."""
         return tuple(name for (name,) in self._rows("SELECT name FROM schemes ORDER BY position"))
 
     def write_ranges(self, ranges: Mapping[str, Any]) -> None:
-        """Keep the calibrated ranges of layers, any JSON value by address; replaces those of the same layers."""
+        """Writes calibrated ranges, any JSON value by layer address; replaces those of the same layers."""
         rows = [(layer, dump(self.path, f"the range of {layer}", value)) for layer, value in ranges.items()]
         self._insert("REPLACE INTO ranges VALUES (?, ?)", rows, 1)
 
     def ranges(self) -> dict[str, Any]:
-        """Calibrated ranges by layer address, in graph order; empty before calibration."""
+        """Returns the calibrated ranges by layer address, in graph order; empty before calibration."""
         return self._values("SELECT layer, value FROM ranges JOIN layers ON address = layer ORDER BY position")
 
     def write_baseline(self, numbers: Mapping[str, Any]) -> None:
-        """Keep numbers of the model in full precision, any JSON value by name; replaces those of the same names."""
+        """Writes numbers of the model in full precision, any JSON value by name; replaces those of the same names."""
         rows = [(name, dump(self.path, name, value)) for name, value in numbers.items()]
         self._insert("REPLACE INTO baseline VALUES (?, ?)", rows, 1)
 
     def baseline(self) -> dict[str, Any]:
-        """Numbers of the model in full precision, in alphabetical order of their names."""
+        """Returns the numbers of the model in full precision, in alphabetical order of their names."""
         return self._values("SELECT key, value FROM baseline ORDER BY key")
 
     def write_costs(self, costs: Iterable[Cost]) -> None:
-        """Keep costs, all in one transaction; replaces those of the same (layer, scheme)."""
+        """Writes costs in one transaction; replaces those of the same (layer, scheme)."""
         rows = [
             (c.layer, c.scheme, int(c.bytes), None if c.ms is None else float(c.ms), c.kernel, int(c.simulated))
             for c in costs
@@ -152,19 +161,26 @@ class Profile:
         self._insert("REPLACE INTO costs VALUES (?, ?, ?, ?, ?, ?)", rows, 2)
 
     def costs(self) -> tuple[Cost, ...]:
-        """Costs in graph, then scheme order."""
-        rows = self._rows(_in_order("layer, scheme, bytes, ms, kernel, simulated", "costs"))
-        return tuple(Cost(layer, scheme, b, ms, kernel, bool(mock)) for layer, scheme, b, ms, kernel, mock in rows)
+        """Returns the costs in graph order, then scheme order."""
+        rows = self._rows(in_order("layer, scheme, bytes, ms, kernel, simulated", "costs"))
+        return tuple(Cost(layer, scheme, b, ms, kernel, bool(fake)) for layer, scheme, b, ms, kernel, fake in rows)
 
     def write_measurements(
         self, measurements: Iterable[Measurement], families: Mapping[str, str], responses: Iterable[Response] = (),
         baseline: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        """Keep measurements, all in one transaction: hand over all metrics of a (layer, scheme) at once.
+        """Writes measurements in one transaction, which must contain all metrics of each (layer, scheme).
 
-        families: the family of each metric; responses, baseline: what belongs to them (see `write_baseline`). An
-        estimate gives way to another and to an exhaustive measurement. Raises ProfileError, and keeps none, when an
-        exhaustive one is there already or a layer or scheme is unknown.
+        An estimate is replaced by a new one or by an exhaustive measurement.
+
+        Args:
+            measurements: the losses.
+            families: metric -> family.
+            responses: the responses that estimates are computed from.
+            baseline: numbers that belong to them, as in `write_baseline`.
+
+        Raises:
+            ProfileError: an exhaustive measurement exists already, or a layer or scheme is unknown; nothing is written.
         """
         rows = [
             (m.layer, m.scheme, m.metric, families[m.metric])
@@ -172,18 +188,18 @@ class Profile:
             for m in measurements
         ]
         sums = [(r.layer, r.scheme, r.metric, r.probes, r.sums) for r in responses]
-        said = [(name, dump(self.path, name, value)) for name, value in (baseline or {}).items()]
+        numbers = [(name, dump(self.path, name, value)) for name, value in (baseline or {}).items()]
         with self._transaction() as db:
             db.executemany("DELETE FROM measurements WHERE layer=? AND scheme=? AND metric=? AND source<>'exhaustive'",
                            (row[:3] for row in rows))  # fmt: skip
-            _insert(self.path, db, "INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows, 3)
-            _insert(self.path, db, "REPLACE INTO responses VALUES (?, ?, ?, ?, ?)", sums, 3)
-            _insert(self.path, db, "REPLACE INTO baseline VALUES (?, ?)", said, 1)
+            insert(self.path, db, "INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows, 3)
+            insert(self.path, db, "REPLACE INTO responses VALUES (?, ?, ?, ?, ?)", sums, 3)
+            insert(self.path, db, "REPLACE INTO baseline VALUES (?, ?)", numbers, 1)
 
     def measurements(self) -> tuple[Measurement, ...]:
-        """Measurements in graph, then scheme order, then by the metric's name; `LossTable.of` takes them."""
+        """Returns the measurements in graph order, then scheme order, then by metric; for `LossTable.of`."""
         rows = self._rows(
-            _in_order("layer, scheme, metric, mean, stderr, count, finite, source", "measurements") + ", metric"
+            in_order("layer, scheme, metric, mean, stderr, count, finite, source", "measurements") + ", metric"
         )
         with decoding(self.path):
             return tuple(
@@ -192,22 +208,22 @@ class Profile:
             )
 
     def responses(self, pairs: Mapping[str, str] | None = None) -> Iterator[Response]:
-        """The responses kept, in graph, then scheme order; with `pairs`, those of each layer's scheme alone."""
-        query = _in_order("layer, scheme, metric, probes, sums", "responses") + ", metric"
+        """Yields the responses in graph order, then scheme order. pairs: layer -> scheme, to read only these."""
+        query = in_order("layer, scheme, metric, probes, sums", "responses") + ", metric"
         chosen = "WHERE layer = ? AND scheme = ? ORDER" if pairs is not None else "ORDER"
         for pair in [()] if pairs is None else pairs.items():
             yield from (Response(*row) for row in self._rows(query.replace("ORDER", chosen), pair))
 
     def families(self) -> dict[str, str]:
-        """The family of each metric measured so far, in alphabetical order of the metrics."""
+        """Returns metric -> family of all metrics measured so far, in alphabetical order."""
         return dict(self._rows("SELECT DISTINCT metric, family FROM measurements ORDER BY metric"))
 
     def measured(self, source: str = "%") -> frozenset[tuple[str, str]]:
-        """The (layer, scheme) that have been measured: what to skip when continuing. source: only those from there."""
+        """Returns the measured (layer, scheme). source: only those from this source."""
         return frozenset(self._rows("SELECT DISTINCT layer, scheme FROM measurements WHERE source LIKE ?", (source,)))
 
     def close(self) -> None:
-        """Let the file go; harmless when done before."""
+        """Closes the file; a second call does nothing."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -226,7 +242,7 @@ class Profile:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, on the disk at the end. A writer rests inside one: this commits it and begins the next."""
+        """A transaction, on disk when it ends. A writer always holds one open: this commits it and begins the next."""
         db = self._db
         if not db.in_transaction:
             raise ProfileError(f"{self.path}: it is open for reading only; open it with mode 'a'")
@@ -241,11 +257,11 @@ class Profile:
 
     def _insert(self, statement: str, rows: Iterable[Sequence[Any]], keys: int) -> None:
         with self._transaction() as db:
-            _insert(self.path, db, statement, rows, keys)
+            insert(self.path, db, statement, rows, keys)
 
     def _rows(self, query: str, values: Sequence[str] = ()) -> list[Any]:
         with advice(self.path):
-            return self._db.execute(query, values).fetchall()  # at once: an unfinished reading would hold up the writer
+            return self._db.execute(query, values).fetchall()  # at once: an open cursor would block the writer
 
     def _values(self, query: str) -> dict[str, Any]:
         rows = self._rows(query)
@@ -253,48 +269,25 @@ class Profile:
             return {key: json.loads(value) for key, value in rows}
 
 
-def _insert(path: Path, db: sqlite3.Connection, statement: str, rows: Iterable[Sequence[Any]], keys: int) -> None:
-    """Run the statement for each row; the first `keys` columns name the row in errors."""
-    for row in rows:
-        try:
-            db.execute(statement, row)
-        except sqlite3.IntegrityError as error:
-            name, reason = " / ".join(row[:keys]), _refusal(error)
-            raise ProfileError(f"{path}: {name} is refused, for {reason}") from None
-
-
 def open_profile(path: str | PathLike[str], mode: str = "r") -> Profile:
-    """The profile at `path`, to read (`r`: makes no files, folders may be read-only) or to write more into (`a`).
+    """Opens the profile at `path` to read (`r`: creates no files and works in read-only folders) or to append (`a`).
 
-    Raises ProfileError when it is missing, no profile, damaged, from a newer BitPlan or, for `a`, being written.
+    Raises ProfileError if it is missing, not a profile, damaged, from a newer BitPlan or, for `a`, being written.
     """
     path = Path(path)
     if mode not in ("r", "a"):
-        raise ProfileError(f"{path}: mode is 'r' to read or 'a' to write more, not {mode!r}")
+        raise ProfileError(f"{path}: mode is 'r' to read or 'a' to append, not {mode!r}")
     with advice(path):
         if not path.is_file():
-            raise ProfileError(f"{path}: there is no such file; make it with `bitplan profile PIPELINE --out {path}`")
+            raise ProfileError(f"{path}: there is no such file; create it with `bitplan profile PIPELINE --out {path}`")
         return Profile(path, open_reader(path) if mode == "r" else open_writer(path, None))
 
 
 def content_digest(profile: Profile) -> str:
-    """sha256 (hex) over all measurements, bit for bit and in order, and nothing timed: two runs can be compared."""
+    """Returns the sha256 (hex) of all measurements, exact and in order, without timings, to compare two runs."""
     families = profile.families()
     lines = (
         [m.layer, m.scheme, m.metric, families[m.metric], m.mean.hex(), m.stderr.hex(), m.count, m.finite, m.source]
         for m in profile.measurements()
     )
     return hashlib.sha256("\n".join(map(json.dumps, lines)).encode()).hexdigest()
-
-
-def _in_order(columns: str, table: str) -> str:
-    joined = f"{table} JOIN layers ON address = layer JOIN schemes ON name = scheme"
-    return f"SELECT {columns} FROM {joined} ORDER BY layers.position, schemes.position"
-
-
-def _refusal(error: sqlite3.IntegrityError) -> str:
-    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
-        return "its layer or scheme is not in the profile; trace the model again"
-    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_NOTNULL:
-        return "it holds a number that is NaN or missing; measure it again"
-    return "it is there already; write each once"

@@ -1,6 +1,7 @@
-"""Probes in rounds of a few prompts: after each, the profile holds an estimate of everything, the surer the later.
+"""The responses of probes in a profile: how they are stored, and what they were measured on.
 
-A round is one transaction. Interrupted or killed, the same command goes on with the next round.
+Probes run in rounds of a few prompts, one transaction each. After every round the profile has an estimate of each pair;
+an interrupted command continues with the next round.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from bitplan.planner.profiles.profile import Pair, Profile, Response
 from bitplan.sensitivity.responses import Reading, Sums
 from bitplan.sensitivity.table import describe
 
-PROBED = "probed"  # name in the baseline
+PROBED = "probed"  # its name in the baseline
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What the responses in a profile are of. prompts: so many of the first; readings: by metric; unreached: layers
-    that were probed in vain."""
+    """What the responses in a profile were measured on.
+
+    Attributes:
+        prompts: the number of prompts so far, from the first on.
+        readings: metric -> how its responses become losses.
+        unreached: layers whose output does not reach the probed output.
+    """
 
     prompts: int
     readings: Mapping[str, Reading]
@@ -29,27 +35,30 @@ class Probed:
 
 
 def probed(store: Profile) -> Probed:
-    """No prompts before the first round."""
-    found = store.baseline().get(PROBED, {"prompts": 0, "readings": {}})
+    """Returns what the profile has been probed on; 0 prompts before the first round."""
+    record = store.baseline().get(PROBED, {"prompts": 0, "readings": {}})
     readings = {
-        name: Reading(tuple(its["strata"]), tuple(its["clusters"]), its["signed"])
-        for name, its in found["readings"].items()
+        name: Reading(tuple(each["strata"]), tuple(each["clusters"]), each["signed"])
+        for name, each in record["readings"].items()
     }
-    return Probed(found["prompts"], readings, tuple(found.get("unreached", ())))
+    return Probed(record["prompts"], readings, tuple(record.get("unreached", ())))
 
 
 def response_of(pair: Pair, metric: str, sums: Sums) -> Response:
-    """As the profile holds it."""
+    """Returns the response of one pair and metric in the form of the profile. sums: (K, S)."""
     return Response(*pair, metric, len(sums), np.asarray(sums, "<f4").tobytes())
 
 
 def responses_of(store: Profile, pairs: Mapping[str, str] | None = None) -> dict[tuple[str, str, str], Sums]:
-    """(layer, scheme, metric) -> (K, S); with `pairs`, of each layer's scheme alone. Raises ProfileError."""
+    """Returns (layer, scheme, metric) -> (K, S) sums of K probes and S samples.
+
+    pairs: layer -> scheme, to read only these. Raises ProfileError for damaged data.
+    """
     samples = {name: len(reading.clusters) for name, reading in probed(store).readings.items()}
-    found: dict[tuple[str, str, str], Sums] = {}
+    sums: dict[tuple[str, str, str], Sums] = {}
     for r in store.responses(pairs):
         if len(r.sums) != 4 * r.probes * samples.get(r.metric, -1):
             what = describe(r.layer, r.scheme, r.metric)
             raise ProfileError(f"{store.path}: {len(r.sums)} bytes of responses for {what} are damaged; profile again")
-        found[r.layer, r.scheme, r.metric] = np.frombuffer(r.sums, "<f4").reshape(r.probes, -1)
-    return found
+        sums[r.layer, r.scheme, r.metric] = np.frombuffer(r.sums, "<f4").reshape(r.probes, -1)
+    return sums

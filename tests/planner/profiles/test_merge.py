@@ -202,11 +202,11 @@ REFUSED: list[tuple[str, str, Callable[[Two], list[object]]]] = [
      lambda t: t.sql("UPDATE measurements SET mean = 0.5")),
     ("other errors of losses", "losses of unet.a at w8a8", lambda t: t.sql("UPDATE measurements SET stderr = 0.25")),
     ("costs of two machines", "--costs", lambda t: [t.sql(put_cost(1.0)) and t.one, toy_with_cost(t, 2.0), t.two]),
-    ("costs of none of them", "none of the profiles", lambda t: [t.one, t.two, "--costs", t.one.parent / "x"]),
+    ("costs of none of them", "not one of the profiles", lambda t: [t.one, t.two, "--costs", t.one.parent / "x"]),
     ("one alone", "two profiles or more", lambda t: [t.one]),
     ("onto one of them", "choose another --out", lambda t: [t.one, t.two, "--out", t.two]),
     ("none that is there", "no such file", lambda t: [t.one, t.one.parent / "x.profile"]),
-    ("no profile", "no profile", lambda t: [t.one, t.one.with_name("text"), t.one.with_name("text").write_text("hi")]),
+    ("text", "not a profile", lambda t: [t.one, t.one.with_name("text"), t.one.with_name("text").write_text("hi")]),
     ("into no folder", "--out", lambda t: [t.one, t.two, "--out", t.one.parent / "x" / "y.profile"]),
 ]  # fmt: skip
 
@@ -248,7 +248,7 @@ def test_ranges_may_differ_by_rounding(two: Two) -> None:
 def test_the_user_says_whose_costs(two: Two) -> None:
     two.sql(put_cost(1.0))
     three = toy_with_cost(two, 2.0)
-    with pytest.raises(UserError, match="timed apart"):
+    with pytest.raises(UserError, match="different costs"):
         bitplan.merge([two.two, three], two.one.with_name("c.profile"))
     with open_profile(bitplan.merge([two.two, three], two.one.with_name("c.profile"), costs=str(three))) as store:
         assert [cost.ms for cost in store.costs()] == [2.0]

@@ -141,13 +141,13 @@ def test_continues_under_the_same_header_only(path):
 @pytest.mark.parametrize(
     ("write", "why"),
     [
-        (lambda p: p.write_measurements(measure("unet.0", "keep"), FAMILIES), "unet.0 / keep / noise.*there already"),
+        (lambda p: p.write_measurements(measure("unet.0", "keep"), FAMILIES), "unet.0 / keep / noise.*exists already"),
         (lambda p: p.write_measurements([Measurement("unet.1", "w9a9", "ssim", 1, 1, 1)], FAMILIES), "w9a9.*not in"),
         (lambda p: p.write_measurements([Measurement("vae.1", "keep", "ssim", 1, 1, 1)], FAMILIES), "vae.1.*not in"),
         (lambda p: p.write_costs([Cost("vae.1", "keep", 1, 1, "", False)]), "vae.1 / keep.*not in"),
         (lambda p: p.write_ranges({"vae.1": 1}), "vae.1.*not in"),
-        (lambda p: p.write_ranges({"unet.1": math.nan}), "unet.1 cannot be kept"),
-        (lambda p: p.write_baseline({"clip": object()}), "clip cannot be kept"),
+        (lambda p: p.write_ranges({"unet.1": math.nan}), "unet.1 cannot be stored"),
+        (lambda p: p.write_baseline({"clip": object()}), "clip cannot be stored"),
     ],
 )
 def test_refused_rows_leave_nothing(path, write, why):
@@ -274,7 +274,7 @@ def test_files_of_others_are_left_alone(path, size):
     path.write_bytes(b"dear diary " * 500)
     os.truncate(path, size)
     for opener in (open_profile, lambda p: open_profile(p, "a"), lambda p: Profile.create(p, HEADER)):
-        with pytest.raises(ProfileError, match=r"no profile.*--out"):
+        with pytest.raises(ProfileError, match=r"not a profile.*--out"):
             opener(path)
     assert path.read_bytes() == (b"dear diary " * 500)[:size]
 
@@ -285,7 +285,7 @@ def test_databases_of_others_are_left_alone(path):
     db.close()
     before = path.read_bytes()
     for opener in (open_profile, lambda p: Profile.create(p, HEADER)):
-        with pytest.raises(ProfileError, match="this is no profile"):
+        with pytest.raises(ProfileError, match="this is not a profile"):
             opener(path)
     assert path.read_bytes() == before
 
@@ -346,7 +346,7 @@ def test_paths_that_cannot_be(path):
         Profile.create(path.parent, HEADER)
     with pytest.raises(ProfileError, match="no such file"):
         open_profile(path.parent)
-    with pytest.raises(ProfileError, match="header cannot be kept"):
+    with pytest.raises(ProfileError, match="header cannot be stored"):
         Profile.create(path, {"model": object()})
     odd = path.with_name("50% of ä #1?mode=ro&x.profile")
     fill(str(odd), silent)
@@ -389,10 +389,10 @@ def test_read_only(open_folder, full, file_mode, folder_mode):
     def work() -> None:
         assert read_all(path)[-1]
         for opener in (lambda: Profile.create(path, HEADER), lambda: open_profile(path, "a")):
-            with pytest.raises(ProfileError, match="(may not|may) be written.*--out"):
+            with pytest.raises(ProfileError, match="(is read-only|is writable).*--out"):
                 opener()
         if folder_mode == 0o555:
-            with pytest.raises(ProfileError, match="may be written.*--out"):
+            with pytest.raises(ProfileError, match="is writable.*--out"):
                 Profile.create(open_folder / "new.profile", HEADER)
 
     in_child(work)
@@ -423,7 +423,7 @@ def test_disk_full(open_folder, limit):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         count = []
-        with pytest.raises(ProfileError, match="disk.*run the same command, all finished writes are kept") as caught:
+        with pytest.raises(ProfileError, match="disk.*run the same command again; finished writes are safe") as caught:
             fill(str(path), lambda *pair: count.append(pair))
         assert "\n" not in str(caught.value)
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

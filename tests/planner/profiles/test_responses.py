@@ -154,7 +154,7 @@ def test_interrupted_after_a_round_it_can_be_planned_with(
         patched.setattr(rounds, "_write_round", once)
         result = command_line(*run.command[3:])
     assert result.exit_code == 130
-    assert "goes on from there" in result.stderr
+    assert "continues from there" in result.stderr
     assert state(run.out).prompts == ROUND
     plan = bitplan.solve(run.out, tmp_path / "p.plan.yaml", memory="30%")
     assert bitplan.verify(plan, run.out).failures == ()
