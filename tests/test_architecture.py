@@ -33,19 +33,10 @@ LONG = {
 }
 # Functions that are to be split.
 STILL_LONG = {
-    "plans/layers/simulation.py:variant",
-    "sensitivity/probes/estimate.py:_visit",
-    "plans/layers/swap.py:swap",
-    "planner/outlines/inputs.py:unet_condition",
-    "solvers/questions/chance.py:least_risk",
-    "planner/measurement/run.py:run_profile",
-    "solvers/questions/pairs.py:solve_pairs",
-    "solvers/questions/frontier.py:frontier",
-    "sensitivity/probes/unroll.py:rehearse",
-    "plans/layers/simulation.py:output_changes",
-    "solvers/search/path.py:_label",
+    "plans/layers/simulation.py:variant", "plans/layers/simulation.py:output_changes",
+    "planner/outlines/inputs.py:unet_condition", "sensitivity/probes/unroll.py:rehearse",
     "planner/graph/trace.py:_trace",
-}
+}  # fmt: skip
 # `file:function` -> why it may take more arguments. Verbs may, too: their keywords are the options of the commands.
 MANY_ARGUMENTS = {
     "plans/layers/attention.py:forward": "its signature is that of torch's MultiheadAttention",
