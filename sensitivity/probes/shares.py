@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bitplan.sensitivity.probes.unroll import Step, alike
+from bitplan.sensitivity.probes.batches import alike
+from bitplan.sensitivity.probes.unroll import Step
 from bitplan.sensitivity.runs.nested import SampleList, alone, leaves_of, repeated
 
 COPIES = 2  # copies of a batch in a trial
@@ -49,7 +50,7 @@ class Shares:
 def shares_of(
     step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module], single: frozenset[str]
 ) -> Shares:  # fmt: skip
-    """The shares of a call. batched: see `unroll.batched`; single: see `single_layers`.
+    """The shares of a call. batched: see `batches.batched`; single: see `single_layers`.
 
     If the batch is a list, its samples may differ in shape or be processed one after the other. Then a sample has as
     many rows as the layer gets in a call for this sample alone, if the numbers add up.

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -18,21 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.sensitivity.runs.nested import (
-    Leaf,
-    SampleList,
     first_of,
     gathered,
     leaves_of,
     mapped,
     paired,
     plain,
-    repeated,
     tensors_of,
 )
 from bitplan.sensitivity.table import MeasurementError
 
 T = TypeVar("T")
-SAME = 1e-3  # difference, relative to the largest number, that is rounding of another batch size
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +123,7 @@ def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Ste
             with torch.no_grad():
                 output = forward(*detached[0], **detached[1])
             if snapshot.changed():
-                raise _not_copyable("it keeps something in its arguments from call to call, such as a cache")
+                raise not_copyable("it keeps something in its arguments from call to call, such as a cache")
             first_of(output)  # raises if it holds no tensor
             output = gathered(detached, output)
             leaves = mapped(output, lambda x: x.detach().clone().requires_grad_(x.is_floating_point()))
@@ -164,7 +159,7 @@ def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> 
 
     def stub(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if len(rehearsed) == len(steps) or steps[len(rehearsed)].module is not module:
-            raise _not_copyable("with one sample more it is called in another order")
+            raise not_copyable("with one sample more it is called in another order")
         step = steps[len(rehearsed)]
         with torch.enable_grad():  # lists become tensors with a graph
             own, larger = paired((step.args, step.kwargs), (args, kwargs))
@@ -176,7 +171,7 @@ def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> 
             stack.enter_context(_replaced(module, partial(stub, module)))
         _try(run)
     if len(rehearsed) < len(steps):
-        raise _not_copyable(f"with one sample more it is called {len(rehearsed)} times, not {len(steps)}")
+        raise not_copyable(f"with one sample more it is called {len(rehearsed)} times, not {len(steps)}")
     return rehearsed
 
 
@@ -193,79 +188,13 @@ def _try(run: Callable[[], object]) -> None:
         raise
     except Exception as error:  # a sampler may raise anything for results that it does not expect
         reason = " ".join(str(error).split())[:120]
-        raise _not_copyable(
+        raise not_copyable(
             f"with one sample more the rows of no tensor grow ({type(error).__name__}: {reason})"
         ) from error
 
 
-def batched(step: Step, larger: Sequence[torch.Size]) -> tuple[bool, ...]:
-    """Which tensors of a call, in the order of `tensors_of`, hold the batch in their first dimension or as a list.
-
-    These are the ones that grow with the number of samples. Others may have as many rows by chance, such as tokens.
-
-    Args:
-        step: the call.
-        larger: the shapes of its arguments with one more sample (see `rehearse`).
-
-    Raises:
-        MeasurementError: copies of the batch cannot be put into one call, since an argument grows in another way, none
-            grows, or one that is shared by the batch depends on a sample.
-    """
-    leaves = leaves_of((step.args, step.kwargs))
-    if len(leaves) != len(larger):
-        raise _not_copyable(f"it gets {len(leaves)} tensors, and {len(larger)} with one sample more")
-    grows = tuple(leaf.shape != after for leaf, after in zip(leaves, larger, strict=True))
-    if not any(grows):
-        raise _not_copyable("its batch does not show in its arguments")
-    _check_growth(step, leaves, larger)
-    if any(len(output) != step.rows for output in step.outputs):
-        raise _not_copyable(f"it returns {', '.join(str(tuple(x.shape)) for x in step.outputs)} for {step.rows} rows")
-    if any(isinstance(x, SampleList) or (grown and len(x) > step.rows) for x, grown in zip(leaves, grows, strict=True)):
-        _check_order(step, grows)
-    return grows
-
-
-def _check_growth(step: Step, leaves: Sequence[Leaf], larger: Sequence[torch.Size]) -> None:
-    """Raises MeasurementError unless the arguments that grow do so by the same factor in their first dimension."""
-    factors = set()
-    for leaf, after in zip(leaves, larger, strict=True):
-        if leaf.shape == after:
-            if leaf.requires_grad:
-                raise _not_copyable(f"an argument for all samples, {tuple(leaf.shape)}, depends on earlier calls")
-            continue
-        if not _holds_batch(leaf.shape, after, step.rows):
-            shapes = f"{tuple(leaf.shape)} for {step.rows} rows and {tuple(after)} for more"
-            raise _not_copyable(f"an argument has the shape {shapes}")
-        factors.add(Fraction(after[0], leaf.shape[0]))
-    if len(factors) > 1:
-        raise _not_copyable("its arguments do not grow alike with the batch")
-
-
-def _holds_batch(before: torch.Size, after: torch.Size, rows: int) -> bool:
-    """Whether the first dimension holds the batch, once or several times, such as a text for each frame."""
-    return bool(before) and not before[0] % rows and before[0] > 0 and before[1:] == after[1:]
-
-
-def _check_order(step: Step, grows: Sequence[bool]) -> None:
-    """Run two copies of the batch in one call. Raises MeasurementError if their results differ from those of one copy.
-
-    They differ if an argument has several rows for a sample and these do not follow each other.
-    """
-    args, kwargs = repeated((step.args, step.kwargs), grows, 2)
-    with torch.no_grad():
-        twice = step.again(args, kwargs)
-    for one, two in zip(step.outputs, twice, strict=True):
-        if two.shape[0] != 2 * one.shape[0] or not alike(torch.cat([one, one]), two):
-            raise _not_copyable("an argument has several rows for each of the batch, in an order of its own")
-
-
-def alike(one: Tensor, two: Tensor) -> bool:
-    """Whether two tensors differ at most by the rounding of another batch size."""
-    near = max(SAME, 8 * torch.finfo(one.dtype).eps) * float(one.detach().abs().max()) if one.numel() else 0.0
-    return torch.allclose(one, two, rtol=0, atol=near)
-
-
-def _not_copyable(why: str) -> MeasurementError:
+def not_copyable(why: str) -> MeasurementError:
+    """The error for a call into which copies of a batch cannot be put."""
     return MeasurementError(
         f"a module cannot be called with several copies of a batch: {why}; measure with --method exhaustive"
     )
