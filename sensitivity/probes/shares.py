@@ -84,10 +84,8 @@ def _lengths(call: Callable[[], object], layers: Mapping[str, nn.Module]) -> dic
 
 @torch.no_grad()
 def single_layers(step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module]) -> frozenset[str]:
-    """The layers that get one row for the whole batch and whose output may be repeated for each sample.
-
-    Such a row is a time or a table of positions. A trial shows that each repeated row acts on its own sample alone.
-    """
+    """The layers that get one row for the whole batch, such as a time, and whose output may be repeated for each
+    sample. A trial shows that each repeated row acts on its own sample alone."""
     args, kwargs = repeated((step.args, step.kwargs), batched, COPIES)
     scaled = torch.rand(COPIES * step.rows, generator=torch.Generator().manual_seed(2)) < 0.5
     scaled[:2] = torch.tensor([False, True])  # at least one of each
@@ -95,8 +93,7 @@ def single_layers(step: Step, batched: Sequence[bool], layers: Mapping[str, nn.M
     tried: dict[str, bool] = {}
 
     def run(candidate: str | None) -> tuple[list[Tensor], list[str]]:
-        """The outputs with the candidate scaled in some rows, and the layers that got one row."""
-        called: list[str] = []
+        called: list[str] = []  # the layers that got one row
 
         def change(layer: str, x: Tensor, output: Tensor) -> Tensor | None:
             if not _is_single(x, output):

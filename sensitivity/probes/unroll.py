@@ -141,19 +141,9 @@ def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Ste
 def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> list[tuple[Step, list[torch.Size]]]:
     """Repeat an unrolled run with one more sample to see how its arguments grow.
 
-    No module computes: each call returns its recorded result, with rows repeated for one more sample.
-
-    Args:
-        steps: the steps of the unrolled run.
-        samples: the number of its samples.
-        run: the run with one more sample.
-
-    Returns:
-        Each step, with a `SampleList` for each list of tensors that grew, and the shapes of the arguments of the larger
-        call in the order of `leaves_of`.
-
-    Raises:
-        MeasurementError: the larger run makes other calls.
+    No module computes: each call returns its recorded result, with rows repeated for one more sample. Returns each
+    step, with a `SampleList` for each list of tensors that grew, and the argument shapes of the larger call in the
+    order of `leaves_of`. samples: of the unrolled run. Raises MeasurementError if the larger run makes other calls.
     """
     rehearsed: list[tuple[Step, list[torch.Size]]] = []
 

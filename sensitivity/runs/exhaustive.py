@@ -40,19 +40,10 @@ def measure_layers(
 ) -> Iterator[list[Measurement]]:
     """Like `measure`, but `run` gets the name of the changed layer, so that it need not repeat earlier computations.
 
-    A variant whose output is not finite is measured with 0 in place of such numbers, and marked.
-
-    Args:
-        variants: (layer, scheme text) -> a function that makes a context in which the layer uses the scheme. No context
-            is active while this generator yields, so the caller may stop and later pass the pending variants.
-        run: layer -> the outcome, of the shapes of `reference`.
-        reference: the full-precision outcome.
-        metrics: the metrics to measure.
-        encoder: for metrics that read embeddings.
-        prompts: one for each image, for metrics that read the similarity.
-
-    Raises:
-        MeasurementError: the reference is not finite, shapes differ, or a metric's reading is missing.
+    variants: (layer, scheme text) -> makes a context in which the layer uses the scheme. No context is active while
+    this generator yields, so the caller may stop and later pass the pending variants. encoder, prompts: for metrics
+    that read embeddings; one prompt an image. Numbers of a variant's output that are not finite count as 0.
+    Raises MeasurementError if the reference is not finite, shapes differ, or a metric's reading is missing.
     """
     check_reference(reference)
     reads = tuple(dict.fromkeys(metric.reads for metric in metrics))
