@@ -1,4 +1,4 @@
-"""Writes docs/tutorial.md anew, with what its commands print now and paint: `python -m tests.docs`."""
+"""Updates the outputs and images of docs/tutorial.md: `python -m tests.docs`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def main() -> None:
         finally:
             os.chdir(here)
         for name in re.findall(r"!\[.*?\]\(tutorial/(.*?)\)", text):
-            shown = ROOT / "docs/tutorial" / name
-            shown.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(Path(folder) / name, shown)
+            image = ROOT / "docs/tutorial" / name
+            image.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(Path(folder) / name, image)
 
 
 if __name__ == "__main__":

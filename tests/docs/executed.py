@@ -1,7 +1,7 @@
-"""A page whose commands and code run, one after the other, in one folder, and whose outputs are what came out.
+"""Runs the commands and the code of a page, in order and in one folder, and compares or updates the outputs on it.
 
-A block of `console` holds commands behind `$ `, each with its output below. What a block of `python` prints is in the
-block of `text` that follows it.
+A `console` block holds commands behind `$ `, each with its output below. The output of a `python` block is in the
+`text` block that follows it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 @dataclass(frozen=True)
 class Step:
-    """One command or one block of Python, and the output that its page shows."""
+    """One command or one block of Python.
+
+    Attributes:
+        language: `console` or `python`.
+        code: the command without `$ `, or the block.
+        shown: the output on the page.
+    """
 
     language: str
     code: str
@@ -34,44 +40,44 @@ class Step:
 
 
 def steps_of(page: str) -> list[Step]:
-    """All of them, in order."""
+    """Return the steps of a page, in order."""
     return [step for block in _BLOCK.finditer(page) for step in _steps(block)]
 
 
 def run(step: Step, names: dict[str, Any]) -> str:
-    """What a step prints, in the current folder. names: of the Python blocks, kept from one to the next."""
+    """Run a step in the current folder and return its output. names: the variables that Python blocks share."""
     if step.language == "python":
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(step.code, names)
         return printed.getvalue()
     tool, *words = shlex.split(step.code)
-    assert tool == "bitplan", f"{tool} is no bitplan; show it in a block that is not run"
-    done = CliRunner(env=_TERMINAL).invoke(main, words, catch_exceptions=False)
-    assert done.exit_code == 0, f"{step.code}: {done.output}"
-    return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+    assert tool == "bitplan", f"{tool} is not bitplan; show it in a block that is not run"
+    result = CliRunner(env=_TERMINAL).invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0, f"{step.code}: {result.output}"
+    return "".join(f"{line.rstrip()}\n" for line in result.stdout.splitlines())
 
 
 def rewritten(page: str) -> str:
-    """The page with what comes out now. Runs everything, in the current folder."""
+    """Run all steps in the current folder and return the page with their present outputs."""
     names: dict[str, Any] = {}
 
-    def fresh(block: re.Match[str]) -> str:
-        done = [(step, run(step, names)) for step in _steps(block)]
+    def update(block: re.Match[str]) -> str:
+        outputs = [(step, run(step, names)) for step in _steps(block)]
         if block[1]:
-            return "```console\n" + "".join(f"$ {step.code}\n{out}" for step, out in done) + "```\n"
-        ((step, out),) = done
+            return "```console\n" + "".join(f"$ {step.code}\n{out}" for step, out in outputs) + "```\n"
+        ((step, out),) = outputs
         return f"```python\n{step.code}```\n" + (f"\n```text\n{out}```\n" if out else "")
 
-    return _BLOCK.sub(fresh, page)
+    return _BLOCK.sub(update, page)
 
 
-def differences(shown: str, found: str) -> list[str]:
-    """Where two outputs differ: words must be equal, numbers nearly so (losses are equal within rounding from one
-    processor to another, and choices with them), and times are free."""
-    old, new = (_words(text) for text in (shown, found))
+def differences(shown: str, printed: str) -> list[str]:
+    """Return where two outputs differ. Words must be equal and numbers nearly equal, because losses and choices differ
+    by rounding from one processor to another. Times may have any value."""
+    old, new = (_words(text) for text in (shown, printed))
     if len(old) != len(new):
-        return [f"{len(old)} words became {len(new)}: {found}"]
+        return [f"{len(old)} words became {len(new)}: {printed}"]
     return [f"{a} became {b}" for a, b in zip(old, new, strict=True) if not _same(a, b)]
 
 
@@ -82,20 +88,20 @@ def _steps(block: re.Match[str]) -> list[Step]:
 
 
 def _words(text: str) -> list[str]:
-    """The words of a text, times and the lines of tables taken out."""
-    rows, timed = [], set[int]()
+    """Return the words of a text without times and the rules of tables."""
+    rows, times = [], set[int]()
     for line in text.splitlines():
         if re.fullmatch(r"\|[-|:]+\|", line):
             continue
         cells = line.split("|")
         if "ms" in re.findall(r"\w+", line) and len(cells) > 2:
-            timed |= {place for place, cell in enumerate(cells) if re.search(r"\bms\b", cell)}
-        rows.append(" ".join("ms" if place in timed and len(cells) > 2 else cell for place, cell in enumerate(cells)))
+            times |= {place for place, cell in enumerate(cells) if re.search(r"\bms\b", cell)}
+        rows.append(" ".join("ms" if place in times and len(cells) > 2 else cell for place, cell in enumerate(cells)))
     return re.sub(r"[\d.,e+]+ (ms|s)\b", r"\1", "\n".join(rows)).split()
 
 
 def _same(a: str, b: str) -> bool:
-    """Numbers within a tenth, and maps of layers but for three of a line."""
+    """Whether two words are the same: numbers may differ by a tenth, a line of the map of layers in three layers."""
     if a == b:
         return True
     if len(a) == len(b) and re.fullmatch(r"[\d·]{4,}", a):

@@ -1,4 +1,4 @@
-"""docs/tutorial.md and docs/notebook.ipynb work as they stand there, in order, in one folder that is empty at first."""
+"""The steps of docs/tutorial.md and docs/notebook.ipynb work, in order, in one folder that is empty at first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def digest(profile: Path) -> str:
 
 @pytest.mark.timeout(900)
 def test_they_run_and_show_what_they_print(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One test, for the notebook's profile is the tutorial's: it is opened there, and found finished."""
+    """This is one test because the notebook uses the finished profile of the tutorial."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(timing, "_BUDGET", 0.0)  # milliseconds are not compared
     text = PAGE.read_text("utf-8")
@@ -41,8 +41,8 @@ def test_they_run_and_show_what_they_print(tmp_path: Path, monkeypatch: pytest.M
     notebook = nbformat.read(NOTEBOOK, 4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert digest(tmp_path / "scenes.profile") == before
-    seen = {kind for cell in notebook.cells for output in cell.get("outputs", ()) for kind in output.get("data", ())}
-    assert {"application/vnd.plotly.v1+json", "image/png"} <= seen
+    kinds = {kind for cell in notebook.cells for output in cell.get("outputs", ()) for kind in output.get("data", ())}
+    assert {"application/vnd.plotly.v1+json", "image/png"} <= kinds
 
 
 def test_the_notebook_is_kept_without_outputs() -> None:
@@ -50,7 +50,7 @@ def test_the_notebook_is_kept_without_outputs() -> None:
     assert len(code) > 5 and not any(cell.outputs or cell.execution_count for cell in code)
 
 
-def test_outputs_that_differ_are_told() -> None:
+def test_differences_of_outputs_are_reported() -> None:
     old = "layers 133\n| scheme   | ms    | nsr |\n|------|----|---|\n| w8a8     | 41.5 | 0.0020 |\ntook 3.1 s\n"
     assert not differences(old, old.replace("41.5", "7e+03").replace("3.1 s", "60 s").replace("0.0020", "0.0021"))
     assert differences(old, old.replace("0.0020", "0.0040")) == ["0.0020 became 0.0040"]
