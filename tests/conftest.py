@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 from hypothesis import settings
 
@@ -10,6 +12,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE":
 
 # Triton kernels run through its interpreter, on tensors of the CPU: TRITON_INTERPRET=0 compiles them where a GPU is.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Code compiled for one instruction set is wrong under another, and torch's cache does not tell them apart.
+if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"torchinductor_{capability}"))
 
 # The same examples every time, so that a change is judged by what it changes: HYPOTHESIS_PROFILE=search draws new ones.
 settings.register_profile("same", derandomize=True)

@@ -30,9 +30,10 @@ from bitplan.plans.kernels import (
     geometry_of,
     lookup,
 )
+from bitplan.plans.kernels.cpu import choice, direct, products
 from bitplan.plans.kernels.cpu import int8 as cpu_int8
-from bitplan.plans.kernels.cpu import products
 from bitplan.plans.kernels.cpu import weight_only as cpu_weight_only
+from bitplan.plans.kernels.cpu.paths import INT_MM, PATHS, ProductPath
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.modules import kind_of, quantize_module
 from bitplan.plans.scheme import EXAMPLES, KEEP, Scheme, WeightFormat, parse_scheme
@@ -76,10 +77,18 @@ REAL = [kernel for kernel in KERNELS.values() if kernel.real and "linear" in ker
 LOOKUP = KERNELS["lookup"]
 ON_GPU = [kernel for kernel in REAL if kernel.name.startswith("gpu_")]
 NEEDS_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+EXACT = [path for path in PATHS.values() if choice.is_exact(path)]  # with ONEDNN_MAX_CPU_ISA=AVX2, int_mm is not
+NEEDS_INT_MM = pytest.mark.skipif(INT_MM not in EXACT, reason="torch's int8 product, the stand-in for CUDA's, is wrong")
+NEEDS = {"gpu_int8": [NEEDS_TRITON], "gpu_weight_only": [NEEDS_TRITON], "gpu_int_mm": [NEEDS_INT_MM]}
 CASES = [
-    pytest.param(kernel, scheme, marks=[NEEDS_TRITON] if kernel.name in ("gpu_int8", "gpu_weight_only") else [])
+    pytest.param(kernel, scheme, marks=NEEDS.get(kernel.name, []))
     for kernel, scheme in itertools.product(REAL, SCHEMES)
     if kernel.refuses(scheme, "linear") is None
+]
+PATH_CASES = [
+    pytest.param(*case.values, path, marks=case.marks)
+    for case in CASES
+    for path in (EXACT if case.values[0].name == "cpu_int8" else [None])
 ]
 RANGES = ActivationScales(2.5, 4.0)
 
@@ -92,6 +101,12 @@ def held(packed: Packed, scheme: Scheme, bias: Tensor | None = None, geometry: G
     """A layer, with the ranges that its scheme needs."""
     ranges = RANGES if scheme.transforms else ActivationScales(RANGES.tensor)
     return Held(packed, scheme, kind(geometry), geometry, bias, ranges if scheme.inputs.static else None)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, path: ProductPath | None) -> None:
+    """From now on this is the processor's path; None for a kernel that has none."""
+    if path is not None:
+        monkeypatch.setattr(cpu_int8, "chosen_path", lambda: path.name)
 
 
 def exact(x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, geometry: Geometry | None) -> Tensor:
@@ -158,8 +173,9 @@ def inputs_and_layers() -> list[tuple[Tensor, Tensor, Tensor | None, Geometry | 
     return cases
 
 
-@pytest.mark.parametrize(("kernel", "scheme"), CASES, ids=ids)
-def test_a_real_kernel_equals_the_reference_within_its_bound(kernel, scheme):
+@pytest.mark.parametrize(("kernel", "scheme", "path"), PATH_CASES, ids=ids)
+def test_a_real_kernel_equals_the_reference_within_its_bound(kernel, scheme, path, monkeypatch):
+    use(monkeypatch, path)
     for x, weight, bias, geometry in inputs_and_layers():
         if skips(kernel, scheme, x, geometry):
             continue
@@ -206,9 +222,10 @@ def test_the_reference_is_arithmetic_on_codes(scheme):
         torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("inputs", [1, 3, 31, 64, 577, 4097, 33000])
+@pytest.mark.parametrize("inputs", [1, 3, 31, 64, 577, 1024, 1025, 2049, 4097, 33000])
 @pytest.mark.parametrize("fill", ["lowest", "highest", "random"])
-def test_integer_sums_are_exact(inputs, fill):
+@pytest.mark.parametrize("path", EXACT, ids=ids)
+def test_integer_sums_are_exact(inputs, fill, path):
     """Against int64, at the ends of int8 too, where a sum of 2^15 products is largest."""
     for rows, outputs in ((1, 1), (1, 3), (5, 1), (17, 6)):
         left, right = torch.randint(-128, 128, (rows, inputs)), torch.randint(-128, 128, (inputs, outputs))
@@ -218,32 +235,37 @@ def test_integer_sums_are_exact(inputs, fill):
         segments = [(start, min(start + products.SEGMENT, inputs)) for start in range(0, inputs, products.SEGMENT)]
         for start, stop in segments:
             part = (left[:, start:stop].to(torch.int8), right[start:stop].to(torch.int8))
-            out = products.summed(*part, [(0, stop - start)], torch.ones(1, outputs))
+            operands = [path.operand(codes) for codes in part]
+            out = products.summed(*operands, [(0, stop - start)], torch.ones(1, outputs), path)
             exact_sum = left[:, start:stop] @ right[start:stop]
             assert int(exact_sum.abs().max()) < 2**31
             assert torch.equal(out, exact_sum.to(torch.int32).float())
-            raw = torch._int_mm(*part)
-            assert torch.equal(raw.long(), exact_sum)
 
 
-def test_strided_views_multiply_exactly():
+@pytest.mark.parametrize("path", EXACT, ids=ids)
+def test_strided_views_multiply_exactly(path):
     """Slices of groups, transposes and columns are no copies; the product must not mind."""
     left, right = torch.randint(-128, 128, (9, 200)).to(torch.int8), torch.randint(-128, 128, (7, 200)).to(torch.int8)
     for start, stop in ((0, 64), (64, 128), (192, 200), (3, 4)):
-        out = products.summed(left, right.t(), [(start, stop)], torch.ones(1, 7))
+        operands = path.operand(left), path.operand(right).t()
+        out = products.summed(*operands, [(start, stop)], torch.ones(1, 7), path)
         assert torch.equal(out.long(), left[:, start:stop].long() @ right[:, start:stop].long().t())
     column, row = left[:, :1].contiguous(), right[:, :1].contiguous().t()
-    assert torch.equal(products.summed(column, row, [(0, 1)], torch.ones(1, 7)).long(), column.long() @ row.long())
+    out = products.summed(path.operand(column), path.operand(row), [(0, 1)], torch.ones(1, 7), path)
+    assert torch.equal(out.long(), column.long() @ row.long())
 
 
 @pytest.mark.parametrize("scheme", [parse_scheme(t) for t in ("w8a8", "w3g32za8", "w4za8t")], ids=str)
-def test_blocks_do_not_show(scheme, monkeypatch):
+@pytest.mark.parametrize("path", EXACT, ids=ids)
+def test_blocks_do_not_show(scheme, path, monkeypatch):
+    use(monkeypatch, path)
     cases = inputs_and_layers()
     whole = []
     for x, weight, bias, geometry in cases:
         whole.append(cpu_int8.run(x, held(quantize(weight, scheme.weight), scheme, bias, geometry)))
     for module, name, value in (
-        (products, "BLOCK", 20), (products, "OUTPUTS", 3), (cpu_int8, "COLUMNS", 300), (products, "SEGMENT", 5),
+        (products, "BLOCK", 20), (products, "OUTPUTS", 3), (products, "OPERANDS", 9), (direct, "WEIGHTS", 40),
+        (direct, "HELD", 300), (cpu_int8, "COLUMNS", 300), (products, "SEGMENT", 5),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
         for (x, weight, bias, geometry), expected in zip(cases, whole, strict=True):
@@ -284,10 +306,9 @@ def test_columns_times_the_weight_are_the_convolution(geometry):
 
 @pytest.mark.parametrize("most", [1, 7, 50, 300, 5000])
 @pytest.mark.parametrize("sizes", [(3, 5), (2, 4, 3), (2, 3, 4, 5), (1, 1, 1, 7)])
-def test_portions_cover_the_output_in_runs(most, sizes, monkeypatch):
-    monkeypatch.setattr(cpu_int8, "COLUMNS", most)
+def test_portions_cover_the_output_in_runs(most, sizes):
     positions = torch.arange(prod(sizes)).view(sizes)
-    boxes = list(cpu_int8._portions(sizes, 6))
+    boxes = list(products.portions(sizes, 6, most))
     runs = [positions[box].flatten() for box in boxes]
     assert torch.equal(torch.cat(runs), positions.flatten())
     assert all(len(run) == 1 or len(run) * 6 <= most for run in runs)
@@ -413,8 +434,10 @@ def test_doctor_hears_why_not():
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
 @pytest.mark.parametrize("text", ["w8a8", "w3g32za8", "w4a16"])
-def test_what_inductor_makes_of_a_layer_is_the_layer(text):
+@pytest.mark.parametrize("path", EXACT, ids=ids)
+def test_what_inductor_makes_of_a_layer_is_the_layer(text, path, monkeypatch):
     """With loops of C++ for what is between the products; blocks and writes to columns are for eager code alone."""
+    use(monkeypatch, path)
     scheme = parse_scheme(text)
     layer = nn.Sequential(nn.Conv2d(32, 8, 3, padding=1), nn.GELU(), nn.Flatten(2), nn.Linear(36, 5))
     for place in (0, 3):

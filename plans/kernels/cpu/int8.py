@@ -1,7 +1,8 @@
 """Integer products on the CPU: int8 inputs and weights of 8 to 2 bits, which are unpacked per call.
 
-A linear layer multiplies its rows, a convolution over one to three dimensions the columns of its input (im2col),
-gathered channels last; its output has the memory format of its input, as a float convolution's: one of 1280 channels
+The path of the products is the one chosen for this processor. A linear layer multiplies its rows, a convolution over
+one to three dimensions the columns of its input (im2col), gathered channels last, unless the path computes it without
+columns (`direct`); its output has the memory format of its input, as a float convolution's: one of 1280 channels
 that gets the other takes up to twice as long. The error against the float64 reference is at most
 (2 G + 6) * 2^-24 * (|s| * sum over g of |t_g A_g| + |t_g z_g S_g|  +  |bias|) in the words of
 `bitplan.plans.kernels.cpu.products`,
@@ -10,7 +11,7 @@ for G groups: one rounding for each conversion, product and sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -21,8 +22,11 @@ from bitplan.plans.formats.base import Packed
 from bitplan.plans.geometry import Geometry
 from bitplan.plans.inputs.integer import quantize_rows
 from bitplan.plans.kernels.base import INT8, Held, Kernel, declines_geometry, on_cpu, rounded_samples
+from bitplan.plans.kernels.cpu.choice import chosen_path
+from bitplan.plans.kernels.cpu.direct import takes, write_convolution
 from bitplan.plans.kernels.cpu.last_input import LastInput
-from bitplan.plans.kernels.cpu.products import write_products
+from bitplan.plans.kernels.cpu.paths import PATHS, ProductPath
+from bitplan.plans.kernels.cpu.products import portions, write_products
 
 COLUMNS = 1 << 24  # bytes of columns held at once
 _LAST = LastInput()
@@ -36,39 +40,33 @@ def available(device: torch.device) -> str | None:
 def run(x: Tensor, layer: Held) -> Tensor:
     """The output of the layer, in the type of `x`."""
     packed, inputs, scales = layer.packed, layer.scheme.inputs, layer.scales
+    path = PATHS[chosen_path()]
     bias = None if layer.bias is None else layer.bias.float()
     if layer.geometry is not None:
         codes, scale = rounded_samples(x, lambda rows: quantize_rows(rows, inputs, scales))
-        out = _conv(codes, scale, packed, bias, layer.geometry).to(x.dtype)
+        out = convolve(codes, scale, packed, bias, layer.geometry, path).to(x.dtype)
         return out.contiguous() if x.is_contiguous() else out
     codes, scale = _LAST.quantize_rows(x, inputs, scales)
     out = torch.empty(len(codes), packed.outputs)
-    write_products(out, codes, scale, packed, bias)
+    write_products(out, codes, scale, packed, bias, path)
     return out.view(*x.shape[:-1], packed.outputs).to(x.dtype)
 
 
-def _conv(codes: Tensor, scale: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def convolve(
+    codes: Tensor, scale: Tensor, packed: Packed, bias: Tensor | None, geometry: Geometry, path: ProductPath
+) -> Tensor:
     """(N, O, ...) float32 of (N, ..., C) codes."""
     sizes = geometry.output_size(*codes.shape[1:-1])
     out = torch.empty(len(codes), *sizes, packed.outputs)
-    for some, *box in _portions((len(codes), *sizes), packed.inputs):
+    if path.direct and takes(packed, geometry):
+        write_convolution(out, codes, scale, packed, bias, geometry)
+        return out.movedim(-1, 1)
+    for some, *box in portions((len(codes), *sizes), packed.inputs, COLUMNS):
         columns = columns_of(codes[some], geometry, box)
         block = out[(some, *box)].view(-1, packed.outputs)
-        write_products(block, columns, scale[some].repeat_interleave(len(block) // len(scale[some]), 0), packed, bias)
+        by_row = scale[some].repeat_interleave(len(block) // len(scale[some]), 0)
+        write_products(block, columns, by_row, packed, bias, path)
     return out.movedim(-1, 1)
-
-
-def _portions(sizes: Sequence[int], inputs: int) -> Iterator[tuple[slice, ...]]:
-    """Samples and output positions, of (N, ...), whose columns of `inputs` bytes may be held at once; their outputs lie
-    in a run."""
-    step = max(1, COLUMNS // (prod(sizes[1:]) * inputs))
-    whole = [slice(0, size) for size in sizes[1:]]
-    for start in range(0, sizes[0], step):
-        first = slice(start, min(start + step, sizes[0]))
-        if step > 1 or not whole:
-            yield first, *whole
-        else:
-            yield from ((first, *rest) for rest in _portions(sizes[1:], inputs))
 
 
 def columns_of(codes: Tensor, geometry: Geometry, box: Sequence[slice]) -> Tensor:

@@ -1,27 +1,32 @@
-"""The product of int8 codes with a packed integer weight, exact sums in int32, everything else in float32.
+"""The product of int8 codes with a packed integer weight: exact sums of integers, everything else in float32.
 
 With codes a and row scales s of the input, and w = t_g (q - z_g) of the weight for the groups g of inputs,
 
     y = s * sum over g of (t_g A_g - t_g z_g S_g) + bias,    A_g = sum over k in g of a q,    S_g = sum over k in g of a
 
-where A is exact (`torch._int_mm`), and so is S.
+where A is exact on each path of `bitplan.plans.kernels.cpu.paths`, and so is S.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
 from bitplan.plans.formats.storage import Packed, row_blocks, unpack_rows
 from bitplan.plans.kernels.base import BLOCK
+from bitplan.plans.kernels.cpu.paths import ProductPath
 
 SEGMENT = 1 << 15  # inputs summed at most in one int32: 2^15 * 255 * 128 < 2^31
-OUTPUTS = 1 << 20  # int32 sums held at once, so that they are still in cache when they are scaled
+OUTPUTS = 1 << 20  # sums held at once, so that they are still in cache when they are scaled
+OPERANDS = 1 << 22  # codes of the input converted at once
 
 
-def write_products(out: Tensor, codes: Tensor, scale: Tensor, packed: Packed, bias: Tensor | None) -> None:
+def write_products(
+    out: Tensor, codes: Tensor, scale: Tensor, packed: Packed, bias: Tensor | None, path: ProductPath
+) -> None:
     """out (M, O) float32 = the rows (M, K) int8 of `codes`, with their scales (M, 1), times the weight, plus bias (O,).
 
     The weight is unpacked in blocks of output channels, so that it never exists as a whole; but under `torch.compile`,
@@ -29,38 +34,53 @@ def write_products(out: Tensor, codes: Tensor, scale: Tensor, packed: Packed, bi
     """
     whole = torch.compiler.is_compiling()
     segments = tuple(_segments(packed))
+    bounds = [(first, last) for _, first, last in segments]
     sums = _sums(codes, packed, segments)
     for start, stop in ((0, packed.outputs),) if whole else row_blocks(packed, BLOCK):
-        weight = unpack_rows(packed, start, stop).t()
+        weight = path.operand(unpack_rows(packed, start, stop)).t()
         scales, offsets = _terms(packed, segments, start, stop)
         part = None if bias is None else bias[start:stop]
-        step = len(codes) if whole else max(1, OUTPUTS // (stop - start))
+        step = len(codes) if whole else max(1, min(OUTPUTS // (stop - start), OPERANDS // packed.inputs))
         for top in range(0, len(codes), step):
             rows = slice(top, top + step)
-            total = summed(codes[rows], weight, [(first, last) for _, first, last in segments], scales)
+            total = summed(path.operand(codes[rows]), weight, bounds, scales, path)
             if sums is not None and offsets is not None:
                 total.addmm_(sums[rows], offsets, alpha=-1)
-            block = out[rows, start:stop]
-            if part is None:
-                torch.mul(total, scale[rows], out=block)
-            else:
-                torch.addcmul(part, total, scale[rows], out=block)
+            write_scaled(out[rows, start:stop], total, scale[rows], part)
 
 
-def summed(codes: Tensor, weight: Tensor, segments: Sequence[tuple[int, int]], scales: Tensor) -> Tensor:
-    """(M, N) float32: codes (M, K) times weight (K, N), both int8, over each segment (start, stop) of the inputs, times
-    that segment's scales, of (segments, N); each product is exact in int32."""
+def write_scaled(out: Tensor, total: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+    """out (M, N) = total (M, N) times the rows' scales (M, 1), plus bias (N,)."""
+    if bias is None:
+        torch.mul(total, scale, out=out)
+    else:
+        torch.addcmul(bias, total, scale, out=out)
+
+
+def summed(
+    left: Tensor, right: Tensor, segments: Sequence[tuple[int, int]], scales: Tensor, path: ProductPath
+) -> Tensor:
+    """(M, N) float32: operands of `path` (M, K) and (K, N), multiplied over each segment (start, stop) of the inputs,
+    times that segment's scales, of (segments, N)."""
     total = None
     for (start, stop), scale in zip(segments, scales, strict=True):
-        part = _product(codes[:, start:stop], weight[start:stop])
+        part = path.product(left[:, start:stop], right[start:stop])
         total = part.mul_(scale) if total is None else total.addcmul_(part, scale)
     assert total is not None
     return total
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Exact, float32. A column times a row is no business of torch's product, which misreads some of their strides."""
-    return torch._int_mm(left, right).float() if left.shape[1] > 1 else left.float() * right.float()
+def portions(sizes: Sequence[int], each: int, most: int) -> Iterator[tuple[slice, ...]]:
+    """Samples and output positions, of (N, ...), that hold `most` bytes at most at `each` a position, or are one
+    position; their outputs lie in a run."""
+    step = max(1, most // (prod(sizes[1:]) * each))
+    whole = [slice(0, size) for size in sizes[1:]]
+    for start in range(0, sizes[0], step):
+        first = slice(start, min(start + step, sizes[0]))
+        if step > 1 or not whole:
+            yield first, *whole
+        else:
+            yield from ((first, *rest) for rest in portions(sizes[1:], each, most))
 
 
 def _segments(packed: Packed) -> Iterator[tuple[int, int, int]]:
