@@ -25,7 +25,7 @@ class CacheLoad:
 
 @torch.no_grad()
 def median_ms(run: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
-    """Median wall milliseconds of a call, after one to warm up. before: done before each call, and not timed."""
+    """The median wall time of a call in milliseconds, after a warm-up. before: runs before each call, not timed."""
     seconds: list[float] = []
     begin = time.perf_counter()
     while len(seconds) <= _FEWEST or (len(seconds) <= _REPEATS and time.perf_counter() - begin < _BUDGET):

@@ -25,7 +25,7 @@ def fingerprint_of(graph: LayerGraph, read: Callable[[str, str], torch.Tensor | 
 
     Values are hashed as float32, so that half-precision weights have one fingerprint however they are loaded; they
     are hashed whole, for sha256 takes 1.7 GB/s where the CPU has its instructions (860 M weights: 2 s) and 0.4 GB/s
-    where not, and a sample or a sum would miss a change or depend on the order of summation. They are asked for one at
+    where not, and a sample or a sum would miss a change or depend on the order of summation. They are read one at
     a time, in the order of addresses: read is given an address and `weight` or `bias`, and gives the values or None.
     Raises GraphError naming the layer that holds NaN or infinity.
     """

@@ -61,8 +61,8 @@ def list_layers(components: Mapping[str, nn.Module]) -> LayerList:
 
 
 def find_layers(components: Mapping[str, nn.Module]) -> Layers:
-    """Every module below the components that can be planned, with its other addresses, by its first address; of
-    attentions that can be opened, their projections as they are then."""
+    """First address -> (module, other addresses) of every module that can be planned, and of the projections of every
+    attention that can be opened."""
     with opened(components):
         return list_layers(components).layers
 
@@ -138,7 +138,7 @@ def _watched(
 
 
 def survey(components: Mapping[str, nn.Module], names: Iterable[str]) -> LayerGraph:
-    """What can be told of the named layers without a run: no calls, no edges. Enough for a fingerprint.
+    """The graph of the named layers without a run: it has no calls and no edges. A fingerprint needs no more.
 
     Raises GraphError for an address that holds no layer.
     """
