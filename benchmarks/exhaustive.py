@@ -28,7 +28,8 @@ import torch
 from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
-from bitplan.planner.costs.candidates import Candidate, candidates, fitted_of, parse_schemes
+from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes
+from bitplan.planner.costs.parameters import fitted_of
 from bitplan.planner.measurement.replay import Replay, build_replay, call_again
 from bitplan.planner.measurement.resume import RecordedReplay, record_replay, run_from
 from bitplan.planner.pipelines.conditions import built_in_prompts
@@ -90,7 +91,7 @@ def losses(
     """Yields seconds and measurements of each candidate, with all work that profiling does for it."""
     variants = {
         (c.layer, str(c.scheme)): partial(variant, subject.parts, c.layer, c.scheme,
-                                          fitted_of(ranges[c.layer], c.scheme), {})
+                                          fitted_of(subject.graph, c.layer, c.scheme, ranges[c.layer], {}), {})
         for c in some
     }  # fmt: skip
     begin = time.process_time()
@@ -136,7 +137,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for candidate in tqdm(some):
         (plain, expected), (fast, got) = next(whole), next(resumed)
-        fitted = fitted_of(ranges[candidate.layer], candidate.scheme)
+        fitted = fitted_of(subject.graph, candidate.layer, candidate.scheme, ranges[candidate.layer], {})
         with variant(subject.parts, candidate.layer, candidate.scheme, fitted) as module:
             times = timed(start, module, args.pairs)
         rows.append({"layer": candidate.layer, "scheme": str(candidate.scheme), **times,

@@ -30,7 +30,6 @@ from bitplan.planner.choice.evidence import Evidence, read_evidence, whole
 from bitplan.planner.choice.joint import predict_plan
 from bitplan.planner.choice.problem import formulate
 from bitplan.planner.choice.record import Provenance, plan_of
-from bitplan.planner.costs.candidates import fitted_of
 from bitplan.planner.measurement.replay import Replay, build_replay
 from bitplan.planner.measurement.worker import Worker
 from bitplan.planner.pipelines.subject import conditions_of
@@ -98,7 +97,7 @@ def good_plans(store: Profile, evidence: Evidence, random: np.random.Generator) 
 def measured(worker: Worker, replay: Replay, prompts: tuple[str, ...], plan: Plan) -> dict[str, float]:
     """Measures the plan's losses with simulated kernels."""
     schemes = {layer: parse_scheme(text) for layer, text in plan.schemes.items()}
-    fitted = {layer: fitted_of(worker.setup.ranges[layer], scheme) for layer, scheme in schemes.items()}
+    fitted = {layer: worker.setup.fitted(layer, scheme) for layer, scheme in schemes.items()}
     swapped, metrics = swap(worker.parts, schemes, fitted, real=False), worker.metric_set
     try:
         rows = next(

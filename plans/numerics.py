@@ -42,9 +42,13 @@ def layout_of(scheme: Scheme, shape: Sequence[int]) -> dict[str, Tensor]:
     count = len(range_keys(scheme))
     held = {RANGE: torch.empty(count, dtype=torch.float32, device="meta")} if count else {}
     for term in scheme.transforms:
-        layout = member_of(term).layout(shape[0], shape[1], term.numbers)
-        held |= {f"{term.name}_{name}": tensor for name, tensor in layout.items()}
+        held |= named(term, member_of(term).layout(shape[0], shape[1], term.numbers))
     return held
+
+
+def transform_bytes(scheme: Scheme, shape: Sequence[int]) -> int:
+    """Bytes of what the scheme's transforms hold in a layer with a weight of `shape`."""
+    return sum(tensor.nbytes for name, tensor in layout_of(scheme, shape).items() if name != RANGE)
 
 
 def fitted_for(scheme: Scheme, shape: Sequence[int], fitted: Fitted, device: torch.device) -> dict[str, Tensor]:
@@ -69,6 +73,11 @@ def scales_in(fitted: Fitted) -> ActivationScales | None:
     """The calibrated ranges as numbers, which a compiler cannot read from a tensor."""
     held = fitted.get(RANGE)
     return None if held is None or held.is_meta else ActivationScales(*held.tolist())
+
+
+def named(term: Term, fitted: Fitted) -> dict[str, Tensor]:
+    """The parameters of one transform, by the names that a layer holds them under."""
+    return {f"{term.name}_{name}": tensor for name, tensor in fitted.items()}
 
 
 def own(term: Term, fitted: Fitted) -> dict[str, Tensor]:

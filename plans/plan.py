@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import yaml
@@ -16,8 +17,12 @@ import yaml
 from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.files import written
 from bitplan.plans.names import nearest
-from bitplan.plans.plan_schema import SCHEMA, VERSION
+from bitplan.plans.plan_schema import OPTIONAL, SCHEMA, VERSION
 from bitplan.plans.scheme import Scheme, SchemeError, parse_scheme
+from bitplan.plans.strict_yaml import StrictLoader
+
+if TYPE_CHECKING:
+    from bitplan.plans.parameters import Parameters
 
 
 def dtype_of(plans: Iterable[Plan]) -> str:
@@ -34,12 +39,20 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Plan:
-    """One scheme a layer, and its provenance.
+    """One scheme for each layer, and its provenance.
 
-    model: name, fingerprint, architecture and components; schemes: layer address -> scheme text, in the model's order;
-    simulated: layers whose scheme no kernel ran where the plan was made; calibration: prompts, steps, and the
-    activation ranges of static formats; budgets: column -> limit; predictions: `total`, column -> sum, and `blocks` and
-    `full`, block -> column -> sum, the latter with every layer kept; solver: how it ended.
+    Attributes:
+        model: name, fingerprint, architecture and components.
+        schemes: layer address -> scheme text, in the model's order.
+        simulated: layers whose scheme no kernel ran where the plan was made.
+        calibration: prompts, steps, and the ranges of static inputs.
+        budgets: column -> limit.
+        predictions: `total`, column -> sum; `blocks` and `full`, block -> column -> sum, the latter with every layer
+            kept.
+        solver: how it ended.
+        groups: layers that read one input and share what a transform was fitted with: `members`, `transforms`.
+        fitted: the fitted parameters, as `bitplan.plans.parameters` encodes them; the owner in a group is its first
+            member.
     """
 
     model: Mapping[str, Any]
@@ -49,7 +62,27 @@ class Plan:
     budgets: Mapping[str, int | float] = field(default_factory=dict)
     predictions: Mapping[str, Any] = field(default_factory=dict)
     solver: Mapping[str, Any] = field(default_factory=dict)
-    version: int = VERSION
+    groups: tuple[Mapping[str, Any], ...] = ()
+    fitted: bytes = field(default=b"", repr=False)
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        """The fitted parameters by (owner, transform)."""
+        from bitplan.plans.parameters import decoded  # needs numpy, which no other plan does
+
+        return decoded(self.fitted)
+
+    @property
+    def version(self) -> int:
+        """Of its file: 2 with groups or fitted parameters, else 1, which older versions read."""
+        return 2 if self.groups or self.fitted else 1
+
+    def owner_of(self, layer: str, term: str) -> str:
+        """Under which address the parameters of a layer's transform are held."""
+        shared = (
+            group["members"][0] for group in self.groups if layer in group["members"] and term in group["transforms"]
+        )
+        return next(shared, layer)
 
     @cached_property
     def parsed(self) -> Mapping[str, Scheme]:
@@ -58,62 +91,77 @@ class Plan:
         return {layer: schemes[text] for layer, text in self.schemes.items()}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without objects, without aliases, and without a key given twice."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-        twice = (
-            next((key for i, key in enumerate(keys) if key in keys[:i]), None) if len(set(keys)) < len(keys) else None
-        )
-        if twice is not None:
-            raise yaml.MarkedYAMLError(problem=f"key {twice!r} is given twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)  # type: ignore[no-untyped-call,no-any-return]
-
-
 def load_plan(path: str | PathLike[str]) -> Plan:
-    """The plan in a file. Raises PlanError in one line naming the file, the key and what is expected."""
+    """The plan in a file, with the file of its fitted parameters beside it.
+
+    Raises PlanError in one line that names the file, the key and what is expected.
+    """
     path = Path(path)
     try:
-        data = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 - a safe loader, made stricter
+        data = yaml.load(path.read_text("utf-8"), StrictLoader)  # noqa: S506 - a safe loader, made stricter
     except OSError as error:
         raise PlanError(f"cannot read the plan {path}: {error.strerror}; check the path") from None
     except UnicodeDecodeError:
-        raise PlanError(f"{path} is no text file; a plan is YAML, as `bitplan solve` writes it") from None
+        raise PlanError(f"{path} is not a text file; a plan is YAML, as `bitplan solve` writes it") from None
     except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
         place = getattr(error, "problem_mark", None)
         where = f", line {place.line + 1}" if place else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise PlanError(f"{path}{where}: {problem}; mend it or solve again") from None
-    return _plan_of(data, path)
+        raise PlanError(f"{path}{where}: {problem}; correct it or solve again") from None
+    return _plan_of(data, path, _read_fitted)
 
 
 def save_plan(plan: Plan, path: str | PathLike[str]) -> None:
-    """Write the plan, replacing the file in one move; the same plan gives the same bytes. Raises PlanError."""
+    """Write the plan, and its fitted parameters beside it, each in one move; the same plan gives the same bytes.
+
+    Raises PlanError.
+    """
     path = Path(path)
-    text = dump_plan(plan)
+    text = dump_plan(plan, path)
     # What could not be read back is not written: PyYAML loses some control characters.
-    if dump_plan(_plan_of(yaml.load(text, _Loader), path)) != text:  # noqa: S506
+    if dump_plan(_plan_of(yaml.load(text, StrictLoader), path, lambda *_: plan.fitted), path) != text:  # noqa: S506
         raise PlanError(f"cannot write the plan {path}: a name in it holds control characters; rename it")
     try:
+        if plan.fitted:
+            with written(path.with_name(_fitted_name(path))) as partial:
+                partial.write_bytes(plan.fitted)
         with written(path) as partial:
             partial.write_text(text, "utf-8")
     except OSError as error:
         raise PlanError(f"cannot write the plan {path}: {error.strerror}; choose another --out") from None
 
 
-def dump_plan(plan: Plan) -> str:
-    """The text of the plan file. Raises PlanError for what is no dictionary, list, text or number."""
+def dump_plan(plan: Plan, path: Path = Path("P.plan.yaml")) -> str:
+    """The text of the plan file at `path`. Raises PlanError for what is not a dictionary, list, text or number."""
     data = {"bitplan": plan.version} | {name: _plain(getattr(plan, name)) for name in _SECTIONS}
+    if plan.groups:
+        data["groups"] = _plain(plan.groups)
+    if plan.fitted:
+        data["parameters"] = {"file": _fitted_name(path), "sha256": hashlib.sha256(plan.fitted).hexdigest()}
     try:
         return yaml.dump(data, Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, width=120)
     except yaml.representer.RepresenterError as error:
         raise PlanError(f"a plan holds plain data only, not {error.args[-1]!r}; convert it first") from None
+
+
+def _fitted_name(path: Path) -> str:
+    """Beside P.plan.yaml, P.plan.safetensors."""
+    return f"{path.stem.removesuffix('.plan').lstrip('.') or 'P'}.plan.safetensors"
+
+
+def _read_fitted(path: Path, entry: Mapping[str, str]) -> bytes:
+    """The file of fitted parameters, which lies beside the plan. The schema allows plain file names only."""
+    place = path.with_name(entry["file"])
+    try:
+        data = place.read_bytes()
+    except OSError as error:
+        raise PlanError(
+            f"{path}, parameters.file: cannot read {place}: {error.strerror}; keep it beside the plan"
+        ) from None
+    if (digest := hashlib.sha256(data).hexdigest()) != entry["sha256"]:
+        raise PlanError(f"{path}, parameters.sha256: {place} has {digest[:12]}, the plan needs {entry['sha256'][:12]}; "
+                        "take the file that was written with the plan")  # fmt: skip
+    return data
 
 
 def check_layers(plan: Plan, layers: Iterable[str]) -> None:
@@ -145,7 +193,7 @@ def check_fingerprint(plan: Plan, fingerprint: str, allow_mismatch: bool = False
         )
 
 
-_SECTIONS = tuple(f.name for f in fields(Plan) if f.name != "version")
+_SECTIONS = tuple(f.name for f in fields(Plan) if f.name not in ("groups", "fitted"))
 
 
 def _plain(value: Any) -> Any:
@@ -155,9 +203,9 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, (tuple, list)) else value
 
 
-def _plan_of(data: Any, path: Path) -> Plan:
+def _plan_of(data: Any, path: Path, read_fitted: Callable[[Path, Mapping[str, str]], bytes]) -> Plan:
     if not isinstance(data, dict) or "bitplan" not in data:
-        raise PlanError(f"{path} is no plan: it has no `bitplan` version at the top; write one with `bitplan solve`")
+        raise PlanError(f"{path} is not a plan: it has no `bitplan` version at the top; write one with `bitplan solve`")
     version = data["bitplan"]
     if isinstance(version, (int, float)) and version > VERSION:
         raise PlanError(f"{path} has version {version} and this BitPlan reads up to {VERSION}; upgrade bitplan")
@@ -166,15 +214,55 @@ def _plan_of(data: Any, path: Path) -> Plan:
     if errors:  # a misspelt key says more than that the right one is missing
         misspelt = [error for error in errors if error.validator == "additionalProperties"]
         raise PlanError(f"{path}, {_explain(jsonschema.exceptions.best_match(misspelt or errors))}")
-    for layer, text in data["schemes"].items():
-        try:
-            parse_scheme(text)
-        except SchemeError as refused:
-            raise PlanError(f"{path}, schemes.{layer}: {refused}") from None
-    if foreign := [layer for layer in data["simulated"] if layer not in data["schemes"]]:
+    newer = [key for key in OPTIONAL if key in data]
+    if newer and version < 2:
+        raise PlanError(f"{path}, {newer[0]}: version {version} has no such key; write `bitplan: 2`")
+    schemes = _schemes(data["schemes"], path)
+    if foreign := [layer for layer in data["simulated"] if layer not in schemes]:
         raise PlanError(f"{path}, simulated: {foreign[0]} has no scheme; name layers of `schemes`")
     sections = {name: data[name] for name in _SECTIONS}
-    return Plan(**sections | {"simulated": tuple(sections["simulated"])}, version=version)
+    fitted = read_fitted(path, data["parameters"]) if "parameters" in data else b""
+    plan = Plan(
+        **sections | {"simulated": tuple(sections["simulated"])}, groups=tuple(data.get("groups", ())), fitted=fitted
+    )
+    _check_groups(plan, schemes, path)
+    if fitted:
+        _check_fitted(plan, schemes, path)
+    return plan
+
+
+def _schemes(texts: Mapping[str, str], path: Path) -> dict[str, Scheme]:
+    found = {}
+    for layer, text in texts.items():
+        try:
+            found[layer] = parse_scheme(text)
+        except SchemeError as refused:
+            raise PlanError(f"{path}, schemes.{layer}: {refused}") from None
+    return found
+
+
+def _check_groups(plan: Plan, schemes: Mapping[str, Scheme], path: Path) -> None:
+    """Raises PlanError where a member of a group is not a layer of the plan with the transforms of the group."""
+    for number, group in enumerate(plan.groups):
+        for layer in group["members"]:
+            terms = [str(term) for term in schemes[layer].transforms] if layer in schemes else []
+            if missing := [term for term in group["transforms"] if term not in terms]:
+                raise PlanError(f"{path}, groups.{number}: the scheme of {layer} has no {missing[0]}; name layers of "
+                                "`schemes` that have it")  # fmt: skip
+
+
+def _check_fitted(plan: Plan, schemes: Mapping[str, Scheme], path: Path) -> None:
+    """Raises PlanError for fitted parameters that no layer of the plan uses, or that are not finite floats."""
+    from bitplan.plans.parameters import ParameterError
+
+    used = {(plan.owner_of(layer, str(t)), str(t)) for layer, scheme in schemes.items() for t in scheme.transforms}
+    try:
+        foreign = [key for key in plan.parameters if key not in used]
+    except ParameterError as refused:
+        raise PlanError(f"{path}, parameters: {refused}; solve again") from None
+    if foreign:
+        raise PlanError(f"{path}, parameters: no layer uses {''.join(foreign[0])}; take the file that was written with "
+                        "the plan")  # fmt: skip
 
 
 def _explain(error: Any) -> str:
@@ -188,13 +276,13 @@ def _explain(error: Any) -> str:
 
 
 def _check_plain(value: Any, path: Path, place: str) -> None:
-    """Refuse numbers that are not finite and keys that are no text."""
+    """Refuse numbers that are not finite and keys that are not texts."""
     if isinstance(value, float) and not math.isfinite(value):
         raise PlanError(f"{path}, {place.lstrip('.')}: {value} is not finite; expected a number")
     if isinstance(value, dict):
         for key, part in value.items():
             if not isinstance(key, str):
-                raise PlanError(f"{path}, {place.lstrip('.') or 'the top'}: key {key!r} is no text; put it in quotes")
+                raise PlanError(f"{path}, {place.lstrip('.') or 'the top'}: key {key!r} is not text; put it in quotes")
             _check_plain(part, path, f"{place}.{key}")
     if isinstance(value, list):
         for i, part in enumerate(value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-VERSION = 1
+VERSION = 2  # the newest that is read; plans without `groups` and `parameters` are written as version 1
 _DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
 _AMOUNTS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
@@ -78,6 +78,28 @@ _PREDICTIONS = {
 }
 
 
+_GROUPS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["members", "transforms"],
+        "additionalProperties": False,
+        "properties": {
+            "members": {"type": "array", "items": {"type": "string"}, "minItems": 2, "uniqueItems": True},
+            "transforms": {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True},
+        },
+    },
+}
+
+
+_PARAMETERS = {
+    "type": "object",
+    "required": ["file", "sha256"],
+    "additionalProperties": False,
+    "properties": {"file": {"type": "string", "pattern": r"^[^/\\.:][^/\\:]*\.plan\.safetensors$"}, "sha256": _DIGEST},
+}
+
+
 _PARTS: dict[str, Any] = {
     "bitplan": {"type": "integer", "minimum": 1},
     "model": _MODEL,
@@ -87,12 +109,17 @@ _PARTS: dict[str, Any] = {
     "budgets": _NUMBERS,
     "predictions": _PREDICTIONS,
     "solver": _SOLVER,
+    "groups": _GROUPS,
+    "parameters": _PARAMETERS,
 }
+
+
+OPTIONAL = ("groups", "parameters")  # of version 2
 
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
-    "required": list(_PARTS),
+    "required": [name for name in _PARTS if name not in OPTIONAL],
     "additionalProperties": False,
     "properties": _PARTS,
 }

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from torch import nn
 
+from bitplan.planner.applied.config import transform_parameters
 from bitplan.planner.graph.fingerprint import fingerprint_of
 from bitplan.planner.graph.layers import architecture_fingerprint
 from bitplan.planner.graph.trace import graph_of, list_layers
@@ -89,6 +90,10 @@ def _checked_layers(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: 
 
 
 def fitted_in(plan: Plan) -> dict[str, Fitted]:
-    """The fitted parameters that the plan carries, by layer: the calibrated ranges of static inputs."""
+    """The fitted parameters that the plan carries, by layer: calibrated ranges, and those of transforms."""
     held: Mapping[str, Mapping[str, float]] = plan.calibration.get("ranges", {})
-    return {layer: range_tensor(ranges) for layer, ranges in held.items()}
+    found = {layer: range_tensor(ranges) for layer, ranges in held.items()}
+    for layer, scheme in plan.parsed.items():
+        if tensors := transform_parameters(plan, layer, scheme):
+            found.setdefault(layer, {}).update(tensors)
+    return dict(found)

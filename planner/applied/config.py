@@ -12,10 +12,13 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import METHOD
 from bitplan.plans.inputs.base import ActivationError, ActivationScales
-from bitplan.plans.numerics import range_tensor
+from bitplan.plans.numerics import named, range_tensor
 from bitplan.plans.plan import Plan
 from bitplan.plans.scheme import Scheme, SchemeError, parse_scheme
 from bitplan.plans.transforms.base import Fitted
@@ -60,8 +63,16 @@ class BitPlanConfig:
 
     @cached_property
     def fitted(self) -> dict[str, Fitted]:
-        """Path -> the fitted parameters of that layer. Raises ActivationError for a range that is not a magnitude."""
-        return {path: range_tensor(_checked(values)) for path, values in self.ranges.items()}
+        """Path -> the fitted parameters of that layer; those of transforms only where a plan is expected.
+
+        Raises ActivationError for a range that is not a magnitude.
+        """
+        found = {path: range_tensor(_checked(values)) for path, values in self.ranges.items()}
+        for path, scheme in self.layers.items() if self.expected else ():
+            assert self.expected is not None
+            fitted = transform_parameters(self.expected.plan, f"{self.component}.{path}", scheme)
+            found.setdefault(path, {}).update(fitted)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """As config.json holds it."""
@@ -91,6 +102,15 @@ class BitPlanConfig:
     def __repr__(self) -> str:
         packed = sum(map(len, self.schemes.values()))
         return f"BitPlanConfig({self.component}, {packed} packed layers, {self.kernels} kernels)"
+
+
+def transform_parameters(plan: Plan, address: str, scheme: Scheme) -> dict[str, Tensor]:
+    """What the transforms of a layer were fitted with, by the names that the layer holds it under."""
+    found: dict[str, Tensor] = {}
+    for term in scheme.transforms:
+        arrays = plan.parameters.get((plan.owner_of(address, str(term)), str(term)), {})
+        found |= named(term, {name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+    return found
 
 
 def _checked(values: Sequence[float]) -> dict[str, float]:

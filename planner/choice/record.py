@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bitplan.planner.choice.evidence import KEEP, Evidence, groups_of
+from bitplan.planner.choice.fitted import shared_parameters
 from bitplan.planner.choice.problem import formulate
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import blocks_of
@@ -57,6 +58,7 @@ def plan_of(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], 
         budgets={budget.column: plain(budget.limit) for budget in problem.budgets},
         predictions=predict(evidence, chosen.picks),
         solver=_solver(problem, told),
+        **shared_parameters(store, schemes, evidence.shared),
     )
 
 

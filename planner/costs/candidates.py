@@ -1,9 +1,9 @@
-"""The candidates: the schemes that each layer may get."""
+"""What may be chosen: the schemes offered to each layer, and the reason where one is not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
 
 from torch import nn
@@ -12,22 +12,14 @@ from bitplan.planner.graph.layers import Layer, LayerGraph
 from bitplan.plans.kernels import KernelError, choose_kernel, geometry_of
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.modules import kind_of
-from bitplan.plans.numerics import range_tensor
-from bitplan.plans.scheme import KEEP, Scheme, parse_scheme, static_range
+from bitplan.plans.scheme import KEEP, Scheme, parse_scheme
 from bitplan.plans.transforms import TRANSFORMS
-from bitplan.plans.transforms.base import Fitted
 from bitplan.sensitivity.calibration.ranges import ActivationRange
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One scheme for one layer.
-
-    Attributes:
-        layer: its address.
-        scheme: the scheme.
-        simulated: why no kernel of this machine runs it, or None.
-    """
+    """One choice for one layer. simulated: why no kernel here runs it, None where one does."""
 
     layer: str
     scheme: Scheme
@@ -35,14 +27,15 @@ class Candidate:
 
 
 def parse_schemes(texts: Sequence[str]) -> tuple[Scheme, ...]:
-    """The schemes with these texts, each once, after `keep`. Raises SchemeError."""
+    """The schemes named, `keep` first, each once. Raises SchemeError."""
     return tuple(dict.fromkeys([KEEP, *(parse_scheme(text) for text in texts)]))
 
 
 def candidates(
     graph: LayerGraph, modules: Mapping[str, nn.Module], schemes: Sequence[Scheme], seen: Mapping[str, ActivationRange]
 ) -> list[Candidate]:
-    """Every scheme for every layer that it fits. seen: layer -> calibrated range."""
+    """Every scheme for every layer, but none that would be another by another name (a group wider than the layer)
+    or that needs a constant first token where calibration saw none."""
     return [
         Candidate(layer.address, scheme, simulated(scheme, modules[layer.address]))
         for layer in graph.layers
@@ -52,11 +45,8 @@ def candidates(
 
 
 def fits(layer: Layer, scheme: Scheme, seen: ActivationRange | None) -> bool:
-    """Whether the scheme differs from the other schemes in this layer and is defined for it.
-
-    It does not fit if its groups are as wide as the layer, if the kind of layer refuses it (`Kind.refuses`), or if
-    calibration did not find what its transforms require.
-    """
+    """Whether the scheme says something of its own about this layer; schemes that round the inputs of an embedding, or
+    look for a convolution's first token, say nothing (`Kind.refuses`)."""
     inputs = prod(layer.weight[1:])
     if scheme.weight.group and scheme.weight.group >= inputs:
         return False
@@ -67,7 +57,7 @@ def fits(layer: Layer, scheme: Scheme, seen: ActivationRange | None) -> bool:
 
 
 def simulated(scheme: Scheme, module: nn.Module) -> str | None:
-    """Why no real kernel runs the scheme in this layer on its device, or None."""
+    """Why no real kernel runs the scheme in this layer where it is, or None."""
     if scheme == KEEP:
         return None
     try:
@@ -75,8 +65,3 @@ def simulated(scheme: Scheme, module: nn.Module) -> str | None:
     except KernelError as error:
         return str(error)
     return None
-
-
-def fitted_of(observed: ActivationRange, scheme: Scheme) -> Fitted:
-    """The fitted parameters that the scheme needs in a layer with these input ranges."""
-    return range_tensor(static_range(asdict(observed), scheme))

@@ -1,4 +1,4 @@
-"""Describes the machine of a measurement."""
+"""What a measurement ran on, told beside it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from bitplan.plans.formats.storage import stored_bytes
 from bitplan.plans.kernels import choose_kernel, geometry_of
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.modules import quantize_module
-from bitplan.plans.numerics import layout_of
+from bitplan.plans.numerics import layout_of, transform_bytes
 from bitplan.plans.scheme import KEEP, Scheme
 
 _STAND_IN = 4.0  # in every fitted parameter, for timing only: it changes no shapes
@@ -43,6 +43,7 @@ def cost_candidates(
             timed[key] = _time_layer(layer, module, scheme, rest, layer.address in rounded)
         ms, kernel = timed[key]
         size = stored_bytes(layer.weight, candidate.scheme.weight, module.weight.element_size())
+        size += transform_bytes(candidate.scheme, layer.weight)
         simulated = candidate.simulated is not None
         yield Cost(candidate.layer, str(candidate.scheme), size, ms, "none" if simulated else kernel, simulated)
 

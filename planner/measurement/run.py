@@ -16,6 +16,7 @@ import torch
 
 from bitplan.planner.costs.allocator import lean_memory
 from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes
+from bitplan.planner.costs.parameters import fit_parameters, profile_parameters
 from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike, check_place
@@ -35,7 +36,9 @@ from bitplan.planner.profiles.responses import probed
 from bitplan.planner.progress import current, expected_of
 from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.layers.opening import opened
+from bitplan.plans.parameters import Key
 from bitplan.plans.scheme import KEEP
+from bitplan.plans.transforms.base import Fitted
 from bitplan.sensitivity.calibration.ranges import ActivationRange
 
 
@@ -106,7 +109,9 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
     metric_set = _metric_set(traced, settings, options)
     with opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
         store.write_graph(layer_graph.to_json(traced.graph), [str(scheme) for scheme in schemes])
-        setup = setup_of(traced, settings, _ranges(store, traced, settings))
+        ranges = _ranges(store, traced, settings)
+        parameters = profile_parameters(store, traced.graph, traced.modules, schemes, ranges)
+        setup = setup_of(traced, settings, ranges, parameters)
         offered = candidates(traced.graph, traced.modules, schemes, setup.ranges)
         pairs = share_of([(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP], options.part)
         unpriced = _unpriced(store, offered) if options.part[0] == 1 else ()
@@ -160,12 +165,17 @@ def _expected(
     return expected_of(run, prompts, prompts - probed(store).prompts, schemes, costs | {"checks": checks})
 
 
-def setup_of(traced: Traced, settings: Settings, ranges: Mapping[str, ActivationRange]) -> WorkerSetup:
-    """The setup of the workers that measure a traced subject."""
+def setup_of(
+    traced: Traced, settings: Settings, ranges: Mapping[str, ActivationRange],
+    parameters: Mapping[Key, Fitted] | None = None,
+) -> WorkerSetup:  # fmt: skip
+    """The setup of the workers that measure a traced subject. parameters: of transforms; fitted here if None."""
+    if parameters is None:
+        parameters = fit_parameters(traced.graph, traced.modules, parse_schemes(settings.schemes), ranges)
     return WorkerSetup(
         traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
         settings, ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
-        conditions_in(traced.subject, settings.prompts),
+        conditions_in(traced.subject, settings.prompts), parameters,
     )  # fmt: skip
 
 

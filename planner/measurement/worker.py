@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 from torch import nn
 
-from bitplan.planner.costs.candidates import fitted_of
+from bitplan.planner.costs.parameters import fitted_of
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import components_of
@@ -27,7 +27,9 @@ from bitplan.plans.layers.addresses import module_at
 from bitplan.plans.layers.opening import open_all
 from bitplan.plans.layers.simulation import Side, variant
 from bitplan.plans.layers.swap import find_layer
-from bitplan.plans.scheme import parse_scheme
+from bitplan.plans.parameters import Key
+from bitplan.plans.scheme import Scheme, parse_scheme
+from bitplan.plans.transforms.base import Fitted
 from bitplan.sensitivity.calibration.ranges import ActivationRange
 
 
@@ -75,6 +77,7 @@ class WorkerSetup(TraceRecord):
         size: bytes of all weights of the subject.
         threads: torch threads, on which the rounding of every loss depends.
         conditions: the conditions, if the labels in the settings do not contain them; else empty.
+        parameters: (owner, transform) -> what the transform was fitted with.
     """
 
     settings: Settings
@@ -82,6 +85,11 @@ class WorkerSetup(TraceRecord):
     size: int
     threads: int
     conditions: tuple[Any, ...] = ()
+    parameters: Mapping[Key, Fitted] = field(default_factory=dict)
+
+    def fitted(self, layer: str, scheme: Scheme) -> Fitted:
+        """The fitted parameters that the scheme needs in a layer."""
+        return fitted_of(self.graph, layer, scheme, self.ranges[layer], self.parameters)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -151,7 +159,7 @@ class Worker:
         packed: see `bitplan.plans.layers.simulation.variant`.
         """
         parsed = parse_scheme(scheme)
-        return variant(self.parts, layer, parsed, fitted_of(self.setup.ranges[layer], parsed), packed)
+        return variant(self.parts, layer, parsed, self.setup.fitted(layer, parsed), packed)
 
 
 def open_worker(setup: WorkerSetup) -> Worker:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import check_place, written
+from bitplan.planner.profiles.fitted import read_parameters, write_parameters
 from bitplan.planner.profiles.profile import Profile
 
 
@@ -37,4 +38,5 @@ def copy_without_costs(source: Profile, target: Profile) -> None:
     target.write_graph(source.graph(), source.schemes())
     target.write_baseline(source.baseline())
     target.write_ranges(source.ranges())
+    write_parameters(target, read_parameters(source))
     target.write_measurements(source.measurements(), source.families(), source.responses())

@@ -20,7 +20,7 @@ from typing import Any
 
 from bitplan.planner.texts import one_line
 
-FORMAT_VERSION = 2
+FORMAT_VERSION, OLDEST = 3, 2  # the newest and the oldest that are read; 3 is 2 with the table `parameters`
 _APPLICATION_ID = 0x42504C4E  # "BPLN", in the file's first 100 bytes
 _SHOWN = 3  # differences that an error names
 _WAIT = 30.0  # seconds that a write waits for readers, and a reader for a write
@@ -42,6 +42,13 @@ CREATE TABLE measurements (
 CREATE TABLE responses (
     layer TEXT NOT NULL REFERENCES layers (address), scheme TEXT NOT NULL REFERENCES schemes (name),
     metric TEXT NOT NULL, probes INTEGER NOT NULL, sums BLOB NOT NULL, PRIMARY KEY (layer, scheme, metric));
+"""
+
+
+_PARAMETERS = """
+CREATE TABLE parameters (
+    owner TEXT NOT NULL REFERENCES layers (address), term TEXT NOT NULL, tensors BLOB NOT NULL,
+    PRIMARY KEY (owner, term));
 """
 
 
@@ -148,7 +155,7 @@ def lock(db: sqlite3.Connection) -> None:
 
 def _try_to_write(db: sqlite3.Connection) -> None:
     """Raises if the file or its folder (for the journal) is read-only, before long measurements begin."""
-    db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+    db.execute(f"PRAGMA user_version = {_pragma(db, 'user_version')}")
     db.execute("ROLLBACK")
     lock(db)
 
@@ -183,7 +190,7 @@ def _create_tables(db: sqlite3.Connection, header: Mapping[str, Any]) -> None:
         db.execute(statement)
     db.executemany("INSERT INTO header VALUES (?, ?)", ((key, json.dumps(value)) for key, value in header.items()))
     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+    db.execute(f"PRAGMA user_version = {OLDEST}")
     db.execute("COMMIT")
     lock(db)
 
@@ -195,15 +202,27 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         raise ProfileError(f"{path}: it is empty because profiling stopped before it began; profile again")
     if _pragma(db, "application_id") != _APPLICATION_ID:
         raise ProfileError(f"{path}: {_ADVICE[sqlite3.SQLITE_NOTADB]}")
-    if version != FORMAT_VERSION:
+    if not OLDEST <= version <= FORMAT_VERSION:
         raise ProfileError(
-            f"{path}: has format {version}, this BitPlan reads {FORMAT_VERSION}; "
+            f"{path}: has format {version}, this BitPlan reads {OLDEST} and {FORMAT_VERSION}; "
             f"{'upgrade BitPlan, or ' * (version > FORMAT_VERSION)}profile again with another --out"
         )
     whole = _pragma(db, "page_count") * _pragma(db, "page_size")  # SQLite reads a truncated last page as zeros
     problem = f"{size} of {whole} bytes are there" if size < whole else _pragma(db, "integrity_check(1)")
     if problem != "ok":
         raise ProfileError(f"{path}: {_DAMAGED.format(error=_line(problem))}")
+
+
+def has_parameters(db: sqlite3.Connection) -> bool:
+    """Whether the file has the table of fitted parameters."""
+    return int(_pragma(db, "user_version")) >= FORMAT_VERSION
+
+
+def add_parameters(db: sqlite3.Connection) -> None:
+    """Within a transaction, adds that table, and with it the newest version of the format."""
+    if not has_parameters(db):
+        db.execute(_PARAMETERS)
+        db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
 
 def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

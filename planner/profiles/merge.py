@@ -22,6 +22,7 @@ import numpy as np
 from bitplan.planner.errors import UserError
 from bitplan.planner.profiles.copies import check_new, new_profile
 from bitplan.planner.profiles.corrections import correct
+from bitplan.planner.profiles.fitted import read_parameters, write_parameters
 from bitplan.planner.profiles.profile import Profile, Response, open_profile
 from bitplan.planner.profiles.responses import PROBED
 from bitplan.sensitivity.table import ESTIMATES, Measurement, describe
@@ -79,10 +80,21 @@ def _check_same(first: Profile, other: Profile) -> None:
     ours, theirs = (store.baseline().get(PROBED) for store in (first, other))
     if ours and theirs:
         _compare(PROBED, ours, theirs, first, other)
+    _check_parameters(first, other)
     ranges, others = first.ranges(), other.ranges()
     for layer in ranges.keys() & others.keys():
         if not _near(ranges[layer], others[layer]):
             raise _different(f"range of {layer}", ranges[layer], others[layer], first, other)
+
+
+def _check_parameters(first: Profile, other: Profile) -> None:
+    """Raises UserError where both profiles hold fitted parameters of one name that differ by more than rounding."""
+    ours, theirs = read_parameters(first), read_parameters(other)
+    for key in ours.keys() & theirs.keys():
+        for name in ours[key].keys() & theirs[key].keys():
+            one, two = ours[key][name], theirs[key][name]
+            if one.shape != two.shape or not np.allclose(one, two, rtol=_TOLERANCE):
+                raise _different(f"the parameter {name} of {''.join(key)}", one.shape, two.shape, first, other)
 
 
 def _fixed(header: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,6 +197,7 @@ def _write(stores: Sequence[Profile], timed: Profile, contents: tuple[Rows, Resp
         store.write_graph(timed.graph(), timed.schemes())
         store.write_baseline({name: value for old in (*stores, timed) for name, value in old.baseline().items()})
         store.write_ranges(timed.ranges() or next((old.ranges() for old in stores if old.ranges()), {}))
+        write_parameters(store, next((held for old in stores if (held := read_parameters(old))), {}))
         store.write_costs(timed.costs())
         families = {metric: family for old in stores for metric, family in old.families().items()}
         store.write_measurements((m for row in rows.values() for m in row), families, responses.values())

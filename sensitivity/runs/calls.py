@@ -14,12 +14,7 @@ from bitplan.sensitivity.runs.nested import mapped
 
 @dataclass(frozen=True, eq=False)
 class RecordedCall:
-    """One recorded call.
-
-    Attributes:
-        args, kwargs: copies of its arguments, detached.
-        module: the module, or None if it is not to be repeated.
-    """
+    """One recorded call. module: what was called."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -28,14 +23,14 @@ class RecordedCall:
 
 @contextlib.contextmanager
 def recorded_calls(*modules: nn.Module) -> Iterator[list[RecordedCall]]:
-    """Within the `with`, collects the arguments of every call of the modules."""
+    """Collects the inputs of every call of the modules made inside the block."""
     calls: list[RecordedCall] = []
 
-    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # samplers may write into the arguments later
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # samplers may write into what they passed
         calls.append(RecordedCall(*(mapped(part, lambda x: x.detach().clone()) for part in (args, kwargs)), module))
 
     with contextlib.ExitStack() as stack:
         for module in dict.fromkeys(modules):
-            stack.callback(module.register_forward_pre_hook(record, with_kwargs=True).remove)
+            stack.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
         yield calls

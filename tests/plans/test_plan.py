@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from dataclasses import replace
@@ -13,9 +14,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bitplan.plans.parameters import encoded
 from bitplan.plans.plan import Plan, PlanError, check_fingerprint, check_layers, dump_plan, load_plan, save_plan
 from bitplan.plans.plan_schema import SCHEMA
 from bitplan.plans.scheme import EXAMPLES
+from bitplan.plans.transforms import TRANSFORMS, TransformLine
 
 DOCS = Path(__file__).parents[2] / "docs" / "plan-file.md"
 EXAMPLE = re.search(r"```yaml\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)[1]  # type: ignore[index]
@@ -94,8 +97,9 @@ def test_damaged_files_load_or_are_refused_in_one_line(noise: bytes, at: int, tm
 
 
 EDITS = [
-    ("bitplan: 1", "bitplan: 2", "version 2 .* upgrade"),
-    ("bitplan: 1", "bitplan: 2.0", "version 2.0 .* upgrade"),
+    ("bitplan: 1", "bitplan: 3", "version 3 .* upgrade"),
+    ("bitplan: 1", "bitplan: 3.0", "version 3.0 .* upgrade"),
+    ("simulated:", "groups: []\nsimulated:", "groups: version 1 has no such key; write `bitplan: 2`"),
     ("bitplan: 1", "bitplan: true", "bitplan: True is not of type 'integer'"),
     ("bitplan: 1\n", "", "no `bitplan` version"),
     ("solver:", "solvr:", "unknown key 'solvr'; did you mean 'solver'"),
@@ -104,7 +108,7 @@ EDITS = [
     ("w8a8t", "w8a9t", "schemes.unet.mid_block.attentions.0.to_k: .*8, 6, 4 bits, or a16 without `t`, not a9"),
     ("w4a4", "w4q4", "schemes.unet.conv_out: 'w4q4' names no scheme; did you mean 'w4a4'"),
     ("unet.conv_out: w4a4", "unet.conv_in: w4a4", "'unet.conv_in' is given twice"),
-    ("  unet.conv_out: w4a4", "  7: w4a4", "schemes: key 7 is no text"),
+    ("  unet.conv_out: w4a4", "  7: w4a4", "schemes: key 7 is not text"),
     ("  unet.conv_out: w4a4", "  unet.conv_out: 4", "schemes.unet.conv_out: 4 is not of type 'string'"),
     ("- unet.conv_out", "- unet.conv_ou", "simulated: unet.conv_ou has no scheme"),
     ("objective: 0.0156", "objective: .nan", "solver.objective: nan is not finite"),
@@ -138,7 +142,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="cannot read the plan"):
         load_plan(tmp_path)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00SQLite")
-    with pytest.raises(PlanError, match="no text file"):
+    with pytest.raises(PlanError, match="not a text file"):
         load_plan(tmp_path / "binary")
 
 
@@ -185,3 +189,69 @@ def test_fingerprint_of_another_model(example: Plan) -> None:
     with pytest.raises(PlanError, match="made for scenes with fingerprint 9f86d081884c, .*--allow-mismatch"):
         check_fingerprint(example, "0" * 64)
     check_fingerprint(example, "0" * 64, allow_mismatch=True)
+
+
+@pytest.fixture
+def scaled(monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A plan with fitted parameters, of a transform that is registered for the test."""
+    line = TransformLine("even", "a scale for each channel", "nowhere:NOTHING", word="even", scope="inputs")
+    monkeypatch.setitem(TRANSFORMS, "even", line)
+    model = {"name": "net", "fingerprint": "0" * 64, "architecture": "1" * 64, "components": ["net"]}
+    schemes = {"net.q": "w8a8+even", "net.k": "w4a8+even", "net.out": "w8a8+even", "net.last": "keep"}
+    scales = {("net.q", "+even"): {"scale": np.arange(1, 5, dtype=np.float32)},
+              ("net.out", "+even"): {"scale": np.ones(3, np.float32)}}  # fmt: skip
+    groups = ({"members": ["net.q", "net.k"], "transforms": ["+even"]},)
+    return Plan(model, schemes, solver={"status": "uniform"}, groups=groups, fitted=encoded(scales))
+
+
+def test_fitted_parameters_are_a_file_beside_the_plan(scaled: Plan, tmp_path: Path) -> None:
+    path = tmp_path / "some.plan.yaml"
+    save_plan(scaled, path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["some.plan.safetensors", "some.plan.yaml"]
+    assert path.read_text().startswith("bitplan: 2\n") and "file: some.plan.safetensors" in path.read_text()
+    again = load_plan(path)
+    assert again == scaled and again.version == 2
+    assert [again.owner_of(layer, "+even") for layer in again.schemes] == ["net.q", "net.q", "net.out", "net.last"]
+    assert again.parameters["net.q", "+even"]["scale"].tolist() == [1, 2, 3, 4]
+    save_plan(again, tmp_path / "other.yaml")
+    assert (tmp_path / "other.plan.safetensors").read_bytes() == (tmp_path / "some.plan.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("file: some.plan", "file: ../some.plan", "parameters.file: .*does not match"),
+        ("file: some.plan", "file: /etc/some.plan", "parameters.file: .*does not match"),
+        ("file: some.plan", "file: .some.plan", "parameters.file: .*does not match"),
+        ("file: some.plan", "file: another.plan", "cannot read .*another.plan.safetensors.*beside the plan"),
+        ("sha256: ", "sha256: 0", "parameters.sha256: .*does not match"),
+        ("  - net.k\n", "  - net.last\n", "groups.0: the scheme of net.last has no \\+even"),
+        ("  - net.k\n", "  - net.none\n", "groups.0: the scheme of net.none has no \\+even"),
+        ("net.out: w8a8+even", "net.out: w8a8", "no layer uses net.out\\+even"),
+        ("bitplan: 2", "bitplan: 1", "groups: version 1 has no such key"),
+        ("+even", "+odd", "names no scheme"),
+    ],
+)
+def test_fitted_parameters_that_do_not_belong_to_the_plan(
+    old: str, new: str, message: str, scaled: Plan, tmp_path: Path
+) -> None:
+    save_plan(scaled, tmp_path / "some.plan.yaml")
+    text = (tmp_path / "some.plan.yaml").read_text()
+    assert old in text
+    assert re.search(message, refuse(text.replace(old, new, 1), tmp_path))
+
+
+def test_the_file_of_fitted_parameters_must_have_the_digest_and_finite_numbers(scaled: Plan, tmp_path: Path) -> None:
+    save_plan(scaled, tmp_path / "some.plan.yaml")
+    text, other = (tmp_path / "some.plan.yaml").read_text(), tmp_path / "some.plan.safetensors"
+    digest = hashlib.sha256(scaled.fitted).hexdigest()
+    for data, message in (
+        (scaled.fitted[:-1] + b"\1", "parameters.sha256"),
+        (b"nonsense", "cannot be read"),
+        (encoded({("net.q", "+even"): {"scale": np.array([np.nan], np.float32)}}), "not finite"),
+        (encoded({("net.q", "+even"): {"scale": np.array([1])}}), "not finite floats"),
+        (encoded({("net.k", "+even"): {"scale": np.ones(1, np.float32)}}), "no layer uses net.k"),
+    ):
+        other.write_bytes(data)
+        found = digest if message == "parameters.sha256" else hashlib.sha256(data).hexdigest()
+        assert message in refuse(text.replace(digest, found), tmp_path)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bitplan.planner.costs.candidates import fitted_of
 from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.measurement.replay import evenly_spaced
@@ -27,10 +26,9 @@ from bitplan.plans.layers.simulation import output_changes
 from bitplan.plans.scheme import parse_scheme
 from bitplan.sensitivity.metrics import Metric
 from bitplan.sensitivity.probes.backward import Changes
-from bitplan.sensitivity.probes.batches import batched
 from bitplan.sensitivity.probes.chain import Chain, Probes, draw
 from bitplan.sensitivity.probes.estimate import join_responses, probe
-from bitplan.sensitivity.probes.unroll import Step, frozen, rehearse, unroll
+from bitplan.sensitivity.probes.unroll import Step, batched, frozen, rehearse, unroll
 from bitplan.sensitivity.responses import Reading
 from bitplan.sensitivity.table import MeasurementError
 
@@ -118,7 +116,7 @@ def _weights(steps: Sequence[Step], chosen: Collection[int], calls: Mapping[int,
 
 
 def _batched(step: Step, larger: Sequence[torch.Size], needed: bool) -> tuple[bool, ...] | None:
-    """See `batches.batched`; None for a call without a batch that no gradients pass."""
+    """See `unroll.batched`; None for a call without a batch that no gradients pass."""
     try:
         return batched(step, larger)
     except MeasurementError:
@@ -156,11 +154,10 @@ def draw_probes(worker: Worker, chain: Chain, metric: Metric, first: int, texts:
 
 def changes_by_layer(worker: Worker, job: Job) -> dict[str, Changes]:
     """Layer -> a function from the layer's input to the output changes of its schemes in this job."""
-    ranges = worker.setup.ranges
     by_layer: dict[str, list[tuple[str, object]]] = {}
     for layer, text in job.pairs:
         scheme = parse_scheme(text)
-        by_layer.setdefault(layer, []).append((scheme, fitted_of(ranges[layer], scheme)))
+        by_layer.setdefault(layer, []).append((scheme, worker.setup.fitted(layer, scheme)))
 
     def changes_of(layer: str) -> Changes:
         grids = worker.grids(layer)

@@ -1,4 +1,4 @@
-"""The range ends at the largest magnitude."""
+"""The largest magnitude."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 class MinMax:
-    """Clips nothing: one outlier determines the range."""
+    """Nothing is clipped: one outlier sets the range."""
 
     says = "largest magnitude seen"
 
