@@ -1,4 +1,4 @@
-"""Whether the float weights that are about to be quantized are those of the plan, told from their files."""
+"""Checks, from their files, that the float weights to be quantized are those of the plan."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from bitplan.plans.plan import Plan, check_architecture, check_fingerprint, chec
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files of a component's weights. places: key in the model -> file and key in it; pieces: what is a part of
-    another key's tensor, as the projections of an attention are -> that key and where; dtype: the plan's, in which they
-    are read, whatever they are stored in.
+    """The files of a component's weights.
+
+    Attributes:
+        places: key in the model -> file, key in it.
+        dtype: float type of the plan, in which tensors are read whatever they are stored in.
+        pieces: key of a part of another tensor, such as a projection of an attention -> key of that tensor, rows.
 
     A file is mapped for one tensor at a time: what is mapped counts as memory of the process once it is touched.
     """
@@ -38,8 +41,8 @@ class Checkpoint:
             raise UserError(f"the checkpoint has no {key}; take the pipeline that the plan was made for")
         file, name = self.places[key]
         if not file.endswith(".safetensors"):
-            found: Tensor = torch.load(file, map_location="cpu", weights_only=True, mmap=True)[name]
-            return found.to(self.dtype)
+            tensor: Tensor = torch.load(file, map_location="cpu", weights_only=True, mmap=True)[name]
+            return tensor.to(self.dtype)
         with safe_open(file, framework="pt") as handle:
             return handle.get_tensor(name).to(self.dtype)
 
@@ -74,8 +77,14 @@ def _names(file: str) -> list[str]:
 
 @dataclass
 class CheckpointState:
-    """A plan, and what has been met of its components: the plan's fingerprint is of all of them together, and they are
-    loaded one after the other. awaited: the components to be loaded."""
+    """The components that were loaded so far: they are loaded one by one, and the plan's fingerprint is of all.
+
+    Attributes:
+        plan: the plan to check against.
+        allow_mismatch: whether other weights are allowed.
+        awaited: components to be loaded.
+        met: component -> its graph and checkpoint, of those loaded so far.
+    """
 
     plan: Plan
     allow_mismatch: bool

@@ -1,7 +1,7 @@
-"""What a component's config.json says of its packed layers: enough to lay them out, and where the plan came from.
+"""The part of a component's config.json that describes its packed layers and the float model they come from.
 
-Diffusers and transformers have a base class each for such configs. This is none of either: it serves both, and each of
-them may be imported while the other is not.
+Diffusers and transformers have a base class each for such configs. This class derives from neither: it serves
+both, and each of them may be imported without the other.
 """
 
 from __future__ import annotations
@@ -40,10 +40,15 @@ class QuantizationMethod(str, Enum):  # noqa: UP042 - diffusers reads `.value` a
 class BitPlanConfig:
     """The packed layers of one component, and how they run.
 
-    component: its name in the pipeline. schemes: scheme -> the paths, within the component, of the layers that have it;
-    layers kept as they are, are left out. ranges: path -> the calibrated range of its input, and that of the first
-    token where the scheme has one. kernels: `int` or `fake`. source: name and fingerprint of the float model.
-    expected: the plan to hold the float weights against, where they are yet to be quantized; not saved.
+    Attributes:
+        component: its name in the pipeline.
+        schemes: scheme -> paths, within the component, of its layers; without layers of scheme `keep`.
+        ranges: path -> calibrated range of the input, then that of the first token where the scheme has one.
+        kernels: `int` or `fake`.
+        source: name and fingerprint of the float model.
+        expected: the plan that float weights are checked against while they are quantized; not saved.
+        version: of this format.
+        quant_method: the name under which the libraries know BitPlan.
     """
 
     component: str

@@ -1,4 +1,4 @@
-"""The doing half of the story: a plan's schemes put into a pipeline's layers, and taken out again."""
+"""Applies plans to pipelines, loads pipelines with plans, and restores the float layers."""
 
 from __future__ import annotations
 

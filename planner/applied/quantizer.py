@@ -1,4 +1,4 @@
-"""What diffusers and transformers ask of a quantizer alike, answered once."""
+"""The methods that quantizers of diffusers and of transformers share."""
 
 from __future__ import annotations
 

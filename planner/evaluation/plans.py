@@ -182,6 +182,6 @@ def about(evaluator: Evaluator, generation: Generation, kernels: str) -> dict[st
     """Returns how an evaluation was made, for its report."""
     return {
         "pipeline": evaluator.subject.name, "kernels": kernels, "prompts": len(evaluator.conditions),
-        **generation.told(),
+        **generation.to_json(),
         "families": {metric.name: metric.family for metric in evaluator.metrics.metrics}, **about_machine(),
     }  # fmt: skip

@@ -191,9 +191,9 @@ def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]
 
 
 def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) -> dict[str, Any]:
-    """How it was timed."""
-    said = {"pipeline": pipeline, "prompts": prompts, "pairs": pairs}
-    return {**said, **generation.told(), **about_machine()}
+    """Returns how the variants were timed."""
+    fields = {"pipeline": pipeline, "prompts": prompts, "pairs": pairs}
+    return {**fields, **generation.to_json(), **about_machine()}
 
 
 def write_timings(found: Timings, path: Path) -> None:

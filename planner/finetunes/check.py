@@ -1,4 +1,4 @@
-"""A profile checked against a fine-tune of its model: a small sample measured anew, and a verdict on the old plans."""
+"""Checks a profile against a fine-tune of its model: measures a small sample again and judges the old plans."""
 
 from __future__ import annotations
 
@@ -43,11 +43,19 @@ from bitplan.solvers.questions.regret import Judged, Ladder, Plans, choose, judg
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How to check. sample: pairs to measure; tolerance: share of regret that is still called good; plan: whose choices
-    alone are judged; clip: the CLIPModel that measures alignment; seed: of the bootstrap; conditions: those of the
-    profile, where neither its labels nor the pipeline tell them; engine: a name in `ENGINES`; cluster: where it
-    finds workers;
-    folder: where weights lie instead of in memory."""
+    """Options of a check.
+
+    Attributes:
+        sample: number of (layer, scheme) pairs to measure.
+        tolerance: share of extra loss that still counts as good.
+        plan: the only plan to judge; None for plans at all budgets.
+        clip: folder or hub id of the CLIPModel; None for the profile's.
+        seed: of the bootstrap.
+        conditions: the profile's conditions, where neither its labels nor the pipeline give them.
+        engine: a name in `ENGINES`.
+        cluster: where the engine finds workers.
+        folder: folder for weights instead of memory; None for memory.
+    """
 
     sample: int
     tolerance: float
@@ -60,64 +68,69 @@ class CheckOptions:
     folder: PathLike | None = None
 
 
-def check_profile(store: Profile, pipeline: str | Subject, asked: CheckOptions) -> Check:
-    """Measure a sample on `pipeline` as the profile was measured, and judge. Raises UserError for a pipeline of other
-    layers, for an unfinished profile, for one that was measured elsewhere; PlanError, MeasurementError."""
-    settings, engine = settings_of(store), engine_named(asked.engine, asked.cluster)
+def check_profile(store: Profile, pipeline: str | Subject, options: CheckOptions) -> Check:
+    """Measures a sample on `pipeline` as the profile was measured, and judges the profile's plans by it.
+
+    Raises UserError for other layers, for an unfinished profile and one of elsewhere; PlanError, MeasurementError.
+    """
+    settings, engine = settings_of(store), engine_named(options.engine, options.cluster)
     if engine.distributed and not isinstance(pipeline, str):
         raise UserError(f"the workers of {engine.name} load the subject themselves; name it as package.module:name")
     evidence = read_evidence(store)
     problem = _problem(evidence)
-    if asked.plan is not None:
-        check_same_model(asked.plan, store)
-    traced = _traced(store, settings, pipeline, asked)
+    if options.plan is not None:
+        check_same_model(options.plan, store)
+    traced = _traced(store, settings, pipeline, options)
     name = pipeline if isinstance(pipeline, str) else pipeline.name
     _check_layers(store, traced, name)
-    told = CheckInputs(str(store.path), name, asked.tolerance, _static(store, asked.plan), asked.plan is not None)
+    static, one = _static(store, options.plan), options.plan is not None
+    inputs = CheckInputs(str(store.path), name, options.tolerance, static, one)
     if traced.fingerprint == store.header()["model"]["fingerprint"]:
-        return conclude(told, (), (), ())
-    ladder, plans = _decisions(problem, evidence, asked.plan)
-    sample = choose(ladder, plans, asked.sample)
-    pairs = [
-        (problem.groups[group], problem.candidates[group][flat - problem.offsets[group]]) for group, flat in sample
-    ]
-    clip = asked.clip or settings.clip or (str(CLIP_FOLDER) if settings.pipeline == SCENES else None)
-    new = _measured(store, traced, replace(settings, pipeline=name, clip=clip), (pairs, asked))
+        return conclude(inputs, (), (), ())
+    ladder, plans = _decisions(problem, evidence, options.plan)
+    sample = choose(ladder, plans, options.sample)
+    pairs = [_pair(problem, group, flat) for group, flat in sample]
+    clip = options.clip or settings.clip or (str(CLIP_FOLDER) if settings.pipeline == SCENES else None)
+    new = _measured(store, traced, replace(settings, pipeline=name, clip=clip), (pairs, options))
     scatters = {name: its.scatter for name, its in corrections_of(store).items()}
     compared = compare(evidence.losses.measurements, new, scatters)
     metrics = [agreement_of(compared, m, family) for m, family in evidence.metrics.items() if _has(compared, m)]
-    groups = [group for group, _ in sample]
-    judged = [_judged(problem, evidence, family, (groups, pairs, compared), asked)
-              for family in _families(evidence, problem, asked.plan)]  # fmt: skip
-    return conclude(told, judged, metrics, compared)
+    families = [_judged(problem, evidence, family, ([group for group, _ in sample], pairs, compared), options)
+                for family in _families(evidence, problem, options.plan)]  # fmt: skip
+    return conclude(inputs, families, metrics, compared)
+
+
+def _pair(problem: Problem, group: int, flat: int) -> Pair:
+    """Returns the pair of a candidate, which is number `flat` of all."""
+    return problem.groups[group], problem.candidates[group][flat - problem.offsets[group]]
 
 
 def settings_of(store: Profile) -> Settings:
-    """As the profile was measured. Raises UserError for one that BitPlan did not measure."""
+    """Returns the settings of the profile's measurement. Raises UserError for one that BitPlan did not measure."""
     header = store.header()
     saved = header["settings"].items()
-    kept: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved}
     try:
-        generation = Generation(**kept.pop("generation"))
-        return Settings(header["model"]["name"], generation=generation, **kept)
+        generation = Generation(**values.pop("generation"))
+        return Settings(header["model"]["name"], generation=generation, **values)
     except (KeyError, TypeError):
         raise UserError(f"{store.path} was not measured by BitPlan, and does not say how to measure again; "
                         "profile the model with `bitplan profile`") from None  # fmt: skip
 
 
 def _problem(evidence: Evidence) -> Problem:
-    """Of what a kernel runs, or of everything where none runs any."""
+    """Returns the problem of the candidates that a kernel runs, or of all candidates where no kernel runs any."""
     real = formulate(evidence, {}, (), real=True)
     return real if len(ladder_of(real, _loss(real)).group) else formulate(evidence, {}, (), real=False)
 
 
 def _loss(problem: Problem) -> Any:
-    """(C,) both families together."""
+    """Returns the (C,) losses of both families together."""
     return sum(problem.column(family) for family in FAMILIES if family in problem.columns)
 
 
 def _decisions(problem: Problem, evidence: Evidence, plan: Plan | None) -> tuple[Ladder, Plans]:
-    """The steps, by both families, and the plans whose choices among them are to be judged."""
+    """Returns the steps between candidates by both families, and the plans to judge."""
     ladder = ladder_of(problem, _loss(problem))
     return ladder, _plans(problem, evidence, ladder, plan)
 
@@ -133,30 +146,30 @@ def _plans(problem: Problem, evidence: Evidence, ladder: Ladder, plan: Plan | No
 
 def _judged(
     problem: Problem, evidence: Evidence, family: str, sample: tuple[Sequence[int], Sequence[Pair], Sequence[Compared]],
-    asked: CheckOptions,
+    options: CheckOptions,
 ) -> Judged:  # fmt: skip
     groups, pairs, compared = sample
     ladder = ladder_of(problem, problem.column(family).astype(np.float64))
     ratios, noise = ratios_of(evidence, family, pairs, compared)
-    plans = _plans(problem, evidence, ladder, asked.plan)
+    plans = _plans(problem, evidence, ladder, options.plan)
     owners = np.array(groups, np.int64)
-    return judge(family, (owners, ratios, noise), ladder, plans, asked.tolerance, asked.seed)
+    return judge(family, (owners, ratios, noise), ladder, plans, options.tolerance, options.seed)
 
 
 def _families(evidence: Evidence, problem: Problem, plan: Plan | None) -> list[str]:
-    """Those that the plan weighs, by name or by a metric of theirs; all where there is no plan or it weighs none."""
+    """Returns the families that the plan weighs, by name or by a metric; all without a plan or weights."""
     known = [family for family in FAMILIES if family in problem.columns]
     weights = {} if plan is None else plan.solver.get("weights", {})
     weighed = {name for name, weight in weights.items() if weight}
-    mine = [family for family in known if weighed & {family, *members_of(evidence, family)}]
-    return mine or known
+    chosen = [family for family in known if weighed & {family, *members_of(evidence, family)}]
+    return chosen or known
 
 
-def _traced(store: Profile, settings: Settings, pipeline: str | Subject, asked: CheckOptions) -> Traced:
-    """The fine-tune, run once as the base was, on the conditions of the profile. Raises UserError for others."""
-    subject, given = load_subject(pipeline, settings.generation, FLOAT32, asked.folder), asked.conditions
-    if given is not None:
-        subject = holding(subject, conditions_of(subject, given, len(given)))
+def _traced(store: Profile, settings: Settings, pipeline: str | Subject, options: CheckOptions) -> Traced:
+    """Loads the fine-tune and runs it once on the conditions of the profile. Raises UserError for other conditions."""
+    subject, own = load_subject(pipeline, settings.generation, FLOAT32, options.folder), options.conditions
+    if own is not None:
+        subject = holding(subject, conditions_of(subject, own, len(own)))
     conditions, model = conditions_in(subject, settings.prompts), store.header()["model"]
     if labels_of(conditions) != settings.prompts:
         raise UserError(
@@ -169,14 +182,17 @@ def _traced(store: Profile, settings: Settings, pipeline: str | Subject, asked: 
 def _measured(
     store: Profile, traced: Traced, settings: Settings, what: tuple[Sequence[Pair], CheckOptions]
 ) -> list[Measurement]:
-    """By runs of the whole model, everything else in full precision. what: the pairs, and who measures them."""
-    pairs, asked = what
-    engine = engine_named(asked.engine, asked.cluster)
+    """Measures pairs by runs of the whole model, with everything else in full precision.
+
+    what: the pairs, and the options of the engine.
+    """
+    pairs, options = what
+    engine = engine_named(options.engine, options.cluster)
     with opened(traced.subject.modules):
         setup = setup_of(traced, settings, _ranges(store, traced, settings, pairs))
         layers = len({layer for layer, _ in pairs})
-        jobs = jobs_of("exhaustive", pairs, -(-layers // engine.worker_count(asked.cluster, setup.threads)))
-        results = engine.run(setup, jobs, lambda: worker_of(setup, traced.subject), asked.cluster)
+        jobs = jobs_of("exhaustive", pairs, -(-layers // engine.worker_count(options.cluster, setup.threads)))
+        results = engine.run(setup, jobs, lambda: worker_of(setup, traced.subject), options.cluster)
         found = {one.pair: one.measurements for one in bar(results, "sample", len(pairs), "measurement")}
     return [measurement for pair in pairs for measurement in found[pair]]
 
@@ -196,10 +212,11 @@ def _check_layers(store: Profile, traced: Traced, pipeline: str) -> None:
         {layer.address: (layer.kind, layer.weight) for layer in graph.layers}
         for graph in (from_json(store.graph()), traced.graph)
     )
-    odd = sorted(layer for layer in old.keys() | new.keys() if old.get(layer) != new.get(layer))
-    such = f", such as {odd[0]}" if odd else ", in their bias, geometry or ties"
+    differing = sorted(layer for layer in old.keys() | new.keys() if old.get(layer) != new.get(layer))
+    such = f", such as {differing[0]}" if differing else ", in their bias, geometry or ties"
     raise UserError(
-        f"{pipeline} has other layers than {store.path}, of {model['name']}: {len(odd)} of {len(old)} differ{such}; "
+        f"{pipeline} has other layers than {store.path}, of {model['name']}: "
+        f"{len(differing)} of {len(old)} differ{such}; "
         "only a fine-tune of the same architecture can be checked, profile this one"
     )
 

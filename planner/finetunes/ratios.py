@@ -1,4 +1,4 @@
-"""Losses of a sample by the old profile beside those measured anew: agreement by metric and by family. No torch."""
+"""Compares losses of a sample in the old profile with those measured again, by family. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from bitplan.solvers.questions.regret import Floats
 def ratios_of(
     evidence: Evidence, family: str, pairs: Sequence[Pair], compared: Sequence[Compared]
 ) -> tuple[Floats, Floats]:
-    """(n,) log ratios new / old of the family's column of the solver, and (n,) the variances that errors give these.
+    """Returns (n,) log ratios new / old of the family's column of the solver, and their (n,) variances by errors.
 
-    A metric's own common factor is taken out before metrics are averaged, as another profile's units would. A loss of
-    0 counts as a thousandth of the least that is more.
+    A common factor of all losses of a metric is removed before metrics are averaged, since it is only a change of
+    units. A loss of 0 counts as a thousandth of the smallest positive one.
     """
     metrics = [m for m in members_of(evidence, family) if any(one.new.metric == m for one in compared)]
     table = {(one.new.layer, one.new.scheme, one.new.metric): one for one in compared}
     old, new, errors = np.zeros((3, len(pairs)))
     for metric in metrics:
-        mine = [table[*pair, metric] for pair in pairs]
-        before, after = (_positive(np.array([getattr(one, which).mean for one in mine])) for which in ("old", "new"))
+        sample = [table[*pair, metric] for pair in pairs]
+        before, after = (_positive(np.array([getattr(one, which).mean for one in sample])) for which in ("old", "new"))
         scale = scale_of(evidence, metric)
         old += before / scale
         new += after / scale / np.exp(np.median(np.log(after / before)))
-        # errors of metrics of one run go together: what they add up to is no more than this
-        errors += np.sqrt([min(MOST, sum(one.errors)) for one in mine]) * before / scale
+        # errors of metrics of one run go together: what they add up to is no positive than this
+        errors += np.sqrt([min(MOST, sum(one.errors)) for one in sample]) * before / scale
     return np.log(new / old), np.square(errors / old)
 
 
 def _positive(losses: Floats) -> Floats:
-    more = losses[losses > 0]
-    return np.maximum(losses, 1e-3 * more.min() if len(more) else 1.0)
+    positive = losses[losses > 0]
+    return np.maximum(losses, 1e-3 * positive.min() if len(positive) else 1.0)

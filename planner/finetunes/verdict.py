@@ -1,4 +1,4 @@
-"""What a check of a profile against a fine-tune says, in words and tables. Needs no torch."""
+"""States the result of checking a profile against a fine-tune, in sentences and tables. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ SHOWN = 3  # pairs that disagree most
 
 @dataclass(frozen=True)
 class CheckInputs:
-    """What a check was about. static: whether plans may hold calibrated ranges; one: whether of one plan alone."""
+    """The subject of a check.
+
+    Attributes:
+        profile: path of the profile.
+        pipeline: name of the fine-tune.
+        tolerance: share of extra loss that still counts as good.
+        static: whether plans may hold calibrated ranges.
+        one: whether one plan alone was judged.
+    """
 
     profile: str
     pipeline: str
@@ -29,15 +37,23 @@ class CheckInputs:
 
 @dataclass(frozen=True)
 class Check:
-    """verdict: `holds`, `does not hold`, `cannot tell` or `same weights`; sentence: that with its numbers, and what to
-    do; families: by column of the solver; metrics: how the sample agrees; compared: the sample."""
+    """The result of a check.
+
+    Attributes:
+        verdict: `holds`, `does not hold`, `cannot tell` or `same weights`.
+        sentence: the verdict with its numbers, and what to do.
+        families: judgements by column of the solver.
+        metrics: agreement of the sample by metric.
+        compared: old and new losses of the sample.
+        inputs: what was checked.
+    """
 
     verdict: str
     sentence: str
     families: tuple[Judged, ...]
     metrics: tuple[Agreement, ...]
     compared: tuple[Compared, ...]
-    told: CheckInputs
+    inputs: CheckInputs
 
     @property
     def holds(self) -> bool:
@@ -50,28 +66,31 @@ class Check:
 
     def to_json(self) -> dict[str, Any]:
         """What `json.dumps` takes; numbers that are not finite are null."""
-        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
+        values = {each.name: plain(getattr(self, each.name)) for each in fields(self)}
+        return {("told" if name == "inputs" else name): value for name, value in values.items()}
 
 
 def conclude(
-    told: CheckInputs, families: Sequence[Judged], metrics: Sequence[Agreement], compared: Sequence[Compared]
+    inputs: CheckInputs, families: Sequence[Judged], metrics: Sequence[Agreement], compared: Sequence[Compared]
 ) -> Check:
-    """The verdict on all families together: what one of them cannot do, the plans cannot. No families: the weights are
-    those of the profile, and nothing was measured."""
+    """Returns the overall verdict, which is that of the worst family.
+
+    Without families the weights are those of the profile, and nothing was measured.
+    """
     verdicts = {each.verdict for each in families}
     verdict = next((v for v in (BROKEN, UNSURE, HOLDS) if v in verdicts), SAME)
-    sentence = " ".join([_finding(told, verdict, families, compared), _advice(told, verdict, families)]).strip()
-    return Check(verdict, sentence, tuple(families), tuple(metrics), tuple(compared), told)
+    sentence = " ".join([_finding(inputs, verdict, families, compared), _advice(inputs, verdict, families)]).strip()
+    return Check(verdict, sentence, tuple(families), tuple(metrics), tuple(compared), inputs)
 
 
-def _finding(told: CheckInputs, verdict: str, families: Sequence[Judged], compared: Sequence[Compared]) -> str:
+def _finding(inputs: CheckInputs, verdict: str, families: Sequence[Judged], compared: Sequence[Compared]) -> str:
     if verdict == SAME:
-        return f"{SAME}: {told.pipeline} has the very weights that {told.profile} was measured on."
-    what = "the plan" if told.one else f"plans by {told.profile}"
+        return f"{SAME}: {inputs.pipeline} has the very weights that {inputs.profile} was measured on."
+    what = "the plan" if inputs.one else f"plans by {inputs.profile}"
     each = " and ".join(f"{_share(j.regret)} ({_share(j.low)} to {_share(j.high)}) in {j.column}" for j in families)
     text = (
-        f"{verdict}: on {told.pipeline}, the loss of {what} is above the best of the same bytes by {each}, where up to "
-        f"{_share(told.tolerance)} counts as good; {families[0].pairs} pairs were measured again."
+        f"{verdict}: on {inputs.pipeline}, the loss of {what} is above the best of the same bytes by {each}, where up "
+        f"to {_share(inputs.tolerance)} counts as good; {families[0].pairs} pairs were measured again."
     )
     broken = {(c.new.layer, c.new.scheme) for c in compared if not c.new.finite}
     if broken:
@@ -92,13 +111,13 @@ def _odd(compared: Sequence[Compared]) -> str:
     return f" Most against the others moved, in {mine[0].new.metric}: {', '.join(each)}."
 
 
-def _advice(told: CheckInputs, verdict: str, families: Sequence[Judged]) -> str:
+def _advice(inputs: CheckInputs, verdict: str, families: Sequence[Judged]) -> str:
     if verdict == SAME:
         return "Its plans are for it."
     if verdict == BROKEN:
-        return f"Profile it: bitplan profile {told.pipeline} --out X.profile."
+        return f"Profile it: bitplan profile {inputs.pipeline} --out X.profile."
     if verdict == UNSURE:
-        pairs, more = families[0].pairs, _more(told, families)
+        pairs, more = families[0].pairs, _more(inputs, families)
         enough = (
             f"measure about {more} pairs (--sample {more})" if more <= 8 * pairs else "no sample of a sensible size"
         )
@@ -106,7 +125,7 @@ def _advice(told: CheckInputs, verdict: str, families: Sequence[Judged]) -> str:
             f"To tell, {enough}, or profile it." if more <= 8 * pairs else f"To tell, {enough} is enough: profile it."
         )
     text = "Use them with --allow-mismatch, or bitplan.apply(pipe, plan, allow_mismatch=True)."
-    if told.static:
+    if inputs.static:
         text += (
             " Layers with static activations (t) would keep the ranges of the old model, which this check has "
             "calibrated anew: plan without them (a8), or profile this model."
@@ -114,9 +133,9 @@ def _advice(told: CheckInputs, verdict: str, families: Sequence[Judged]) -> str:
     return text
 
 
-def _more(told: CheckInputs, families: Sequence[Judged]) -> int:
+def _more(inputs: CheckInputs, families: Sequence[Judged]) -> int:
     """One family that is likely to be broken settles it; else all must be settled."""
-    likely = [each.needed for each in families if each.needed and each.regret > told.tolerance]
+    likely = [each.needed for each in families if each.needed and each.regret > inputs.tolerance]
     return min(likely) if likely else max(each.needed for each in families)
 
 
@@ -128,11 +147,13 @@ def _row(judged: Judged) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _metric_row(found: Agreement) -> dict[str, str]:
+def _metric_row(agreement: Agreement) -> dict[str, str]:
     return {
-        "metric": found.metric, "Spearman": _number(found.spearman),
-        "90 % interval": f"{_number(found.low)} to {_number(found.high)}", "without noise": _number(found.clean),
-        "new/old": _number(found.factor), "scatters by": _times(found.spread), "errors explain": _times(found.noise),
+        "metric": agreement.metric, "Spearman": _number(agreement.spearman),
+        "90 % interval": f"{_number(agreement.low)} to {_number(agreement.high)}",
+        "without noise": _number(agreement.clean),
+        "new/old": _number(agreement.factor), "scatters by": _times(agreement.spread),
+        "errors explain": _times(agreement.noise),
     }  # fmt: skip
 
 

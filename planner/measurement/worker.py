@@ -63,7 +63,7 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON holds them, without `metrics` if there are none."""
-        fields = asdict(self) | {"generation": self.generation.told()}
+        fields = asdict(self) | {"generation": self.generation.to_json()}
         return fields if self.metrics else {key: value for key, value in fields.items() if key != "metrics"}
 
 

@@ -22,18 +22,24 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 @dataclass(frozen=True)
 class Generation:
-    """How a pipeline is run. steps, guidance: None is the pipeline's own default; seed: prompt i draws its noise from
-    seed + i; options: what else its call is given, such as `height`."""
+    """The arguments of a pipeline's call.
+
+    Attributes:
+        steps: number of denoising steps; None for the pipeline's default.
+        guidance: guidance scale; None for the pipeline's default.
+        seed: condition i draws its noise from seed + i.
+        options: more arguments, such as `height`.
+    """
 
     steps: int | None = None
     guidance: float | None = None
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def told(self) -> dict[str, Any]:
-        """For files: what was asked for."""
-        found = {"steps": self.steps, "guidance": self.guidance, "seed": self.seed}
-        return found | ({"options": dict(self.options)} if self.options else {})
+    def to_json(self) -> dict[str, Any]:
+        """What files hold: the arguments, without options where there are none."""
+        fields = {"steps": self.steps, "guidance": self.guidance, "seed": self.seed}
+        return fields | ({"options": dict(self.options)} if self.options else {})
 
 
 def outputs_of(pipe: Any, conditions: Sequence[Any], generation: Generation) -> Tensor:

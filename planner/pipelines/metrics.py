@@ -1,4 +1,4 @@
-"""By which metrics a subject is judged."""
+"""Chooses the metrics that compare a subject's outputs: built-in ones and the user's own."""
 
 from __future__ import annotations
 
@@ -98,8 +98,14 @@ def _checked(metric: Metric, reference: str) -> Metric:
 
 @dataclass(frozen=True, eq=False)
 class MetricSet:
-    """metrics: in their order; encoder: of images and prompts, None where no metric needs one; texts: of the
-    conditions, empty where they have none; left_out: names of metrics that a CLIP would be needed for."""
+    """The metrics that compare a subject's outputs.
+
+    Attributes:
+        metrics: in their order.
+        encoder: CLIP of images and prompts; None where no metric needs it.
+        texts: prompts of the conditions; empty where a condition has none.
+        left_out: names of metrics that would need a CLIP.
+    """
 
     metrics: tuple[Metric, ...]
     encoder: Encoder | None
@@ -116,10 +122,10 @@ def texts_of(conditions: Sequence[Any]) -> tuple[str, ...]:
 def judge_of(
     subject: Subject, kind: str, conditions: Sequence[Any], own: Sequence[str] = (), clip: str | None = None
 ) -> MetricSet:
-    """What judges the outputs of the subject. own: more metrics, by name or reference; clip: see `load_encoder`.
+    """Returns the metrics of the subject's outputs. own: more metrics, by name or reference; clip: see `load_encoder`.
 
-    Nobody asked for a CLIP where neither one is named nor a metric that needs one, and no condition is a text: the
-    metrics that there would be for these outputs are then left out, rather than one be fetched. Raises UserError.
+    Without `clip`, text conditions or a metric that needs CLIP, the alignment metrics of these outputs are left out
+    and no model is downloaded. Raises UserError.
     """
     texts = texts_of(conditions)
     unasked = _unasked(subject, kind, bool(texts), bool(texts) or clip is not None)
@@ -146,10 +152,13 @@ def _fitting(subject: Subject, kind: str, texts: bool, found: Sequence[Metric]) 
     return tuple(metrics.values())
 
 
-def probed_by(judge: MetricSet, outputs: Tensor) -> MetricSet:
-    """The judge as it measures single layers: without metrics of the whole set, each metric of the output tried on
-    `outputs`, in full precision, and with a probe where there can be one. Raises UserError."""
-    return replace(judge, metrics=tuple(_tried(metric, outputs) for metric in judge.metrics if metric.additive))
+def probed_by(metric_set: MetricSet, outputs: Tensor) -> MetricSet:
+    """Returns the metrics for measuring single layers: without those of the whole set, and with a probe where possible.
+
+    outputs: in full precision, on which each metric of the output is tried. Raises UserError.
+    """
+    additive = (metric for metric in metric_set.metrics if metric.additive)
+    return replace(metric_set, metrics=tuple(_tried(metric, outputs) for metric in additive))
 
 
 def _tried(metric: Metric, outputs: Tensor) -> Metric:

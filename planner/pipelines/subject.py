@@ -32,12 +32,15 @@ OUTPUTS = {
 class Subject:
     """A pipeline as BitPlan sees it.
 
-    modules: by name, all that takes part; what is planned is chosen among them. run: (conditions, seed) -> outputs in
-    float, one a condition; condition i draws its noise from seed + i, so that it comes out the same in any batch.
-    Gradients are wanted where torch has them: leave `torch.no_grad` to the caller. conditions: what to run on, of any
-    type, where the user names nothing, or a function of (how many, whether held out). output: a key of `OUTPUTS`, None
-    to tell it by the shape of what comes out. metrics: how outputs are compared: names of built-in metrics, or
-    `Metric`s; None for those of the kind of output. name: what profiles and plans call it; kind: of what class it is.
+    Attributes:
+        modules: name -> module, of all that takes part; the components to plan are chosen among them.
+        run: (conditions, seed) -> float outputs, one for each condition. Condition i draws its noise from seed + i, so
+            that its output does not depend on the batch. It must not disable gradients; the caller does.
+        conditions: what to run on where the user gives nothing, of any type; or a function of (count, held out).
+        output: a key of `OUTPUTS`; None for the kind that the shape of the outputs tells.
+        metrics: names of built-in metrics, or `Metric`s; None for those of the kind of output.
+        name: in profiles and plans.
+        kind: name of its class.
     """
 
     modules: Mapping[str, nn.Module]
@@ -88,9 +91,9 @@ def _run_pipeline(pipe: Any, generation: Generation, conditions: Sequence[Any], 
 
 
 def conditions_of(subject: Subject, given: Sequence[Any] | None, count: int, held_out: bool = False) -> list[Any]:
-    """What a subject is run on: what is given, or `count` of its own, or all where there are fewer.
+    """Returns the conditions to run on: those given, else `count` of the subject's own, or all if there are fewer.
 
-    held_out: such as planning never saw, where it has any. Raises UserError.
+    held_out: prefer conditions that planning does not use. Raises UserError.
     """
     own = subject.conditions
     if given is not None and own and not callable(own):
@@ -103,7 +106,7 @@ def conditions_of(subject: Subject, given: Sequence[Any] | None, count: int, hel
 
 
 def holding(subject: Subject, conditions: Sequence[Any]) -> Subject:
-    """The subject with these conditions as its own: not all of them can be told from their labels."""
+    """Returns the subject with these conditions as its own, for labels that do not tell the condition."""
     return (
         subject
         if subject.conditions and not callable(subject.conditions)

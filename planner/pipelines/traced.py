@@ -1,4 +1,4 @@
-"""A subject that was run once: what it runs, what of it is planned, what it calls at every step."""
+"""Runs a subject once and records its layers, the modules that it calls and those that run at every step."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ from bitplan.plans.layers.swap import find_layer
 
 @dataclass(frozen=True, eq=False)
 class TraceRecord:
-    """What one run of a subject showed; it can be pickled.
+    """The result of tracing one run of a subject; it can be pickled.
 
-    graph, fingerprint: of the layers to plan; output: the kind of what it puts out; stages: addresses of what it calls
-    as wholes, as far as it matters: it holds layers to plan and keeps nothing from call to call, or is a denoiser;
-    denoisers: those of what a sampler runs at every step; sample: what it put out.
+    Attributes:
+        graph: of the layers to plan.
+        fingerprint: of the same layers.
+        output: kind of the outputs.
+        stages: addresses of modules that the subject calls as wholes and that are denoisers, or hold layers to plan
+            and keep nothing from call to call.
+        denoisers: addresses of modules that run at every step of a sampler.
+        sample: the output of the run.
     """
 
     graph: LayerGraph
@@ -39,7 +44,12 @@ class TraceRecord:
 
 @dataclass(frozen=True, eq=False)
 class Traced(TraceRecord):
-    """A loaded subject that was run once. parts: the components to plan."""
+    """A loaded subject with the record of one run.
+
+    Attributes:
+        subject: what was run.
+        parts: component -> module, of the components to plan.
+    """
 
     subject: Subject
     parts: Mapping[str, nn.Module]
