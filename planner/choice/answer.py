@@ -1,11 +1,11 @@
-"""The choosing half of the story: a profile and a request to plans. Imports no torch."""
+"""Makes plans from a profile and a request. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from bitplan.planner.choice.evidence import read_evidence
-from bitplan.planner.choice.limits import _uniform, check_solved, pose, settled
+from bitplan.planner.choice.limits import check_solved, pose, settled, uniform_choice
 from bitplan.planner.choice.record import STEPS, Provenance, plan_of
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import InfeasibleError, UserError
@@ -22,8 +22,15 @@ from bitplan.solvers.strategies import STRATEGIES, strategy_named
 
 @dataclass(frozen=True)
 class Search:
-    """How `solve` looks for it. solver: a name of STRATEGIES; candidates: how many plans, which differ in at least
-    `distance` groups; worth: whether to find out what more of each budget would save."""
+    """How to search.
+
+    Attributes:
+        effort: the limits of each solve.
+        solver: a name in STRATEGIES.
+        candidates: the number of plans.
+        distance: the least number of groups in which any two of them differ.
+        worth: whether to compute the marginal value of each budget.
+    """
 
     effort: Effort = Effort()
     solver: str = STRATEGIES[0].name
@@ -33,9 +40,9 @@ class Search:
 
 
 def make_plans(store: Profile, request: Request, search: Search, uniform: str | None = None) -> list[Plan]:
-    """Plans within the request's budgets, the best first: one, or as many of `search.candidates` as there are.
+    """Return plans within the budgets of the request, the best first: up to `search.candidates` of them.
 
-    uniform: take this scheme everywhere instead. Raises InfeasibleError saying what could be reached, UserError.
+    uniform: take this scheme everywhere instead. Raises InfeasibleError with what is possible, and UserError.
     """
     if uniform:
         return [make_uniform(store, request, uniform)]
@@ -44,33 +51,33 @@ def make_plans(store: Profile, request: Request, search: Search, uniform: str | 
     problem = pose(evidence, request, search.effort)
     solutions = _solutions(problem, search)
     first = solutions[0]
-    bought = {}
+    savings = {}
     if search.worth:
-        found = marginal_values(problem, first, STEPS, search.effort)
-        bought = {each.column: each.saved for each in found if each.saved is not None}
-    told = Provenance(first, request.pins, request.confidence)
+        values = marginal_values(problem, first, STEPS, search.effort)
+        savings = {each.column: each.saved for each in values if each.saved is not None}
+    provenance = Provenance(first, request.pins, request.confidence)
     plans = []
     for solution in solutions:
         assert solution.choice is not None
-        mine = replace(told, solution=solution, worth=bought if solution is first else {})
-        plans.append(plan_of(store, evidence, (problem, solution.choice), mine))
+        own = replace(provenance, solution=solution, worth=savings if solution is first else {})
+        plans.append(plan_of(store, evidence, (problem, solution.choice), own))
     return plans
 
 
 def make_uniform(store: Profile, request: Request, scheme: str) -> Plan:
-    """The plan that takes one scheme wherever it is offered, pins apart. Raises InfeasibleError where the request's
-    budgets are broken, UserError."""
+    """Return the plan with one scheme wherever it is offered, and the pins. Raises InfeasibleError if it exceeds a
+    budget, and UserError."""
     evidence = read_evidence(store, request.confidence)
     request = settled(evidence, request)
     problem = pose(evidence, request, Effort())
-    chosen = _uniform(problem, scheme, request.pins)
-    if broken := violations(problem, chosen.picks):
-        raise InfeasibleError(f"the uniform plan {scheme} is outside: {broken[0].sentence}")
-    return plan_of(store, evidence, (problem, chosen), Provenance(None, request.pins, request.confidence))
+    choice = uniform_choice(problem, scheme, request.pins)
+    if broken := violations(problem, choice.picks):
+        raise InfeasibleError(f"the uniform plan {scheme} exceeds a budget: {broken[0].sentence}")
+    return plan_of(store, evidence, (problem, choice), Provenance(None, request.pins, request.confidence))
 
 
 def _solutions(problem: Problem, search: Search) -> list[Solution]:
-    """Solutions with a choice, the best first. Raises InfeasibleError, UserError."""
+    """Return solutions with a choice, the best first. Raises InfeasibleError, UserError."""
     strategy, effort = strategy_named(search.solver), search.effort
     if search.candidates == 1:
         solution = strategy.run(problem, effort)
@@ -78,17 +85,17 @@ def _solutions(problem: Problem, search: Search) -> list[Solution]:
         return [solution]
     if strategy is not STRATEGIES[0]:
         raise UserError(f"--candidates needs --solver {STRATEGIES[0].name}, not {strategy.name}; leave one of them out")
-    found = list(k_best(problem, search.candidates, effort, distance=search.distance))
-    first, *others = found
+    solutions = list(k_best(problem, search.candidates, effort, distance=search.distance))
+    first, *others = solutions
     check_solved(problem, first, effort)
     return [first, *(_candidate(problem, first, other, effort) for other in others if other.choice is not None)]
 
 
 def _candidate(problem: Problem, first: Solution, other: Solution, effort: Effort) -> Solution:
-    """A further candidate as an answer to the problem itself, without the cuts that led to it."""
+    """Return a further candidate as a solution of the problem without the cuts that led to it."""
     choice = choice_of(problem, other.picks)
     bound = min(first.bound, choice.objective)
     proven = relative_gap(choice.objective, bound) <= PROVEN
     status = Status.OPTIMAL if proven else Status.FEASIBLE
-    stopped = f"the best that differs enough from the candidates before it: {other.stopped}"
+    stopped = f"the best that differs enough from the previous candidates: {other.stopped}"
     return Solution(status, choice, bound, stopped, other.seconds, other.backend, first.prices)

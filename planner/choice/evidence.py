@@ -1,4 +1,4 @@
-"""What a profile knows, as arrays and tables from which problems are built."""
+"""The contents of a profile in the form from which problems are built."""
 
 from __future__ import annotations
 
@@ -21,13 +21,21 @@ KEEP = "keep"  # the scheme that changes nothing
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a profile says of the choices, in graph order.
+    """The candidates of a profile with their costs and losses, in graph order.
 
-    offered: layer -> scheme texts; size, ms: (layer, scheme) -> cost; losses: the measurements; metrics: name ->
-    family; shared: layers that read one input; tied: layers of one weight; simulated: (layer, scheme) without a kernel;
-    weights: how many there are; z: how many of its standard errors each loss counts above its mean (see `z_of`);
-    roles: layer -> role, empty where the profile tells none; partly: metrics that are not measured everywhere, and so
-    make no column -> in how many places.
+    Attributes:
+        offered: layer -> its schemes.
+        size: (layer, scheme) -> bytes.
+        ms: (layer, scheme) -> milliseconds of one run.
+        losses: the measurements.
+        metrics: metric -> family, for the metrics measured for every candidate.
+        shared: groups of layers that read one input.
+        tied: groups of layers with one weight.
+        simulated: the (layer, scheme) that no kernel runs.
+        weights: the number of weights.
+        z: how many standard errors above its mean each loss counts (see `z_of`).
+        roles: layer -> role; empty if the profile has none.
+        partly: metric -> number of measured candidates, for metrics that are not measured for all.
     """
 
     offered: Mapping[str, tuple[str, ...]]
@@ -45,12 +53,12 @@ class Evidence:
 
 
 def twins_of(tied: Sequence[Sequence[str]]) -> set[str]:
-    """All but the first layer of each shared weight."""
+    """Return all but the first layer of each shared weight."""
     return {layer for family in tied for layer in family[1:]}
 
 
 def groups_of(evidence: Evidence) -> dict[str, tuple[str, ...]]:
-    """Group -> its layers: those of one weight together under the first one's name, each other layer alone."""
+    """Return group -> layers: layers of one weight form a group named after the first; any other layer is a group."""
     leader = {layer: family[0] for family in evidence.tied for layer in family}
     groups: dict[str, tuple[str, ...]] = {}
     for layer in evidence.offered:
@@ -60,44 +68,44 @@ def groups_of(evidence: Evidence) -> dict[str, tuple[str, ...]]:
 
 
 def scale_of(evidence: Evidence, metric: str) -> float:
-    """The mean loss of a metric over all that was measured: what turns metrics of one family into one number."""
+    """Return the mean loss of a metric over all measurements, the unit in which metrics of one family are averaged."""
     losses = [max(m.mean, 0.0) for m in evidence.losses.measurements.values() if m.metric == metric]
     mean = float(np.mean(losses)) if losses else 0.0
     return mean or 1.0
 
 
 def members_of(evidence: Evidence, family: str) -> list[str]:
-    """The metrics that stand for a family: those whose losses are never negative, or all where there are no such.
+    """Return the metrics that form a family's column: those without negative losses, or all if there are none.
 
-    A signed loss is mostly what a few prompts happen to gain or lose. A solver that adds it up looks for the lucky
-    candidates: on `scenes`, plans so chosen had twice the noise and the drift of others on other prompts, in the median
-    (`benchmarks/signed_metrics.py`). It can still be named in objectives and caps.
+    A signed loss is mostly noise of a few prompts, and a solver that minimises its sum selects lucky candidates: on
+    `scenes`, such plans had twice the noise and the drift of others on other prompts, in the median
+    (`benchmarks/signed_metrics.py`). Objectives and caps can still name signed metrics.
     """
-    members = [metric for metric, its in evidence.metrics.items() if its == family]
+    members = [metric for metric, own in evidence.metrics.items() if own == family]
     signed = {m.metric for m in evidence.losses.measurements.values() if m.mean < 0}
     return [metric for metric in members if metric not in signed] or members
 
 
 def z_of(confidence: float | None) -> float:
-    """Standard errors above the mean that a normal error stays below with that confidence; 0 for None.
+    """Return the one-sided normal quantile of the confidence, in standard errors; 0 for None.
 
-    Each loss is bounded for itself, and a sum of such bounds is exceeded far less often than one of them: what is
-    planned with them is on the safe side. Raises UserError.
+    Each loss gets its own bound. A sum of such bounds is exceeded far less often than one of them, so plans are
+    conservative. Raises UserError.
     """
     if confidence is None:
         return 0.0
     if not 0.5 <= confidence < 1:
-        raise UserError(f"--confidence {confidence:g} is no one-sided confidence; give at least 0.5, under 1")
+        raise UserError(f"--confidence {confidence:g} is not a one-sided confidence; give at least 0.5 and less than 1")
     return NormalDist().inv_cdf(confidence)
 
 
 def shown_columns(evidence: Evidence) -> tuple[str, ...]:
-    """What tables show of a plan: costs, families, and each metric of the user's own."""
+    """Return the columns that tables of plans show: costs, families, and the user's own metrics."""
     return (*COSTS, *FAMILIES, *(metric for metric, family in evidence.metrics.items() if family == OWN))
 
 
 def check_known(evidence: Evidence, columns: Iterable[str]) -> None:
-    """Raises UserError for a metric that the profile holds for some of the candidates alone."""
+    """Raise UserError for a metric that was measured for some candidates only."""
     for name in columns:
         if name in evidence.partly:
             pairs = sum(scheme != KEEP for _, scheme in evidence.size)
@@ -106,19 +114,18 @@ def check_known(evidence: Evidence, columns: Iterable[str]) -> None:
 
 
 def read_evidence(store: Profile, confidence: float | None = None) -> Evidence:
-    """The choices and their numbers. Raises UserError when the profile is not finished, or for a confidence that is
-    none."""
+    """Read the candidates of a profile. Raises UserError if it is not finished, or for an invalid confidence."""
     costs, graph = store.costs(), from_json(store.graph())
     offered: dict[str, tuple[str, ...]] = {}
     for cost in costs:
         offered[cost.layer] = (*offered.get(cost.layer, ()), cost.scheme)
-    wanted = {(cost.layer, cost.scheme) for cost in costs if cost.scheme != KEEP}
-    missing = len(wanted - store.measured())
+    pairs = {(cost.layer, cost.scheme) for cost in costs if cost.scheme != KEEP}
+    missing = len(pairs - store.measured())
     if missing or set(offered) != set(store.layers()):
-        raise UserError(f"{store.path}: {missing or 'all'} of {len(wanted)} measurements are missing; "
+        raise UserError(f"{store.path}: {missing or 'all'} of {len(pairs)} measurements are missing; "
                         "run the same `bitplan profile` command again to finish it")  # fmt: skip
     table, families = LossTable.of(store.measurements()), store.families()
-    partly = _partly(table, families, wanted)
+    partly = _partly(table, families, pairs)
     return Evidence(
         offered=offered,
         size={(c.layer, c.scheme): c.bytes for c in costs},
@@ -135,14 +142,14 @@ def read_evidence(store: Profile, confidence: float | None = None) -> Evidence:
     )
 
 
-def _partly(table: LossTable, families: Mapping[str, str], wanted: set[tuple[str, str]]) -> dict[str, int]:
-    """Metrics that were measured for some of the pairs alone: beside probes, one that has none."""
-    counts = Counter(key[2] for key in table.measurements if key[:2] in wanted)
-    return {metric: counts[metric] for metric in families if counts[metric] < len(wanted)}
+def _partly(table: LossTable, families: Mapping[str, str], pairs: set[tuple[str, str]]) -> dict[str, int]:
+    """Return metric -> number of pairs, for metrics measured for some pairs only, such as one without a probe."""
+    counts = Counter(key[2] for key in table.measurements if key[:2] in pairs)
+    return {metric: counts[metric] for metric in families if counts[metric] < len(pairs)}
 
 
 def whole(evidence: Evidence) -> dict[str, float]:
-    """Bytes and milliseconds of all planned layers in full precision: what per cent are of."""
+    """Return the bytes and milliseconds of all planned layers in full precision, the base of percentages."""
     groups = groups_of(evidence).values()
     size = sum(evidence.size[layers[0], KEEP] for layers in groups)  # a shared float weight is held once
     ms = np.array([sum(evidence.ms[layer, KEEP] for layer in layers) for layers in groups]).sum().item()

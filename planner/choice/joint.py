@@ -1,9 +1,9 @@
-"""What a whole plan does, out of a profile's responses: no model runs, no torch is loaded.
+"""Predicts the losses of a whole plan from the responses in a profile, without a model run and without torch.
 
-The plain sum of losses ignores that the errors of layers add up or cancel. Their responses to one probe add up before
-they are squared, so that every cross term is in (see `bitplan.sensitivity.probes.estimate`). What the sum gains or
-loses by that, the
-interaction, is applied to the profile's own losses, which may be measured or corrected where responses are neither.
+The sum of the layers' losses ignores that their errors may amplify or cancel each other. Responses to one probe are
+added before they are squared, so that every cross term is included (see `bitplan.sensitivity.probes.estimate`). The
+resulting ratio, the interaction, is applied to the profile's losses, which may be measured or corrected; responses are
+neither.
 """
 
 from __future__ import annotations
@@ -27,8 +27,15 @@ from bitplan.sensitivity.table import LossTable
 
 @dataclass(frozen=True)
 class Prediction:
-    """One metric of a whole plan. added: the sum of its layers' losses; joint: with the interactions; stderr: of joint,
-    over prompts and probes; interaction: joint over added, of the responses alone (nan for a signed metric)."""
+    """The prediction of one metric for a whole plan.
+
+    Attributes:
+        metric: its name.
+        added: the sum of the layers' losses.
+        joint: the loss with interactions.
+        stderr: the standard error of `joint` over prompts and probes.
+        interaction: joint / added of the responses alone; nan for a signed metric.
+    """
 
     metric: str
     added: float
@@ -41,7 +48,7 @@ class Predictions(dict[str, Prediction]):
     """The predictions of one plan by metric."""
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes, but for numbers that are not finite."""
+        """Return the predictions for JSON; an interaction may be nan."""
         return {"metrics": [asdict(one) for one in self.values()]}
 
     def __str__(self) -> str:
@@ -59,7 +66,7 @@ class Predictions(dict[str, Prediction]):
 
 
 def predict_plan(plan: Plan, store: Profile) -> Predictions:
-    """By metric, in the order of the profile. Raises UserError for a profile without responses, or of another model."""
+    """Predict every metric of the profile. Raises UserError for a profile without responses or of another model."""
     check_same_model(plan, store)
     readings = readings_of(store)
     changed = {layer: scheme for layer, scheme in plan.schemes.items() if scheme != KEEP}
@@ -69,10 +76,10 @@ def predict_plan(plan: Plan, store: Profile) -> Predictions:
 
 
 def readings_of(store: Profile) -> Mapping[str, Reading]:
-    """How the profile's responses are to be read. Raises UserError where there are none."""
+    """Return metric -> how its responses become losses. Raises UserError if the profile has no responses."""
     readings = probed(store).readings
     if not readings:
-        raise UserError(f"{store.path} holds no responses; profile with --method probes")
+        raise UserError(f"{store.path} has no responses; profile with --method probes")
     return readings
 
 
@@ -80,16 +87,18 @@ def _prediction(
     metric: str, reading: Reading, changed: Mapping[str, str], sums: Mapping[tuple[str, str, str], Sums],
     table: LossTable,
 ) -> Prediction:  # fmt: skip
-    mine = {layer: sums[layer, scheme, metric] for layer, scheme in changed.items() if (layer, scheme, metric) in sums}
+    responses = {
+        layer: sums[layer, scheme, metric] for layer, scheme in changed.items() if (layer, scheme, metric) in sums
+    }
     losses = {layer: table.measurement(layer, scheme, metric).mean for layer, scheme in changed.items()}
     added = sum(max(loss, 0.0) for loss in losses.values())
-    if not mine:
+    if not responses:
         return Prediction(metric, added, added, 0.0, 1.0)
-    whole = measurement_of("all", "plan", metric, reading, np.sum(list(mine.values()), axis=0, dtype=np.float64))
-    rest = sum(loss for layer, loss in losses.items() if layer not in mine)
+    whole = measurement_of("all", "plan", metric, reading, np.sum(list(responses.values()), axis=0, dtype=np.float64))
+    rest = sum(loss for layer, loss in losses.items() if layer not in responses)
     if reading.signed:
         return Prediction(metric, added, whole.mean + rest, whole.stderr, float("nan"))
-    alone = sum(float(samples_of(reading, one).mean()) for one in mine.values())
+    alone = sum(float(samples_of(reading, one).mean()) for one in responses.values())
     interaction = whole.mean / alone if alone else 1.0
     probed_losses = added - max(rest, 0.0)
     scale = probed_losses / alone if alone else 1.0
@@ -97,5 +106,5 @@ def _prediction(
 
 
 def losses_of_plan(plan: Plan, store: Profile) -> dict[str, tuple[float, float]]:
-    """Metric -> (joint estimate, standard error)."""
-    return {name: (found.joint, found.stderr) for name, found in predict_plan(plan, store).items()}
+    """Return metric -> (joint estimate, standard error)."""
+    return {name: (each.joint, each.stderr) for name, each in predict_plan(plan, store).items()}

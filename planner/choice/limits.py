@@ -1,4 +1,4 @@
-"""Turns the budgets, caps and pins of a request into a problem, and explains why one has no solution."""
+"""Turns a request into a problem with budgets, caps and pins, and explains why a problem has no solution."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from bitplan.solvers.questions.lexicographic import lexicographic
 from bitplan.solvers.solution import Choice, Solution, Status, uniform
 from bitplan.solvers.strategies import STRATEGIES
 
-LONGEST = 20.0  # seconds to find out by how much budgets are too tight together
+LONGEST = 20.0  # seconds to compute by how much budgets are too tight together
 
 
 def settled(evidence: Evidence, request: Request) -> Request:
-    """The request with each pin on a layer: those on a role are on all its layers. Raises UserError."""
+    """Return the request with pins on layers only: a pin on a role becomes pins on its layers. Raises UserError."""
     return replace(request, pins=resolve(request.pins, evidence.roles, groups_of(evidence)))
 
 
 def pose(evidence: Evidence, request: Request, effort: Effort) -> Problem:
-    """The problem that the request asks, each column with one budget at most. Raises UserError, InfeasibleError."""
+    """Return the problem of the request, with at most one budget on a column. Raises UserError, InfeasibleError."""
     check_known(evidence, (*request.weights, *request.order, *request.caps))
     budgets = budgets_of(evidence, request)
     check_pins(evidence, request)
     problem = pin(formulate(evidence, request.weights, budgets, request.real), request.pins)
     if not 0 <= request.slack < float("inf"):
-        raise UserError(f"--slack {request.slack:g} is no share; give a finite number of at least 0, such as 0.05")
-    return _held(problem, request, effort) if request.order else problem
+        raise UserError(f"--slack {request.slack:g} is not a share; give a finite number of at least 0, such as 0.05")
+    return _with_stages(problem, request, effort) if request.order else problem
 
 
-def _held(problem: Problem, request: Request, effort: Effort) -> Problem:
-    """All but the last column of a lexicographic order as budgets of what they can get to, one after the other."""
+def _with_stages(problem: Problem, request: Request, effort: Effort) -> Problem:
+    """Solve for all but the last column of a lexicographic order, and limit each to its least sum and the slack."""
     *firsts, last = request.order
     for column in request.order:
         problem.column(column)
@@ -48,38 +48,37 @@ def _held(problem: Problem, request: Request, effort: Effort) -> Problem:
     budgets = list(problem.budgets)
     for column, solution in zip(firsts, stages, strict=False):
         check_solved(problem, solution, effort)
-        reached = exact_total(problem, column, solution.picks) * (1 + Fraction(request.slack))
-        budgets.append(Budget(column, plain(reached)))
+        limit = exact_total(problem, column, solution.picks) * (1 + Fraction(request.slack))
+        budgets.append(Budget(column, plain(limit)))
     return replace(problem, objective={last: 1.0}, budgets=_tightest(budgets))
 
 
 def check_solved(problem: Problem, solution: Solution, effort: Effort) -> None:
-    """Raises InfeasibleError or UserError where there is no choice, saying why."""
+    """Raise InfeasibleError or UserError with the reason if there is no choice."""
     if solution.status is Status.INFEASIBLE:
-        told = message(explain(problem, Effort(min(effort.time_limit, LONGEST))), SHOW)
-        raise InfeasibleError(f"no plan fits: {told}; raise the budget or allow more")
+        reason = message(explain(problem, Effort(min(effort.time_limit, LONGEST))), SHOW)
+        raise InfeasibleError(f"no plan fits: {reason}; raise the budget or allow more")
     if solution.status is Status.INTERRUPTED:
         raise UserError(f"no plan found in {effort.time_limit:g} s ({solution.stopped}); raise --time-limit, or take "
                         f"--solver {STRATEGIES[0].name}")  # fmt: skip
 
 
 def budgets_of(evidence: Evidence, request: Request) -> tuple[Budget, ...]:
-    """The bounds asked for, the tightest of each column. Raises UserError."""
+    """Return the budgets of the request, the tightest of each column. Raises UserError."""
     full = whole(evidence)
-    found = []
+    budgets = []
     if request.memory is not None:
-        found.append(Budget("bytes", parse_bytes(request.memory, int(full["bytes"]))))
+        budgets.append(Budget("bytes", parse_bytes(request.memory, int(full["bytes"]))))
     if request.bits is not None:
-        found.append(Budget("bytes", bits_to_bytes(request.bits, evidence.weights)))
+        budgets.append(Budget("bytes", bits_to_bytes(request.bits, evidence.weights)))
     if request.latency is not None:
-        found.append(Budget("ms", parse_milliseconds(request.latency, full["ms"])))
-    found += [Budget(column, _cap(evidence, column, value)) for column, value in request.caps.items()]
-    return _tightest(found)
+        budgets.append(Budget("ms", parse_milliseconds(request.latency, full["ms"])))
+    budgets += [Budget(column, _cap(evidence, column, value)) for column, value in request.caps.items()]
+    return _tightest(budgets)
 
 
 def amount_of(evidence: Evidence, column: str, text: str) -> Number:
-    """A limit on a column as people write it: bytes, milliseconds, or a loss by a number or a scheme. Raises
-    UserError."""
+    """Parse a limit on a column: bytes, milliseconds, or a loss as a number or a scheme. Raises UserError."""
     if column == "bytes":
         return parse_bytes(text, int(whole(evidence)["bytes"]))
     if column == "ms":
@@ -88,34 +87,34 @@ def amount_of(evidence: Evidence, column: str, text: str) -> Number:
 
 
 def _cap(evidence: Evidence, column: str, value: str) -> float:
-    """A number, or the sum of the column under the uniform plan of a scheme."""
+    """Parse a number, or return the sum of the column in the uniform plan of a scheme."""
     try:
         return float(value)
     except ValueError:
         problem = formulate(evidence, {}, (), real=False)
         problem.column(column)
-        return float(_uniform(problem, value, {}).totals[column])
+        return float(uniform_choice(problem, value, {}).totals[column])
 
 
-def _uniform(problem: Problem, text: str, pins: Mapping[str, str]) -> Choice:
-    """One scheme wherever it may be taken, pins apart, and `keep` elsewhere. Raises UserError where it is nowhere."""
+def uniform_choice(problem: Problem, text: str, pins: Mapping[str, str]) -> Choice:
+    """Return the choice of one scheme where it is allowed, and `keep` or a pin elsewhere. Raises UserError."""
     scheme = str(parse_scheme(text))
     chosen = uniform(problem, scheme, ("keep", *pins.values()))
     if scheme not in chosen.names.values():
         offered = dict.fromkeys(name for names in problem.candidates for name in names)
-        raise UserError(f"no layer may take {scheme}; the profile holds {', '.join(offered)}; measure it with "
+        raise UserError(f"no layer may take {scheme}; the profile has {', '.join(offered)}; measure it with "
                         "--schemes, or, where no kernel runs it, simulate with --kernels fake")  # fmt: skip
     return chosen
 
 
 def check_pins(evidence: Evidence, request: Request) -> None:
-    """A pin overrides what the solver may choose, so what no kernel runs is refused here. Raises UserError."""
+    """Raise UserError for a pin to a scheme that no kernel runs."""
     for pair in request.pins.items():
         if request.real and pair in evidence.simulated:
             raise UserError(f"no kernel runs {pair[1]} in {pair[0]}; pin another scheme, or take --kernels fake")
 
 
 def _tightest(budgets: Sequence[Budget]) -> tuple[Budget, ...]:
-    """One budget a column: the limit that counts, where `--memory` and `--bits` bound the same."""
+    """Return the tightest budget of each column; `--memory` and `--bits` both limit bytes."""
     columns = dict.fromkeys(budget.column for budget in budgets)
     return tuple(min((b for b in budgets if b.column == column), key=lambda b: b.limit) for column in columns)

@@ -1,4 +1,4 @@
-"""From a profile to a problem for the solver, and from its solution to a plan."""
+"""Formulates the problem for the solver from the contents of a profile."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ from bitplan.solvers.problem import Budget, Problem, Tie
 
 
 def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Sequence[Budget], real: bool) -> Problem:
-    """The problem whose groups are layers and whose candidates are schemes.
+    """Return the problem whose groups are layers with one weight and whose candidates are schemes.
 
-    Columns: bytes, ms, each metric, and each family: the mean of `members_of` it, each in units of its own mean loss.
-    A family of which nothing was measured has no column, and no say in the objective. Layers that share an input share
-    an activation format, so that it is quantized once. real: simulated schemes are forbidden. Raises UserError, or
-    MeasurementError for a profile that is not finished.
+    The columns are bytes, ms, each metric, and each family: the mean of its `members_of`, each in units of its own mean
+    loss. A family without measurements has no column and is left out of the objective. Layers with one input get one
+    activation format, so that the input is quantized once.
+
+    Args:
+        evidence: the contents of the profile.
+        objective: column -> weight.
+        budgets: limits on columns.
+        real: whether to forbid simulated schemes.
+
+    Raises:
+        UserError: for an objective or a confidence that the profile cannot support.
+        MeasurementError: for a profile that is not finished.
     """
     groups = groups_of(evidence)
     names = {group: _offered(evidence, layers) for group, layers in groups.items()}
@@ -33,7 +42,7 @@ def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Seque
         columns[metric] = np.array([sum(_loss(evidence, layer, s, metric) for layer in groups[g]) for g, s in pairs])
     for family in FAMILIES:
         if members := members_of(evidence, family):
-            columns[family] = _mean_seen([columns[m] / scale_of(evidence, m) for m in members], pairs)
+            columns[family] = _mean_of_affected([columns[m] / scale_of(evidence, m) for m in members], pairs)
     allowed = np.array([not (real and any((a, s) in evidence.simulated for a in groups[g])) for g, s in pairs])
     return Problem(
         groups=tuple(groups), candidates=tuple(names.values()), columns=columns,
@@ -43,29 +52,32 @@ def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Seque
 
 
 def weighed(objective: Mapping[str, float], columns: Mapping[str, object]) -> dict[str, float]:
-    """Without the families of which nothing was measured. Raises UserError where nothing is left."""
+    """Return the objective without families that were not measured. Raises UserError if nothing is left."""
     rest = {name: weight for name, weight in objective.items() if name in columns or name not in FAMILIES}
     if objective and not rest:
         raise UserError(f"the profile measured no {' and no '.join(objective)}; it has {', '.join(columns)}")
     return rest
 
 
-def _mean_seen(losses: Sequence[np.ndarray], pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-    """The mean of the metrics that see a group at all: what acts outside of the denoiser leaves its output as it is,
-    and would otherwise count for less than it does. losses: of each metric, one number a (group, scheme)."""
+def _mean_of_affected(losses: Sequence[np.ndarray], pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """Return the mean over the metrics that a group affects at all.
+
+    A layer outside the denoiser does not change the denoiser's output; zeros of such metrics would lower its mean.
+    losses: for each metric, one number for each (group, scheme).
+    """
     _, inverse = np.unique([group for group, _ in pairs], return_inverse=True)
-    seen = [np.bincount(inverse, one)[inverse] > 0 for one in losses]
-    total = np.sum([np.where(sees, one, 0.0) for sees, one in zip(seen, losses, strict=True)], axis=0)
-    return np.asarray(total / np.maximum(np.sum(seen, axis=0), 1))
+    affects = [np.bincount(inverse, one)[inverse] > 0 for one in losses]
+    total = np.sum([np.where(mask, one, 0.0) for mask, one in zip(affects, losses, strict=True)], axis=0)
+    return np.asarray(total / np.maximum(np.sum(affects, axis=0), 1))
 
 
 def _offered(evidence: Evidence, layers: Sequence[str]) -> tuple[str, ...]:
-    """The schemes that all layers of a group have."""
+    """Return the schemes that all layers of a group have."""
     return tuple(s for s in evidence.offered[layers[0]] if all(s in evidence.offered[layer] for layer in layers))
 
 
 def _bytes(evidence: Evidence, layers: Sequence[str], scheme: str) -> int:
-    """A shared float weight is held once; packed, each of its layers holds its own."""
+    """Return the bytes of a group: a shared float weight is stored once, a packed one in each of its layers."""
     return evidence.size[layers[0], scheme] * (1 if scheme == KEEP else len(layers))
 
 
@@ -74,17 +86,17 @@ def _loss(evidence: Evidence, layer: str, scheme: str, metric: str) -> float:
         return 0.0
     if not evidence.z:
         return evidence.losses.loss(layer, scheme, metric)
-    found = evidence.losses.measurement(layer, scheme, metric)
-    if not math.isfinite(found.stderr):
-        few = f"{metric} of {layer} at {scheme} has no standard error, from {found.count} samples"
+    measurement = evidence.losses.measurement(layer, scheme, metric)
+    if not math.isfinite(measurement.stderr):
+        few = f"{metric} of {layer} at {scheme} has no standard error, from {measurement.count} samples"
         raise UserError(f"{few}; profile on more prompts, or leave --confidence out")
-    return max(found.mean + evidence.z * found.stderr, 0.0)
+    return max(measurement.mean + evidence.z * measurement.stderr, 0.0)
 
 
 def _ties(
     evidence: Evidence, groups: Mapping[str, tuple[str, ...]], names: Mapping[str, tuple[str, ...]]
 ) -> tuple[Tie, ...]:
-    """One activation format for the groups of each shared input."""
+    """Return one tie for each shared input: its groups take one activation format."""
     leader = {layer: group for group, layers in groups.items() for layer in layers}
     ties = []
     for family in evidence.shared:

@@ -1,4 +1,4 @@
-"""A solution as a plan, and a plan as the problem that it answers. Imports no torch."""
+"""Converts a solution to a plan, and a plan to the problem that it solves. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ from bitplan.plans.scheme import parse_scheme, static_range
 from bitplan.solvers.problem import Budget, Picks, Problem, pin, plain
 from bitplan.solvers.solution import Choice, Solution, choice_of
 
-STEPS = {"bytes": 2**20, "ms": 1.0}  # what one more of is told: a MiB, a millisecond
+STEPS = {"bytes": 2**20, "ms": 1.0}  # steps of the marginal values: a MiB, a millisecond
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a plan says of how it was found. solution: None for a uniform plan; pins: layer -> scheme; confidence: of
-    the losses' upper bounds, None for their means; worth: column -> what one more step of it saves."""
+    """How a plan was found.
+
+    Attributes:
+        solution: None for a uniform plan.
+        pins: layer -> scheme.
+        confidence: of the losses' upper bounds; None for mean losses.
+        worth: column -> the saving of one more step of its budget.
+    """
 
     solution: Solution | None
     pins: Mapping[str, str] = field(default_factory=dict)
@@ -34,8 +40,8 @@ class Provenance:
     worth: Mapping[str, float] = field(default_factory=dict)
 
 
-def plan_of(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], told: Provenance) -> Plan:
-    """The plan of a choice. Each column has at most one budget."""
+def plan_of(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], provenance: Provenance) -> Plan:
+    """Return the plan of a choice, given as problem and choice. Each column has at most one budget."""
     problem, chosen = answer
     header = store.header()
     groups = groups_of(evidence)
@@ -57,7 +63,7 @@ def plan_of(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], 
         },
         budgets={budget.column: plain(budget.limit) for budget in problem.budgets},
         predictions=predict(evidence, chosen.picks),
-        solver=_solver(problem, told),
+        solver=_solver(problem, provenance),
         **shared_parameters(store, schemes, evidence.shared),
     )
 
@@ -67,8 +73,8 @@ def _line(condition: Any) -> str:
 
 
 def predict(evidence: Evidence, picks: Picks) -> dict[str, Any]:
-    """The sums of every column, losses at their means, in all and by block of layers; those of the costs with every
-    layer kept, by block. picks: one flat index a group."""
+    """Return the sums of every column at mean losses, in total and by block of layers; by block also the costs of the
+    model in full precision. picks: one flat index for each group."""
     problem, groups = formulate(replace(evidence, z=0.0), {}, (), real=False), groups_of(evidence)
     kept = [int(start) + names.index(KEEP) for start, names in zip(problem.offsets, problem.candidates, strict=False)]
     return {
@@ -90,15 +96,18 @@ def _by_block(
 
 
 def problem_of(evidence: Evidence, plan: Plan) -> Problem:
-    """The problem that the plan answers, by its own weights, budgets and pins; only what a kernel runs is allowed where
-    none of its layers is simulated. evidence: at the plan's confidence. Raises UserError, ProblemError."""
+    """Return the problem that the plan solves, from its weights, budgets and pins.
+
+    Only schemes that a kernel runs are allowed if no layer of the plan is simulated. evidence: read at the plan's
+    confidence. Raises UserError, ProblemError.
+    """
     budgets = [Budget(column, limit) for column, limit in plan.budgets.items()]
     problem = formulate(evidence, plan.solver.get("weights", {}), budgets, real=not plan.simulated)
     return pin(problem, plan.solver.get("pins", {}))
 
 
 def picks_of(problem: Problem, evidence: Evidence, plan: Plan) -> tuple[Picks, tuple[str, ...]]:
-    """The plan's choice, one flat index a group, and a sentence for each layer whose scheme is no choice there."""
+    """Return the plan's choice, one flat index for each group, and a sentence for each layer with an invalid scheme."""
     picks, wrong = [], []
     for number, (group, layers) in enumerate(groups_of(evidence).items()):
         names = problem.candidates[number]
@@ -114,22 +123,24 @@ def picks_of(problem: Problem, evidence: Evidence, plan: Plan) -> tuple[Picks, t
 
 
 def check_same_model(plan: Plan, store: Profile) -> None:
-    """Raises UserError where the profile is of another model, or of other layers, than the plan."""
-    made_for, model = plan.model, store.header()["model"]
-    if made_for["fingerprint"] != model["fingerprint"]:
+    """Raise UserError if the profile is of another model, or has other layers, than the plan."""
+    own, model = plan.model, store.header()["model"]
+    if own["fingerprint"] != model["fingerprint"]:
         raise UserError(
-            f"the plan is for {made_for['name']} with fingerprint {made_for['fingerprint'][:12]}, {store.path} is of "
+            f"the plan is for {own['name']} with fingerprint {own['fingerprint'][:12]}, {store.path} is of "
             f"{model['name']} with {model['fingerprint'][:12]}; give the plan's own profile"
         )
-    if odd := set(plan.schemes) ^ set(store.layers()):
-        raise UserError(f"the plan and {store.path} differ in {len(odd)} layers, such as {min(odd)}; solve again")
+    if different := set(plan.schemes) ^ set(store.layers()):
+        raise UserError(
+            f"the plan and {store.path} differ in {len(different)} layers, such as {min(different)}; solve again"
+        )
 
 
-def _solver(problem: Problem, told: Provenance) -> dict[str, Any]:
-    solution, weights = told.solution, {name: float(weight) for name, weight in problem.objective.items()}
-    said: dict[str, Any] = {"status": "uniform"}
+def _solver(problem: Problem, provenance: Provenance) -> dict[str, Any]:
+    solution, weights = provenance.solution, {name: float(weight) for name, weight in problem.objective.items()}
+    record: dict[str, Any] = {"status": "uniform"}
     if solution is not None:
-        said = {
+        record = {
             "status": str(solution.status),
             "objective": solution.objective,
             "bound": solution.bound,
@@ -137,20 +148,20 @@ def _solver(problem: Problem, told: Provenance) -> dict[str, Any]:
             "backend": solution.backend,
             "stopped": solution.stopped,
         }
-    said["weights"] = weights
+    record["weights"] = weights
     if solution is not None:
         prices = solution.prices or (0.0,) * len(problem.budgets)
-        said["prices"] = {b.column: float(price) for b, price in zip(problem.budgets, prices, strict=True)}
-    if told.worth:
-        said["worth"] = dict(told.worth)
-    if told.pins:
-        said["pins"] = dict(told.pins)
-    if told.confidence is not None:
-        said["confidence"] = told.confidence
-    return said
+        record["prices"] = {b.column: float(price) for b, price in zip(problem.budgets, prices, strict=True)}
+    if provenance.worth:
+        record["worth"] = dict(provenance.worth)
+    if provenance.pins:
+        record["pins"] = dict(provenance.pins)
+    if provenance.confidence is not None:
+        record["confidence"] = provenance.confidence
+    return record
 
 
-def _ranges(schemes: Mapping[str, str], seen: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """What static activation formats need, for the layers that have them."""
-    found = {layer: static_range(seen[layer], parse_scheme(text)) for layer, text in schemes.items()}
-    return {layer: needed for layer, needed in found.items() if needed}
+def _ranges(schemes: Mapping[str, str], ranges: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the ranges of the layers with static activation formats."""
+    static = {layer: static_range(ranges[layer], parse_scheme(text)) for layer, text in schemes.items()}
+    return {layer: values for layer, values in static.items() if values}

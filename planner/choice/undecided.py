@@ -1,7 +1,7 @@
-"""Where the choice is still open: the candidates that the numbers, as sure as they are, cannot tell from the chosen.
+"""Finds open choices: candidates whose losses are too uncertain to distinguish them from the best one of their group.
 
-At the solver's prices every candidate has a regret: what taking it would cost more than its group's best one. The
-choice between the two is open while the regret is below `Z` times what the difference of the two may be off.
+At the solver's prices each candidate has a regret: its extra cost over the best candidate of its group. The choice
+between the two is open while the regret is below `Z` standard errors of their difference.
 """
 
 from __future__ import annotations
@@ -25,12 +25,19 @@ from bitplan.solvers.problem import Problem
 from bitplan.solvers.solve import solve
 
 Z = 1.64  # standard errors: 9 in 10 of normal differences are closer
-GAP = 1e-3  # of the plan that is looked at
+GAP = 1e-3  # of the plan whose prices are used
 
 
 @dataclass(frozen=True)
 class OpenChoice:
-    """Two candidates of one group whose order is open. regret, error: in units of the objective."""
+    """Two candidates of one group whose order is uncertain.
+
+    Attributes:
+        group: the name of the group.
+        best, other: the candidates.
+        regret: how much more the other costs, in units of the objective.
+        error: the standard error of that difference.
+    """
 
     group: str
     best: str
@@ -39,50 +46,50 @@ class OpenChoice:
     error: float
 
 
-def contests(store: Profile, memory: str) -> list[OpenChoice]:
-    """What is open at a memory budget, by quality and alignment alike, the most open first.
+def open_choices(store: Profile, memory: str) -> list[OpenChoice]:
+    """Return the open choices at a memory budget, by quality and alignment, the most uncertain first.
 
-    Raises UserError for a budget that is none or that no plan meets, and for a profile that lacks measurements.
+    Raises UserError for an invalid budget, one that no plan meets, or a profile that is not finished.
     """
     evidence = read_evidence(store)
-    known = [name for name in FAMILIES if name in evidence.metrics.values()]
-    if not known:
+    families = [name for name in FAMILIES if name in evidence.metrics.values()]
+    if not families:
         return []
     try:
-        problem = pose(evidence, Request(memory, objective=",".join(known), kernels="fake"), Effort(gap=GAP))
-        found = solve(problem, Effort(gap=GAP))
+        problem = pose(evidence, Request(memory, objective=",".join(families), kernels="fake"), Effort(gap=GAP))
+        solution = solve(problem, Effort(gap=GAP))
     except InfeasibleError as error:
         raise UserError(str(error)) from None
-    if found.choice is None:
-        raise UserError(f"no plan fits {memory}: {found.stopped}; name another memory budget with --around")
-    return _contests(problem, found.prices, _Errors.of(store, evidence, problem))
+    if solution.choice is None:
+        raise UserError(f"no plan fits {memory}: {solution.stopped}; name another memory budget with --around")
+    return _open_choices(problem, solution.prices, _Errors.of(store, evidence, problem))
 
 
 def pairs_of(
     evidence_groups: dict[str, tuple[str, ...]], open_: Sequence[OpenChoice], exact: frozenset[Pair]
 ) -> list[Pair]:
-    """The estimated (layer, scheme) of the contests, each once, in their order."""
+    """Return the estimated (layer, scheme) of the open choices, each once, in their order."""
     wanted = [
         (layer, scheme)
-        for contest in open_
-        for scheme in (contest.other, contest.best)
-        for layer in evidence_groups[contest.group]
+        for choice in open_
+        for scheme in (choice.other, choice.best)
+        for layer in evidence_groups[choice.group]
     ]
     return [pair for pair in dict.fromkeys(wanted) if pair not in exact and pair[1] != KEEP]
 
 
 def to_measure(store: Profile, memory: str, count: int) -> list[Pair]:
-    """The next so many estimates that a measurement would do most for; none where nothing is open."""
+    """Return up to `count` estimates whose measurement would help most; empty if no choice is open."""
     groups = groups_of(read_evidence(store))
-    return pairs_of(groups, contests(store, memory), store.measured("exhaustive"))[:count]
+    return pairs_of(groups, open_choices(store, memory), store.measured("exhaustive"))[:count]
 
 
-def _contests(problem: Problem, prices: Sequence[float], errors: _Errors) -> list[OpenChoice]:
+def _open_choices(problem: Problem, prices: Sequence[float], errors: _Errors) -> list[OpenChoice]:
     reduced = problem.costs.astype(float).copy()
     for budget, price in zip(problem.budgets, prices, strict=False):
         reduced += float(price) * problem.column(budget.column).astype(float)
     reduced[~problem.allowed] = math.inf
-    found = []
+    choices = []
     for group, names, start in zip(problem.groups, problem.candidates, problem.offsets.tolist(), strict=False):
         regrets = reduced[start : start + len(names)]
         best = int(regrets.argmin())
@@ -90,16 +97,20 @@ def _contests(problem: Problem, prices: Sequence[float], errors: _Errors) -> lis
             regret = float(regrets[place] - regrets[best])
             if place != best and math.isfinite(regret):
                 error = errors.between(group, names[best], name)
-                found += [OpenChoice(group, names[best], name, regret, error)] * (regret < Z * error)
-    return sorted(found, key=lambda contest: contest.regret / contest.error)
+                choices += [OpenChoice(group, names[best], name, regret, error)] * (regret < Z * error)
+    return sorted(choices, key=lambda choice: choice.regret / choice.error)
 
 
 @dataclass(frozen=True, eq=False)
 class _Errors:
-    """Standard errors of the difference in the objective that two schemes of a group make.
+    """Standard errors of the difference in the objective between two schemes of a group.
 
-    weights: of each metric in the objective; layers: of each group; samples: of each estimated loss, by (layer,
-    scheme, metric); readings: what those are of.
+    Attributes:
+        weights: metric -> weight in the objective.
+        layers: group -> layers.
+        table: the measurements.
+        samples: (layer, scheme, metric) -> samples of an estimated loss.
+        readings: metric -> how responses become losses.
     """
 
     weights: Mapping[str, float]
@@ -120,23 +131,23 @@ class _Errors:
         return cls(weights, groups_of(evidence), evidence.losses, samples, readings)
 
     def between(self, group: str, one: str, other: str) -> float:
-        """Of several metrics, and layers of one weight, errors add up instead of cancelling, on the safe side."""
+        """Return the standard error; those of several metrics and layers are added, which is conservative."""
         return sum(
             weight * self._of(layer, metric, (one, other))
             for metric, weight in self.weights.items() for layer in self.layers[group]
         )  # fmt: skip
 
     def _of(self, layer: str, metric: str, schemes: tuple[str, str]) -> float:
-        """Where probes saw both on the same prompts, what their samples differ by tells more than two errors apart."""
+        """Return the error of one loss; paired samples, if available, give a smaller one."""
         changed = [scheme for scheme in schemes if scheme != KEEP]
-        seen = [self.samples[layer, scheme, metric] for scheme in changed if (layer, scheme, metric) in self.samples]
-        if changed and len(seen) == len(changed):
-            difference = (seen[0] - seen[1]) if len(seen) == 2 else seen[0]
+        samples = [self.samples[layer, scheme, metric] for scheme in changed if (layer, scheme, metric) in self.samples]
+        if changed and len(samples) == len(changed):
+            difference = (samples[0] - samples[1]) if len(samples) == 2 else samples[0]
             reading = self.readings[metric]
             return summarise(difference.tolist(), reading.strata, reading.clusters)[1]
         return math.hypot(*(_error(self.table.measurement(layer, scheme, metric)) for scheme in changed))
 
 
 def _error(measurement: Measurement) -> float:
-    """An unknown one counts as the loss itself."""
+    """Return the standard error; an unknown one counts as the loss itself."""
     return measurement.stderr if math.isfinite(measurement.stderr) else abs(measurement.mean)

@@ -1,6 +1,6 @@
-"""A saved plan checked against its profile by `bitplan.solvers.certify`, which shares no code with what found it.
+"""Checks a saved plan against its profile with `bitplan.solvers.certify`, which shares no code with the solver.
 
-Weak duality makes the bound: the plan's own prices, in rational arithmetic. No solver runs unless a proof is asked for.
+The bound follows from the plan's own prices by weak duality, in rational arithmetic. A solver runs only on request.
 """
 
 from __future__ import annotations
@@ -22,33 +22,41 @@ from bitplan.solvers.programs.backends import BACKENDS
 from bitplan.solvers.solution import PROVEN
 from bitplan.solvers.strategies import ilp
 
-CLOSE = 1e-9  # relative: numbers that floating-point sums give in another order
+CLOSE = 1e-9  # relative difference of floating-point sums in another order
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a check found: a sentence for each failure, none where the plan is right; notes: what holds."""
+class Verification:
+    """The result of a check.
+
+    Attributes:
+        failures: one sentence each; empty if the plan is correct.
+        notes: what holds.
+    """
 
     failures: tuple[str, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
+        """Return the result for JSON."""
         return {"holds": not self.failures, "failures": list(self.failures), "notes": list(self.notes)}
 
     def __str__(self) -> str:
         return "\n".join(self.failures or self.notes)
 
 
-def check(plan: Plan, store: Profile, prove: Effort | None = None) -> Verdict:
-    """Everything that the plan says of its choice. prove: also solve again, by the plain integer program. Raises
-    UserError for another model's profile, ProblemError for columns that the profile does not have."""
+def check(plan: Plan, store: Profile, prove: Effort | None = None) -> Verification:
+    """Check every statement of the plan about its choice.
+
+    prove: the effort for solving again by the plain integer program; None does not. Raises UserError for a profile of
+    another model, and ProblemError for columns that are not in the profile.
+    """
     check_same_model(plan, store)
     evidence = read_evidence(store, plan.solver.get("confidence"))
     problem = problem_of(evidence, plan)
     picks, failures = picks_of(problem, evidence, plan)
     if failures:
-        return Verdict(failures, ())
+        return Verification(failures, ())
     objective = exact_objective(problem, picks)
     bound, proof = _certified(problem, plan, objective)
     simulated = tuple(a for a, s in plan.schemes.items() if (a, s) in evidence.simulated)
@@ -62,16 +70,16 @@ def check(plan: Plan, store: Profile, prove: Effort | None = None) -> Verdict:
     if prove is not None and not failures:
         failed, note = _solved_again(problem, plan, objective, prove)
         failures, notes = failed, (*notes, note)
-    return Verdict(failures, notes)
+    return Verification(failures, notes)
 
 
 def exact_objective(problem: Problem, picks: Picks) -> Fraction:
-    """The objective of a choice without any rounding."""
+    """Return the objective of a choice without rounding."""
     return sum((Fraction(w) * exact_total(problem, name, picks) for name, w in problem.objective.items()), Fraction(0))
 
 
 def _certified(problem: Problem, plan: Plan, objective: Fraction) -> tuple[Fraction | None, str]:
-    """What the plan's prices prove, and the words for it."""
+    """Return the bound that the plan's prices prove, and a sentence about it."""
     prices = plan.solver.get("prices")
     if prices is None:
         return None, "; the plan carries no prices, so no bound is certified"
@@ -103,39 +111,39 @@ def _weighed(problem: Problem) -> str:
     )
 
 
-def _wrong_sums(said: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
-    """Integers must agree exactly, other sums to what the order of adding leaves open."""
-    yield from _differences("predictions.total", said.get("total", {}), found["total"])
-    for part in ("blocks", "full") if "full" in said else ("blocks",):  # older plans lack the last
-        blocks = said.get(part, {})
-        if odd := set(blocks) ^ set(found[part]):
-            yield f"predictions.{part}: {min(odd)} is missing or no block of this model"
-        for block in blocks.keys() & found[part].keys():
-            yield from _differences(f"predictions.{part}.{block}", blocks[block], found[part][block])
+def _wrong_sums(stated: Mapping[str, Any], computed: Mapping[str, Any]) -> Iterator[str]:
+    """Compare sums: integers exactly, others up to the order of addition."""
+    yield from _differences("predictions.total", stated.get("total", {}), computed["total"])
+    for part in ("blocks", "full") if "full" in stated else ("blocks",):  # older plans lack the last
+        blocks = stated.get(part, {})
+        if odd := set(blocks) ^ set(computed[part]):
+            yield f"predictions.{part}: {min(odd)} is missing or not a block of this model"
+        for block in blocks.keys() & computed[part].keys():
+            yield from _differences(f"predictions.{part}.{block}", blocks[block], computed[part][block])
 
 
-def _differences(place: str, said: Mapping[str, float], found: Mapping[str, float]) -> Iterator[str]:
-    for name in dict.fromkeys((*said, *found)):
-        if name not in said or name not in found:
-            yield f"{place}.{name} is missing" if name in found else f"{place}.{name} is no column of the profile"
-        elif not _same(said[name], found[name]):
-            yield f"{place}.{name} is {said[name]!r}, and the sum is {found[name]!r}"
+def _differences(place: str, stated: Mapping[str, float], computed: Mapping[str, float]) -> Iterator[str]:
+    for name in dict.fromkeys((*stated, *computed)):
+        if name not in stated or name not in computed:
+            yield f"{place}.{name} is missing" if name in computed else f"{place}.{name} is not a column of the profile"
+        elif not _same(stated[name], computed[name]):
+            yield f"{place}.{name} is {stated[name]!r}, and the sum is {computed[name]!r}"
 
 
-def _same(said: float, found: float) -> bool:
-    if isinstance(found, int):
-        return said == found
-    return math.isclose(said, found, rel_tol=CLOSE, abs_tol=1e-300)
+def _same(stated: float, computed: float) -> bool:
+    if isinstance(computed, int):
+        return stated == computed
+    return math.isclose(stated, computed, rel_tol=CLOSE, abs_tol=1e-300)
 
 
 def _wrong_claims(solver: Mapping[str, Any], objective: Fraction, certified: Fraction | None) -> Iterator[str]:
-    """What the plan says of its objective, held against the exact one and what is proven of it."""
+    """Compare the plan's statements about its objective with the exact objective and the certified bound."""
     exact, status = float(objective), solver["status"]
-    said, bound = solver.get("objective", exact), solver.get("bound", -math.inf)
-    if not _same(said, exact):
-        yield f"solver.objective is {said!r}, and the weighted sum is {exact!r}"
+    stated, bound = solver.get("objective", exact), solver.get("bound", -math.inf)
+    if not _same(stated, exact):
+        yield f"solver.objective is {stated!r}, and the weighted sum is {exact!r}"
     if bound > exact + CLOSE * abs(exact):
-        yield f"solver.bound {bound!r} is above the plan's own objective {exact!r}, so it is no bound"
+        yield f"solver.bound {bound!r} is above the plan's own objective {exact!r}, so it is not a bound"
     gap = max(0.0, (exact - bound) / exact) if exact and math.isfinite(bound) else 0.0
     if "gap" in solver and not abs(solver["gap"] - gap) <= CLOSE:
         yield f"solver.gap is {solver['gap']!r}, and objective and bound leave {gap!r}"
@@ -146,23 +154,23 @@ def _wrong_claims(solver: Mapping[str, Any], objective: Fraction, certified: Fra
 
 
 def _solved_again(problem: Problem, plan: Plan, objective: Fraction, effort: Effort) -> tuple[tuple[str, ...], str]:
-    """The optimum by the plain integer program, by another backend than the plan's where there is one."""
+    """Solve by the plain integer program, with another backend than the plan's if there is one."""
     others = [b.name for b in BACKENDS if b.name != plan.solver.get("backend") and b.missing() is None]
     backend = effort.backend or (others[0] if others else None)
-    found = ilp.run(problem, Effort(effort.time_limit, effort.gap, backend))
-    again = f"solved again as one integer program by {found.backend} in {found.seconds:.1f} s"
-    if found.choice is None:
-        return (), f"{again}: no choice found ({found.stopped}); nothing is proven by it, raise --time-limit"
-    best, claimed = exact_objective(problem, found.picks), plan.solver.get("bound", -math.inf)
+    solution = ilp.run(problem, Effort(effort.time_limit, effort.gap, backend))
+    again = f"solved again as one integer program by {solution.backend} in {solution.seconds:.1f} s"
+    if solution.choice is None:
+        return (), f"{again}: no choice found ({solution.stopped}); nothing is proven by it, raise --time-limit"
+    best, claimed = exact_objective(problem, solution.picks), plan.solver.get("bound", -math.inf)
     if best < objective and float(best) < claimed - CLOSE * abs(claimed):
         return (f"{again}: a plan of objective {float(best)!r}, under the bound {claimed!r} that the plan claims",), ""
     share = max(Fraction(0), (objective - best) / objective) if objective else Fraction(0)
-    least = min(found.bound, float(best))
+    least = min(solution.bound, float(best))
     return (), f"{again}: its best is {float(best):.6g} (bound {least:.6g}), {_percent(share)} under the plan's"
 
 
 def _percent(share: Fraction) -> str:
-    """Per cent, rounded up to three digits: a gap is never told smaller than it is."""
+    """Return per cent, rounded up to three digits, so that a gap is never understated."""
     if share <= 0:
         return "0 %"
     value = float(share * 100)

@@ -1,4 +1,4 @@
-"""Why a layer got its scheme: what each other one would cost, with all other layers chosen anew. Imports no torch."""
+"""Explains the scheme of a layer by the cost of each other one, with all other layers chosen again. No torch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,18 @@ from bitplan.solvers.solution import choice_of
 
 
 @dataclass(frozen=True)
-class Why:
-    """layer: as asked; layers: those that must take its scheme, itself included; scheme: what the plan gives it;
-    objective: of the plan; pinned: whether it was given beforehand; alternatives: every scheme that it may take;
-    columns: of the table."""
+class LayerExplanation:
+    """The alternatives of one layer of a plan.
+
+    Attributes:
+        layer: its address.
+        layers: the layers that must take the same scheme, itself included.
+        scheme: its scheme in the plan.
+        objective: the plan's objective.
+        pinned: whether the scheme was pinned.
+        alternatives: every scheme that it may take.
+        columns: the columns of the table.
+    """
 
     layer: str
     layers: tuple[str, ...]
@@ -34,21 +42,25 @@ class Why:
     columns: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
-        told = {name: getattr(self, name) for name in ("layer", "layers", "scheme", "objective", "pinned")}
-        return told | {"alternatives": [_told(each) for each in self.alternatives]}
+        """Return the explanation for JSON."""
+        record = {name: getattr(self, name) for name in ("layer", "layers", "scheme", "objective", "pinned")}
+        return record | {"alternatives": [_alternative(each) for each in self.alternatives]}
 
     def __str__(self) -> str:
         together = f" (with {', '.join(a for a in self.layers if a != self.layer)})" if len(self.layers) > 1 else ""
         pinned = ", as it was pinned" if self.pinned else ""
-        lines = [f"{self.layer}{together} takes {self.scheme}{pinned}; forcing each scheme and choosing all else anew:"]
+        lines = [
+            f"{self.layer}{together} takes {self.scheme}{pinned}; with each scheme forced and the others chosen again:"
+        ]
         rows = [_row(self, each) for each in self.alternatives]
         return "\n".join([*lines, table(rows)])
 
 
-def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Why:
-    """The alternatives of one layer within the plan's own budgets. Raises UserError for an unknown layer, for a profile
-    of another model, or for a plan that is not made of what the profile offers."""
+def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> LayerExplanation:
+    """Return the alternatives of one layer within the plan's own budgets.
+
+    Raises UserError for an unknown layer, a profile of another model, or a plan with schemes unknown to the profile.
+    """
     check_same_model(plan, store)
     if layer not in plan.schemes:
         raise UserError(f"no layer is named {layer!r}{nearest(layer, plan.schemes)}")
@@ -59,30 +71,32 @@ def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Why
         raise UserError(f"{wrong[0]}; solve again, or see `bitplan verify`")
     group, layers = next((group, layers) for group, layers in groups_of(evidence).items() if layer in layers)
     choice = choice_of(problem, picks)
-    found = tuple(alternatives(problem, choice, group, effort))
+    others = tuple(alternatives(problem, choice, group, effort))
     pinned = group in plan.solver.get("pins", {})
-    return Why(layer, layers, plan.schemes[layer], choice.objective, pinned, found, shown_columns(evidence))
+    return LayerExplanation(
+        layer, layers, plan.schemes[layer], choice.objective, pinned, others, shown_columns(evidence)
+    )
 
 
-def _row(why: Why, each: Alternative) -> dict[str, str]:
-    chosen = each.candidate == why.scheme
+def _row(explanation: LayerExplanation, each: Alternative) -> dict[str, str]:
+    chosen = each.candidate == explanation.scheme
     row = {"scheme": each.candidate + " (chosen)" * chosen}
     if each.cost is None:
         return row | {"objective": f"no plan: {each.solution.status}"}
     row["objective"] = f"{each.solution.objective:.6g}"
     row["costs"] = f"{each.cost:+.3g}" if each.cost else "0"
-    share = each.cost / why.objective if why.objective else math.nan
+    share = each.cost / explanation.objective if explanation.objective else math.nan
     row["of the plan's"] = f"{share:+.2%}" if math.isfinite(share) else "-"
     row |= {name: SHOW.get(name, "{:.4g}".format)(each.solution.totals[name])
-            for name in why.columns if name in each.solution.totals}  # fmt: skip
+            for name in explanation.columns if name in each.solution.totals}  # fmt: skip
     return row | {"others that move": str(len(each.moved))}
 
 
-def _told(each: Alternative) -> dict[str, Any]:
-    """None where there is no plan with that scheme."""
+def _alternative(each: Alternative) -> dict[str, Any]:
+    """Return the alternative for JSON; values are None if no plan has that scheme."""
     solution = each.solution
-    found = None if each.cost is None else solution
+    existing = None if each.cost is None else solution
     return {
-        "scheme": each.candidate, "status": str(solution.status), "objective": found and found.objective,
-        "costs": each.cost, "totals": found and dict(found.totals), "moved": list(each.moved),
+        "scheme": each.candidate, "status": str(solution.status), "objective": existing and existing.objective,
+        "costs": each.cost, "totals": existing and dict(existing.totals), "moved": list(each.moved),
     }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bitplan.planner.choice.alternates import Losses
+from bitplan.planner.choice.ranking import Losses
 from bitplan.planner.evaluation.evaluator import EvaluatorOptions, open_evaluator
 from bitplan.planner.evaluation.plans import losses_of
 from bitplan.planner.pipelines.generation import Generation

@@ -11,11 +11,11 @@ from bitplan.planner.verbs import checks
 from bitplan.planner.verbs.words import takes_request
 
 if TYPE_CHECKING:
-    from bitplan.planner.choice.alternates import Losses
     from bitplan.planner.choice.joint import Predictions
+    from bitplan.planner.choice.ranking import Losses
     from bitplan.planner.choice.request import Request
-    from bitplan.planner.choice.verify import Verdict
-    from bitplan.planner.choice.why import Why
+    from bitplan.planner.choice.verify import Verification
+    from bitplan.planner.choice.why import LayerExplanation
     from bitplan.planner.pipelines.subject import Subject
     from bitplan.planner.profiles.profile import Profile
     from bitplan.planner.views.view import View
@@ -58,14 +58,14 @@ def solve(
 
     Raises UserError, and InfeasibleError where no plan meets the budgets.
     """
-    from bitplan.planner.choice.alternates import check_asked, rank, save_candidates
     from bitplan.planner.choice.answer import Search, make_plans
     from bitplan.planner.choice.evidence import read_evidence
+    from bitplan.planner.choice.ranking import check_candidates, rank, save_candidates
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.solvers.effort import Effort
 
     with open_profile(profile) as store:
-        check_asked(bool(uniform), candidates, rerank, store)
+        check_candidates(bool(uniform), candidates, rerank, store)
         search = Search(Effort(time_limit, gap, backend), solver, candidates, distance, worth)
         plans = make_plans(store, request, search, uniform)
         save_candidates(plans, Path(out))
@@ -80,8 +80,8 @@ def _measure(
 ) -> Callable[[Plan], Losses]:
     """The function that returns the losses of a whole plan, by the profile's responses or by runs of the pipeline
     `rerank`. run: prompts, CLIPModel and kernels of such a run. Raises UserError, PlanError."""
-    from bitplan.planner.choice.alternates import JOINT
     from bitplan.planner.choice.joint import losses_of_plan
+    from bitplan.planner.choice.ranking import JOINT
     from bitplan.planner.pipelines.conditions import conditions_in
 
     if rerank == JOINT:
@@ -158,7 +158,7 @@ def sweep(
 def verify(
     plan: Plan | PathLike, profile: PathLike, *, prove: bool = False, time_limit: float = 60.0,
     backend: str | None = None,
-) -> Verdict:  # fmt: skip
+) -> Verification:  # fmt: skip
     """Check the plan against its profile in exact arithmetic, without the solver. The result's `failures` are empty
     where the plan is right.
 
@@ -200,7 +200,7 @@ def predict(plan: Plan | PathLike, profile: PathLike) -> Predictions:
 def why(
     plan: Plan | PathLike, profile: PathLike, layer: str, *, time_limit: float = 60.0, gap: float = 0.0,
     backend: str | None = None,
-) -> Why:  # fmt: skip
+) -> LayerExplanation:  # fmt: skip
     """Explain why a layer got its scheme: solve again with each other scheme, and compare the objectives.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitplan.planner.choice.published import plan_file
-from bitplan.planner.choice.undecided import contests
+from bitplan.planner.choice.undecided import open_choices
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import LayerGraph, from_json
 from bitplan.planner.profiles.corrections import corrections_of
@@ -230,7 +230,7 @@ def _undecided(store: Profile) -> list[str] | None:
     """Returns the undecided layers, the least certain first; None where the profile is incomplete or no plan is that
     small."""
     try:
-        return list(dict.fromkeys(contest.group for contest in contests(store, MEMORY)))
+        return list(dict.fromkeys(contest.group for contest in open_choices(store, MEMORY)))
     except ValueError:
         return None
 

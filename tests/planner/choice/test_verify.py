@@ -105,7 +105,7 @@ SPOILT: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "one byte less": (r"total\.bytes", lambda p: p["predictions"]["total"].update(
         bytes=p["predictions"]["total"]["bytes"] - 1)),
     "a total gone": ("total.ms is missing", lambda p: p["predictions"]["total"].pop("ms")),
-    "a total too many": ("nil is no column", lambda p: p["predictions"]["total"].update(nil=0)),
+    "a total too many": ("nil is not a column", lambda p: p["predictions"]["total"].update(nil=0)),
     "a block's total": (r"predictions\.blocks\.[\w.]+\.ms is", lambda p: next(
         iter(p["predictions"]["blocks"].values())).update(ms=0.5)),
     "full precision's bytes": (r"predictions\.full\.[\w.]+\.bytes is", lambda p: next(

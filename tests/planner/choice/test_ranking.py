@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import bitplan
-from bitplan.planner.choice.alternates import rank, score, sibling
 from bitplan.planner.choice.evidence import read_evidence
+from bitplan.planner.choice.ranking import rank, score, sibling
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.plans.plan import Plan, load_plan
 from tests import tiny

@@ -1,4 +1,4 @@
-"""Several plans for one request, in files beside each other, and put in order by measuring. Imports no torch."""
+"""Ranks several plans for one request by measured losses, and names their files. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bitplan.planner.choice.evidence import Evidence, members_of, scale_of
 from bitplan.planner.choice.joint import readings_of
 from bitplan.planner.errors import UserError
+from bitplan.planner.files import write_text
 from bitplan.planner.profiles.profile import Profile
+from bitplan.planner.texts import table
 from bitplan.plans.plan import Plan, save_plan
 
 JOINT = "joint"  # what `--rerank` calls the estimate with interactions
@@ -18,8 +21,15 @@ Losses = Mapping[str, tuple[float, float]]  # metric -> (mean, standard error)
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """One candidate measured end to end. predicted: its objective; measured: the same, of the measured losses."""
+class RankedPlan:
+    """One candidate measured end to end.
+
+    Attributes:
+        plan: the name of its file.
+        predicted: its objective.
+        measured: the objective with the measured losses.
+        losses: metric -> (mean, standard error).
+    """
 
     plan: str
     predicted: float
@@ -27,9 +37,32 @@ class Ranked:
     losses: Losses
 
 
-def check_asked(alone: bool, candidates: int, rerank: str | None, store: Profile) -> None:
-    """Before anything is solved. alone: one plan is all that there can be. Raises UserError where more are asked for,
-    or an order that the profile cannot give."""
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates in the order of their measured objective.
+
+    Attributes:
+        weights: column -> weight in the objective.
+        plans: the best first.
+    """
+
+    weights: Mapping[str, float]
+    plans: tuple[RankedPlan, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of `P.ranking.json`."""
+        return {"weights": dict(self.weights), "ranking": [asdict(each) for each in self.plans]}
+
+    def __str__(self) -> str:
+        rows = [(each.plan, f"{each.predicted:.6g}", f"{each.measured:.6g}") for each in self.plans]
+        return table(rows, ("plan", "predicted", "measured"))
+
+
+def check_candidates(alone: bool, candidates: int, rerank: str | None, store: Profile) -> None:
+    """Raise UserError, before any solve, for several candidates of a uniform plan or an impossible ranking.
+
+    alone: whether there can be one plan only.
+    """
     if rerank == JOINT:
         readings_of(store)
     if alone and (candidates != 1 or rerank):
@@ -39,13 +72,13 @@ def check_asked(alone: bool, candidates: int, rerank: str | None, store: Profile
 
 
 def sibling(out: Path, part: object) -> Path:
-    """`P.3.plan.yaml` beside `P.plan.yaml`."""
+    """Return the path of `P.3.plan.yaml` beside `P.plan.yaml`."""
     stem = out.name.removesuffix(".yaml").removesuffix(".plan")
     return out.with_name(f"{stem}.{part}{out.name.removeprefix(stem)}")
 
 
 def save_candidates(plans: Sequence[Plan], out: Path) -> list[Path]:
-    """The best as `out`, and, where there are several, each in a file of its own."""
+    """Save the best plan as `out` and, if there are several, each one in its own file; return these files."""
     paths = [sibling(out, number + 1) for number in range(len(plans))] if len(plans) > 1 else []
     for plan, path in zip(plans, paths, strict=False):
         save_plan(plan, path)
@@ -54,32 +87,29 @@ def save_candidates(plans: Sequence[Plan], out: Path) -> list[Path]:
 
 
 def rank(plans: Sequence[Plan], out: Path, evidence: Evidence, measure: Callable[[Plan], Losses]) -> Plan:
-    """Measure every plan, write the best as `out` and the ranking as `P.ranking.json` beside it; the best is returned.
+    """Measure every plan, write the best as `out` and the ranking as `P.ranking.json` beside it, and return the best.
 
-    Raises PlanError, UserError, and whatever `measure` raises.
+    Raises PlanError, UserError, and the errors of `measure`.
     """
     ranked = []
     for number, plan in enumerate(plans):
         losses = measure(plan)
         name = (sibling(out, number + 1) if len(plans) > 1 else out).name
-        ranked.append(Ranked(name, plan.solver["objective"], score(plan, losses, evidence), losses))
+        ranked.append(RankedPlan(name, plan.solver["objective"], score(plan, losses, evidence), losses))
     order = sorted(range(len(plans)), key=lambda i: ranked[i].measured)
     best = plans[order[0]]
     save_plan(best, out)
     path = sibling(out, "ranking").with_suffix("").with_suffix(".json")
-    text = json.dumps(
-        {"weights": dict(best.solver["weights"]), "ranking": [asdict(ranked[i]) for i in order]}, indent=1
-    )
-    try:
-        path.write_text(text + "\n", "utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+    ranking = Ranking(best.solver["weights"], tuple(ranked[i] for i in order))
+    write_text(json.dumps(ranking.to_json(), indent=1) + "\n", path)
     return best
 
 
 def score(plan: Plan, losses: Losses, evidence: Evidence) -> float:
-    """The plan's objective with measured losses for predicted ones, metrics in the units of the profile (see
-    `formulate.scale_of`); costs as predicted. A metric that was not measured again is left out."""
+    """Return the plan's objective with measured losses, in the units of the profile (see `evidence.scale_of`).
+
+    Costs are as predicted. Metrics that were not measured again are left out.
+    """
     total = 0.0
     for column, weight in plan.solver["weights"].items():
         members = [m for m in members_of(evidence, column) if m in losses]
