@@ -19,17 +19,8 @@ def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Seque
 
     The columns are bytes, ms, each metric, and each family: the mean of its `members_of`, each in units of its own mean
     loss. A family without measurements has no column and is left out of the objective. Layers with one input get one
-    activation format, so that the input is quantized once.
-
-    Args:
-        evidence: the contents of the profile.
-        objective: column -> weight.
-        budgets: limits on columns.
-        real: whether to forbid simulated schemes.
-
-    Raises:
-        UserError: for an objective or a confidence that the profile cannot support.
-        MeasurementError: for a profile that is not finished.
+    activation format, so that the input is quantized once. real: forbid simulated schemes. Raises UserError, or
+    MeasurementError for a profile that is not finished.
     """
     groups = groups_of(evidence)
     names = {group: _offered(evidence, layers) for group, layers in groups.items()}
