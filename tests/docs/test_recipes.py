@@ -18,6 +18,7 @@ from bitplan.planner.verbs import COMMANDS, VERBS, Verb
 from bitplan.planner.views.equipment import equipment
 from bitplan.plans.formats import FORMATS
 from bitplan.plans.inputs import INPUTS
+from bitplan.plans.scheme import SchemeError, parse_scheme
 from bitplan.plans.terms import Table
 from bitplan.plans.transforms import TRANSFORMS
 from tests.docs.toy_files import FILES
@@ -112,6 +113,18 @@ def offered(verb: str, word: str) -> list[str]:
     if isinstance(option.type, click.Choice):
         return list(option.type.choices)
     return [item.value for item in option.shell_complete(click.Context(command), "")]
+
+
+def test_the_example_of_another_package_spells_its_format() -> None:
+    code = re.search(r"```python\n([\s\S]*?)```", (ROOT / "docs/add-a-part.md").read_text("utf-8"))
+    assert code
+    exec(code[1], {})
+    try:
+        assert [str(parse_scheme(text)) for text in ("log4a16", "log3a8")] == ["log4a16", "log3a8"]
+        with pytest.raises(SchemeError, match="log weights have 4, 3 bits, not 5"):
+            parse_scheme("log5a16")
+    finally:
+        FORMATS.unregister("log")
 
 
 def test_a_member_in_front_of_another_is_tried_first() -> None:
