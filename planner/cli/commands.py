@@ -26,11 +26,14 @@ def _written(result: Any, words: Words) -> Printed:
 
 
 def _profile(next_step: str, result: Any, words: Words) -> Printed:
-    """A new profile: its text is what the verb returned, if that is a text."""
+    """A new profile: its text is what the verb returned, if that is a text, else what schemes gain or cost in time."""
+    from bitplan.planner.profiles.profile import open_profile
+    from bitplan.planner.profiles.speeds import speeds_text
     from bitplan.planner.views.inspect import inspect_file
 
     out = words["out"]
-    text = result if isinstance(result, str) else ""
+    with open_profile(out) as store:
+        text = result if isinstance(result, str) else speeds_text(store)
     return Printed(lambda: inspect_file(out), text, wrote=[out], then=next_step.format(out=out))
 
 

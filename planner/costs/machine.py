@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 
+from bitplan.plans.kernels.cpu.choice import path_choice
+
 
 def about_machine() -> dict[str, Any]:
-    """Threads, processor and versions, as JSON holds them."""
+    """Threads, processor, how it multiplies int8 codes, and versions, as JSON holds them."""
     return {
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),
+        "int8_products": str(path_choice()),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }

@@ -63,6 +63,8 @@ class Evaluation:
         parts = [_variants(self)]
         for name, rows in self.blocks.items():
             parts += [f"\n### {name}, block by block (losses: the plan in this block alone)\n", _blocks(rows)]
+        if "int8_products" in self.about:
+            parts.insert(1, f"\n{self.about['int8_products']}")
         return "\n".join(parts) + "\n"
 
     @property

@@ -33,8 +33,10 @@ from bitplan.planner.pipelines.subject import Subject, conditions_in
 from bitplan.planner.pipelines.traced import Traced
 from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.profiles.responses import probed
+from bitplan.planner.profiles.speeds import PRODUCTS
 from bitplan.planner.progress import current, expected_of
 from bitplan.plans.dtypes import FLOAT32
+from bitplan.plans.kernels.cpu.choice import path_choice
 from bitplan.plans.layers.opening import opened
 from bitplan.plans.parameters import Key
 from bitplan.plans.scheme import KEEP
@@ -197,6 +199,7 @@ def _unpriced(store: Profile, offered: Sequence[Candidate]) -> list[Candidate]:
 def _measure_costs(store: Profile, traced: Traced, unpriced: Sequence[Candidate], total: int) -> None:
     """Measure and write the missing costs. total: the number of candidates, those with costs included."""
     course = current()
+    store.write_baseline({PRODUCTS: str(path_choice())})  # chosen before anything is timed
     with course.phase("costs", total, "candidates", total - len(unpriced)):
         for cost in cost_candidates(unpriced, traced.graph, traced.modules):
             store.write_costs([cost])

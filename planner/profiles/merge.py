@@ -25,6 +25,7 @@ from bitplan.planner.profiles.corrections import correct
 from bitplan.planner.profiles.fitted import read_parameters, write_parameters
 from bitplan.planner.profiles.profile import Profile, Response, open_profile
 from bitplan.planner.profiles.responses import PROBED
+from bitplan.planner.profiles.speeds import PRODUCTS
 from bitplan.sensitivity.table import ESTIMATES, Measurement, describe
 
 _TOLERANCE = 1e-4  # relative difference of calibrated ranges, from rounding with other threads or processors
@@ -195,7 +196,7 @@ def _write(stores: Sequence[Profile], timed: Profile, contents: tuple[Rows, Resp
     rows, responses = contents
     with new_profile(out, timed.header()) as store:
         store.write_graph(timed.graph(), timed.schemes())
-        store.write_baseline({name: value for old in (*stores, timed) for name, value in old.baseline().items()})
+        store.write_baseline({name: value for old in (*stores, timed) for name, value in _baseline(old, timed)})
         store.write_ranges(timed.ranges() or next((old.ranges() for old in stores if old.ranges()), {}))
         write_parameters(store, next((held for old in stores if (held := read_parameters(old))), {}))
         store.write_costs(timed.costs())
@@ -203,3 +204,8 @@ def _write(stores: Sequence[Profile], timed: Profile, contents: tuple[Rows, Resp
         store.write_measurements((m for row in rows.values() for m in row), families, responses.values())
         if responses:
             correct(store, families)
+
+
+def _baseline(store: Profile, timed: Profile) -> list[tuple[str, Any]]:
+    """The numbers of one profile; how the machine multiplied is left out of those whose costs are not taken."""
+    return [(name, value) for name, value in store.baseline().items() if name != PRODUCTS or store is timed]

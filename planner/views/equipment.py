@@ -79,6 +79,7 @@ def _torch_members(device: str) -> Iterator[Member]:
     from bitplan.plans.formats import FORMATS
     from bitplan.plans.inputs import INPUTS
     from bitplan.plans.kernels import KERNELS
+    from bitplan.plans.kernels.cpu.choice import path_choice
     from bitplan.plans.transforms import TRANSFORMS
     from bitplan.sensitivity.metrics import METRICS
 
@@ -90,6 +91,8 @@ def _torch_members(device: str) -> Iterator[Member]:
         here = None in reasons.values()
         state = f"{'real' if kernel.real else 'simulated'}: {kernel.says}"
         yield Member("kernel", name, here, state + ("" if here else f" (not here: {reasons[device]})"))
+    choice = path_choice()
+    yield Member("product", choice.path, True, str(choice))
     for name, metric in METRICS.items():
         reason = metric.missing()
         yield Member("metric", f"{metric.family}: {name}", reason is None, reason or metric.says)

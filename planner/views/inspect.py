@@ -15,6 +15,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import LayerGraph, from_json
 from bitplan.planner.profiles.corrections import corrections_of
 from bitplan.planner.profiles.profile import Cost, Profile, open_profile
+from bitplan.planner.profiles.speeds import speeds_text
 from bitplan.planner.texts import plain, table
 from bitplan.planner.units import show_bytes, show_milliseconds
 from bitplan.planner.views.roles import RoleOfPlan, model_roles, model_text, plan_roles
@@ -92,11 +93,12 @@ def inspect_plan(plan: Plan, profile: Path | None = None) -> Inspection:
     if profile is None:
         return Inspection(_plan_text(plan), {"kind": "plan"} | plain(plan), plan)
     with open_profile(profile) as store:
-        roles, graph = plan_roles(plan, store), from_json(store.graph())
-    return Inspection(_plan_text(plan, roles), {"kind": "plan"} | plain(plan) | {"roles": plain(roles)}, plan, graph)
+        roles, graph, speeds = plan_roles(plan, store), from_json(store.graph()), speeds_text(store)
+    facts = {"kind": "plan"} | plain(plan) | {"roles": plain(roles)}
+    return Inspection(_plan_text(plan, roles, speeds), facts, plan, graph)
 
 
-def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = ()) -> str:
+def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = (), speeds: str = "") -> str:
     total = plan.predictions.get("total", {})
     counts = Counter(plan.schemes.values())
     lines = [
@@ -114,7 +116,7 @@ def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = ()) -> str:
         lines.append(f"confidence: planned with each loss at its upper bound of {plan.solver['confidence']:.4g}")
     if plan.simulated:
         lines.append(f"simulated: {len(plan.simulated)} layers have no real kernel; apply with --kernels fake")
-    return "\n".join([*lines, *([roles_text(roles)] if roles else ())])
+    return "\n".join([*lines, *filter(None, [speeds]), *([roles_text(roles)] if roles else ())])
 
 
 def _pinned(pins: Mapping[str, str]) -> str:
@@ -162,7 +164,7 @@ def inspect_profile(path: Path) -> Inspection:
         schemes = [_scheme_facts(measurements, costs, scheme) for scheme in store.schemes()]
         families, undecided = store.families(), _undecided(store)
         graph = from_json(store.graph()) if store.layers() else None
-        sources = certainty(store, undecided)
+        sources, speeds = certainty(store, undecided), speeds_text(store)
     # costs list the candidates; a part of a profile may have none
     counts = len(wanted & measured if wanted else measured), len(wanted) if wanted else None
     facts = {
@@ -171,10 +173,12 @@ def inspect_profile(path: Path) -> Inspection:
         "losses_from": Counter(m.source for m in measurements), "roles": model_roles(graph) if graph else (),
         "not_planned": dict(graph.reasons) if graph else {}, "undecided": {"memory": MEMORY, "layers": undecided},
     }  # fmt: skip
-    return Inspection("\n".join(_profile_lines(facts, graph, sources)), plain(facts), None, graph)
+    return Inspection("\n".join(_profile_lines(facts, graph, sources, speeds)), plain(facts), None, graph)
 
 
-def _profile_lines(facts: Mapping[str, Any], graph: LayerGraph | None, sources: Sequence[str]) -> list[str]:
+def _profile_lines(
+    facts: Mapping[str, Any], graph: LayerGraph | None, sources: Sequence[str], speeds: str
+) -> list[str]:
     model, settings, (pairs, of) = facts["model"], facts["settings"], facts["measured"].values()
     rows = [_scheme_row(each) for each in facts["schemes"]]
     return [
@@ -183,6 +187,7 @@ def _profile_lines(facts: Mapping[str, Any], graph: LayerGraph | None, sources: 
         f"prompts, {settings['generation']['steps']} steps",
         *(layers_text(graph) if graph and "source" not in facts else ()),
         *sources,
+        *filter(None, [speeds]),
         *([f"by role:\n{model_text(facts['roles'])}"] * bool(facts["roles"])),
         "all layers at one scheme, sums:",
         table(rows),

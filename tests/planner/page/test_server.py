@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,11 +198,12 @@ def test_no_plan_says_how_far_one_could_go(client: TestClient) -> None:
 
 
 def test_what_is_saved_is_what_solve_writes(
-    client: TestClient, state: ExplorerState, finished: Path, tmp_path: Path
+    client: TestClient, state: ExplorerState, finished: Path, tmp_path: Path, latency: Callable[..., str]
 ) -> None:
     layer = next(iter(state.session.known.groups))
-    question = {"memory": "20%", "latency": "500%", "caps": {"alignment": "w2ma8"}, "confidence": 0.9,
-                "pins": {layer: "w8a8", "role:out": "keep"}, "objective": "quality=1,alignment=0.5"}  # fmt: skip
+    limits = {"memory": "20%", "caps": {"alignment": "w2ma8"}, "confidence": 0.9,
+              "pins": {layer: "w8a8", "role:out": "keep"}}  # fmt: skip
+    question = limits | {"latency": latency(**limits), "objective": "quality=1,alignment=0.5"}
     found = client.post("/api/save", json={"asked": question, "name": "mine"})
     assert found.status_code == 200, found.text
     saved = Path(found.json()["path"])

@@ -1,0 +1,36 @@
+"""What schemes gain or cost in time on the machine that timed a profile. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+
+from bitplan.planner.profiles.profile import Profile
+from bitplan.planner.units import show_milliseconds
+
+FULL = "keep"  # the scheme of full precision
+PRODUCTS = "int8 products"  # key of the profile's baseline: how the timing machine multiplied int8 codes, in words
+
+
+def speeds_of(store: Profile) -> dict[str, float]:
+    """Scheme -> the time of the layers that it is offered to, over their time in full precision. Schemes that no kernel
+    runs, and profiles without times, are left out."""
+    costs = [cost for cost in store.costs() if cost.ms is not None and not cost.simulated]
+    full = {cost.layer: cost.ms for cost in costs if cost.scheme == FULL}
+    speeds = {}
+    for scheme in store.schemes():
+        own = [cost for cost in costs if cost.scheme == scheme != FULL and cost.layer in full]
+        if base := math.fsum(full[cost.layer] or 0.0 for cost in own):
+            speeds[scheme] = math.fsum(cost.ms or 0.0 for cost in own) / base
+    return speeds
+
+
+def speeds_text(store: Profile) -> str:
+    """One line: full precision's milliseconds, and each scheme's time as a multiple; empty without times."""
+    speeds = speeds_of(store)
+    if not speeds:
+        return ""
+    full = math.fsum(cost.ms or 0.0 for cost in store.costs() if cost.scheme == FULL)
+    listed = ", ".join(f"{scheme} {ratio:.2f}x" for scheme, ratio in speeds.items())
+    products = store.baseline().get(PRODUCTS)
+    text = f"time of the layers: {show_milliseconds(full)} in full precision; {listed}"
+    return f"{text}; {products}" if products else text
