@@ -17,18 +17,27 @@ from rich.text import Text
 
 from bitplan.planner.graph.layers import LayerGraph, blocks_of
 from bitplan.planner.views.roles import by_role
+from bitplan.plans.formats import FORMATS
 from bitplan.plans.plan import Plan
 from bitplan.plans.scheme import KEEP, parse_scheme
 
 FULL = "·"  # full precision, in no colour
 
 
-# bits of a weight -> background colour (viridis, darker for more bits as on the page) and colour of the character, at a
-# contrast of at least 4.5
-COLOURS = {
-    "2": ("#fde725", "#000000"), "3": ("#7ad151", "#000000"), "4": ("#22a884", "#000000"),
-    "5": ("#2a788e", "#ffffff"), "6": ("#414487", "#ffffff"), "8": ("#440154", "#ffffff"),
-}  # fmt: skip
+# viridis from its dark to its bright end, with the colour of characters on it, at a contrast of 4.5 or more
+_VIRIDIS = (("#440154", "#ffffff"), ("#414487", "#ffffff"), ("#2a788e", "#ffffff"), ("#22a884", "#000000"),
+            ("#7ad151", "#000000"), ("#fde725", "#000000"))  # fmt: skip
+
+
+def _colours() -> dict[str, tuple[str, str]]:
+    """Bits of each weight format, most bits first -> background, darker for more bits, and character."""
+    lines = [line for line in FORMATS.values() if line.name != KEEP.weight.kind]
+    bits = sorted({value for line in lines for value in line.choices("bits")}, reverse=True)
+    step = (len(_VIRIDIS) - 1) / max(len(bits) - 1, 1)
+    return {str(value): _VIRIDIS[round(place * step)] for place, value in enumerate(bits)}
+
+
+COLOURS = _colours()
 
 
 ALL = "all layers"  # the only row of a model without roles
