@@ -172,12 +172,13 @@ def setup_of(
     parameters: Mapping[Key, Fitted] | None = None,
 ) -> WorkerSetup:  # fmt: skip
     """The setup of the workers that measure a traced subject. parameters: of transforms; fitted here if None."""
-    if parameters is None:
-        parameters = fit_parameters(traced.graph, traced.modules, parse_schemes(settings.schemes), ranges)
+    schemes = parse_schemes(settings.schemes)
+    if parameters is None and any(scheme.transforms for scheme in schemes):
+        parameters = fit_parameters(traced.graph, traced.modules, schemes, ranges)
     return WorkerSetup(
         traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
         settings, ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
-        conditions_in(traced.subject, settings.prompts), parameters,
+        conditions_in(traced.subject, settings.prompts), parameters or {},
     )  # fmt: skip
 
 

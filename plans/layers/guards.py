@@ -1,4 +1,4 @@
-"""What a packed layer refuses instead of losing in silence: writes to its weight, and gradients through it."""
+"""Packed layers refuse writes to their weight and gradients through them, which would be lost silently otherwise."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ReadOnly(Tensor):
 
 
 def guarded(weight: Tensor) -> Tensor:
-    """`weight`, refusing writes; as it is where code is compiled, which has none."""
+    """Returns `weight` such that it refuses writes; unchanged under `torch.compile`, where nothing writes to it."""
     return weight if torch.compiler.is_compiling() else weight.as_subclass(ReadOnly)
 
 
@@ -48,7 +48,7 @@ class _Wall(torch.autograd.Function):
 
 
 def refuse_backward(layer: Any, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
-    """A forward hook: what would need a gradient through a layer that has none raises KernelError in `backward`."""
+    """A forward hook, by which `backward` through a layer that has no gradient raises KernelError."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return None
     if layer.scheme.inputs.bits == 16 and not layer.real:  # simulated, its input not rounded: plain torch

@@ -4,9 +4,8 @@ The path of the products is the one chosen for this processor. A linear layer mu
 one to three dimensions the columns of its input (im2col), gathered channels last, unless the path computes it without
 columns (`direct`); its output has the memory format of its input, as a float convolution's: one of 1280 channels
 that gets the other takes up to twice as long. The error against the float64 reference is at most
-(2 G + 6) * 2^-24 * (|s| * sum over g of |t_g A_g| + |t_g z_g S_g|  +  |bias|) in the words of
-`bitplan.plans.kernels.cpu.products`,
-for G groups: one rounding for each conversion, product and sum.
+(2 G + 6) * 2^-24 * (|s| * sum over g of |t_g A_g| + |t_g z_g S_g|  +  |bias|) with the
+symbols of `bitplan.plans.kernels.cpu.products`, for G groups: one rounding for each conversion, product and sum.
 """
 
 from __future__ import annotations
@@ -70,8 +69,8 @@ def convolve(
 
 
 def columns_of(codes: Tensor, geometry: Geometry, box: Sequence[slice]) -> Tensor:
-    """(N * positions, K) int8: what each output position in the box, a slice for each dimension, multiplies of the
-    (N, ..., C) codes; K in the order of the weight, positions of the kernel x C."""
+    """(N * positions, K) int8: the inputs of each output position in the box, which has a slice for each dimension,
+    from the (N, ..., C) codes; K is in the order of the weight, positions of the kernel x C."""
     if all(kernel == stride == 1 for kernel, stride, *_ in geometry.sizes) and not any(geometry.pads):
         return codes[(slice(None), *box)].flatten().view(-1, codes.shape[-1])
     sizes = (*geometry.kernel_size, *geometry.stride, *geometry.dilation, *geometry.pads)
@@ -80,8 +79,8 @@ def columns_of(codes: Tensor, geometry: Geometry, box: Sequence[slice]) -> Tenso
 
 @torch.library.custom_op("bitplan::im2col", mutates_args=())
 def im2col(codes: Tensor, sizes: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> Tensor:
-    """See `columns_of`. sizes: kernel, stride, dilation, pads. For `torch.compile` it is one operation: fused with the
-    rounding before it, that would be done anew for each of the kernel's positions."""
+    """See `columns_of`. sizes: kernel, stride, dilation, pads. It is one operation for `torch.compile`, which would
+    otherwise fuse the rounding before it and repeat that for each position of the kernel."""
     dims = len(start)
     kernel, stride, dilation = (sizes[i * dims : (i + 1) * dims] for i in range(3))
     padded = pad(codes, (0, 0, *sizes[3 * dims :]))
@@ -92,7 +91,7 @@ def im2col(codes: Tensor, sizes: Sequence[int], start: Sequence[int], stop: Sequ
         (len(codes), *counts, *kernel, codes.shape[-1]), (n, *moves, *reaches, c),
         padded.storage_offset() + sum(first * move for first, move in zip(start, moves, strict=True)),
     )  # fmt: skip
-    # by way of a flat copy: else, where the windows of a row lie in a run, rows would overlap, and the product misread
+    # a flat copy first: where the windows of a row are contiguous, rows would overlap, which the product misreads
     return view.flatten().view(len(codes) * prod(counts), -1)
 
 

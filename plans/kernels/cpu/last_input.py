@@ -1,4 +1,4 @@
-"""The codes of the input that was rounded last: a query, a key and a value layer read the same tensor."""
+"""Caches the codes of the last rounded input, since query, key and value layers read the same tensor."""
 
 from __future__ import annotations
 
@@ -15,30 +15,39 @@ from bitplan.plans.inputs.integer import quantize_rows
 
 @dataclass(frozen=True, eq=False)
 class Rounded:
-    """What was made of a tensor. version: as the tensor counts what is written into it."""
+    """The codes of a tensor.
+
+    Attributes:
+        tensor: the tensor, held weakly.
+        version: the tensor's count of writes.
+        request: how it was rounded.
+        codes: codes (M, K) int8 and row scales (M, 1) float32.
+    """
 
     tensor: weakref.ref[Tensor]
     version: int
-    asked: tuple[InputFormat, ActivationScales | None]
+    request: tuple[InputFormat, ActivationScales | None]
     codes: tuple[Tensor, Tensor]
 
 
 class LastInput:
-    """A cache of one place, empty as soon as nobody else holds the tensor. Threads may share it: each look is at one
-    whole entry."""
+    """A cache of one entry, which is dropped when nothing else holds the tensor. Threads may share it: each access
+    reads one complete entry."""
 
     def __init__(self) -> None:
         self._held: Rounded | None = None
 
     def quantize_rows(self, x: Tensor, fmt: InputFormat, scales: ActivationScales | None) -> tuple[Tensor, Tensor]:
-        """As `bitplan.plans.inputs.integer.quantize_rows`; not to be written into."""
-        if torch.compiler.is_compiling() or x.is_inference():  # a compiler sees it; an inference tensor counts nothing
+        """As `bitplan.plans.inputs.integer.quantize_rows`. Do not write into the result."""
+        if (
+            torch.compiler.is_compiling() or x.is_inference()
+        ):  # compilers deduplicate it; inference tensors have no version
             return quantize_rows(x, fmt, scales)
-        held, asked = self._held, (fmt, scales)
-        if held and held.tensor() is x and held.version == x._version and held.asked == asked:
+        held, request = self._held, (fmt, scales)
+        if held and held.tensor() is x and held.version == x._version and held.request == request:
             return held.codes
         codes = quantize_rows(x, fmt, scales)
-        self._held = Rounded(weakref.ref(x, self._forget), x._version, asked, codes)
+        self._held = Rounded(weakref.ref(x, self._forget), x._version, request, codes)
         return codes
 
     def _forget(self, tensor: weakref.ref[Tensor]) -> None:

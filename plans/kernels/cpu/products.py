@@ -29,8 +29,8 @@ def write_products(
 ) -> None:
     """out (M, O) float32 = the rows (M, K) int8 of `codes`, with their scales (M, 1), times the weight, plus bias (O,).
 
-    The weight is unpacked in blocks of output channels, so that it never exists as a whole; but under `torch.compile`,
-    which does not write to columns and fuses what is in between.
+    The weight is unpacked in blocks of output channels, so that the whole weight never exists, except under
+    `torch.compile`, which does not write to columns and fuses the operations in between.
     """
     whole = torch.compiler.is_compiling()
     segments = tuple(_segments(packed))

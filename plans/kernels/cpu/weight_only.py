@@ -1,8 +1,8 @@
-"""Inputs as they come, weights unpacked and dequantized per call in blocks of output channels.
+"""Products of float inputs and weights that are dequantized in each call, in blocks of output channels.
 
-The float weight never exists as a whole: memory is saved, time only where few rows are multiplied. It computes in the
-type of the input. With eps of that type and K inputs, the error against the float64 reference is at most (K + 3) * eps
-* (sum of |x w| + |bias|).
+The whole float weight never exists: this saves memory, and time only for few rows. It computes in the type of the
+input. With eps of that type and K inputs, the error against the float64 reference is at most
+(K + 3) * eps * (sum of |x w| + |bias|).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from bitplan.plans.formats.storage import Packed, dequantize_rows, row_blocks, s
 from bitplan.plans.geometry import Geometry
 from bitplan.plans.kernels.base import BLOCK, FLOAT_INPUTS, Held, Kernel, declines_geometry, float_conv, on_cpu
 
-# Up to so many rows torch multiplies bfloat16 by int8 codes faster than by dequantized weights: 1.0 to 6.5 times at 320
-# to 5120 outputs, 8 and 4 bits; at 64 rows, and in float32, it is slower (`python -m benchmarks.few_rows`).
+# Up to this number of rows, torch multiplies bfloat16 by int8 codes faster than by dequantized weights: 1.0 to 6.5
+# times at 320 to 5120 outputs, 8 and 4 bits; at 64 rows, or in float32, it is slower (benchmarks/few_rows.py).
 FEW_ROWS = 16
 
 
@@ -53,8 +53,8 @@ def _dequantized(
 
 
 def _are_few(x: Tensor, packed: Packed) -> bool:
-    """Whether torch has a product for it: few rows, codes of one symmetric scale an output channel; and as many inputs
-    as fill its vectors, for it reads over the end of others."""
+    """Whether torch has a product for it: few rows, one symmetric scale for each output channel, and a multiple of 64
+    inputs, since it reads past the end of others."""
     whole = packed.format.kind == "int" and not packed.format.affine and packed.format.group is None
     few = x.numel() <= FEW_ROWS * packed.inputs and packed.inputs % 64 == 0
     return whole and few and x.dtype == torch.bfloat16
@@ -63,7 +63,7 @@ def _are_few(x: Tensor, packed: Packed) -> bool:
 def _few_rows(
     x: Tensor, packed: Packed, rows: tuple[int, int], bias: Tensor | None, geometry: Geometry | None
 ) -> Tensor:
-    """The scale is applied to the sum, in float32: as one of the product's own it would be rounded to 16 bits."""
+    """Applies the scale to the sum in float32: the product itself would round it to 16 bits."""
     codes = unpack_rows(packed, *rows)
     sums = torch._weight_int8pack_mm(
         x.reshape(-1, x.shape[-1]).contiguous(), codes.contiguous(), x.new_ones(len(codes))
