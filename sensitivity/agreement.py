@@ -1,4 +1,4 @@
-"""How well two measurements of the same (layer, scheme) pairs agree: rank correlation and ratios."""
+"""Compares two measurements of the same (layer, scheme) pairs: rank correlation and ratios."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from bitplan.sensitivity.table import ESTIMATES, Measurement
 
 Floats = NDArray[np.float64]
 
-NORMAL = 1.645  # of a 90 % interval
+NORMAL = 1.645  # standard deviations of a 90 % interval
 COMMON = 0.5  # share of the prompts' variance that two measurements of the same prompts do not have in common
-MOST = 1.0  # variance of a logarithm beyond which a relative error says nothing more
+MOST = 1.0  # bound on the variance of a logarithm, beyond which a relative error is meaningless
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One metric of one (layer, scheme): by the old profile and measured anew. scatter: standard deviation of the
-    logarithm of such estimates as the old one, from the profile's own checks; 0 for what was measured."""
+    """Two measurements of one metric of one (layer, scheme).
+
+    Attributes:
+        old: from the profile.
+        new: measured again.
+        scatter: standard deviation of the logarithm of the profile's estimates, from its checks; 0 if `old` is not an
+            estimate.
+    """
 
     old: Measurement
     new: Measurement
@@ -29,11 +35,11 @@ class Compared:
 
     @property
     def errors(self) -> tuple[float, float]:
-        """Variances of the two logarithms that count when they are compared.
+        """Variances of the two logarithms that matter for a comparison.
 
-        Both are of the same prompts from the same noise, so that part of what prompts do to them is common: half, it is
-        assumed. What an estimate's own error is of, probes and prompts, its standard error does not tell apart; the
-        scatter is that of the probes, and the prompts' part is as large as the new one's.
+        Both measurements use the same prompts and noise. It is assumed that half of the variance between prompts is
+        common to them. The standard error of an estimate contains the errors of probes and prompts; the scatter is that
+        of the probes, and the error of the prompts is taken from the new measurement.
         """
         prompts = _relative(self.new) if self.scatter else _relative(self.old)
         return self.scatter**2 + COMMON * prompts, COMMON * _relative(self.new)
@@ -41,9 +47,19 @@ class Compared:
 
 @dataclass(frozen=True)
 class Agreement:
-    """One metric over the sample. spearman: rank correlation of old and new, low to high: its 90 % interval; clean: the
-    same as it would be without the errors of both measurements; factor: median of new / old, which changes no plan;
-    spread: standard deviation of log(new / old); noise: what of it those errors explain."""
+    """The agreement of old and new measurements of one metric.
+
+    Attributes:
+        metric: its name.
+        family: its family.
+        pairs: the number of (layer, scheme).
+        spearman: rank correlation of old and new.
+        low, high: its 90 % interval.
+        clean: the rank correlation corrected for the errors of both measurements.
+        factor: median of new / old; a common factor changes no plan.
+        spread: standard deviation of log(new / old).
+        noise: the part of the spread that the errors explain.
+    """
 
     metric: str
     family: str
@@ -60,34 +76,35 @@ class Agreement:
 def compare(
     old: Mapping[tuple[str, str, str], Measurement], new: Sequence[Measurement], scatters: Mapping[str, float]
 ) -> tuple[Compared, ...]:
-    """Each new measurement beside the old one. scatters: by metric, of the old profile's estimates."""
-    found = []
-    for one in new:
-        before = old[one.layer, one.scheme, one.metric]
-        found.append(Compared(before, one, scatters.get(one.metric, 0.0) if before.source in ESTIMATES else 0.0))
-    return tuple(found)
+    """Pair each new measurement with the old one. scatters: metric -> scatter of the old profile's estimates."""
+    compared = []
+    for each in new:
+        before = old[each.layer, each.scheme, each.metric]
+        scatter = scatters.get(each.metric, 0.0) if before.source in ESTIMATES else 0.0
+        compared.append(Compared(before, each, scatter))
+    return tuple(compared)
 
 
 def agreement_of(compared: Sequence[Compared], metric: str, family: str) -> Agreement:
-    """Of one metric whose losses have no sign, or of one with, for which ratios say nothing: they are nan."""
-    mine = [one for one in compared if one.new.metric == metric]
-    old, new = (np.array([getattr(one, which).mean for one in mine]) for which in ("old", "new"))
+    """The agreement of one metric. Ratios are nan for a metric with losses <= 0."""
+    own = [each for each in compared if each.new.metric == metric]
+    old, new = (np.array([getattr(each, side).mean for each in own]) for side in ("old", "new"))
     rank = spearman(old, new)
-    low, high = _interval(rank, len(mine))
-    if (np.minimum(old, new) <= 0).any() or len(mine) < 2:
-        return Agreement(metric, family, len(mine), rank, low, high, math.nan, math.nan, math.nan, math.nan)
-    errors = np.array([one.errors for one in mine])
+    low, high = _interval(rank, len(own))
+    if (np.minimum(old, new) <= 0).any() or len(own) < 2:
+        return Agreement(metric, family, len(own), rank, low, high, math.nan, math.nan, math.nan, math.nan)
+    errors = np.array([each.errors for each in own])
     logs = np.log([old, new])
-    sure = np.clip(1 - np.minimum(errors, MOST).mean(0) / np.maximum(logs.var(1, ddof=1), 1e-300), 0.1, 1)
+    reliability = np.clip(1 - np.minimum(errors, MOST).mean(0) / np.maximum(logs.var(1, ddof=1), 1e-300), 0.1, 1)
     ratio = logs[1] - logs[0]
     return Agreement(
-        metric, family, len(mine), rank, low, high, float(np.clip(rank / math.sqrt(sure.prod()), -1, 1)),
+        metric, family, len(own), rank, low, high, float(np.clip(rank / math.sqrt(reliability.prod()), -1, 1)),
         float(np.exp(np.median(ratio))), float(ratio.std(ddof=1)), float(np.sqrt(errors.sum(1).mean())),
     )  # fmt: skip
 
 
 def spearman(a: Floats, b: Floats) -> float:
-    """Rank correlation, ties by their mean rank; nan where one of the two is constant or there are fewer than 3."""
+    """Rank correlation, with mean ranks for ties; nan if a side is constant or there are fewer than 3 pairs."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
     return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
@@ -100,12 +117,12 @@ def _ranks(values: Floats) -> Floats:
 
 
 def _relative(one: Measurement) -> float:
-    """Variance of its logarithm, about."""
+    """The variance of the logarithm, to first order."""
     return min(MOST, (one.stderr / one.mean) ** 2) if one.mean > 0 else MOST
 
 
 def _interval(rank: float, pairs: int) -> tuple[float, float]:
-    """Fisher's z with the variance that Spearman's coefficient has (Bonett and Wright 2000)."""
+    """The 90 % interval by Fisher's z with the variance of Spearman's coefficient (Bonett and Wright 2000)."""
     if pairs < 5 or not math.isfinite(rank):
         return math.nan, math.nan
     reach = NORMAL * math.sqrt((1 + rank**2 / 2) / (pairs - 3))

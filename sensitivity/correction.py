@@ -1,8 +1,8 @@
-"""What exhaustive measurements say of estimates by probes: where linearity ends, and by how much. Needs no torch.
+"""Corrects estimates by probes with exhaustive measurements of some candidates. Imports no torch.
 
-Some candidates, from every range of predicted size, are measured both ways. The ratio of the two is fitted as a power
-of the predicted size, log(measured / estimate) = a + b (log estimate - centre), by least squares, and the estimates of
-the others are multiplied by it where the fit explains more than scatter does.
+Candidates from the whole range of estimates are measured both ways. Least squares fit the ratio as a power of the
+estimate, log(measured / estimate) = a + b (log estimate - centre). The other estimates are multiplied by it if the fit
+is significant.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SIGNIFICANT = 0.05  # chance at which scatter alone would fit as well
+SIGNIFICANT = 0.05  # probability that scatter alone would fit as well
 
 
 @dataclass(frozen=True)
 class Correction:
-    """Factors for estimates. bias: a; slope: b; centre: of the logarithms, low and high: their range, beyond which the
-    factor stays what it is at the end; scatter: standard deviation of one log ratio about the fit; checks: how many;
-    applies: whether the fit is significant; else every factor is 1."""
+    """Factors for estimates.
+
+    Attributes:
+        bias: a.
+        slope: b.
+        centre: mean of the logarithms of the estimates.
+        low, high: their range, beyond which the factor is constant.
+        scatter: standard deviation of one log ratio about the fit.
+        checks: the number of candidates that were measured both ways.
+        applies: whether the fit is significant; otherwise every factor is 1.
+    """
 
     bias: float
     slope: float
@@ -32,15 +40,15 @@ class Correction:
     applies: bool
 
     def factor(self, estimate: float) -> float:
-        """What to multiply an estimate with; 1 for those that are not positive."""
+        """The factor of an estimate; 1 for an estimate that is not positive."""
         if not self.applies or estimate <= 0:
             return 1.0
-        place = min(max(math.log(estimate), self.low), self.high)
-        return math.exp(self.bias + self.slope * (place - self.centre))
+        logarithm = min(max(math.log(estimate), self.low), self.high)
+        return math.exp(self.bias + self.slope * (logarithm - self.centre))
 
 
 def fit(estimates: Sequence[float], measured: Sequence[float]) -> Correction | None:
-    """None for fewer than 6 pairs of positive numbers: nothing can be said from those."""
+    """Fit a correction; None for fewer than 6 pairs of positive numbers, which are too few."""
     pairs = [(math.log(e), math.log(m / e)) for e, m in zip(estimates, measured, strict=True) if e > 0 and m > 0]
     if len(pairs) < 6:
         return None
@@ -48,15 +56,17 @@ def fit(estimates: Sequence[float], measured: Sequence[float]) -> Correction | N
     centre = float(x.mean())
     design = np.stack([np.ones_like(x), x - centre], 1)
     coefficients, *_ = np.linalg.lstsq(design, y, rcond=None)
-    left = float(np.square(y - design @ coefficients).sum())
+    residual = float(np.square(y - design @ coefficients).sum())
     spread = float(np.square(y).sum())
     return Correction(
         float(coefficients[0]), float(coefficients[1]), centre, float(x.min()), float(x.max()),
-        math.sqrt(left / (len(x) - 2)), len(x), chance(spread, left, len(x)) < SIGNIFICANT,
+        math.sqrt(residual / (len(x) - 2)), len(x), chance(spread, residual, len(x)) < SIGNIFICANT,
     )  # fmt: skip
 
 
-def chance(spread: float, left: float, count: int) -> float:
-    """Probability that scatter about 0 leaves so small a share to a fit of two numbers: F-test, whose survival function
-    with 2 degrees of freedom above the line is (left / spread)^((count - 2) / 2)."""
-    return (left / spread) ** ((count - 2) / 2) if spread > 0 else 1.0
+def chance(spread: float, residual: float, count: int) -> float:
+    """The p-value of the fit of two numbers by the F-test.
+
+    Its survival function with 2 degrees of freedom in the numerator is (residual / spread)^((count - 2) / 2).
+    """
+    return (residual / spread) ** ((count - 2) / 2) if spread > 0 else 1.0

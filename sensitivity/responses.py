@@ -1,10 +1,9 @@
-"""Losses out of responses: of one (layer, scheme), or of many at once, whose responses add up first. Needs no torch.
+"""Computes losses from the responses of one (layer, scheme), or from sums of responses of several. Imports no torch.
 
-A response is v.(change of a reading), for probe k and sample s (see `bitplan.sensitivity.probes.estimate`). For a
-metric without a
-sign its square, on average over probes, is the sample's loss to second order; for a signed one it is itself the loss
-to first order. (Second orders of a signed one that are at hand, such as what a cosine loses on the sphere, made
-predictions worse where they were tried: those of the network, of either sign, are as large.)
+A response is v.(change of a reading) for probe k and sample s (see `bitplan.sensitivity.probes.estimate`). For an
+unsigned metric the mean of its square over probes is the sample's loss to second order. For a signed metric the
+response itself is the loss to first order. Second-order terms of signed metrics that are easy to compute, such as that
+of a cosine on the sphere, made predictions worse in trials, since those of the network are as large and of either sign.
 """
 
 from __future__ import annotations
@@ -21,8 +20,13 @@ Sums = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Reading:
-    """How the samples of one metric are to be read. strata, clusters: timestep and prompt of each, as `summarise`
-    takes them; signed: as in `Metric`."""
+    """How to read the samples of one metric.
+
+    Attributes:
+        strata: the timestep of each sample (see `summarise`).
+        clusters: the prompt of each sample (see `summarise`).
+        signed: as in `Metric`.
+    """
 
     strata: tuple[int, ...]
     clusters: tuple[int, ...]
@@ -30,7 +34,7 @@ class Reading:
 
 
 def samples_of(reading: Reading, sums: Sums) -> NDArray[np.float64]:
-    """The loss of each sample, (S,). sums: (K, S), of one (layer, scheme) or added up over several."""
+    """The loss of each sample, (S,). sums: (K, S) responses of one (layer, scheme), or their sum over several."""
     wide = np.asarray(sums, np.float64)
     return wide[0] if reading.signed else np.square(wide).mean(axis=0)
 
@@ -38,8 +42,7 @@ def samples_of(reading: Reading, sums: Sums) -> NDArray[np.float64]:
 def measurement_of(layer: str, scheme: str, metric: str, reading: Reading, sums: Sums) -> Measurement:
     """The estimate and its standard error. Raises MeasurementError for responses that are not finite.
 
-    Different prompts have probes of their own, so that what the probes add to the error shows in the spread between
-    prompts.
+    Each prompt has probes of its own, so that the spread between prompts contains the error of the probes.
     """
     what = describe(layer, scheme, metric)
     if len(reading.clusters) != sums.shape[1]:

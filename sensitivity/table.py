@@ -1,4 +1,4 @@
-"""Measurements of losses, and the table that looks them up. Imports no torch."""
+"""Measurements of losses and the table that holds them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,32 +8,39 @@ from dataclasses import dataclass
 
 from bitplan.sensitivity.names import nearest
 
-ESTIMATES = ("probes", "corrected")  # sources of measurements that responses can give again
+ESTIMATES = ("probes", "corrected")  # sources of measurements that can be computed again from responses
 FAMILIES = ("quality", "alignment")
-OWN = "own"  # the family of metrics of the user's own: a column each, in no objective unless named
+OWN = "own"  # the family of the user's metrics: each is a column, and belongs to no default objective
 
 
 SOURCES = {
     "exhaustive": "measured with this one change in the model",
     "probes": "estimated from gradients and the layer's own change",
-    "corrected": "estimated by probes, and moved by what exhaustive measurements of others showed",
-    "imported": "taken from another tool's files",
+    "corrected": "estimated by probes, and corrected by exhaustive measurements of others",
+    "imported": "read from another tool's files",
 }
 
 
 class MeasurementError(ValueError):
-    """A loss that could not be measured, is no number, or is not there."""
+    """A loss that cannot be measured, is not a number, or is missing."""
 
 
 @dataclass(frozen=True)
 class Measurement:
     """The loss of one (layer, scheme) by one metric, all other layers in full precision.
 
-    mean: as measured; a signed metric may give a little less than 0 (`LossTable.loss` clips it there).
-    stderr: standard error of the mean over prompts and timesteps; inf where too few samples leave it unknown.
-    finite: False where the variant's output held NaN or infinity, which was taken as 0.
-    source: where the number came from, a key of `SOURCES`.
-    Raises MeasurementError when a number is out of its range.
+    Attributes:
+        layer: its address.
+        scheme: the text of the scheme.
+        metric: the name of the metric.
+        mean: the mean over samples; that of a signed metric may be below 0 (`LossTable.loss` clips it).
+        stderr: standard error of the mean over prompts and timesteps; inf if there are too few samples.
+        count: the number of samples.
+        finite: False if the variant's output held NaN or infinity, which was replaced by 0.
+        source: the origin of the number, a key of `SOURCES`.
+
+    Raises:
+        MeasurementError: a number is out of its range.
     """
 
     layer: str
@@ -54,7 +61,7 @@ class Measurement:
 
 
 def describe(layer: str, scheme: str, metric: str) -> str:
-    """How errors name one measurement."""
+    """The name of one measurement in error messages."""
     return f"{metric} of {layer} at {scheme}"
 
 
@@ -64,13 +71,20 @@ def summarise(
     clusters: Sequence[Hashable] = (),
     what: str = "measurement",
 ) -> tuple[float, float, int]:
-    """Mean, its standard error, and count of `samples`.
+    """The mean of samples, its standard error, and their number.
 
-    strata: the fixed condition of each sample (its timestep), whose differences are no noise and are taken out.
-    clusters: what each sample shares its luck with (its prompt): noise is summed within a cluster before squaring
-    (cluster-robust variance, Liang and Zeger 1986, eq. for an identity link). Empty: one stratum, all independent.
-    For plain samples this is the textbook deviation / sqrt(count); it is inf for fewer than 2 samples a stratum.
-    Raises MeasurementError naming `what` when there are no samples or some are not finite.
+    Errors are summed within a cluster before they are squared (cluster-robust variance, Liang and Zeger 1986, identity
+    link). For independent samples of one stratum this is deviation / sqrt(count); it is inf for fewer than 2 samples a
+    stratum.
+
+    Args:
+        samples: the losses.
+        strata: the timestep of each sample, whose differences are not noise and are removed; empty for one stratum.
+        clusters: the prompt of each sample, whose errors are correlated; empty if all are independent.
+        what: the name of the measurement in errors.
+
+    Raises:
+        MeasurementError: there are no samples, or some are not finite.
     """
     count = len(samples)
     bad = sum(not math.isfinite(x) for x in samples)
@@ -94,9 +108,9 @@ def _standard_error(samples: Sequence[float], strata: Sequence[Hashable], cluste
         sums.setdefault(cluster, []).append(sample - centre[stratum])
     if len(sums) < 2 or min(map(len, members.values())) < 2:
         return math.inf
-    # the two small-sample factors agree on a full prompt-by-timestep grid; elsewhere the larger is the safer
+    # the two small-sample factors agree on a full grid of prompts and timesteps; otherwise the larger is safer
     factor = max(count / (count - len(members)), len(sums) / (len(sums) - 1))
-    return math.sqrt(factor * math.fsum(math.fsum(rest) ** 2 for rest in sums.values())) / count
+    return math.sqrt(factor * math.fsum(math.fsum(errors) ** 2 for errors in sums.values())) / count
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,7 @@ class LossTable:
 
     @classmethod
     def of(cls, measurements: Iterable[Measurement]) -> LossTable:
-        """Raises MeasurementError when two measurements of one (layer, scheme, metric) differ."""
+        """Build a table. Raises MeasurementError if two measurements of one (layer, scheme, metric) differ."""
         table: dict[tuple[str, str, str], Measurement] = {}
         for new in measurements:
             old = table.setdefault((new.layer, new.scheme, new.metric), new)
@@ -117,24 +131,24 @@ class LossTable:
         return cls(table)
 
     def measurement(self, layer: str, scheme: str, metric: str) -> Measurement:
-        """Raises MeasurementError, naming the nearest that is there, when this one was not measured."""
-        found = self.measurements.get((layer, scheme, metric))
-        if found is None:
+        """One measurement. Raises MeasurementError, which names the nearest one, if it is missing."""
+        measurement = self.measurements.get((layer, scheme, metric))
+        if measurement is None:
             wanted = describe(layer, scheme, metric)
             hint = nearest(wanted, [describe(*key) for key in self.measurements]) or "; the table is empty"
             raise MeasurementError(
                 f"{wanted} is not among the {len(self.measurements)} measurements; run the profile to its end{hint}"
             )
-        return found
+        return measurement
 
     def loss(self, layer: str, scheme: str, metric: str) -> float:
-        """The mean, clipped at 0: noise that happens to help one layer is nothing to bank on."""
+        """The mean, clipped at 0: a negative loss is noise and must not be exploited."""
         return max(self.measurement(layer, scheme, metric).mean, 0.0)
 
     def missing(
         self, layers: Iterable[str], schemes: Iterable[str], metrics: Iterable[str]
     ) -> tuple[tuple[str, str, str], ...]:
-        """The (layer, scheme, metric) of the full grid that were not measured, in grid order."""
+        """The (layer, scheme, metric) of the full grid that are missing, in grid order."""
         schemes, metrics = tuple(schemes), tuple(metrics)
         grid = ((layer, scheme, metric) for layer in layers for scheme in schemes for metric in metrics)
         return tuple(key for key in grid if key not in self.measurements)

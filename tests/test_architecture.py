@@ -34,7 +34,7 @@ LONG = {
 # Functions that are to be split.
 STILL_LONG = {
     "plans/layers/simulation.py:variant", "plans/layers/simulation.py:output_changes",
-    "planner/outlines/inputs.py:unet_condition", "sensitivity/probes/unroll.py:rehearse",
+    "planner/outlines/inputs.py:unet_condition",
     "planner/graph/trace.py:_trace",
 }  # fmt: skip
 # `file:function` -> why it may take more arguments. Verbs may, too: their keywords are the options of the commands.

@@ -1,4 +1,4 @@
-"""What may be chosen: the schemes offered to each layer, and the reason where one is not."""
+"""The candidates: the schemes that each layer may get."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from bitplan.sensitivity.calibration.ranges import ActivationRange
 
 @dataclass(frozen=True)
 class Candidate:
-    """One choice for one layer. simulated: why no kernel here runs it, None where one does."""
+    """One scheme for one layer.
+
+    Attributes:
+        layer: its address.
+        scheme: the scheme.
+        simulated: why no kernel of this machine runs it, or None.
+    """
 
     layer: str
     scheme: Scheme
@@ -27,15 +33,14 @@ class Candidate:
 
 
 def parse_schemes(texts: Sequence[str]) -> tuple[Scheme, ...]:
-    """The schemes named, `keep` first, each once. Raises SchemeError."""
+    """The schemes with these texts, each once, after `keep`. Raises SchemeError."""
     return tuple(dict.fromkeys([KEEP, *(parse_scheme(text) for text in texts)]))
 
 
 def candidates(
     graph: LayerGraph, modules: Mapping[str, nn.Module], schemes: Sequence[Scheme], seen: Mapping[str, ActivationRange]
 ) -> list[Candidate]:
-    """Every scheme for every layer, but none that would be another by another name (a group wider than the layer)
-    or that needs a constant first token where calibration saw none."""
+    """Every scheme for every layer that it fits. seen: layer -> calibrated range."""
     return [
         Candidate(layer.address, scheme, simulated(scheme, modules[layer.address]))
         for layer in graph.layers
@@ -45,8 +50,11 @@ def candidates(
 
 
 def fits(layer: Layer, scheme: Scheme, seen: ActivationRange | None) -> bool:
-    """Whether the scheme says something of its own about this layer; schemes that round the inputs of an embedding, or
-    look for a convolution's first token, say nothing (`Kind.refuses`)."""
+    """Whether the scheme differs from the other schemes in this layer and is defined for it.
+
+    It does not fit if its groups are as wide as the layer, if the kind of layer refuses it (`Kind.refuses`), or if
+    calibration did not find what its transforms require.
+    """
     inputs = prod(layer.weight[1:])
     if scheme.weight.group and scheme.weight.group >= inputs:
         return False
@@ -57,7 +65,7 @@ def fits(layer: Layer, scheme: Scheme, seen: ActivationRange | None) -> bool:
 
 
 def simulated(scheme: Scheme, module: nn.Module) -> str | None:
-    """Why no real kernel runs the scheme in this layer where it is, or None."""
+    """Why no real kernel runs the scheme in this layer on its device, or None."""
     if scheme == KEEP:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Weights that a run uses past their modules' calls, as `F.linear(x, module.weight)` does: no hook sees that."""
+"""Finds weights that a run uses outside their modules' calls, such as by `F.linear(x, module.weight)`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Any
 
 import torch
 
-REASON = "its weight is used past its module's call, where a plan would change it unseen"
+REASON = "its weight is used outside its module's call, where the effect of a plan is not measured"
 
 
 @dataclass
 class BypassUse:
-    """weights: by layer, held so that no other memory gets their addresses; calling: layers under way; found: those
-    whose weight was used while neither they nor another layer with that weight were called."""
+    """Records the layers whose weight is used outside the calls of all layers with that weight.
+
+    Attributes:
+        weights: layer -> weight, held so that no other memory gets its address.
+        calling: the layers that are being called.
+        bypassed: the recorded layers.
+    """
 
     weights: Mapping[str, torch.Tensor]
     calling: list[str] = field(default_factory=list)
-    found: set[str] = field(default_factory=set)
+    bypassed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._spans: dict[int, list[tuple[int, int, str]]] = {}
@@ -26,24 +31,24 @@ class BypassUse:
             spans = self._spans.setdefault(weight.untyped_storage()._cdata, [])
             spans.append((*_span(weight), address))
 
-    def see(self, func: Any, given: Iterable[torch.Tensor], out: Any) -> None:
-        """An operation, what it was given, what it put out. Views are none yet, and neither are moves to a device."""
-        if func.is_view or _is_move(func, given, out):
+    def see(self, func: Any, inputs: Iterable[torch.Tensor], out: Any) -> None:
+        """Examine an operation. Views and moves to another device do not count as uses."""
+        if func.is_view or _is_move(func, inputs, out):
             return
-        for tensor in given:
+        for tensor in inputs:
             if spans := self._spans.get(tensor.untyped_storage()._cdata):
                 first, last = _span(tensor)
                 holders = {address for start, stop, address in spans if start < last and first < stop}
                 if not holders & set(self.calling):
-                    self.found |= holders
+                    self.bypassed |= holders
 
 
-def _is_move(func: Any, given: Iterable[torch.Tensor], out: Any) -> bool:
-    return func.overloadpacket is torch.ops.aten._to_copy and all(tensor.device != out.device for tensor in given)
+def _is_move(func: Any, inputs: Iterable[torch.Tensor], out: Any) -> bool:
+    return func.overloadpacket is torch.ops.aten._to_copy and all(tensor.device != out.device for tensor in inputs)
 
 
 def _span(tensor: torch.Tensor) -> tuple[int, int]:
-    """The bytes of its storage that it lies in, up to the last but one."""
+    """The first byte in its storage, and the one after its last."""
     if not tensor.numel():
         return 0, 0
     last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))

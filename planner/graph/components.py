@@ -1,4 +1,4 @@
-"""Which components a run iterates, and the layer graph of some of them alone. Imports no torch."""
+"""Finds the components that a run iterates, and reduces a layer graph to some components. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ from bitplan.planner.graph.layers import GraphError, Layer, LayerGraph, componen
 def iterating(graph: LayerGraph) -> tuple[str, ...]:
     """The components that a sampler runs in a loop, in order of their first call.
 
-    Where none is, as in pipelines of one step: the one with most multiply-adds among those that were called as a whole,
-    or, failing these too, among all. Raises GraphError for a graph that no run made.
+    If there is none, as in pipelines of one step, it is the component with most multiply-adds among those that were
+    called as a whole, or among all. Raises GraphError for a graph that was not made by a run.
     """
     if not graph.parts:
-        raise GraphError("the layer graph does not tell which components ran; trace the model again")
-    found = tuple(part.name for part in graph.parts if part.iterates)
+        raise GraphError("the layer graph does not contain which components ran; trace the model again")
+    looped = tuple(part.name for part in graph.parts if part.iterates)
     called = [part.name for part in graph.parts if part.calls] or [part.name for part in graph.parts]
     macs = dict.fromkeys(called, 0)
     for layer in graph.layers:
         if (component := component_of(layer.address)) in macs:
             macs[component] += layer.macs
-    return found or (max(macs, key=lambda name: macs[name]),)
+    return looped or (max(macs, key=lambda name: macs[name]),)
 
 
 def only(graph: LayerGraph, components: Collection[str]) -> LayerGraph:
     """The graph as if only these components had been traced.
 
-    A layer of another component passes on what it reads: edges are contracted through it. A layer that is part of
-    several components goes by its first address in those that stay. Raises GraphError for an unknown component, or
-    where no layer would be left.
+    Edges are contracted through the layers of other components. A layer that belongs to several components gets its
+    first address in `components`. Raises GraphError for an unknown component, or if no layer remains.
     """
     unknown = sorted(set(components) - {part.name for part in graph.parts})
-    layers = {layer.address: kept for layer in graph.layers if (kept := _kept(layer, components))}
+    layers = {layer.address: own for layer in graph.layers if (own := _restricted(layer, components))}
     if unknown or not layers:
         has = ", ".join(part.name for part in graph.parts)
         problem = f"no component {', '.join(unknown)}" if unknown else f"no layers in {', '.join(components)}"
@@ -54,24 +53,24 @@ def only(graph: LayerGraph, components: Collection[str]) -> LayerGraph:
     )
 
 
-def _kept(layer: Layer, components: Collection[str]) -> Layer | None:
+def _restricted(layer: Layer, components: Collection[str]) -> Layer | None:
     names = [name for name in (layer.address, *layer.aliases) if component_of(name) in components]
     return replace(layer, address=names[0], aliases=tuple(names[1:])) if names else None
 
 
-def _contracted(flow: nx.DiGraph, kept: Collection[str]) -> Iterable[tuple[str, str]]:
-    """Pairs of kept layers with a path between them that passes no other one."""
-    for source in kept:
-        seen, waiting = set[str](), list(flow.successors(source))
+def _contracted(flow: nx.DiGraph, names: Collection[str]) -> Iterable[tuple[str, str]]:
+    """Pairs of the named layers with a path between them that passes no other named layer."""
+    for source in names:
+        visited, waiting = set[str](), list(flow.successors(source))
         while waiting:
             name = waiting.pop()
-            if name in kept:
+            if name in names:
                 yield source, name
-            elif name not in seen:
-                seen.add(name)
+            elif name not in visited:
+                visited.add(name)
                 waiting += flow.successors(name)
 
 
 def _among(groups: Sequence[Sequence[str]], name_of: dict[str, str]) -> tuple[tuple[str, ...], ...]:
-    found = (tuple(name_of[name] for name in group if name in name_of) for group in groups)
-    return tuple(group for group in found if len(group) > 1)
+    renamed = (tuple(name_of[name] for name in group if name in name_of) for group in groups)
+    return tuple(group for group in renamed if len(group) > 1)

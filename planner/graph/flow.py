@@ -1,7 +1,7 @@
-"""What flows where during a run, operation by operation: marks on memory, and the products that attention is made of.
+"""Follows the data flow of a run through every tensor operation, and recognises attention by its products.
 
-Every tensor operation of the run passes `Flow`, which hands the marks of what it read on to what it wrote. Marks belong
-to storages, not to tensors, so that views and writes into a slice (`out[:, :4] = x`) carry them.
+Each operation passes through `Flow`, which adds the marks of its inputs to those of its outputs. Marks belong to
+storages, not to tensors, so that views and writes into a slice (`out[:, :4] = x`) carry them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from bitplan.planner.graph.layers import component_of
 _aten = torch.ops.aten
 
 
-# what these return depends on the shape of their input, not on its values: no data flows
+# the results of these depend on the shape of their input, not on its values, so no data flows
 _SHAPE_ONLY = frozenset({
     _aten.empty_like, _aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.rand_like, _aten.randn_like,
     _aten.randint_like, _aten.new_empty, _aten.new_zeros, _aten.new_ones, _aten.new_full, _aten.new_empty_strided,
 })  # fmt: skip
 
 
-# operation -> where its two factors stand; `matmul`, `linear` and the like are seen whole in inference mode only
+# operation -> positions of its two factors; `matmul` and `linear` are single operations in inference mode only
 _PRODUCTS = {
     _aten.mm: (0, 1), _aten.bmm: (0, 1), _aten.matmul: (0, 1), _aten.linear: (0, 1), _aten.addmm: (1, 2),
     _aten.baddbmm: (1, 2), _aten.addbmm: (1, 2), _aten.embedding: (0, 1), _aten.convolution: (0, 1),
@@ -37,7 +37,7 @@ _PRODUCTS = {
 }  # fmt: skip
 
 
-# attention in one operation, whose first arguments are q, k and v; which of them there are depends on torch
+# attention in one operation, whose first arguments are q, k and v; torch versions have different ones
 _FUSED = frozenset(
     getattr(_aten, name)
     for name in (
@@ -51,14 +51,19 @@ _FUSED = frozenset(
 )  # fmt: skip
 
 
-Source = tuple[str, str]  # (component, place among its inputs)
-ATTENDED: Source = ("", "attended")  # in the sources of all that an attention put out
-_NOBODY: frozenset[str] = frozenset()
+Source = tuple[str, str]  # (component, name of one of its inputs)
+ATTENDED: Source = ("", "attended")  # a source of every output of an attention
+_NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Operand:
-    """One factor of an attention. layers: those that fed it with nothing but plain operations between."""
+    """One factor of an attention.
+
+    Attributes:
+        layers: the layers that it was computed from without another layer between.
+        sources: the inputs of components that it was computed from.
+    """
 
     layers: frozenset[str]
     sources: frozenset[Source]
@@ -66,7 +71,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """One attention that ran. In linear attention, which multiplies v and k first, the names are those of the order."""
+    """One attention of the run. Linear attention multiplies v and k first; there, the fields follow that order."""
 
     query: Operand
     key: Operand
@@ -75,27 +80,34 @@ class AttentionCall:
 
 @dataclass
 class Mark:
-    """What is known of one storage.
+    """The provenance of the data in one storage.
 
-    serial: a number never given twice; writes: how often it was written; feeders: the layers that last fed it; direct:
-    those of them that no attention lies between; sources: the components' inputs that it was computed from; raw: those
-    of them that no layer lies between; makers: the modules whose results it was computed from, ever; products: the
-    pairs of factors that it is a product of; attended: numbers of the attentions whose result it holds, before a layer.
+    Attributes:
+        block: a weak reference to the storage.
+        serial: a unique number.
+        writes: the number of writes into it.
+        feeders: the layers that it was computed from without another layer between.
+        direct: the feeders without an attention between.
+        sources: the inputs of components that it was computed from.
+        raw: the sources without a layer between.
+        makers: all modules whose results it was computed from.
+        products: the pairs of factors that it is a product of.
+        attended: numbers of the attentions that it was computed from without a layer between.
     """
 
     block: StorageWeakRef
     serial: int
     writes: int = 0
-    feeders: frozenset[str] = _NOBODY
-    direct: frozenset[str] = _NOBODY
+    feeders: frozenset[str] = _NONE
+    direct: frozenset[str] = _NONE
     sources: frozenset[Source] = frozenset()
     raw: frozenset[Source] = frozenset()
-    makers: frozenset[str] = _NOBODY
+    makers: frozenset[str] = _NONE
     products: frozenset[tuple[Operand, Operand]] = frozenset()
     attended: frozenset[int] = frozenset()
 
     def take(self, others: Iterable[Mark]) -> None:
-        """Be fed by others, too."""
+        """Add the marks of other storages that this one was computed from."""
         for other in others:
             if other is self:
                 continue
@@ -108,11 +120,11 @@ class Mark:
             self.attended |= other.attended
 
     def pass_weights(self) -> None:
-        """Forget what only holds until the next weights, be they of a layer or not."""
+        """Clear the fields that hold only until data is multiplied with weights."""
         self.raw, self.products, self.attended = frozenset(), frozenset(), frozenset()
 
     def leave_component(self, component: str) -> None:
-        """Forget what held inside of a component, which is entered anew."""
+        """Clear the marks from inside a component, which is entered again."""
         inside = {component, ATTENDED[0]}
         self.sources = frozenset(source for source in self.sources if source[0] not in inside)
         self.raw = frozenset(source for source in self.raw if source[0] not in inside)
@@ -126,7 +138,13 @@ class Mark:
 
 @dataclass
 class Marks:
-    """The marks of all living storages. Memory is bounded by twice what lives: dead ones are swept as they double."""
+    """The marks of all existing storages. Marks of freed storages are removed whenever the table has doubled.
+
+    Attributes:
+        table: address of a storage -> its mark.
+        serials: gives unique numbers.
+        limit: the size of the table at which it is cleaned.
+    """
 
     table: dict[int, Mark] = field(default_factory=dict)
     serials: Iterator[int] = field(default_factory=count)
@@ -134,7 +152,7 @@ class Marks:
 
     def of(self, tensor: torch.Tensor) -> Mark:
         storage = tensor.untyped_storage()
-        mark = self.table.get(storage._cdata)  # a weak reference keeps this address from being given to another
+        mark = self.table.get(storage._cdata)  # the weak reference keeps this address reserved
         if mark is None:
             if len(self.table) >= self.limit:
                 self.table = {key: mark for key, mark in self.table.items() if not mark.block.expired()}
@@ -143,23 +161,27 @@ class Marks:
         return mark
 
     def identity(self, tensor: torch.Tensor) -> tuple[Any, ...]:
-        """Equal for two tensors exactly when they show the same values of the same memory in the same way."""
+        """A key that is equal for two tensors if and only if they are the same view of the same, unchanged memory."""
         mark = self.of(tensor)
         return mark.serial, mark.writes, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
 
 
 class Flow(TorchDispatchMode):
-    """Passes marks from the inputs of every operation on to its outputs, and collects the attentions among them.
+    """Adds the marks of the inputs of every operation to its outputs, and collects the attentions.
 
-    weights: the storages of the modules' parameters. Where one is multiplied outside of a known layer, the result is
-    that of a layer all the same, only a nameless one. past: is told of every operation.
+    Attributes:
+        marks: the marks.
+        weights: addresses of the parameters' storages. A product with one outside of all known layers counts as a
+            layer without a name.
+        bypass: examines every operation.
+        attentions: the attentions so far.
     """
 
-    def __init__(self, marks: Marks, weights: frozenset[int] = frozenset(), past: BypassUse | None = None) -> None:
+    def __init__(self, marks: Marks, weights: frozenset[int] = frozenset(), bypass: BypassUse | None = None) -> None:
         super().__init__()
         self.marks = marks
         self.weights = weights
-        self.past = past
+        self.bypass = bypass
         self.attentions: list[AttentionCall] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -168,10 +190,10 @@ class Flow(TorchDispatchMode):
         if func.overloadpacket in _SHAPE_ONLY:
             return out
         written = _written(func, args, kwargs) if func._schema.is_mutable else []
-        given = tensors((args, kwargs))
-        if self.past is not None:
-            self.past.see(func, given, out)
-        read = {id(mark): mark for mark in map(self.marks.of, given)}
+        inputs = tensors((args, kwargs))
+        if self.bypass is not None:
+            self.bypass.see(func, inputs, out)
+        read = {id(mark): mark for mark in map(self.marks.of, inputs)}
         results = [self.marks.of(tensor) for tensor in tensors((out, written))]
         for mark in results:
             mark.take(read.values())
@@ -182,7 +204,7 @@ class Flow(TorchDispatchMode):
         return out
 
     def _multiplied(self, factors: list[torch.Tensor], results: list[Mark]) -> None:
-        """Results of a product: of a nameless layer, scores, or what an attention put out."""
+        """Mark the results of a product: an unnamed layer, the scores of an attention, or its output."""
         marks = [self.marks.of(tensor) for tensor in factors]
         if any(tensor.untyped_storage()._cdata in self.weights for tensor in factors):
             for mark in results:
@@ -198,16 +220,16 @@ class Flow(TorchDispatchMode):
                 for mark in results:
                     mark.products = frozenset({(operands[0], operands[1])})
 
-    def _attended(self, found: list[AttentionCall], results: list[Mark]) -> None:
-        numbers = frozenset(range(len(self.attentions), len(self.attentions) + len(found)))
-        self.attentions += found
+    def _attended(self, calls: list[AttentionCall], results: list[Mark]) -> None:
+        numbers = frozenset(range(len(self.attentions), len(self.attentions) + len(calls)))
+        self.attentions += calls
         for mark in results:
-            mark.direct, mark.products, mark.attended = _NOBODY, frozenset(), numbers
+            mark.direct, mark.products, mark.attended = _NONE, frozenset(), numbers
             mark.sources |= {ATTENDED}
 
 
 def _factors(operation: Any, args: tuple[Any, ...]) -> list[torch.Tensor]:
-    """The tensors that are multiplied with each other: two of a product, three of a fused attention."""
+    """The factors of an operation: two of a product, three of a fused attention, else none."""
     if operation in _FUSED:
         return list(args[:3])
     if operation is _aten.einsum:
@@ -216,12 +238,12 @@ def _factors(operation: Any, args: tuple[Any, ...]) -> list[torch.Tensor]:
 
 
 def tensors(tree: Any) -> list[torch.Tensor]:
-    """The tensors with memory in the arguments or the results of an operation."""
+    """The tensors with memory in a tree of arguments or results."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.layout == torch.strided]
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
     """The arguments that the operation writes into."""
-    given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | dict(kwargs)
+    values = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | dict(kwargs)
     names = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    return tensors([given[name] for name in names if name in given])
+    return tensors([values[name] for name in names if name in values])

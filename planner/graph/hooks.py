@@ -1,4 +1,4 @@
-"""The hooks of a traced run: what each layer read, and each visit of a component from outside."""
+"""The hooks of a traced run record the inputs of each layer and each call of a component from outside."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from torch import nn
 from bitplan.planner.graph.flow import Mark, Marks
 from bitplan.planner.graph.layers import ComponentRun, component_of
 from bitplan.planner.graph.roles import LayerInputs
-from bitplan.planner.graph.visits import ComponentCall, SeenTensor, classes_of, is_iterating, named_tensors, rows_of
+from bitplan.planner.graph.visits import ComponentCall, InputTensor, classes_of, is_iterating, named_tensors, rows_of
 
 
 @dataclass
 class LayerRecord:
-    """What one layer did during the run."""
+    """What one layer did during the run.
+
+    Attributes:
+        shapes: (input shape, output shape) -> number of calls.
+        inputs: keys of the tensors that it read (`Marks.identity`).
+        feeders: the layers that its inputs were computed from.
+        use: what its role depends on.
+    """
 
     shapes: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = field(default_factory=dict)
     inputs: set[tuple[Any, ...]] = field(default_factory=set)
@@ -30,7 +37,15 @@ class LayerRecord:
 
 @dataclass
 class TraceHooks:
-    """The hooks of a run, and what they saw: records by address, in order of first execution; visits by component."""
+    """The hooks of a run and their records.
+
+    Attributes:
+        marks: the marks of the data flow.
+        records: address -> record, in order of first execution.
+        visits: component -> its calls from outside.
+        depth: component -> number of its modules that are being called.
+        calling: the layers that are being called.
+    """
 
     marks: Marks = field(default_factory=Marks)
     records: dict[str, LayerRecord] = field(default_factory=dict)
@@ -39,34 +54,36 @@ class TraceHooks:
     calling: list[str] = field(default_factory=list)
 
     def before(self, address: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        given = args[0] if args else kwargs["input"]
-        record, mark = self.records.setdefault(address, LayerRecord()), self.marks.of(given)
+        """A layer is called."""
+        x = args[0] if args else kwargs["input"]
+        record, mark = self.records.setdefault(address, LayerRecord()), self.marks.of(x)
         self.calling.append(address)
-        if given.is_floating_point():  # row numbers are rounded by nobody, so that nobody must agree on them
-            record.inputs.add(self.marks.identity(given))
+        if x.is_floating_point():  # row numbers are not rounded, so layers need not agree on them
+            record.inputs.add(self.marks.identity(x))
         record.feeders |= mark.feeders
         record.use.attended |= mark.attended
         record.use.direct |= mark.direct
         record.use.sources |= mark.sources
         record.use.raw |= mark.raw
-        record.use.positions |= given.dim() > 2 and any(size > 1 for size in given.shape[1:-1])
+        record.use.positions |= x.dim() > 2 and any(size > 1 for size in x.shape[1:-1])
         component, place = component_of(address), f"@{address}"
-        if all(owner != component for owner, _ in mark.sources):  # made inside, as from a Python number
-            self.visits[component][-1].seen[place] = self._seen(given, mark, "")
+        if all(owner != component for owner, _ in mark.sources):  # computed inside, such as from a Python number
+            self.visits[component][-1].inputs[place] = self._input(x, mark, "")
             record.use.sources.add((component, place))
 
     def after(self, address: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: torch.Tensor) -> None:
-        given = args[0] if args else kwargs["input"]
+        """The call of a layer ends."""
+        x = args[0] if args else kwargs["input"]
         self.calling.remove(address)
         record, mark = self.records[address], self.marks.of(out)
-        key = tuple(given.shape), tuple(out.shape)
+        key = tuple(x.shape), tuple(out.shape)
         record.shapes[key] = record.shapes.get(key, 0) + 1
         mark.feeders = mark.direct = frozenset({address})
         mark.sources |= {source for source in record.use.sources if source[1] == f"@{address}"}
         mark.pass_weights()
 
     def enter(self, address: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """A module of a component is called. From outside, its arguments become the sources of what it computes."""
+        """A module of a component is called. In a call from outside, its arguments become sources."""
         component = component_of(address)
         self.depth[component] += 1
         if self.depth[component] > 1:
@@ -74,20 +91,20 @@ class TraceHooks:
         visit = ComponentCall(address)
         self.visits.setdefault(component, []).append(visit)
         named = (*enumerate(args), *kwargs.items())
-        given = [pair for name, value in named for pair in named_tensors(str(name), value)]
-        if address != component:  # a part: some of what it is given may come from other parts, with only it between
-            given = [(place, tensor) for place, tensor in given if not self._is_inside(component, tensor)]
-        marks = [self.marks.of(tensor) for _, tensor in given]
-        for (place, tensor), mark in zip(given, marks, strict=True):
-            visit.seen[place] = self._seen(tensor, mark, address)
+        inputs = [pair for name, value in named for pair in named_tensors(str(name), value)]
+        if address != component:  # a part: other parts of the component may have computed some of its inputs
+            inputs = [(place, tensor) for place, tensor in inputs if not self._is_inside(component, tensor)]
+        marks = [self.marks.of(tensor) for _, tensor in inputs]
+        for (place, tensor), mark in zip(inputs, marks, strict=True):
+            visit.inputs[place] = self._input(tensor, mark, address)
         for mark in marks:
             mark.leave_component(component)
-        for (place, _), mark in zip(given, marks, strict=True):
+        for (place, _), mark in zip(inputs, marks, strict=True):
             mark.sources |= {(component, place)}
             mark.raw |= {(component, place)}
 
     def leave(self, address: str, out: Any) -> None:
-        """The call is over. What it put out is known to be its, should it come back."""
+        """The call of a module of a component ends. Its outputs are marked for later calls."""
         component = component_of(address)
         self.depth[component] -= 1
         if self.depth[component]:
@@ -103,16 +120,19 @@ class TraceHooks:
         direct = self.marks.of(tensor).direct
         return bool(direct) and all(component_of(layer) == component for layer in direct)
 
-    def _seen(self, tensor: torch.Tensor, mark: Mark, reader: str) -> SeenTensor:
+    def _input(self, tensor: torch.Tensor, mark: Mark, reader: str) -> InputTensor:
         rows = rows_of(tensor, self.marks.identity(tensor))
-        return SeenTensor(tuple(tensor.shape), rows, reader in mark.makers, bool(mark.makers))
+        return InputTensor(tuple(tensor.shape), rows, reader in mark.makers, bool(mark.makers))
 
 
 @contextmanager
 def hooked(
-    components: Mapping[str, nn.Module], found: Mapping[str, tuple[nn.Module, tuple[str, ...]]], watch: TraceHooks
+    components: Mapping[str, nn.Module], layers: Mapping[str, tuple[nn.Module, tuple[str, ...]]], hooks: TraceHooks
 ) -> Iterator[None]:
-    """Components are entered before, and left after, what is known of a layer that is called."""
+    """Within the `with`, the hooks are active. Those of a layer run inside those of its component.
+
+    layers: address -> (module, other addresses).
+    """
     with ExitStack() as stack:
         modules = [
             (f"{component}.{path}" if path else component, module)
@@ -120,11 +140,11 @@ def hooked(
             for path, module in root.named_modules()
         ]
         for address, module in modules:
-            _hook(stack, module, before=partial(watch.enter, address))
-        for address, (module, _) in found.items():
-            _hook(stack, module, partial(watch.before, address), partial(watch.after, address))
+            _hook(stack, module, before=partial(hooks.enter, address))
+        for address, (module, _) in layers.items():
+            _hook(stack, module, partial(hooks.before, address), partial(hooks.after, address))
         for address, module in modules:
-            _hook(stack, module, after=lambda args, kwargs, out, address=address: watch.leave(address, out))
+            _hook(stack, module, after=lambda args, kwargs, out, address=address: hooks.leave(address, out))
         yield
 
 
@@ -140,12 +160,12 @@ def _hook(
         stack.callback(handle.remove)
 
 
-def parts_of(components: Mapping[str, nn.Module], watch: TraceHooks) -> tuple[ComponentRun, ...]:
-    """What each component did, in order of its first visit."""
-    readers = Counter(source for record in watch.records.values() for source in record.use.sources)
+def parts_of(components: Mapping[str, nn.Module], hooks: TraceHooks) -> tuple[ComponentRun, ...]:
+    """The run of each component, in order of its first call."""
+    readers = Counter(source for record in hooks.records.values() for source in record.use.sources)
     parts = []
-    for name in dict.fromkeys((*watch.visits, *components)):
-        visits = watch.visits.get(name, [])
+    for name in dict.fromkeys((*hooks.visits, *components)):
+        visits = hooks.visits.get(name, [])
         iterates = is_iterating(visits)
         classes = classes_of(visits, iterates, {place: n for (owner, place), n in readers.items() if owner == name})
         calls = sum(visit.module == name for visit in visits)

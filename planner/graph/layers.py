@@ -1,7 +1,7 @@
-"""The layer graph: which layers a pipeline runs, how data flows between them, and who must agree. Imports no torch.
+"""The layer graph: the layers that a pipeline runs, the data flow between them, and their constraints.
 
-`bitplan.planner.graph.trace.trace` makes one by running the pipeline once; `to_json` and `from_json` keep it in a
-profile.
+`bitplan.planner.graph.trace.trace` makes one by running the pipeline once; `to_json` and `from_json` convert it for a
+profile. Imports no torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bitplan.plans.kinds import KINDS
 STATE, TIME, CONDITION = "state", "time", "condition"  # the classes of a component's inputs
 
 
-# role -> what it means; where several fit, the first is taken
+# role -> its meaning; if several apply, the first one counts
 ROLES = {
     "in": "reads the state, and nothing that a layer made of it",
     "out": "writes the component's result, no layer after it",
@@ -36,7 +36,7 @@ ROLES = {
 }
 
 
-UNKNOWN = ""  # the role in profiles made before there were any
+UNKNOWN = ""  # the role in profiles of versions without roles
 
 
 def component_of(address: str) -> str:
@@ -45,13 +45,18 @@ def component_of(address: str) -> str:
 
 
 class GraphError(ValueError):
-    """A model that cannot be traced, a weight that is no number, or a graph that cannot be read."""
+    """A model that cannot be traced, a weight that is not finite, or a graph that cannot be read."""
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One distinct shape at which a layer ran: input and output shapes, multiply-adds of one call (none where rows are
-    looked up), and how often."""
+    """All calls of a layer with one input shape and one output shape.
+
+    Attributes:
+        input, output: the shapes.
+        macs: multiply-adds of one call; 0 for an embedding.
+        count: the number of calls.
+    """
 
     input: tuple[int, ...]
     output: tuple[int, ...]
@@ -61,16 +66,19 @@ class LayerCall:
 
 @dataclass(frozen=True)
 class Layer:
-    """One weight-bearing call site.
+    """One module with a weight.
 
-    address: `component.path`; aliases: other addresses of the very same module, to be replaced together with it.
-    kind: of `bitplan.plans.kinds`. weight: its shape, (out, in) or (out, in / groups, sizes of the kernel...); of an
-    embedding
-    (rows, features).
-    parameters: numbers in the weight and the bias. calls: what was run, in order of first appearance.
-    role: a name of `bitplan.planner.graph.layers.ROLES`, or empty where no run told it. held: of a projection of
-    nn.MultiheadAttention
-    the name of the tensor that its weight is, or is a part of, else empty: no such module is called outside of a plan.
+    Attributes:
+        address: `component.path`.
+        aliases: other addresses of the same module, which are replaced together.
+        kind: a name of `bitplan.plans.kinds.KINDS`.
+        weight: its shape, (out, in), (out, in / groups, kernel sizes...) or, of an embedding, (rows, features).
+        bias: whether it has a bias.
+        parameters: numbers in the weight and the bias.
+        geometry: of a convolution, else None.
+        calls: its calls by shape, in order of first appearance.
+        role: a name of `ROLES`, or empty if it is unknown.
+        held: of a projection of nn.MultiheadAttention, the name of the tensor that holds its weight; else empty.
     """
 
     address: str
@@ -86,7 +94,7 @@ class Layer:
 
     @property
     def call_count(self) -> int:
-        """Calls during the run."""
+        """The number of calls during the run."""
         return sum(call.count for call in self.calls)
 
     @property
@@ -97,9 +105,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class ComponentRun:
-    """One component in the run. calls: of its forward, as a whole; iterates: whether it read back what it had put out,
-    as the model does that a sampler runs in a loop; inputs: (place among its arguments, `state`, `time` or
-    `condition`), places of inner constants that change, such as a time given as a number, beginning with `@`."""
+    """One component in the run.
+
+    Attributes:
+        name: its name.
+        calls: the number of calls of its forward.
+        iterates: whether it read its own earlier output, as a model does that a sampler runs in a loop.
+        inputs: (place among its arguments, `state`, `time` or `condition`); places of inner constants that change, such
+            as a time that is a Python number, begin with `@`.
+    """
 
     name: str
     calls: int
@@ -109,13 +123,17 @@ class ComponentRun:
 
 @dataclass(frozen=True)
 class LayerGraph:
-    """What one run showed.
+    """The layers of one run and their relations.
 
-    layers: in order of first execution. edges: (A, B) where B read what was computed from A's output with no other
-    layer between; a run of several denoising steps closes cycles. shared_inputs: layers that read the very same
-    tensor. tied: layers whose weights are the same memory. unused: addresses that the run never called, or that cannot
-    be planned, for which reasons holds (address, why).
-    parts: the components, in order of their first call; none where no run told.
+    Attributes:
+        layers: in order of first execution.
+        edges: (A, B) if B read data computed from A's output without another layer between; several denoising steps
+            close cycles.
+        shared_inputs: groups of layers that read the same tensor.
+        tied: groups of layers whose weights share memory.
+        unused: addresses of layers that the run never called or that cannot be planned.
+        parts: the components, in order of their first call; empty if no run was made.
+        reasons: (address, why it cannot be planned).
     """
 
     layers: tuple[Layer, ...]
@@ -141,7 +159,7 @@ class LayerGraph:
 
 
 def components_of(graph: LayerGraph) -> tuple[str, ...]:
-    """The components that hold the layers, in order of first execution."""
+    """The components of the layers, in order of first execution."""
     return tuple(dict.fromkeys(component_of(layer.address) for layer in graph.layers))
 
 
@@ -159,7 +177,7 @@ def total_macs(graph: LayerGraph) -> int:
 def architecture_fingerprint(graph: LayerGraph) -> str:
     """sha256 (hex) over addresses, kinds, weight shapes, biases, geometry and ties: equal for fine-tunes of one model.
 
-    What depends on the run (call counts, input shapes) and the order of execution stay out.
+    It does not depend on the order of execution, call counts or input shapes.
     """
     layers = [
         [layer.address, layer.kind, layer.weight, layer.bias, layer.geometry and layer.geometry.to_json()]
@@ -170,10 +188,9 @@ def architecture_fingerprint(graph: LayerGraph) -> str:
 
 
 def to_json(graph: LayerGraph) -> dict[str, Any]:
-    """The graph as what `json.dumps` takes; what there is none of is left out, as older profiles have it: reasons, and
-    what a weight is held as."""
-    found = {name: value for name, value in asdict(graph).items() if value or name != "reasons"}
-    return found | {"layers": tuple(_entry(layer) for layer in graph.layers)}
+    """The graph as `json.dumps` takes it. Empty `reasons` and `held` are left out, as in older profiles."""
+    fields = {name: value for name, value in asdict(graph).items() if value or name != "reasons"}
+    return fields | {"layers": tuple(_entry(layer) for layer in graph.layers)}
 
 
 def _entry(layer: Layer) -> dict[str, Any]:
@@ -197,18 +214,15 @@ def from_json(data: Mapping[str, Any]) -> LayerGraph:
             reasons=tuple((address, why) for address, why in data.get("reasons", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise GraphError(f"this is no layer graph ({type(error).__name__}: {error}); profile the model again") from None
+        raise GraphError(
+            f"this is not a layer graph ({type(error).__name__}: {error}); profile the model again"
+        ) from None
     named = {name for part in (graph.edges, graph.shared_inputs, graph.tied) for names in part for name in names}
     unknown = sorted(named - set(graph.by_address))
     if unknown or len(graph.by_address) < len(graph.layers):
         problem = f"{len(unknown)} unknown layers, such as {unknown[0]}" if unknown else "a layer twice"
         raise GraphError(f"the layer graph names {problem}; profile the model again")
     return graph
-
-
-def _part(entry: Mapping[str, Any]) -> ComponentRun:
-    inputs = tuple((place, kind) for place, kind in entry["inputs"])
-    return ComponentRun(entry["name"], entry["calls"], entry["iterates"], inputs)
 
 
 def _layer(entry: Mapping[str, Any]) -> Layer:
@@ -227,7 +241,7 @@ def _layer(entry: Mapping[str, Any]) -> Layer:
 
 
 def blocks_of(layers: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Layers by their block: component and the first part of the path, with its index where it has one."""
+    """Layers by block: the component and the first part of the path, with its index if it has one."""
     blocks: dict[str, tuple[str, ...]] = {}
     for address in layers:
         parts = address.split(".")

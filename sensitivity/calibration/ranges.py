@@ -1,4 +1,4 @@
-"""Calibration: the range of every layer's input over some runs, by hooks that keep no activations."""
+"""Calibration: measures the range of every layer's input during some runs, by hooks that store no activations."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from torch import nn
 
 from bitplan.sensitivity.calibration.observers import OBSERVERS, Observer
 
-CONSTANT = 1e-2  # a token is constant when each number stays within this share of its own and the mean magnitude
-DISTINCT = 1e-3  # two inputs differ when the mean of their other tokens moves by this share of its length
+CONSTANT = 1e-2  # a token is constant if each number changes by at most this share of its own and the mean magnitude
+DISTINCT = 1e-3  # two inputs differ if the mean of their other tokens changes by more than this share of its length
 
 
 class CalibrationError(ValueError):
-    """A run from which no ranges can be learnt."""
+    """A run from which no ranges can be measured."""
 
 
 @dataclass(frozen=True)
 class ActivationRange:
     """The magnitudes of one layer's input.
 
-    absmax: of everything; 0 for integers, which are row numbers and have no magnitude to round.
-    For inputs (batch, tokens, channels) with 2 tokens or more in every call also:
-    first_absmax of token 0, rest_absmax of all the others, and first_constant: whether token 0 was the same vector
-    in every call and batch row while the others were not. Else None, None and False.
-    calls: of the layer; samples: batch rows over all calls.
+    The fields about token 0 are None, None and False unless the input is (batch, tokens, channels) with at least 2
+    tokens in every call.
+
+    Attributes:
+        absmax: largest magnitude; 0 for integers, which are row numbers and are not rounded.
+        first_absmax: that of token 0.
+        rest_absmax: that of all other tokens.
+        first_constant: whether token 0 was the same vector in every call and batch row while the others were not.
+        calls: the number of calls of the layer.
+        samples: the number of batch rows in all calls.
     """
 
     absmax: float
@@ -39,16 +44,16 @@ class ActivationRange:
 
 
 class _FirstToken:
-    """Whether token 0 stays the same while the rest changes; holds two vectors and no activations."""
+    """Measures whether token 0 is constant while the others change. Stores two vectors and no activations."""
 
     def __init__(self, observer: type[Observer]) -> None:
         self.first, self.rest = observer(), observer()
         self._token: torch.Tensor | None = None
         self._others: torch.Tensor | None = None
-        self._same, self._varied = True, False
+        self._same, self._varies = True, False
 
     def see(self, x: torch.Tensor, magnitudes: torch.Tensor) -> None:
-        """x: (batch, tokens, channels)."""
+        """Add an input x, (batch, tokens, channels), and its magnitudes."""
         self.first.see(magnitudes[:, :1])
         self.rest.see(magnitudes[:, 1:])
         if not self._same:
@@ -56,18 +61,18 @@ class _FirstToken:
         token, others = x[:, 0].float(), x[:, 1:].float().mean(1)
         if self._token is None or self._others is None:
             self._token, self._others = token[0].clone(), others[0].clone()
-        drift, allowed = (token - self._token).abs(), CONSTANT * (self._token.abs() + self._token.abs().mean())
-        self._same = bool((drift <= allowed).all())
-        moved = (others - self._others).norm(dim=-1) > DISTINCT * self._others.norm()
-        self._varied = self._varied or bool(moved.any())
+        change, allowed = (token - self._token).abs(), CONSTANT * (self._token.abs() + self._token.abs().mean())
+        self._same = bool((change <= allowed).all())
+        changed = (others - self._others).norm(dim=-1) > DISTINCT * self._others.norm()
+        self._varies = self._varies or bool(changed.any())
 
     @property
     def constant(self) -> bool:
-        return self._same and self._varied
+        return self._same and self._varies
 
 
 class _Stream:
-    """All that is known so far of one layer's input."""
+    """The statistics of one layer's input."""
 
     def __init__(self, observer: type[Observer]) -> None:
         self.whole = observer()
@@ -93,15 +98,15 @@ class _Stream:
         return ActivationRange(self.whole.absmax(), first, rest, self.tokens.constant, self.calls, self.samples)
 
 
-def _watch(
+def _observe(
     streams: dict[str, _Stream], name: str, observer: type[Observer], _: nn.Module, args: tuple[object, ...],
     kwargs: Mapping[str, object],
 ) -> None:  # fmt: skip
-    """The hook: take in what the layer called `name` is given first, or as its `input`."""
-    given = args[0] if args else kwargs.get("input")
-    if not isinstance(given, torch.Tensor):
+    """The hook of a layer: adds its first argument, or its argument `input`, to the statistics."""
+    argument = args[0] if args else kwargs.get("input")
+    if not isinstance(argument, torch.Tensor):
         raise CalibrationError(f"layer {name} was called without a tensor as its first argument; leave it out")
-    x = given.detach()
+    x = argument.detach()
     if not x.numel():
         return
     bad = int((~torch.isfinite(x)).sum())
@@ -117,9 +122,15 @@ def calibrate(
 ) -> dict[str, ActivationRange]:
     """Call `run` once and return the range of each layer's input (its first argument), in their order.
 
-    layers: name -> module. observer: a key of `OBSERVERS`. Layers that `run` never calls are absent from the answer.
-    The hooks are gone afterwards whatever happens. Raises CalibrationError, naming the first layer in calling order
-    whose input is not finite, or for an unknown observer.
+    Layers that `run` never calls are absent from the result.
+
+    Args:
+        layers: name -> module.
+        run: runs the modules.
+        observer: a key of `OBSERVERS`.
+
+    Raises:
+        CalibrationError: the observer is unknown, or the input of a layer is not finite; names the first such layer.
     """
     if observer not in OBSERVERS:
         raise CalibrationError(f"no observer is called {observer!r}; choose one of {', '.join(OBSERVERS)}")
@@ -127,8 +138,8 @@ def calibrate(
     handles = []
     try:
         for name, layer in layers.items():
-            watch = partial(_watch, streams, name, OBSERVERS[observer])
-            handles.append(layer.register_forward_pre_hook(watch, with_kwargs=True))
+            observe = partial(_observe, streams, name, OBSERVERS[observer])
+            handles.append(layer.register_forward_pre_hook(observe, with_kwargs=True))
         with torch.no_grad():
             run()
     finally:

@@ -1,4 +1,4 @@
-"""Structural difference of the final images."""
+"""Structural dissimilarity (1 - SSIM) of the final images, and its probe."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 @loss_by_frame(4)
 def dssim(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
-    """1 - SSIM of each image, 0..2, or the mean over its frames: (P, 3, H, W) or (P, F, 3, H, W) in 0..1 twice to (P,)
-    float64. Raises as `ssim`."""
+    """1 - SSIM of each image, 0..2, or the mean over the frames of each video.
+
+    (P, 3, H, W) or (P, F, 3, H, W) in 0..1 twice to (P,) float64. Raises MeasurementError like `ssim`.
+    """
     return (1 - ssim(full, variant)).clamp_min(0)  # rounding leaves -1e-16 for equal images
 
 
@@ -54,9 +56,9 @@ def dssim(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
 def dssim_probe(full: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Weights v, (P, C, H, W), with E[(v.d)^2] = dssim(full, full + d) to second order in d.
 
-    By eq. 13 a window of mean m and variance s loses (mean of d)^2 / (2 m^2 + C1) in luminance and (variance of d) /
-    (2 s + C2) in structure, means and variances by the window's weights. The variance is that of one pixel of the
-    window, drawn by those weights, about the mean. Each window's two parts get a random sign each.
+    By eq. 13 a window with mean m and variance s loses (mean of d)^2 / (2 m^2 + C1) in luminance and (variance of d) /
+    (2 s + C2) in structure, where means and variances are weighted by the window. One pixel of the window, drawn with
+    these weights, estimates the variance about the mean. Both terms of each window get a random sign.
     """
     x = full.double()
     mean = _blur(x)
@@ -73,7 +75,7 @@ def dssim_probe(full: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _one_pixel(x: torch.Tensor, windows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A pixel of each window, drawn by the window's weights: of (P, C, H, W), shaped like `windows`."""
+    """Draw a pixel of each window with the window's weights: (P, C, H, W) to the shape of `windows`."""
     rows, columns = windows.shape[-2:]
     down, right = (
         torch.multinomial(_window(), windows.numel(), replacement=True, generator=generator).view(windows.shape)

@@ -1,4 +1,4 @@
-"""What a model that knows images and texts sees: agreement with the prompt, and drift from the full-precision image."""
+"""Metrics of an encoder of images and texts: similarity to the prompt, and drift from the full-precision image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from bitplan.sensitivity.metrics.signs import random_signs
 
 @dataclass(frozen=True)
 class Encoder:
-    """Two towers of one space. image: (N, 3, H, W) in 0..1 to (N, D); text: N strings to (N, D); unit vectors both."""
+    """An encoder of images and texts into one space.
+
+    Attributes:
+        image: (N, 3, H, W) in 0..1 to (N, D) unit vectors.
+        text: N strings to (N, D) unit vectors.
+    """
 
     image: Callable[[torch.Tensor], torch.Tensor]
     text: Callable[[Sequence[str]], torch.Tensor]
@@ -29,17 +34,19 @@ def embed(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
 
 
 def similarity(embeds: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-    """Cosine of each image, or the mean over its frames, with its own prompt: unit (P, D) or (P, F, D) and (P, D) to
-    (P,) float64."""
+    """Cosine of each image, or the mean over the frames of each video, with its prompt.
+
+    Unit (P, D) or (P, F, D) and (P, D) to (P,) float64.
+    """
     texts = texts.to(embeds.device).double()
     cosines = (embeds.double() * (texts if embeds.dim() == 2 else texts[:, None])).sum(-1)
     return cosines.view(len(texts), -1).mean(1)
 
 
 def clip_drop(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
-    """cos(text, full image) - cos(text, variant's image), of `similarity` (P,) twice to (P,) float64.
+    """cos(text, full image) - cos(text, variant's image), from `similarity` (P,) twice to (P,) float64.
 
-    It may be negative for one prompt, and so may the mean, which is stored as measured; clip a loss at 0 when solving.
+    It may be negative, and so may its mean, which is stored as measured; the solver clips losses at 0.
     """
     return full.double() - variant.double()
 
@@ -51,8 +58,10 @@ def clip_gradient(full: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 
 @loss_by_frame(2)
 def embed_drift(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
-    """1 - cos(full, variant) of the image embeddings, 0..2, or the mean over a sample's frames: unit (P, D) or
-    (P, F, D) twice to (P,) float64."""
+    """1 - cos(full, variant) of the image embeddings, 0..2, or the mean over the frames of each video.
+
+    Unit (P, D) or (P, F, D) twice to (P,) float64.
+    """
     # half the squared distance of unit vectors is the same number without cancellation near 0
     full, variant = F.normalize(full.double(), dim=-1), F.normalize(variant.double(), dim=-1)
     return (full - variant).square().sum(-1) / 2
@@ -60,7 +69,7 @@ def embed_drift(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
 
 @probe_by_frame(2)
 def drift_probe(full: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Random signs over root 2, less what is along the embedding, which a unit vector cannot move: (P, D)."""
+    """Random signs over root 2 without the component along the embedding, (P, D): a unit vector cannot change there."""
     signs = random_signs(full, generator) / 2**0.5
     return signs - (signs * full).sum(-1, keepdim=True) * full
 
@@ -79,8 +88,12 @@ def fit_images(images: torch.Tensor, size: int) -> torch.Tensor:
 def clip_encoder(clip_model: Any, tokenizer: Any, mean: Sequence[float], std: Sequence[float]) -> Encoder:
     """The encoder of a transformers `CLIPModel` in eval mode and its tokenizer.
 
-    mean, std: what the model's image processor subtracts and divides by, one number a channel, for pixels in 0..1.
-    Prompts longer than the text tower are cut, as the pipelines do. Gradients flow through both towers.
+    Prompts that are too long for the text model are cut, as in the pipelines. Gradients flow through both models.
+
+    Args:
+        clip_model: the model.
+        tokenizer: its tokenizer.
+        mean, std: one number a channel that the image processor subtracts and divides by, for pixels in 0..1.
     """
     size = int(clip_model.config.vision_config.image_size)
     length = int(clip_model.config.text_config.max_position_embeddings)
@@ -101,5 +114,5 @@ def clip_encoder(clip_model: Any, tokenizer: Any, mean: Sequence[float], std: Se
 
 
 def _unit(features: Any) -> torch.Tensor:
-    """Projected features, (N, D), to unit float32; transformers 5 wraps them in an output, 4 does not."""
+    """Projected features, (N, D), as float32 unit vectors; transformers 5 wraps them in an output, 4 does not."""
     return F.normalize(getattr(features, "pooler_output", features).float(), dim=-1)

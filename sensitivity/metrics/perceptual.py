@@ -1,7 +1,7 @@
-"""LPIPS: the distance of images in the layers of a network that was trained to see as people do (Zhang et al. 2018).
+"""LPIPS: the distance of images in the layers of a network that was trained on human judgements (Zhang et al. 2018).
 
-The network is an argument: anything that gives the layers' features will do. `package_network` is the one of the
-`lpips` package, whose weights it carries but for those of AlexNet, which torchvision fetches.
+The network is an argument: any function that returns the layers' features. `package_network` returns that of the
+`lpips` package, which contains its weights except for those of AlexNet, which torchvision downloads.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from bitplan.sensitivity.metrics.squares import Residuals, loss_of, probe_of
 from bitplan.sensitivity.table import MeasurementError
 
 INSTALL = "pip install lpips torchvision"
-TINY = 1e-10  # of a feature's length
+TINY = 1e-10  # added to the length of a feature vector
 
 
-# (N, 3, H, W) in 0..1 -> of each layer (N, C, h, w) features, and (C,) weights >= 0
+# (N, 3, H, W) in 0..1 -> for each layer (N, C, h, w) features and (C,) weights >= 0
 Network = Callable[[torch.Tensor], Sequence[tuple[torch.Tensor, torch.Tensor]]]
 
 
 def residuals_of(network: Callable[[], Network]) -> Residuals:
-    """The sum of whose squares is eq. 1 of the paper: over layers, mean over places, of what unit features differ by,
-    each channel at its weight."""
+    """Residuals whose sum of squares is eq. 1 of the paper: the weighted squared difference of the unit features,
+    averaged over positions and summed over layers."""
 
     def residuals(full: torch.Tensor, variant: torch.Tensor) -> list[torch.Tensor]:
         layers = zip(network()(full.float()), network()(variant.float()), strict=True)
@@ -49,14 +49,14 @@ def _unit(features: torch.Tensor) -> torch.Tensor:
 
 
 def missing() -> str | None:
-    """Why the package cannot be used, in one line."""
+    """Why the package cannot be used, in one line, or None."""
     absent = [name for name in ("lpips", "torchvision") if importlib.util.find_spec(name) is None]
     return f"{' and '.join(absent)} not installed; {INSTALL}" if absent else None
 
 
 @cache
 def package_network() -> Network:
-    """The package's network, version 0.1 on AlexNet. Raises MeasurementError where it or its weights cannot be had."""
+    """The package's network, version 0.1 on AlexNet. Raises MeasurementError if it or its weights are not available."""
     if reason := missing():
         raise MeasurementError(f"lpips: {reason}")
     try:
@@ -64,31 +64,33 @@ def package_network() -> Network:
 
         with contextlib.redirect_stdout(io.StringIO()):
             return network_of(package.LPIPS(net="alex", verbose=False))
-    except Exception as error:  # no network, a full disk, a version that does not fit torch's
+    except Exception as error:  # no network, a full disk, a version that does not match torch's
         reason = " ".join(str(error).split())[:150]
         raise MeasurementError(
-            f"lpips: its weights cannot be had ({type(error).__name__}: {reason}); "
+            f"lpips: its weights are not available ({type(error).__name__}: {reason}); "
             f"put AlexNet's into {torch.hub.get_dir()}/checkpoints, or leave lpips out"
         ) from error
 
 
 def network_of(model: Any) -> Network:
-    """An `lpips.LPIPS`, or what has its parts: scaling_layer, net, lins with a last 1x1 convolution each."""
+    """The network of an `lpips.LPIPS`, or of a model with the same parts: `scaling_layer`, `net` and `lins`."""
     model.requires_grad_(False).eval()
 
     def network(images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         model.to(images.device)
         try:
-            found = model.net(model.scaling_layer(2 * images - 1))
+            features = model.net(model.scaling_layer(2 * images - 1))
         except RuntimeError as error:
             height, width = images.shape[-2:]
-            raise MeasurementError(f"lpips: its network cannot see images of {height}x{width} px: {error}") from error
+            raise MeasurementError(
+                f"lpips: its network cannot process images of {height}x{width} px: {error}"
+            ) from error
         weights = [lin.model[-1].weight.flatten().clamp_min(0) for lin in model.lins]
-        return list(zip(found, weights, strict=True))
+        return list(zip(features, weights, strict=True))
 
     return network
 
 
-_RESIDUALS = residuals_of(lambda: package_network())  # looked up when it is needed
+_RESIDUALS = residuals_of(lambda: package_network())  # the network is loaded when it is needed
 lpips = loss_by_frame(4)(loss_of(_RESIDUALS))
 lpips_probe = probe_by_frame(4)(probe_of(_RESIDUALS))

@@ -1,4 +1,4 @@
-"""Noise of any output as a signal: its power, what is left of its pattern, what it does from frame to frame."""
+"""Metrics of any output as a signal: noise power, correlation, and differences between frames."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from bitplan.sensitivity.metrics.signs import random_signs
 from bitplan.sensitivity.metrics.squares import loss_of, probe_of
 from bitplan.sensitivity.table import MeasurementError
 
-FLAT = 1e-6  # of a sample's length: less is rounding of a single value
+FLAT = 1e-6  # deviation from the mean, relative to a sample's length, that is rounding of a constant
 
 
 def nsr(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
-    """Noise power over signal power, mean((variant - full)^2) / mean(full^2) of each sample; never dB, so it adds up.
+    """Noise power over signal power, mean((variant - full)^2) / mean(full^2), of each sample; a ratio, not dB.
 
-    (S, ...) twice to (S,) float64. Raises MeasurementError where a full-precision sample is all zero.
+    (S, ...) twice to (S,) float64. Raises MeasurementError if a full-precision sample is all zero.
     """
     full, variant = full.double().flatten(1), variant.double().flatten(1)
     signal = full.square().mean(1)
@@ -35,7 +35,7 @@ def nsr_probe(full: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def pixcorr(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
     """1 - Pearson's correlation of all numbers of a sample, 0..2: (N, ...) twice to (N,) float64.
 
-    A flat variant is correlated with nothing. Raises MeasurementError where a full-precision sample is flat.
+    It is 1 for a constant variant. Raises MeasurementError if a full-precision sample is constant.
     """
     a, b = _pattern(full), _pattern(variant)
     flat = int((a == 0).all(1).sum())
@@ -46,23 +46,21 @@ def pixcorr(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
 
 
 def pattern_residuals(full: torch.Tensor, variant: torch.Tensor) -> list[torch.Tensor]:
-    """The sum of whose squares is `pixcorr`, (N, numbers) float64."""
+    """Residuals, (N, numbers) float64, whose sum of squares is `pixcorr`."""
     return [(_pattern(variant) - _pattern(full)) / 2**0.5]
 
 
 def _pattern(x: torch.Tensor) -> torch.Tensor:
-    """A sample without its mean, at length 1: (N, numbers) float64, 0 for what is flat but for rounding."""
+    """Each sample without its mean, at length 1, (N, numbers) float64; a constant sample becomes 0."""
     wide = x.double().flatten(1)
     centred = wide - wide.mean(1, keepdim=True)
-    seen = centred.norm(dim=1, keepdim=True) > FLAT * wide.norm(dim=1, keepdim=True)
-    return F.normalize(centred, dim=1) * seen
+    varies = centred.norm(dim=1, keepdim=True) > FLAT * wide.norm(dim=1, keepdim=True)
+    return F.normalize(centred, dim=1) * varies
 
 
 def change_residuals(full: torch.Tensor, variant: torch.Tensor) -> list[torch.Tensor]:
-    """(P, F, ...) twice to what the steps from frame to frame differ by, over the root of how many numbers those are.
-
-    Raises MeasurementError for a single frame.
-    """
+    """Residuals whose sum of squares is `flicker`: errors of the differences between frames, (P, F, ...) twice to
+    (P, F - 1, ...). Raises MeasurementError for a single frame."""
     if full.shape[1] < 2:
         raise MeasurementError(f"flicker needs 2 frames a sample or more, got {full.shape[1]}")
     steps = (variant.double() - full.double()).diff(dim=1)

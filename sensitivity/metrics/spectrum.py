@@ -1,4 +1,4 @@
-"""Differences of spectra that stay finite in silence, and that silence does not hide."""
+"""Log-spectral distance of sounds, which stays finite in silence."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from bitplan.sensitivity.metrics.squares import loss_of, probe_of
 from bitplan.sensitivity.table import MeasurementError
 
-WINDOWS = (128, 512, 2048)  # samples of a frame; a quarter of it from frame to frame
-FLOOR = 1e-4  # of the loud frames' mean power: 40 dB below it there is nothing to hear or to compare
-SILENCE = 1e-10  # power of numbers of 1e-5: -100 dB of full scale, for sound in -1..1
+WINDOWS = (128, 512, 2048)  # samples of a frame; frames overlap by three quarters
+FLOOR = 1e-4  # relative to the mean power of the loud frames: 40 dB below it nothing is audible
+SILENCE = 1e-10  # power of an amplitude of 1e-5: -100 dB of full scale, for sound in -1..1
 
 
 def spectral_residuals(full: torch.Tensor, variant: torch.Tensor) -> list[torch.Tensor]:
-    """The sum of whose squares is the log-spectral distance: (P, C, T) twice to one part a window, float64.
+    """Residuals whose sum of squares is the log-spectral distance: (P, C, T) twice to one float64 tensor a window.
 
-    A part is log |variant| - log |full| of each bin and frame, in nepers (as Gray and Markel 1976, eq. 4, at several
-    resolutions as Yamamoto et al. 2020, section 2.3), weighted for the mean over the frames that are heard. Two guards:
-    `FLOOR` of the full-precision power is added to both powers, so that the logarithm of next to nothing is no
-    difference; and frames weigh by how far either sound is above that, so that long silence in both does not hide what
-    a short sound suffers, and what the variant puts into silence counts.
-    Raises MeasurementError for sound shorter than the shortest window.
+    They are log |variant| - log |full| of each bin and frame, in nepers (as Gray and Markel 1976, eq. 4, at several
+    resolutions as Yamamoto et al. 2020, section 2.3), weighted for the mean over the audible frames. In silence two
+    rules apply. `FLOOR` times the full-precision power is added to both powers, so that logarithms of tiny powers are
+    equal. Frames are weighted by how far either sound is above this floor, so that long silence in both does not hide
+    the change of a short sound, while sound that the variant adds to silence counts.
+    Raises MeasurementError for sound that is shorter than the shortest window.
     """
     if full.dim() != 3 or full.shape[-1] < WINDOWS[0]:
         raise MeasurementError(f"spectra need sound of shape (samples, channels, {WINDOWS[0]} or more), "
@@ -32,23 +32,23 @@ def spectral_residuals(full: torch.Tensor, variant: torch.Tensor) -> list[torch.
 
 
 def _residual(full: torch.Tensor, variant: torch.Tensor, size: int) -> torch.Tensor:
-    """(P, C, bins, frames) for one window."""
+    """The residuals of one window, (P, C, bins, frames)."""
     before, after = _power(full, size), _power(variant, size)
     frames = before.mean(2, keepdim=True)  # (P, C, 1, frames)
     loud = frames.square().sum((1, 3), keepdim=True) / frames.sum((1, 3), keepdim=True).clamp_min(SILENCE)
     floor = FLOOR * loud + SILENCE
-    heard = _heard(frames, after.detach().mean(2, keepdim=True), floor)  # where it varies, the ratio is 0 to begin with
-    weights = heard / (heard.sum((1, 3), keepdim=True) * before.shape[2]).clamp_min(SILENCE)
+    audible = _audible(frames, after.detach().mean(2, keepdim=True), floor)  # no gradient: the log ratio is 0 there
+    weights = audible / (audible.sum((1, 3), keepdim=True) * before.shape[2]).clamp_min(SILENCE)
     return ((after + floor) / (before + floor)).log() / 2 * weights.sqrt()
 
 
-def _heard(before: torch.Tensor, after: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
-    """How far the frames of either sound are above the floor, 0..1: near 0 for silence in both."""
+def _audible(before: torch.Tensor, after: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """How far the frames of either sound are above the floor: 0..1, near 0 for silence in both."""
     return 1 - (1 - before / (before + floor)) * (1 - after / (after + floor))
 
 
 def _power(x: torch.Tensor, size: int) -> torch.Tensor:
-    """(P, C, T) to (P, C, bins, frames); white noise has its own variance in every bin."""
+    """Power spectra, (P, C, T) to (P, C, bins, frames), in which each bin of white noise has the noise's variance."""
     window = _window(size).to(x.device)
     spectrum = torch.stft(x.flatten(0, 1), size, size // 4, window=window, return_complex=True)
     power = (spectrum.real.square() + spectrum.imag.square()) / window.square().sum()

@@ -1,4 +1,4 @@
-"""Probes of losses that are sums of squares."""
+"""Losses that are sums of squared residuals, and their probes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Residuals = Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]  # (f
 
 
 def loss_of(residuals: Residuals) -> Loss:
-    """The sum of the squares of all residuals of a sample, (N,) float64; they are 0 where both are equal."""
+    """The loss that is the sum of the squared residuals of each sample, (N,) float64."""
 
     def losses(full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
         return torch.stack([part.double().flatten(1).square().sum(1) for part in residuals(full, variant)]).sum(0)
@@ -23,8 +23,10 @@ def loss_of(residuals: Residuals) -> Loss:
 
 
 def probe_of(residuals: Residuals) -> Probe:
-    """v = J^T s with J the derivative of the residuals at d = 0 and s random signs: E[(v.d)^2] = |J d|^2, which is the
-    loss to second order in d. One backward pass."""
+    """The probe v = J^T s, by one backward pass, with J the derivative of the residuals at d = 0 and s random signs.
+
+    E[(v.d)^2] = |J d|^2 is the loss to second order in d.
+    """
     return partial(_probe, residuals)
 
 

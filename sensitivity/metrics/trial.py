@@ -1,4 +1,4 @@
-"""Tries a metric on a sample before anything slow is run, and refuses one that is not a loss."""
+"""Tries a metric on a sample before anything slow is run, and refuses a metric that is not a loss."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import torch
 from bitplan.sensitivity.metrics import Metric
 from bitplan.sensitivity.table import MeasurementError
 
-SAME = 1e-6  # a loss of equal outputs that is rounding
-AMOUNT = 0.05  # of the sample's spread: the change that a metric is tried on
+SAME = 1e-6  # largest loss of equal outputs that is rounding
+AMOUNT = 0.05  # size of the test change, relative to the sample's standard deviation
 
 
 def check_metric(metric: Metric, sample: torch.Tensor) -> None:
-    """Try a metric on some of what it will read, in full precision, before anything slow.
+    """Try a metric on readings in full precision.
 
-    sample: (N, ...), two samples or more where the metric is to be seen to keep them apart. Raises MeasurementError,
-    in one
-    line, for a loss of the wrong shape or type, one that is not finite, not 0 for equal outputs, negative though not
-    signed, another one when asked again, or one that depends on the other samples though additive.
+    Args:
+        metric: the metric.
+        sample: (N, ...) readings; with N >= 2 it is also checked that losses do not depend on other samples.
+
+    Raises:
+        MeasurementError: the losses have a wrong shape or type, are not finite, not 0 for equal outputs, negative
+            though the metric is not signed, not reproducible, or depend on other samples though it is additive.
     """
     changed = _change(sample)
     same = _losses(metric, sample, sample)
@@ -33,7 +36,7 @@ def check_metric(metric: Metric, sample: torch.Tensor) -> None:
                         "0 or more, or comes as a Metric with signed=True")  # fmt: skip
     if not _close(losses, _losses(metric, sample, changed)):
         raise MeasurementError(
-            f"metric {metric.name} gives other losses when asked again; it must not draw random numbers"
+            f"metric {metric.name} gives other losses when called again; it must not draw random numbers"
         )
     if metric.additive and len(sample) > 1 and not _close(losses[:1], _losses(metric, sample[:1], changed[:1])):
         raise MeasurementError(f"metric {metric.name} gives a sample another loss when it comes alone; compare samples "
@@ -41,27 +44,27 @@ def check_metric(metric: Metric, sample: torch.Tensor) -> None:
 
 
 def _change(sample: torch.Tensor) -> torch.Tensor:
-    """The sample with a little noise, within its own range: images stay images."""
+    """The sample with a little noise, clipped to its own range, so that images stay valid."""
     low, high = sample.aminmax()
-    drawn = torch.randn(sample.shape, generator=torch.Generator().manual_seed(0)).to(sample)
+    noise = torch.randn(sample.shape, generator=torch.Generator().manual_seed(0)).to(sample)
     spread = (sample.float().std() if sample.numel() > 1 else sample.float().abs().max()).to(sample)
-    changed = sample + AMOUNT * spread * drawn
+    changed = sample + AMOUNT * spread * noise
     return changed.clamp(low, high) if low < high else changed
 
 
 def _losses(metric: Metric, full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
-    """The checked losses; the metric gets copies, which it may write into."""
+    """Compute and check the losses. The metric gets copies, since it may write into them."""
     try:
         with torch.no_grad():
             losses: Any = metric.function(full.clone(), variant.clone())
-    except Exception as error:  # whatever the user's code throws is bad input to us
+    except Exception as error:  # the user's code may raise anything
         reason = " ".join(str(error).split())[:200]
         shape = tuple(full.shape)
         raise MeasurementError(f"metric {metric.name} fails on outputs of shape {shape}: {type(error).__name__}: "
                         f"{reason}; correct it, or leave it out") from error  # fmt: skip
     if not isinstance(losses, torch.Tensor) or losses.shape != (len(full),):
-        got = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
-        raise MeasurementError(f"metric {metric.name} gives {got} for {len(full)} outputs; it must give a tensor of "
+        actual = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+        raise MeasurementError(f"metric {metric.name} gives {actual} for {len(full)} outputs; it must give a tensor of "
                         f"shape ({len(full)},), one loss a sample")  # fmt: skip
     if losses.is_complex() or not bool(torch.isfinite(losses).all()):
         bad = "complex numbers" if losses.is_complex() else f"{int((~losses.isfinite()).sum())} losses not finite"

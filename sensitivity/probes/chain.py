@@ -26,7 +26,7 @@ class Chain:
         result: (P, ...) one a sample; its graph ends in the outputs of the steps.
         readout: indices of the steps whose own output is a reading.
         weights: index of each differentiated step -> the number of steps that it represents.
-        batched: of each step, which of its tensors hold the batch (`unroll.batched`).
+        batched: of each step, which of its tensors hold the batch (`batches.batched`).
         guided: modules whose batch may hold several copies of the samples, one behind the other, as for guidance.
     """
 

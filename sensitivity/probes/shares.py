@@ -1,4 +1,4 @@
-"""Which rows of a layer's input are of which sample of a batch."""
+"""Finds which rows of a layer's input belong to which sample of a batch."""
 
 from __future__ import annotations
 
@@ -10,119 +10,127 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bitplan.sensitivity.probes.unroll import Step, alike
+from bitplan.sensitivity.probes.batches import alike
+from bitplan.sensitivity.probes.unroll import Step
 from bitplan.sensitivity.runs.nested import SampleList, alone, leaves_of, repeated
 
-COPIES = 2  # of a batch, in a trial
-LOUDER = 1.5  # what a layer puts out, for some rows of a trial
-Rows = tuple[str, int]  # a layer and how many rows its input has
+COPIES = 2  # copies of a batch in a trial
+FACTOR = 1.5  # scales the output of a layer for some rows of a trial
+Rows = tuple[str, int]  # a layer and the number of rows of its input
 
 
 @dataclass(frozen=True)
 class Shares:
-    """batch: B, of a call; told: how many rows of a layer's input each sample has, where that is not as many for each;
-    single: layers that get one row for the whole batch, and may as well put out one for each sample."""
+    """The rows of each sample in the inputs of layers, in one call.
+
+    Attributes:
+        batch: B, the batch size of the call.
+        lengths: the number of rows of each sample in the input of a layer, if samples may differ; else None.
+        single: layers that get one row for the whole batch and whose output may be repeated for each sample.
+    """
 
     batch: int
-    told: Mapping[Rows, Sequence[int]] | None
+    lengths: Mapping[Rows, Sequence[int]] | None
     single: frozenset[str]
 
     def of(self, layer: str, rows: int) -> Sequence[int] | None:
-        """How many rows each sample has, those of a sample one after the other; None where nobody can tell."""
-        if self.told is not None:
-            return self.told.get((layer, rows))
+        """The number of rows of each sample, which are consecutive, or None if it is unknown."""
+        if self.lengths is not None:
+            return self.lengths.get((layer, rows))
         return None if rows % self.batch else [rows // self.batch] * self.batch
 
-    def widened(self, layer: str, given: Tensor, output: Tensor, copies: int) -> tuple[Tensor, Tensor]:
-        """Input and output of a layer, with a row for each sample of each copy where it is `single`."""
+    def widened(self, layer: str, x: Tensor, output: Tensor, copies: int) -> tuple[Tensor, Tensor]:
+        """Input and output of a layer; those of a `single` layer with a row for each sample of each copy."""
         rows = copies * self.batch
-        if layer not in self.single or not _is_single(given, output) or rows == 1:
-            return given, output
-        return _spread(given, rows), _spread(output, rows)
+        if layer not in self.single or not _is_single(x, output) or rows == 1:
+            return x, output
+        return _spread(x, rows), _spread(output, rows)
 
 
 def shares_of(
     step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module], single: frozenset[str]
 ) -> Shares:  # fmt: skip
-    """Of a call. batched: of the step, see `unroll.batched`; single: see `single_layers`.
+    """The shares of a call. batched: see `batches.batched`; single: see `single_layers`.
 
-    Where the batch is a list, whose samples may differ in shape or be taken one after the other, a sample has the rows
-    that the layer gets where the call is made for it alone, if these add up.
+    If the batch is a list, its samples may differ in shape or be processed one after the other. Then a sample has as
+    many rows as the layer gets in a call for this sample alone, if the numbers add up.
     """
     lists = any(isinstance(leaf, SampleList) for leaf in leaves_of((step.args, step.kwargs)))
-    return Shares(step.rows, _told(step, batched, layers) if lists else None, single)
+    return Shares(step.rows, _lengths_by_layer(step, batched, layers) if lists else None, single)
 
 
-def _told(step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module]) -> dict[Rows, tuple[int, ...]]:
-    found: dict[Rows, set[tuple[int, ...]]] = {}
+def _lengths_by_layer(
+    step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module]
+) -> dict[Rows, tuple[int, ...]]:
+    by_rows: dict[Rows, set[tuple[int, ...]]] = {}
     calls = [
         _lengths(partial(step.again, *alone((step.args, step.kwargs), batched, row, step.rows)), layers)
         for row in range(step.rows)
     ]
     for layer in layers:
         for lengths in zip(*(one[layer] for one in calls), strict=False):
-            found.setdefault((layer, sum(lengths)), set()).add(lengths)
-    return {key: next(iter(some)) for key, some in found.items() if len(some) == 1}
+            by_rows.setdefault((layer, sum(lengths)), set()).add(lengths)
+    return {key: next(iter(several)) for key, several in by_rows.items() if len(several) == 1}
 
 
 @torch.no_grad()
 def _lengths(call: Callable[[], object], layers: Mapping[str, nn.Module]) -> dict[str, list[int]]:
-    """How many rows each call of a layer gets."""
-    found: dict[str, list[int]] = {layer: [] for layer in layers}
-    with hooked(layers, lambda layer, given, _: found[layer].append(len(given) if given.ndim else 0)):
+    """Layer -> the number of rows that it gets in each of its calls."""
+    lengths: dict[str, list[int]] = {layer: [] for layer in layers}
+    with hooked(layers, lambda layer, x, _: lengths[layer].append(len(x) if x.ndim else 0)):
         call()
-    return found
+    return lengths
 
 
 @torch.no_grad()
 def single_layers(step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module]) -> frozenset[str]:
-    """The layers that get one row for the whole batch, such as a time or a table of positions, and whose output can be
-    given to each sample: each then acts on that sample alone, which is tried."""
+    """The layers that get one row for the whole batch, such as a time, and whose output may be repeated for each
+    sample. A trial shows that each repeated row acts on its own sample alone."""
     args, kwargs = repeated((step.args, step.kwargs), batched, COPIES)
-    loud = torch.rand(COPIES * step.rows, generator=torch.Generator().manual_seed(2)) < 0.5
-    loud[:2] = torch.tensor([False, True])  # some of each
-    found: list[str] = []
+    scaled = torch.rand(COPIES * step.rows, generator=torch.Generator().manual_seed(2)) < 0.5
+    scaled[:2] = torch.tensor([False, True])  # at least one of each
+    single: list[str] = []
     tried: dict[str, bool] = {}
 
-    def run(louder: str | None) -> tuple[list[Tensor], list[str]]:
-        seen: list[str] = []
+    def run(candidate: str | None) -> tuple[list[Tensor], list[str]]:
+        called: list[str] = []  # the layers that got one row
 
-        def change(layer: str, given: Tensor, output: Tensor) -> Tensor | None:
-            if not _is_single(given, output):
+        def change(layer: str, x: Tensor, output: Tensor) -> Tensor | None:
+            if not _is_single(x, output):
                 return None
-            seen.append(layer)
-            if layer not in found and layer != louder:
+            called.append(layer)
+            if layer not in single and layer != candidate:
                 return None
-            wide = _spread(output, len(loud))
-            wide[loud.to(wide.device)] *= LOUDER if layer == louder else 1
+            wide = _spread(output, len(scaled))
+            wide[scaled.to(wide.device)] *= FACTOR if layer == candidate else 1
             return wide
 
         with hooked(layers, change):
-            return step.again(args, kwargs), seen
+            return step.again(args, kwargs), called
 
     while (layer := next((one for one in run(None)[1] if one not in tried), None)) is not None:
-        tried[layer] = _acts_alone(step, lambda one=layer: run(one)[0], loud)
-        found += [layer] * tried[layer]
-    return frozenset(found)
+        tried[layer] = _acts_alone(step, lambda one=layer: run(one)[0], scaled)
+        single += [layer] * tried[layer]
+    return frozenset(single)
 
 
-def _acts_alone(step: Step, run: Callable[[], Sequence[Tensor]], loud: Tensor) -> bool:
-    """Whether of several copies of a call, with the layer louder in some rows, these rows alone come out otherwise."""
+def _acts_alone(step: Step, run: Callable[[], Sequence[Tensor]], scaled: Tensor) -> bool:
+    """Whether scaling a layer's output in some rows changes all these rows of the outputs and no others."""
     try:
         returned = run()
-    except Exception:  # whatever a module throws that gets a row for each where it knows one for all
+    except Exception:  # a module may raise anything if it gets a row for each sample and expects one for all
         return False
-    changed = torch.zeros(len(loud), dtype=torch.bool)
+    changed = torch.zeros(len(scaled), dtype=torch.bool)
     for one, other in zip(step.outputs, returned, strict=True):
         full = torch.cat([one.detach()] * COPIES)
-        if other.shape != full.shape or not alike(full[~loud], other[~loud]):
+        if other.shape != full.shape or not alike(full[~scaled], other[~scaled]):
             return False
         changed |= (full != other).flatten(1).any(1).cpu()
-    return bool(changed[loud].all())
+    return bool(changed[scaled].all())
 
 
-def _is_single(given: Tensor, output: Tensor) -> bool:
-    return given.ndim > 0 and output.ndim > 1 and len(given) == len(output) == 1
+def _is_single(x: Tensor, output: Tensor) -> bool:
+    return x.ndim > 0 and output.ndim > 1 and len(x) == len(output) == 1
 
 
 def _spread(row: Tensor, rows: int) -> Tensor:
@@ -130,11 +138,11 @@ def _spread(row: Tensor, rows: int) -> Tensor:
 
 
 @contextmanager
-def hooked(layers: Mapping[str, nn.Module], watch: Callable[[str, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
-    """Within the `with`, `watch` sees each layer's input and output, and may give another output."""
+def hooked(layers: Mapping[str, nn.Module], observe: Callable[[str, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
+    """Within the `with`, `observe` gets each layer's name, input and output, and may return another output."""
 
     def hook(layer: str) -> Callable[..., Tensor | None]:
-        return lambda _, args, kwargs, output: watch(layer, args[0] if args else kwargs["input"], output)
+        return lambda _, args, kwargs, output: observe(layer, args[0] if args else kwargs["input"], output)
 
     with ExitStack() as stack:
         for name, layer in layers.items():

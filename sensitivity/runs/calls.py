@@ -14,7 +14,12 @@ from bitplan.sensitivity.runs.nested import mapped
 
 @dataclass(frozen=True, eq=False)
 class RecordedCall:
-    """One recorded call. module: what was called."""
+    """One recorded call.
+
+    Attributes:
+        args, kwargs: copies of its arguments, detached.
+        module: the module, or None if it is not to be repeated.
+    """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -23,14 +28,14 @@ class RecordedCall:
 
 @contextlib.contextmanager
 def recorded_calls(*modules: nn.Module) -> Iterator[list[RecordedCall]]:
-    """Collects the inputs of every call of the modules made inside the block."""
+    """Within the `with`, collects the arguments of every call of the modules."""
     calls: list[RecordedCall] = []
 
-    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # samplers may write into what they passed
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # samplers may write into the arguments later
         calls.append(RecordedCall(*(mapped(part, lambda x: x.detach().clone()) for part in (args, kwargs)), module))
 
     with contextlib.ExitStack() as stack:
         for module in dict.fromkeys(modules):
-            stack.callback(module.register_forward_pre_hook(keep, with_kwargs=True).remove)
+            stack.callback(module.register_forward_pre_hook(record, with_kwargs=True).remove)
         yield calls

@@ -1,4 +1,4 @@
-"""Exhaustive measurement: one (layer, scheme) changed at a time, everything else in full precision. The oracle."""
+"""Exhaustive measurement: changes one layer at a time, everything else in full precision."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ def measure(
     encoder: Encoder | None = None,
     prompts: Sequence[str] = (),
 ) -> Iterator[list[Measurement]]:
-    """Yields the measurements of each variant, one a metric, in the order of `variants` and `metrics`.
+    """Yield the measurements of each variant, one a metric, in the order of `variants` and `metrics`.
 
-    run: gives the outcome on the same inputs each time, of the shapes of `reference`, its full-precision outcome.
-    All else as in `measure_layers`.
+    run: returns the outcome on the same inputs each time. The other arguments are those of `measure_layers`.
     """
     return measure_layers(variants, lambda _: run(), reference, metrics, encoder, prompts)
 
@@ -39,13 +38,12 @@ def measure_layers(
     encoder: Encoder | None = None,
     prompts: Sequence[str] = (),
 ) -> Iterator[list[Measurement]]:
-    """As `measure`, where `run` is told which layer is changed now, so that it need not compute what came before.
+    """Like `measure`, but `run` gets the name of the changed layer, so that it need not repeat earlier computations.
 
-    variants: (layer, scheme text) -> makes a context in which that layer uses that scheme; it has been left again
-    whenever this generator yields, so the caller may store the list, stop, and later pass only the pending ones.
-    encoder, prompts: for metrics that read embeddings; prompts one an image.
-    A variant whose output is not finite is measured with 0 in its place, and marked so. Raises MeasurementError when
-    the reference is not finite, shapes differ, or something that a metric reads is missing.
+    variants: (layer, scheme text) -> makes a context in which the layer uses the scheme. No context is active while
+    this generator yields, so the caller may stop and later pass the pending variants. encoder, prompts: for metrics
+    that read embeddings; one prompt an image. Numbers of a variant's output that are not finite count as 0.
+    Raises MeasurementError if the reference is not finite, shapes differ, or a metric's reading is missing.
     """
     check_reference(reference)
     reads = tuple(dict.fromkeys(metric.reads for metric in metrics))
@@ -59,13 +57,13 @@ def measure_layers(
             _check_shapes(reference, outcome, f"{layer} at {scheme}")
             outcome, finite = clean(outcome)
             changed = read(outcome, reads, encoder, texts)
-            found = {metric.name: losses(metric, full[metric.reads], changed[metric.reads]) for metric in metrics}
-        yield [_measurement(layer, scheme, metric, found[metric.name], reference, finite) for metric in metrics]
+            samples = {metric.name: losses(metric, full[metric.reads], changed[metric.reads]) for metric in metrics}
+        yield [_measurement(layer, scheme, metric, samples[metric.name], reference, finite) for metric in metrics]
 
 
 def _check_shapes(reference: Outcome, outcome: Outcome, what: str) -> None:
     for name, tensors in reference.tensors.items():
-        full, changed = ([tuple(x.shape) for x in some] for some in (tensors, outcome.tensors.get(name, tensors)))
+        full, changed = ([tuple(x.shape) for x in side] for side in (tensors, outcome.tensors.get(name, tensors)))
         if full != changed:
             raise MeasurementError(
                 f"{what}: {name} have shape {_shown(changed)}, full precision has {_shown(full)}; "

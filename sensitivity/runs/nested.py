@@ -1,7 +1,7 @@
-"""Tensors in nested tuples, lists and mappings: what modules are given and what they return.
+"""Handles tensors in nested tuples, lists and mappings, which modules take and return.
 
-A batch is the first dimension of tensors, or a list with one tensor for each sample. The latter is taken as one
-tensor, too, so that whoever copies, cuts or differentiates batches need not know which it is.
+A batch is the first dimension of a tensor, or a list with one tensor for each sample. Such a list is treated as one
+tensor, so that code that copies, cuts or differentiates batches need not distinguish the two.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ from bitplan.sensitivity.table import MeasurementError
 
 @dataclass(frozen=True, eq=False)
 class SampleList:
-    """A list (or tuple, of type `kind`) with a tensor for each sample as one tensor: (B, ...), or where they differ in
-    shape all their numbers, (N,), sample after sample. shapes: those of one copy of the batch, of which there may be
-    several."""
+    """A list with a tensor for each sample, as one tensor.
+
+    Attributes:
+        tensor: (B, ...); if samples differ in shape, all their numbers, (N,), sample after sample.
+        shapes: the shape of each sample of one copy of the batch; the tensor may hold several copies.
+        kind: list or tuple.
+    """
 
     tensor: Tensor
     shapes: tuple[torch.Size, ...]
@@ -33,12 +37,12 @@ class SampleList:
 
     @property
     def shape(self) -> torch.Size:
-        """As of a tensor with the batch along its first dimension; of no other dimension where samples differ."""
+        """The shape of one copy with the batch first; (B,) if samples differ in shape."""
         return torch.Size((len(self.shapes), *(() if self.ragged else self.shapes[0])))
 
     @property
     def requires_grad(self) -> bool:
-        """As of a tensor."""
+        """Whether the tensor requires gradients."""
         return self.tensor.requires_grad
 
     def parts(self) -> list[Tensor]:
@@ -54,7 +58,7 @@ Leaf = Tensor | SampleList
 
 
 def listed(tensors: Sequence[Tensor]) -> SampleList:
-    """A list of tensors, at least one, as one tensor, with their graph."""
+    """A list of at least one tensor as one tensor that keeps their graph."""
     shapes = tuple(tensor.shape for tensor in tensors)
     same = len(set(shapes)) == 1
     whole = torch.stack(list(tensors)) if same else torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -62,57 +66,60 @@ def listed(tensors: Sequence[Tensor]) -> SampleList:
 
 
 def plain(value: Any) -> Any:
-    """The same structure with lists for all that is `SampleList`."""
+    """The same structure with a list for each `SampleList`."""
     return _changed(value, lambda leaf: leaf if isinstance(leaf, Tensor) else leaf.kind(leaf.parts()))
 
 
 def paired(value: Any, larger: Any) -> tuple[Any, Any]:
-    """Two structures, the same with `SampleList` for each list of tensors that has more of them in the second one."""
+    """Both structures, with a `SampleList` for each list of tensors that is longer in the second one."""
     if _is_list(value) and _is_list(larger) and len(value) != len(larger):
         return listed(value), listed(larger)
     if isinstance(value, Mapping) and isinstance(larger, Mapping) and value.keys() == larger.keys():
         both = {key: paired(part, larger[key]) for key, part in value.items()}
         one, other = ({key: pair[side] for key, pair in both.items()} for side in (0, 1))
-        return _made(value, one), _made(larger, other)
+        return _like(value, one), _like(larger, other)
     if isinstance(value, (tuple, list)) and isinstance(larger, (tuple, list)) and len(value) == len(larger):
         pairs = [paired(*parts) for parts in zip(value, larger, strict=True)]
         return type(value)(one for one, _ in pairs), type(larger)(other for _, other in pairs)
     return value, larger
 
 
-def gathered(given: tuple[Sequence[Any], Mapping[str, Any]], output: Any) -> Any:
-    """What a module returned; where it took a list of tensors first, and returned one as long with tensors of one
-    shape, the first tensor of each sample, with that as a `SampleList`. given: its arguments."""
-    first = next((part for part in (*given[0], *given[1].values()) if tensors_of(part)), None)
+def gathered(arguments: tuple[Sequence[Any], Mapping[str, Any]], output: Any) -> Any:
+    """The result of a module, with its first list of tensors as a `SampleList` if that holds the batch.
+
+    It does if the module's first argument with tensors is a list, too, and both have one length, and the tensors of
+    the result have one shape. arguments: of the call, positional and by name.
+    """
+    first = next((part for part in (*arguments[0], *arguments[1].values()) if tensors_of(part)), None)
     count = len(first) if _is_list(first) else 0
 
-    def found(value: Any) -> Any:
+    def gather(value: Any) -> Any:
         if isinstance(value, list) and _is_list(value):
             fits = len(value) == count and len({one.shape for one in value}) == 1
             return listed(value) if fits else value
         if isinstance(value, (tuple, list)):
             place = next((place for place, part in enumerate(value) if tensors_of(part)), len(value))
-            changed = [found(part) if at == place else part for at, part in enumerate(value)]
+            changed = [gather(part) if at == place else part for at, part in enumerate(value)]
             return type(value)(changed)
         if isinstance(value, Mapping):
             place = next((key for key, part in value.items() if tensors_of(part)), None)
-            return _made(value, {key: found(part) if key == place else part for key, part in value.items()})
+            return _like(value, {key: gather(part) if key == place else part for key, part in value.items()})
         return value
 
-    return found(output) if count else output
+    return gather(output) if count else output
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and bool(value) and all(isinstance(part, Tensor) for part in value)
 
 
-def _made(like: Mapping[Any, Any], parts: dict[Any, Any]) -> Any:
-    return type(like)(**parts) if is_dataclass(like) else parts  # the outputs of diffusers are both
+def _like(like: Mapping[Any, Any], parts: dict[Any, Any]) -> Any:
+    return type(like)(**parts) if is_dataclass(like) else parts  # outputs of diffusers are dataclasses and mappings
 
 
 def first_of(output: Any) -> Tensor:
-    """The tensor that a module returned: bare, or the first of a tuple, a list or a mapping. Raises
-    MeasurementError."""
+    """The tensor that a module returned, or the first one in its tuple, list or mapping. Raises MeasurementError if
+    there is none."""
     parts = tensors_of(output)
     if not parts:
         raise MeasurementError(f"the model returned a {type(output).__name__} without a tensor; it cannot be measured")
@@ -120,7 +127,7 @@ def first_of(output: Any) -> Tensor:
 
 
 def leaves_of(value: Any) -> list[Leaf]:
-    """All tensors, and lists that are taken as one, in order."""
+    """All tensors and `SampleList`s in nested tuples, lists and mappings, in order."""
     if isinstance(value, (Tensor, SampleList)):
         return [value]
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
@@ -128,24 +135,31 @@ def leaves_of(value: Any) -> list[Leaf]:
 
 
 def tensors_of(value: Any) -> list[Tensor]:
-    """All tensors in nested tuples, lists and mappings, in order."""
+    """The tensors of `leaves_of`, in order."""
     return [leaf if isinstance(leaf, Tensor) else leaf.tensor for leaf in leaves_of(value)]
 
 
 def repeated(value: Any, batched: Sequence[bool], copies: int) -> Any:
-    """The same structure cut off its graph, with each tensor that is `batched`, in the order of `tensors_of`, repeated
-    `copies` times, copy after copy. What depends on earlier steps is made a leaf that takes gradients."""
+    """The same structure without its graph, with several copies of the batch.
+
+    A tensor that required gradients becomes a leaf that does.
+
+    Args:
+        value: the structure.
+        batched: whether each tensor, in the order of `tensors_of`, holds the batch.
+        copies: the number of copies, one behind the other.
+    """
     grows = iter(batched)
 
     def repeat(tensor: Tensor) -> Tensor:
-        found = tensor.detach().repeat(copies, *(1,) * (tensor.dim() - 1)) if next(grows) else tensor.detach()
-        return found.requires_grad_() if tensor.requires_grad else found
+        leaf = tensor.detach().repeat(copies, *(1,) * (tensor.dim() - 1)) if next(grows) else tensor.detach()
+        return leaf.requires_grad_() if tensor.requires_grad else leaf
 
     return mapped(value, repeat)
 
 
 def alone(value: Any, batched: Sequence[bool], row: int, rows: int) -> Any:
-    """The same structure for one of the `rows` of a batch. batched: as for `repeated`."""
+    """The same structure for one of the `rows` samples of a batch. batched: see `repeated`."""
     grows = iter(batched)
 
     def cut(leaf: Leaf) -> Leaf:
@@ -160,7 +174,7 @@ def alone(value: Any, batched: Sequence[bool], row: int, rows: int) -> Any:
 
 
 def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure of tuples, lists and mappings with every tensor changed."""
+    """The same structure with every tensor changed by a function."""
 
     def changed(leaf: Leaf) -> Leaf:
         return change(leaf) if isinstance(leaf, Tensor) else SampleList(change(leaf.tensor), leaf.shapes, leaf.kind)
@@ -172,7 +186,7 @@ def _changed(value: Any, change: Callable[[Leaf], Any]) -> Any:
     if isinstance(value, (Tensor, SampleList)):
         return change(value)
     if isinstance(value, Mapping):
-        return _made(value, {key: _changed(part, change) for key, part in value.items()})
+        return _like(value, {key: _changed(part, change) for key, part in value.items()})
     if isinstance(value, (tuple, list)):
         return type(value)(_changed(part, change) for part in value)
     return value

@@ -1,4 +1,4 @@
-"""What one run of the model gives, and what the metrics read of it."""
+"""The outcome of one run of the model, and the readings of it that metrics compare."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bitplan.sensitivity.metrics.base import Metric
 from bitplan.sensitivity.metrics.learned import Encoder, embed, similarity
 from bitplan.sensitivity.table import MeasurementError
 
-READINGS = {  # reading -> the field of Outcome that it comes from
+READINGS = {  # reading -> the field of Outcome that it is computed from
     "denoised": "denoised",
     "output": "outputs",
     "images": "outputs",
@@ -23,17 +23,20 @@ READINGS = {  # reading -> the field of Outcome that it comes from
 
 
 PICTURES = ("images", "video")  # kinds of output that are pixels in 0..1
-_ROUNDING = 1e-3  # how far pixels may leave 0..1
+_ROUNDING = 1e-3  # excess of pixels over 0..1 that is rounding
 Readings = torch.Tensor | tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One run on fixed inputs. What no chosen metric reads may be left None.
+    """The outcome of one run on fixed inputs. A field that no metric reads may be None.
 
-    denoised: what the denoisers returned on cached inputs, (B, ...) one a call; groups: the call of each of their S
-    rows, owners: the index of its sample (both of S numbers, or empty: all alike, all different).
-    outputs: (P, ...) final outputs, one a sample; kind: `images` or `video`, which are pixels in 0..1, or another.
+    Attributes:
+        denoised: (B, ...) the denoisers' outputs on recorded inputs, one tensor a call.
+        outputs: (P, ...) final outputs, one a sample.
+        groups: the call of each of the S rows of `denoised`; empty if there is one call.
+        owners: the sample of each of the S rows; empty if each row is a sample of its own.
+        kind: the kind of `outputs`; `images` and `video` are pixels in 0..1.
     """
 
     denoised: tuple[torch.Tensor, ...] | None = None
@@ -44,20 +47,20 @@ class Outcome:
 
     @property
     def tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
-        """What is there, by name."""
+        """The fields that are not None, by name."""
         parts = {"denoised": self.denoised, "outputs": None if self.outputs is None else (self.outputs,)}
         return {name: part for name, part in parts.items() if part is not None}
 
 
 def losses(metric: Metric, full: Readings, variant: Readings) -> torch.Tensor:
-    """What the metric says of each sample, of all calls one after the other."""
+    """The loss of each sample, call after call."""
     if isinstance(full, torch.Tensor) or isinstance(variant, torch.Tensor):
         return metric.function(full, variant)  # type: ignore[arg-type]
     return torch.cat([metric.function(*both) for both in zip(full, variant, strict=True)])
 
 
 def check_reference(outcome: Outcome) -> None:
-    """Raises MeasurementError when the full-precision run is unfit to compare with."""
+    """Raises MeasurementError if the full-precision outcome is not finite or its pixels are out of range."""
     for name, tensors in outcome.tensors.items():
         bad = sum(int((~torch.isfinite(tensor)).sum()) for tensor in tensors)
         if bad:
@@ -74,9 +77,9 @@ def check_reference(outcome: Outcome) -> None:
 
 
 def clean(outcome: Outcome) -> tuple[Outcome, bool]:
-    """The outcome with 0 for every number that is not finite and pixels clipped to 0..1, and whether all were finite.
+    """The outcome with 0 for numbers that are not finite and pixels clipped to 0..1, and whether all were finite.
 
-    A broken variant so gets the loss of a denoiser that says nothing and of black pixels, instead of none at all.
+    So a variant that fails gets the loss of an empty output instead of none.
     """
     present = outcome.tensors
     finite = all(bool(torch.isfinite(tensor).all()) for tensors in present.values() for tensor in tensors)
@@ -93,9 +96,16 @@ def clean(outcome: Outcome) -> tuple[Outcome, bool]:
 def read(
     outcome: Outcome, reads: Collection[str], encoder: Encoder | None = None, texts: torch.Tensor | None = None
 ) -> dict[str, Any]:
-    """The readings named in `reads`, samples first, of denoised outputs a tuple; the images are embedded once.
+    """The readings of an outcome by name, (N, ...) each; `denoised` is a tuple with one tensor a call.
 
-    texts: (P, D) unit embeddings of the prompts, for `similarity`. Raises MeasurementError for what is not there.
+    Args:
+        outcome: the outcome.
+        reads: names of the readings.
+        encoder: for `embeds` and `similarity`; images are embedded once.
+        texts: (P, D) unit embeddings of the prompts, for `similarity`.
+
+    Raises:
+        MeasurementError: something that a reading needs is missing.
     """
     readings: dict[str, Any] = {}
     for name in reads:

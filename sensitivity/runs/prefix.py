@@ -1,10 +1,10 @@
-"""Resume a run at the layer where it first changes: what ended before it returns what it returned in full precision.
+"""Resumes a run at the first call of a changed layer: earlier calls return their recorded results.
 
 Nothing that a model computes before the first call of a layer depends on that layer. So one run is recorded with every
-call of every module in it; later, calls that had ended before the layer's first one are not computed but looked up,
-outermost first. The order is found by running, never by names. Not looked up, but computed as ever, are calls that a
-look-up could not stand for: those that write into their arguments or draw from torch's own random numbers, whose output
-is written into afterwards, or whose arguments or output hold other things than tensors and plain values.
+call of every module. A resumed run looks up the results of calls that ended before the layer's first call, outermost
+calls first. The order is that of the recorded run, whatever the names. Some calls are computed again, since a look-up
+would not equal them: those that write into their arguments or draw torch's random numbers, whose output is written into
+later, or whose arguments or output hold anything but tensors and plain values.
 """
 
 from __future__ import annotations
@@ -22,26 +22,38 @@ import torch
 from torch import nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-LIMIT = 2 << 30  # bytes of outputs that a recorded run may hold
+LIMIT = 2 << 30  # bytes of outputs that a recording may hold
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What a call returned, as a tree, with the version (writes so far) of each of its leaves."""
+    """The result of a call.
+
+    Attributes:
+        leaves: the leaves of the result as a tree.
+        spec: the structure of that tree.
+        versions: the number of writes into each leaf, None for a plain value.
+    """
 
     leaves: tuple[Any, ...]
     spec: TreeSpec
     versions: tuple[int | None, ...]
 
     def unwritten(self) -> bool:
-        """Whether all is a tensor that nothing wrote into since, or a plain value."""
+        """Whether each leaf is a plain value or a tensor that nothing wrote into since."""
         return all(_is_known(leaf) for leaf in self.leaves) and self.versions == _versions(self.leaves)
 
 
 @dataclass(frozen=True, eq=False)
 class CallRecord:
-    """One call in a recorded run. start, end: its place among all starts and ends; output: None if not to be reused."""
+    """One call of a recorded run.
+
+    Attributes:
+        module: the module.
+        start, end: positions of its start and end among all starts and ends.
+        output: its result, or None if it must be computed again.
+    """
 
     module: nn.Module
     start: int
@@ -54,16 +66,21 @@ Queues = dict[nn.Module, list[Output | None]]
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """A recorded run: its calls in the order of their starts, and when each module was first called."""
+    """A recorded run.
+
+    Attributes:
+        calls: its calls in the order of their starts.
+        first: module -> the start of its first call.
+    """
 
     calls: tuple[CallRecord, ...]
     first: Mapping[nn.Module, int]
 
     def ready(self, layer: nn.Module, known: tuple[nn.Module, object] | None = None) -> Queues:
-        """The next calls of each module when resuming at `layer`: their outputs, None for those to compute.
+        """The results of each module's next calls in a run that resumes at `layer`, None for a call to compute.
 
-        A module that is not here computes; so does one whose list is used up. All is ready if the run never calls
-        the layer. known: as in `resumed`.
+        A module without a list computes, and so does one behind the end of its list. All results are ready if the run
+        never calls the layer. known: see `resumed`.
         """
         cut, covered, queues = self.first.get(layer, math.inf), -1, defaultdict(list)
         for call in self.calls:
@@ -82,8 +99,12 @@ def record(
 ) -> Prefix:
     """Call `run` once and record every call of the modules in `roots`.
 
-    limit: bytes of outputs to hold (memory shared by outputs counts once); beyond it the outputs of the most deeply
-    nested calls are dropped, and computed anew when resuming. deepest: hold none from below so many nested calls.
+    Args:
+        roots: the modules, with all modules inside them.
+        run: the run.
+        limit: bytes of outputs to hold, where shared memory counts once; beyond it the outputs of the most deeply
+            nested calls are dropped and computed again.
+        deepest: the depth of nested calls beyond which no output is held; None for no bound.
     """
     recorder = _Recorder(limit, math.inf if deepest is None else deepest)
     modules = dict.fromkeys(module for root in roots for module in root.modules())
@@ -94,11 +115,15 @@ def record(
 
 @contextmanager
 def resumed(prefix: Prefix, layer: nn.Module, known: tuple[nn.Module, object] | None = None) -> Iterator[None]:
-    """For the length of the `with`, the same run as was recorded skips what ended before its first call of `layer`.
+    """Within the `with`, a repetition of the recorded run skips the calls that ended before the first call of `layer`.
 
-    Only `layer` may compute otherwise than it did then, and only where it is called. known: a module and what its first
-    call returns with `layer` as it is now; not used where `layer` came before that call, or where a look-up could not
-    stand for it.
+    Only `layer` may have changed since the recording.
+
+    Args:
+        prefix: the recording.
+        layer: the changed layer.
+        known: a module and the result of its first call with the changed layer; ignored if `layer` is called before
+            that call, or if the call must be computed again.
     """
     queues = prefix.ready(layer, known)
     with _forwards({m: partial(_look_up, iter(queue), m.forward) for m, queue in queues.items()}):
@@ -109,15 +134,15 @@ def _look_up(queue: Iterator[Output | None], forward: Callable[..., Any], *args:
     output = next(queue, None)
     if output is None:
         return forward(*args, **kwargs)
-    return tree_unflatten(output.leaves, output.spec)  # containers made anew: the caller may change them
+    return tree_unflatten(output.leaves, output.spec)  # new containers, since the caller may change them
 
 
 @contextmanager
-def _forwards(made: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Gives modules another `forward` for a while, so that calls past `__call__` are seen too."""
-    before = {module: module.__dict__.get("forward") for module in made}
+def _forwards(replacements: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Within the `with`, replaces the `forward` of modules, so that calls that bypass `__call__` are seen, too."""
+    before = {module: module.__dict__.get("forward") for module in replacements}
     try:
-        for module, forward in made.items():
+        for module, forward in replacements.items():
             module.forward = forward
         yield
     finally:
@@ -130,7 +155,18 @@ def _forwards(made: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
 
 @dataclass
 class _Recorder:
-    """What is known while a run is recorded. held: how many outputs hold each block of memory, by its address."""
+    """The state of a recording.
+
+    Attributes:
+        limit: bytes of outputs to hold.
+        deepest: the depth of calls beyond which no output is held.
+        moment: the number of starts and ends so far.
+        depth: the number of calls that are running.
+        bytes: bytes of the held outputs.
+        calls: the calls that have ended.
+        held: address of a block of memory -> the number of outputs that hold it.
+        deep: (-depth, index in `calls`) of the held outputs, a heap.
+    """
 
     limit: int
     deepest: float
@@ -139,24 +175,24 @@ class _Recorder:
     bytes: int = 0
     calls: list[CallRecord] = field(default_factory=list)
     held: Counter[int] = field(default_factory=Counter)
-    deep: list[tuple[int, int]] = field(default_factory=list)  # (-depth, place in calls) of what is held
+    deep: list[tuple[int, int]] = field(default_factory=list)
 
     def call(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        start, given, luck = self._tick(), _output((args, kwargs)), _luck()
+        start, before, states = self._tick(), _output((args, kwargs)), _random_states()
         self.depth += 1
         try:
-            made = forward(*args, **kwargs)
+            result = forward(*args, **kwargs)
         finally:
             self.depth -= 1
         after = _output((args, kwargs))
-        same = given.spec == after.spec and all(a is b for a, b in zip(given.leaves, after.leaves, strict=True))
-        pure = same and given.unwritten() and all(map(torch.equal, luck, _luck()))
-        output = _output(made)
+        same = before.spec == after.spec and all(a is b for a, b in zip(before.leaves, after.leaves, strict=True))
+        pure = same and before.unwritten() and all(map(torch.equal, states, _random_states()))
+        output = _output(result)
         keep = pure and output.unwritten() and self.depth <= self.deepest
         self.calls.append(CallRecord(module, start, self._tick(), output if keep else None))
         if keep:
             self._hold(output)
-        return made
+        return result
 
     def prefix(self) -> Prefix:
         calls = [c if c.output is None or c.output.unwritten() else replace(c, output=None) for c in self.calls]
@@ -175,13 +211,13 @@ class _Recorder:
         while self.bytes > self.limit:
             self._drop(heappop(self.deep)[1])
 
-    def _drop(self, place: int) -> None:
-        call = self.calls[place]
+    def _drop(self, index: int) -> None:
+        call = self.calls[index]
         assert call.output is not None
         for address, size in _memory(call.output):
             self.held[address] -= 1
             self.bytes -= 0 if self.held[address] else size
-        self.calls[place] = replace(call, output=None)
+        self.calls[index] = replace(call, output=None)
 
 
 def _output(tree: object) -> Output:
@@ -194,7 +230,7 @@ def _versions(leaves: Iterable[Any]) -> tuple[int | None, ...]:
 
 
 def _is_known(leaf: object) -> bool:
-    """A plain value or a tensor that counts the writes into it, which those of inference mode do not."""
+    """Whether it is a plain value or a tensor that counts the writes into it; tensors of inference mode do not."""
     return not leaf.is_inference() if isinstance(leaf, torch.Tensor) else isinstance(leaf, _PLAIN)
 
 
@@ -204,6 +240,6 @@ def _memory(output: Output) -> list[tuple[int, int]]:
     return list({storage.data_ptr(): storage.nbytes() for storage in storages}.items())
 
 
-def _luck() -> list[torch.Tensor]:
-    """The states of torch's own random numbers."""
+def _random_states() -> list[torch.Tensor]:
+    """The states of torch's global random number generators."""
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]

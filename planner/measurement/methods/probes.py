@@ -26,9 +26,10 @@ from bitplan.plans.layers.simulation import output_changes
 from bitplan.plans.scheme import parse_scheme
 from bitplan.sensitivity.metrics import Metric
 from bitplan.sensitivity.probes.backward import Changes
+from bitplan.sensitivity.probes.batches import batched
 from bitplan.sensitivity.probes.chain import Chain, Probes, draw
 from bitplan.sensitivity.probes.estimate import join_responses, probe
-from bitplan.sensitivity.probes.unroll import Step, batched, frozen, rehearse, unroll
+from bitplan.sensitivity.probes.unroll import Step, frozen, rehearse, unroll
 from bitplan.sensitivity.responses import Reading
 from bitplan.sensitivity.table import MeasurementError
 
@@ -116,7 +117,7 @@ def _weights(steps: Sequence[Step], chosen: Collection[int], calls: Mapping[int,
 
 
 def _batched(step: Step, larger: Sequence[torch.Size], needed: bool) -> tuple[bool, ...] | None:
-    """See `unroll.batched`; None for a call without a batch that no gradients pass."""
+    """See `batches.batched`; None for a call without a batch that no gradients pass."""
     try:
         return batched(step, larger)
     except MeasurementError:

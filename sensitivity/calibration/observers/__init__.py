@@ -1,4 +1,4 @@
-"""The observers: how a range is found from magnitudes that stream by. To add one: its file here and a line below."""
+"""The observers: how a range is computed from a stream of magnitudes. To add one: its file here and a line below."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from bitplan.sensitivity.calibration.observers.percentile import Percentile  # n
 
 
 class Observer(Protocol):
-    """Made anew for each stream. says: its rule in a few words, for tables."""
+    """Computes the range of one stream of magnitudes.
+
+    Attributes:
+        says: its rule in a few words, for tables.
+    """
 
     says: str
 
     def __init__(self) -> None: ...
 
     def see(self, magnitudes: torch.Tensor) -> None:
-        """Take in some magnitudes: finite, >= 0, at least one, of any shape and dtype. None of them is kept."""
+        """Add magnitudes: finite, >= 0, at least one, of any shape and dtype. They are not stored."""
 
     def absmax(self) -> float:
-        """The end of the range for all that was seen; at most the largest magnitude, 0 when nothing was seen."""
+        """The end of the range: at most the largest magnitude, 0 if there was none."""
 
 
 OBSERVERS: dict[str, type[Observer]] = {"minmax": MinMax, "percentile": Percentile}

@@ -1,4 +1,4 @@
-"""The largest magnitude."""
+"""The range ends at the largest magnitude."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 class MinMax:
-    """Nothing is clipped: one outlier sets the range."""
+    """Clips nothing: one outlier determines the range."""
 
     says = "largest magnitude seen"
 

@@ -1,4 +1,4 @@
-"""A high percentile of the magnitudes, from a histogram."""
+"""The range ends at a high percentile of the magnitudes, from a histogram."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 
 import torch
 
-SHARE = 0.9999  # of the magnitudes lie within the range
-_BINS = 64  # per octave: the range is found to within 2^(1/64), 1.1 %
-_LOW, _HIGH = -40, 40  # octaves covered; what lies outside is counted at the ends
+SHARE = 0.9999  # share of the magnitudes within the range
+_BINS = 64  # bins per octave: the range is exact to a factor of 2^(1/64), 1.1 %
+_LOW, _HIGH = -40, 40  # octaves of the histogram; other magnitudes are counted in the first or last bin
 
 
 class Percentile:
-    """The magnitude that 99.99 % stay below, rounded up by at most 1.1 %.
+    """Takes the magnitude below which 99.99 % lie, rounded up by at most 1.1 %.
 
-    The bins are logarithmic and fixed, so that the order of the batches changes nothing and memory stays constant.
+    The bins are logarithmic and fixed, so that the order of the batches does not matter and memory is constant.
     """
 
     says = "magnitude that 99.99 % stay below"

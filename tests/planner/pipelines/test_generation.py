@@ -139,6 +139,6 @@ def test_lists_of_samples_of_other_shapes_are_refused_in_one_line() -> None:
         return torch.stack([found[i].mean(0) for i in range(count)])
 
     steps, _ = unroll([module], lambda: run(2))
-    with pytest.raises(MeasurementError, match="no tensor's rows that grow .IndexError: list index out of range"):
+    with pytest.raises(MeasurementError, match="the rows of no tensor grow .IndexError: list index out of range"):
         rehearse(steps, 2, lambda: run(3))
     assert "forward" not in vars(module)

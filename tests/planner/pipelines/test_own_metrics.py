@@ -138,7 +138,7 @@ WRONG: dict[str, Callable[..., Any]] = {
     "is 1 for equal outputs": lambda a, b: torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1)).round(),
     "for a changed output; a loss is 0 or more": lambda a, b: -each((a - b).square()),
     "fails on outputs of shape (3, 3, 8, 8): ValueError: of its own": lambda a, b: int("of its\nown"),
-    "gives other losses when asked again": lambda a, b: each((a - b).square()) * torch.rand(3, generator=RANDOM),
+    "gives other losses when called again": lambda a, b: each((a - b).square()) * torch.rand(3, generator=RANDOM),
     "another loss when it comes alone": lambda a, b: (a - b).square().mean().expand(len(a)),
     "complex numbers": lambda a, b: each((a - b).square()) * 1j,
 }

@@ -116,7 +116,7 @@ REFUSED = {
     "gradient of mine at equal outputs is not finite": lambda a, b: (a - b).square().mean((1, 2, 3)).sqrt(),
     "does not change with small changes": lambda a, b: ((a > 2) != (b > 2)).double().mean((1, 2, 3)) + 0 * b.sum(),
     "passes no gradient back": lambda a, b: torch.from_numpy(((a - b).detach().numpy() ** 2).mean((1, 2, 3))),
-    "bent downwards": lambda a, b: (a - b).square().sum((1, 2, 3)) - 5 * (a - b).square()[:, 0, 0, 0],
+    "curvature is negative": lambda a, b: (a - b).square().sum((1, 2, 3)) - 5 * (a - b).square()[:, 0, 0, 0],
     "cannot be differentiated: of its own": lambda a, b: (_ for _ in ()).throw(KeyError("of its own")),
 }
 
@@ -145,5 +145,5 @@ def test_whole_sets_have_none() -> None:
 
 
 def test_a_curvature_of_both_signs_is_an_error_when_drawn() -> None:
-    with pytest.raises(MeasurementError, match="bent downwards"):
-        curvature(REFUSED["bent downwards"], sample("pixcorr"), generator())
+    with pytest.raises(MeasurementError, match="curvature is negative"):
+        curvature(REFUSED["curvature is negative"], sample("pixcorr"), generator())

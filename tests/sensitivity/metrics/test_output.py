@@ -165,5 +165,7 @@ def test_lpips_without_its_weights_says_where_they_belong(monkeypatch: pytest.Mo
     monkeypatch.setattr(perceptual, "missing", lambda: None)
     monkeypatch.setitem(__import__("sys").modules, "lpips", Package)
     perceptual.package_network.cache_clear()
-    with pytest.raises(MeasurementError, match="weights cannot be had .OSError: no route to host.; put AlexNet's into"):
+    with pytest.raises(
+        MeasurementError, match="weights are not available .OSError: no route to host.; put AlexNet's into"
+    ):
         METRICS["lpips"].function(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from bitplan.sensitivity.metrics import METRICS, Metric
 from bitplan.sensitivity.probes.backward import Changes, Responses
+from bitplan.sensitivity.probes.batches import batched
 from bitplan.sensitivity.probes.chain import Chain, Probes, draw
 from bitplan.sensitivity.probes.estimate import probe
-from bitplan.sensitivity.probes.unroll import batched, frozen, rehearse, unroll
+from bitplan.sensitivity.probes.unroll import frozen, rehearse, unroll
 
 PROMPTS, WIDTH, STEPS, STEP = 2, 3, 3, 0.3
 LAYERS = ("time", "first", "twice", "table", "last")

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from bitplan.planner.measurement.replay import denoised_of
 from bitplan.planner.pipelines.generation import Generation, outputs_of
 from bitplan.planner.pipelines.sources import generate
-from bitplan.sensitivity.probes.unroll import Step, batched, frozen, pull, rehearse, unroll
+from bitplan.sensitivity.probes.batches import batched
+from bitplan.sensitivity.probes.unroll import Step, frozen, pull, rehearse, unroll
 from bitplan.sensitivity.runs.calls import RecordedCall
 from bitplan.sensitivity.runs.nested import first_of, gathered, plain, repeated, tensors_of
 from bitplan.sensitivity.table import MeasurementError
