@@ -134,7 +134,7 @@ def _watched(
     flow = Flow(watch.marks, weights, past)
     with hooked(components, found, watch), flow:
         run()
-    return watch, flow, past.found
+    return watch, flow, past.bypassed
 
 
 def survey(components: Mapping[str, nn.Module], names: Iterable[str]) -> LayerGraph:
