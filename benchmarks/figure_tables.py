@@ -65,6 +65,13 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
                            for what in ("joint", "measured")},
             **{name: f"figures/{name}" for name in ("pixel correlation", "SSIM", "two-way", "scene shown")}}),
     ),
+    "int8_products": (
+        Table("Time over float32's of all layers of a set.", "*", {
+            "path": "@0", "layers of SD-1.5's kind": "sd/total", "layers of `scenes`": "scenes/total",
+            "SD-1.5, median layer": "sd/median", "`scenes`, median layer": "scenes/median"}),
+        Table("Layers of SD-1.5's kind.", "*/sd/layers/*", {
+            "path": "@0", "layer": "layer", "float32 ms": "float32_ms", "ms": "ms", "ratio": "ratio"}),
+    ),
     "exhaustive": (
         Table("Seconds per measurement.", "ratios/*", {
             "part": "@0", "whole": "whole s", "resumed": "resumed s", "median of ratios": "median of ratios",

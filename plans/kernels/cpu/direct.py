@@ -19,7 +19,7 @@ from bitplan.plans.geometry import Geometry
 from bitplan.plans.kernels.cpu.paths import DEPTH, blocks_of, exact_total
 from bitplan.plans.kernels.cpu.products import SEGMENT, portions, write_scaled
 
-WEIGHTS = 1 << 20  # weights converted at once
+WEIGHTS = 1 << 22  # weights converted at once: smaller blocks of outputs convolve slower
 HELD = 1 << 24  # bytes of converted inputs and of sums at once
 _AVAILABLE = torch.backends.mkldnn.is_available() and platform.machine().lower() in ("x86_64", "amd64")
 _LANES = 8  # channels, inputs or outputs, are taken in multiples of it where there are as many
