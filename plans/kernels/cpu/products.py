@@ -21,6 +21,7 @@ from bitplan.plans.kernels.cpu.paths import ProductPath
 
 SEGMENT = 1 << 15  # inputs summed at most in one int32: 2^15 * 255 * 128 < 2^31
 OUTPUTS = 1 << 20  # sums held at once, so that they are still in cache when they are scaled
+LINES = 64  # outputs in a few cache lines: blocks that begin elsewhere take up to 1.4 times as long
 OPERANDS = 1 << 22  # codes of the input converted at once
 
 
@@ -36,7 +37,7 @@ def write_products(
     segments = tuple(_segments(packed))
     bounds = [(first, last) for _, first, last in segments]
     sums = _sums(codes, packed, segments)
-    for start, stop in ((0, packed.outputs),) if whole else row_blocks(packed, BLOCK):
+    for start, stop in ((0, packed.outputs),) if whole else row_blocks(packed, _block(packed)):
         weight = path.operand(unpack_rows(packed, start, stop)).t()
         scales, offsets = _terms(packed, segments, start, stop)
         part = None if bias is None else bias[start:stop]
@@ -47,6 +48,12 @@ def write_products(
             if sums is not None and offsets is not None:
                 total.addmm_(sums[rows], offsets, alpha=-1)
             write_scaled(out[rows, start:stop], total, scale[rows], part)
+
+
+def _block(packed: Packed) -> int:
+    """About `BLOCK` weights, of a multiple of `LINES` output channels where they are as many."""
+    channels = max(1, BLOCK // packed.inputs)
+    return (channels // LINES * LINES or channels) * packed.inputs
 
 
 def write_scaled(out: Tensor, total: Tensor, scale: Tensor, bias: Tensor | None) -> None:
