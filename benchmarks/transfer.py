@@ -39,7 +39,7 @@ from bitplan.planner.profiles.profile import open_profile
 from bitplan.planner.scenes import CLIP_FOLDER, SCENES
 from bitplan.sensitivity.agreement import compare
 from bitplan.sensitivity.table import FAMILIES
-from bitplan.solvers.questions.regret import choose, judge, ladder_of, plans_on
+from bitplan.solvers.questions.regret import choose_sample, hull_steps, judge, reference_plans
 
 BUDGETS = ("10%", "14%", "20%")
 SAMPLES, STARTS = (12, 24, 48), 10
@@ -103,8 +103,8 @@ def by_profiles(old: Evidence, new: Evidence) -> dict[str, Any]:
     results = {}
     before, after = (formulate(evidence, {}, (), real=True) for evidence in (old, new))
     for family in FAMILIES:
-        plans = plans_on(before, ladder_of(before, before.column(family)))
-        best = ladder_of(after, after.column(family))
+        plans = reference_plans(before, hull_steps(before, before.column(family)))
+        best = hull_steps(after, after.column(family))
         sizes = best.bytes[plans.picks].sum(1)
         start = best.bytes[best.start].sum()
         saved = np.interp(
@@ -122,23 +122,24 @@ def rates(folder: Path, name: str) -> dict[str, dict[str, int]]:
         old, scatters = read_evidence(store), {m: its.scatter for m, its in corrections_of(store).items()}
     new = evidence_of(folder / f"{name}.profile").losses.measurements
     problem = formulate(old, {}, (), real=True)
-    ladder = ladder_of(problem, sum(problem.column(family) for family in FAMILIES))
-    plans = plans_on(problem, ladder)
-    own = {f: ladder_of(problem, problem.column(f)) for f in FAMILIES}
+    steps = hull_steps(problem, sum(problem.column(family) for family in FAMILIES))
+    plans = reference_plans(problem, steps)
+    own = {f: hull_steps(problem, problem.column(f)) for f in FAMILIES}
+    references = {f: reference_plans(problem, own[f]) for f in FAMILIES}
     tally = {}
     for size in SAMPLES:
         counts: Counter[str] = Counter()
         for turn in range(STARTS):
-            sample = choose(ladder, plans, size, (turn + 0.5) / STARTS)
+            sample = choose_sample(steps, plans, size, (turn + 0.5) / STARTS)
             groups = np.array([group for group, _ in sample])
             pairs = [(problem.groups[g], problem.candidates[g][at - problem.offsets[g]]) for g, at in sample]
             compared = compare(
                 old.losses.measurements, [new[*pair, m] for pair in pairs for m in old.metrics], scatters
             )
             verdicts = {
-                judge(f, (groups, *ratios_of(old, f, pairs, compared)), own[f], plans_on(problem, own[f]), TOLERANCE,
-                      turn).verdict for f in FAMILIES
-            }  # fmt: skip
+                judge(f, (groups, *ratios_of(old, f, pairs, compared)), own[f], references[f], TOLERANCE, turn).verdict
+                for f in FAMILIES
+            }
             counts[next(v for v in ("does not hold", "cannot tell", "holds") if v in verdicts)] += 1
         tally[str(size)] = dict(counts)
     return tally

@@ -1,4 +1,4 @@
-"""Plans that come with BitPlan, by name: `scenes@12%` is the published one for `scenes` within 12 % of its bytes."""
+"""Find the plans that come with BitPlan by name: `scenes@12%` is one for `scenes` within 12 % of its bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def plan_in(plan: Plan | PathLike) -> Plan:
-    """The plan itself, read where it is a path, or the name of a published one. Raises UserError, PlanError."""
+    """Return the plan; read it if it is a path or the name of a published plan. Raises UserError, PlanError."""
     from bitplan.plans.plan import Plan
 
     return plan if isinstance(plan, Plan) else load_plan(plan_file(plan))
@@ -30,8 +30,11 @@ _LIMIT = re.compile(r"bytes-(\d+)\.plan\.yaml")
 
 
 def plan_file(name: str | Path) -> Path:
-    """The file itself; of `MODEL@MEMORY`, where there is no such file, the published plan of the largest budget that
-    is no larger. Raises UserError where there is none."""
+    """Return the path of a plan: `name` itself, or the file of the published plan `MODEL@MEMORY`.
+
+    That is the plan with the largest budget that does not exceed MEMORY. A file that exists takes precedence.
+    Raises UserError if no such plan is published.
+    """
     model, at, memory = str(name).partition("@")
     if not at or Path(name).exists() or not re.fullmatch(r"[\w-]+", model):
         return Path(name)
@@ -39,8 +42,8 @@ def plan_file(name: str | Path) -> Path:
     if not files:
         known = ", ".join(sorted(folder.name for folder in ROOT.glob("*/")))
         raise UserError(f"no plans are published for {model!r}; there are some for {known}; give a plan file")
-    most = parse_bytes(memory, _full_bytes(next(iter(files.values()))))
-    within = [limit for limit in files if limit <= most]
+    limit = parse_bytes(memory, _full_bytes(next(iter(files.values()))))
+    within = [budget for budget in files if budget <= limit]
     if not within:
         raise UserError(f"the smallest plan published for {model} is for {show_bytes(min(files))}, above {memory}; "
                         f"see {ROOT / model}")  # fmt: skip
@@ -48,12 +51,12 @@ def plan_file(name: str | Path) -> Path:
 
 
 def _full_bytes(file: Path) -> int:
-    """Bytes of the layers in full precision. The file is one of the package, so that the quick parser will do."""
+    """Return the bytes of the layers in full precision. The fast parser suffices: the package wrote these files."""
     data = yaml.load(file.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     return sum(block["bytes"] for block in data["predictions"]["full"].values())
 
 
 def published(model: str) -> dict[int, Path]:
-    """Budget in bytes -> plan file, of all that is published for the model."""
-    found = {path: _LIMIT.fullmatch(path.name) for path in sorted((ROOT / model).rglob("*.plan.yaml"))}
-    return {int(match[1]): path for path, match in found.items() if match}
+    """Return budget in bytes -> plan file for all published plans of the model."""
+    matches = {path: _LIMIT.fullmatch(path.name) for path in sorted((ROOT / model).rglob("*.plan.yaml"))}
+    return {int(match[1]): path for path, match in matches.items() if match}

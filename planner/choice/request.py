@@ -1,5 +1,7 @@
-"""The request for a plan: its words, what they mean, and rules on several layers at once, such as `role:in`. Imports no
-torch."""
+"""The request for a plan: budgets, objective and conditions, among them pins of whole roles, such as `role:in`.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,23 @@ from bitplan.sensitivity.table import FAMILIES
 
 LEXICOGRAPHIC = "lexicographic:"
 KERNELS = ("int", "fake")
-BUDGETS = ("memory", "latency", "bits")  # words of `Request` that bound a cost
-REPEATED = {"caps": "cap", "pins": "pin"}  # words of `Request` of several values -> the option that states one value
+BUDGETS = ("memory", "latency", "bits")  # fields of `Request` that bound a cost
+REPEATED = {"caps": "cap", "pins": "pin"}  # fields of `Request` with several values -> the option for one value
 
 
 def order_of(objective: str) -> tuple[str, ...]:
-    """The columns of `lexicographic:alignment,quality`, the most important first; none for other objectives."""
+    """Return the columns of `lexicographic:alignment,quality`, the most important first; empty for other objectives."""
     if not objective.startswith(LEXICOGRAPHIC):
         return ()
     return tuple(name.strip() for name in objective.removeprefix(LEXICOGRAPHIC).split(","))
 
 
 def weights_of(objective: str) -> dict[str, float]:
-    """`quality`, `alignment`, `both`, or `quality=1,alignment=0.5`: column -> weight; of a lexicographic order, its
-    last column. Raises UserError."""
+    """Parse an objective and return column -> weight; a lexicographic one gives its last column the weight 1.
+
+    Other objectives are `quality`, `alignment`, `both`, or weights, such as `quality=1,alignment=0.5`.
+    Raises UserError for a weight that is not a finite number of at least 0.
+    """
     if objective == "both":
         return dict.fromkeys(FAMILIES, 1.0)
     if order := order_of(objective):
@@ -38,33 +43,36 @@ def weights_of(objective: str) -> dict[str, float]:
         try:
             weights[name.strip()] = float(value) if value else 1.0
         except ValueError:
-            raise UserError(f"objective {part!r} is no weight; write quality, alignment, both or quality=1") from None
+            raise UserError(
+                f"objective {part!r} is not a weight; write quality, alignment, both or quality=1"
+            ) from None
     if bad := [name for name, weight in weights.items() if not 0 <= weight < float("inf")]:
         raise UserError(f"the weight of {bad[0]} is {weights[bad[0]]}; give a finite number of at least 0")
     return weights
 
 
 def check_kernels(kernels: str) -> None:
-    """Raises UserError for a name that is not in `KERNELS`."""
+    """Raise UserError for a name that is not in `KERNELS`."""
     if kernels not in KERNELS:
         raise UserError(f"there are no {kernels!r} kernels; choose {' or '.join(KERNELS)}")
 
 
 @dataclass(frozen=True)
 class Request:
-    """The words that state a choice: budgets, objective and conditions. Verbs, commands and the explorer take them from
-    here, with their defaults. Raises UserError for an objective or kernels that do not exist.
+    """The conditions and the objective of a plan. Verbs, commands and the explorer use these fields and defaults.
+
+    Raises UserError for an objective or kernels that do not exist.
 
     Attributes:
-        memory: bound on the weights' bytes, `35%` of full precision or an amount with its unit.
-        latency: bound on the layers' time, likewise.
-        bits: bound on the mean bits a weight.
-        caps: column -> bound on its sum, a number or a scheme whose uniform plan sets the bound.
+        memory: upper bound on the bytes of the weights: a share of full precision (`35%`) or an amount with its unit.
+        latency: upper bound on the time of the layers: a share of full precision or an amount with its unit.
+        bits: upper bound on the mean number of bits per weight.
+        caps: column -> upper bound on its sum: a number, or a scheme whose uniform plan sets the bound.
         objective: `quality`, `alignment`, `both`, weights, or `lexicographic:alignment,quality`.
         slack: share by which a later stage of a lexicographic objective may worsen an earlier one.
         pins: layer or `role:NAME` -> scheme.
         kernels: `int` allows only schemes that a real kernel runs; `fake` allows every scheme.
-        confidence: plan with each loss at its upper bound of this confidence; None for mean losses.
+        confidence: confidence of the upper bounds that replace the mean losses; None for mean losses.
     """
 
     memory: str | None = None
@@ -83,7 +91,7 @@ class Request:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Column -> weight in the objective; of a lexicographic objective, the last column."""
+        """Column -> weight in the objective; for a lexicographic objective, its last column -> 1."""
         return weights_of(self.objective)
 
     @property
@@ -106,7 +114,7 @@ class Request:
 
 
 def options_of(request: Request) -> list[str]:
-    """The request as options of `bitplan solve`, without those that have their default."""
+    """Return the request as options of `bitplan solve`; options at their default are omitted."""
     options: list[str] = []
     for each in fields(Request):
         value = getattr(request, each.name)
@@ -125,32 +133,41 @@ PREFIX = "role:"
 def resolve(
     pins: Mapping[str, str], roles: Mapping[str, str], groups: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:  # fmt: skip
-    """Layer -> scheme, of pins whose keys are layers or `role:NAME`, which stands for all layers of the role.
+    """Return layer -> scheme for pins whose keys are layers or `role:NAME`, which stands for all layers of the role.
 
-    A layer's own pin beats its role's. roles: by layer; groups: layers of one weight, by the first, which is pinned for
-    all. Raises UserError for a role that no layer has, and where one weight has two roles with different schemes.
+    A pin of a layer takes precedence over the pin of its role.
+
+    Args:
+        pins: layer or `role:NAME` -> scheme.
+        roles: layer -> role.
+        groups: group -> the layers that share one weight; the pin of a group holds for all of them.
+
+    Raises:
+        UserError: no layer has a role, or one weight has two roles with different schemes.
     """
     exact = {name: scheme for name, scheme in pins.items() if not name.startswith(PREFIX)}
-    wanted = {name.removeprefix(PREFIX): scheme for name, scheme in pins.items() if name.startswith(PREFIX)}
-    for role in wanted:
+    by_role = {name.removeprefix(PREFIX): scheme for name, scheme in pins.items() if name.startswith(PREFIX)}
+    for role in by_role:
         _check_role(role, roles)
-    found: dict[str, str] = {}
+    from_roles: dict[str, str] = {}
     for group, layers in groups.items():
         if exact.keys() & {group, *layers}:
             continue
-        schemes = {roles[layer]: wanted[roles[layer]] for layer in layers if roles.get(layer) in wanted}
+        schemes = {roles[layer]: by_role[roles[layer]] for layer in layers if roles.get(layer) in by_role}
         if len(set(schemes.values())) > 1:
-            said = " and ".join(f"{PREFIX}{role} = {scheme}" for role, scheme in schemes.items())
-            raise UserError(f"{group} and what shares its weight are pinned twice, {said}; pin {group} itself")
+            conflict = " and ".join(f"{PREFIX}{role} = {scheme}" for role, scheme in schemes.items())
+            raise UserError(
+                f"{group} and the layers that share its weight are pinned twice, {conflict}; pin {group} itself"
+            )
         if schemes:
-            found[group] = next(iter(schemes.values()))
-    return exact | found
+            from_roles[group] = next(iter(schemes.values()))
+    return exact | from_roles
 
 
 def _check_role(role: str, roles: Mapping[str, str]) -> None:
     counts = Counter(roles.values())
     if set(counts) <= {UNKNOWN}:
-        raise UserError(f"the profile tells no roles, so {PREFIX}{role} is unknown; profile the model again")
+        raise UserError(f"the profile contains no roles, so {PREFIX}{role} is unknown; profile the model again")
     if role not in counts:
         has = ", ".join(f"{name} ({counts[name]})" for name in ROLES if name in counts)
         raise UserError(f"no layer has the role {role!r}; the profile has {has}")

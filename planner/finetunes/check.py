@@ -38,7 +38,16 @@ from bitplan.sensitivity.agreement import Compared, agreement_of, compare
 from bitplan.sensitivity.calibration.ranges import ActivationRange
 from bitplan.sensitivity.table import FAMILIES, Measurement
 from bitplan.solvers.problem import Problem
-from bitplan.solvers.questions.regret import Judged, Ladder, Plans, choose, judge, ladder_of, plan_on, plans_on
+from bitplan.solvers.questions.regret import (
+    HullSteps,
+    ReferencePlans,
+    RegretVerdict,
+    choose_sample,
+    hull_steps,
+    judge,
+    reference_plans,
+    single_plan,
+)
 
 
 @dataclass(frozen=True)
@@ -87,15 +96,15 @@ def check_profile(store: Profile, pipeline: str | Subject, options: CheckOptions
     inputs = CheckInputs(str(store.path), name, options.tolerance, static, one)
     if traced.fingerprint == store.header()["model"]["fingerprint"]:
         return conclude(inputs, (), (), ())
-    ladder, plans = _decisions(problem, evidence, options.plan)
-    sample = choose(ladder, plans, options.sample)
+    steps, plans = _decisions(problem, evidence, options.plan)
+    sample = choose_sample(steps, plans, options.sample)
     pairs = [_pair(problem, group, flat) for group, flat in sample]
     clip = options.clip or settings.clip or (str(CLIP_FOLDER) if settings.pipeline == SCENES else None)
     new = _measured(store, traced, replace(settings, pipeline=name, clip=clip), (pairs, options))
     scatters = {name: its.scatter for name, its in corrections_of(store).items()}
     compared = compare(evidence.losses.measurements, new, scatters)
     metrics = [agreement_of(compared, m, family) for m, family in evidence.metrics.items() if _has(compared, m)]
-    families = [_judged(problem, evidence, family, ([group for group, _ in sample], pairs, compared), options)
+    families = [_judge_family(problem, evidence, family, ([group for group, _ in sample], pairs, compared), options)
                 for family in _families(evidence, problem, options.plan)]  # fmt: skip
     return conclude(inputs, families, metrics, compared)
 
@@ -121,7 +130,7 @@ def settings_of(store: Profile) -> Settings:
 def _problem(evidence: Evidence) -> Problem:
     """Returns the problem of the candidates that a kernel runs, or of all candidates where no kernel runs any."""
     real = formulate(evidence, {}, (), real=True)
-    return real if len(ladder_of(real, _loss(real)).group) else formulate(evidence, {}, (), real=False)
+    return real if len(hull_steps(real, _loss(real)).group) else formulate(evidence, {}, (), real=False)
 
 
 def _loss(problem: Problem) -> Any:
@@ -129,31 +138,31 @@ def _loss(problem: Problem) -> Any:
     return sum(problem.column(family) for family in FAMILIES if family in problem.columns)
 
 
-def _decisions(problem: Problem, evidence: Evidence, plan: Plan | None) -> tuple[Ladder, Plans]:
+def _decisions(problem: Problem, evidence: Evidence, plan: Plan | None) -> tuple[HullSteps, ReferencePlans]:
     """Returns the steps between candidates by both families, and the plans to judge."""
-    ladder = ladder_of(problem, _loss(problem))
-    return ladder, _plans(problem, evidence, ladder, plan)
+    steps = hull_steps(problem, _loss(problem))
+    return steps, _plans(problem, evidence, steps, plan)
 
 
-def _plans(problem: Problem, evidence: Evidence, ladder: Ladder, plan: Plan | None) -> Plans:
+def _plans(problem: Problem, evidence: Evidence, steps: HullSteps, plan: Plan | None) -> ReferencePlans:
     if plan is None:
-        return plans_on(problem, ladder)
+        return reference_plans(problem, steps)
     picks, wrong = picks_of(problem, evidence, plan)
     if wrong:
         raise UserError(f"{wrong[0]}; solve again, or check without --plan")
-    return plan_on(ladder, picks)
+    return single_plan(steps, picks)
 
 
-def _judged(
+def _judge_family(
     problem: Problem, evidence: Evidence, family: str, sample: tuple[Sequence[int], Sequence[Pair], Sequence[Compared]],
     options: CheckOptions,
-) -> Judged:  # fmt: skip
+) -> RegretVerdict:  # fmt: skip
     groups, pairs, compared = sample
-    ladder = ladder_of(problem, problem.column(family).astype(np.float64))
+    steps = hull_steps(problem, problem.column(family).astype(np.float64))
     ratios, noise = ratios_of(evidence, family, pairs, compared)
-    plans = _plans(problem, evidence, ladder, options.plan)
+    plans = _plans(problem, evidence, steps, options.plan)
     owners = np.array(groups, np.int64)
-    return judge(family, (owners, ratios, noise), ladder, plans, options.tolerance, options.seed)
+    return judge(family, (owners, ratios, noise), steps, plans, options.tolerance, options.seed)
 
 
 def _families(evidence: Evidence, problem: Problem, plan: Plan | None) -> list[str]:

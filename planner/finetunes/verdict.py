@@ -9,7 +9,7 @@ from typing import Any
 
 from bitplan.planner.texts import plain, table
 from bitplan.sensitivity.agreement import Agreement, Compared
-from bitplan.solvers.questions.regret import BROKEN, HOLDS, UNSURE, Judged
+from bitplan.solvers.questions.regret import BROKEN, HOLDS, UNSURE, RegretVerdict
 
 SAME = "same weights"
 SENSIBLE = 8  # times the sample: what is still advised
@@ -50,7 +50,7 @@ class Check:
 
     verdict: str
     sentence: str
-    families: tuple[Judged, ...]
+    families: tuple[RegretVerdict, ...]
     metrics: tuple[Agreement, ...]
     compared: tuple[Compared, ...]
     inputs: CheckInputs
@@ -71,7 +71,7 @@ class Check:
 
 
 def conclude(
-    inputs: CheckInputs, families: Sequence[Judged], metrics: Sequence[Agreement], compared: Sequence[Compared]
+    inputs: CheckInputs, families: Sequence[RegretVerdict], metrics: Sequence[Agreement], compared: Sequence[Compared]
 ) -> Check:
     """Returns the overall verdict, which is that of the worst family.
 
@@ -83,7 +83,7 @@ def conclude(
     return Check(verdict, sentence, tuple(families), tuple(metrics), tuple(compared), inputs)
 
 
-def _finding(inputs: CheckInputs, verdict: str, families: Sequence[Judged], compared: Sequence[Compared]) -> str:
+def _finding(inputs: CheckInputs, verdict: str, families: Sequence[RegretVerdict], compared: Sequence[Compared]) -> str:
     if verdict == SAME:
         return f"{SAME}: {inputs.pipeline} has the very weights that {inputs.profile} was measured on."
     what = "the plan" if inputs.one else f"plans by {inputs.profile}"
@@ -111,7 +111,7 @@ def _odd(compared: Sequence[Compared]) -> str:
     return f" Most against the others moved, in {mine[0].new.metric}: {', '.join(each)}."
 
 
-def _advice(inputs: CheckInputs, verdict: str, families: Sequence[Judged]) -> str:
+def _advice(inputs: CheckInputs, verdict: str, families: Sequence[RegretVerdict]) -> str:
     if verdict == SAME:
         return "Its plans are for it."
     if verdict == BROKEN:
@@ -133,17 +133,17 @@ def _advice(inputs: CheckInputs, verdict: str, families: Sequence[Judged]) -> st
     return text
 
 
-def _more(inputs: CheckInputs, families: Sequence[Judged]) -> int:
+def _more(inputs: CheckInputs, families: Sequence[RegretVerdict]) -> int:
     """One family that is likely to be broken settles it; else all must be settled."""
     likely = [each.needed for each in families if each.needed and each.regret > inputs.tolerance]
     return min(likely) if likely else max(each.needed for each in families)
 
 
-def _row(judged: Judged) -> dict[str, str]:
+def _row(verdict: RegretVerdict) -> dict[str, str]:
     return {
-        "family": judged.column, "extra loss of old plans": _share(judged.regret),
-        "90 % interval": f"{_share(judged.low)} to {_share(judged.high)}", "verdict": judged.verdict,
-        "new/old scatters by": _times(judged.spread), "errors explain": _times(judged.noise),
+        "family": verdict.column, "extra loss of old plans": _share(verdict.regret),
+        "90 % interval": f"{_share(verdict.low)} to {_share(verdict.high)}", "verdict": verdict.verdict,
+        "new/old scatters by": _times(verdict.spread), "errors explain": _times(verdict.noise),
     }  # fmt: skip
 
 

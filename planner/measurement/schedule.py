@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
-from bitplan.planner.choice.undecided import to_measure
+from bitplan.planner.choice.open_choices import to_measure
 from bitplan.planner.measurement.jobs import Job, JobResult, jobs_of, pending_of
 from bitplan.planner.measurement.rounds import rounds_of, write_missed, write_rounds
 from bitplan.planner.profiles.corrections import choose_checks, correct

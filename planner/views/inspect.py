@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitplan.planner.choice.open_choices import open_choices
 from bitplan.planner.choice.published import plan_file
-from bitplan.planner.choice.undecided import open_choices
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import LayerGraph, from_json
 from bitplan.planner.profiles.corrections import corrections_of

@@ -1,11 +1,12 @@
-"""Whether a profile's plans are still good for a fine-tune, out of a small sample of new measurements. Needs no torch.
+"""Decide from a small sample of new measurements whether plans of an old profile are still good. Imports no torch.
 
-Of every layer the schemes that some plan can want form a ladder: steps of more bytes and less loss, each with a rate.
-Plans are prefixes of all layers' steps in the order of their rates, so that what a fine-tune can spoil is that order. A
-factor common to all losses changes no plan; what counts is how much the ratios new / old differ between layers, beyond
-what the errors of both measurements explain. The ratios that the sample shows are drawn for the layers outside of it,
-and the old plans compared with the best ones for losses so changed: their **regret**. The bootstrap of the sample gives
-its interval, and that the verdict.
+For each group, the candidates that some optimal plan can contain lie on the lower convex hull of loss over bytes. The
+edges of all hulls, sorted by the loss that they save per byte, give the optimal plans of the relaxation: each is a
+prefix of that order. A fine-tune can only harm a plan by changing the order; a factor common to all losses does not.
+
+The sample gives ratios new / old of losses. Their scatter beyond the measurement errors is drawn for the groups outside
+the sample, and the old plans are compared with the best plans for the losses so changed. The difference is their
+**regret**; a bootstrap of the sample gives its interval, and the interval gives the verdict.
 """
 
 from __future__ import annotations
@@ -19,24 +20,34 @@ from numpy.typing import NDArray
 
 from bitplan.solvers.problem import Problem
 
-KEEP = "keep"  # to be handed in: solvers know no scheme
+KEEP = "keep"  # name of the full-precision candidate; `bitplan.solvers` knows no other scheme
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 HOLDS, BROKEN, UNSURE = "holds", "does not hold", "cannot tell"
-BUDGETS = 8  # plans whose decisions are sampled and whose regret is averaged, evenly in the logarithm of bytes
-ABOVE = 1.15  # times the least bytes: the smallest of these budgets
-REPEATS = 400  # of the bootstrap
-SIDES = (0.05, 0.95)  # of the interval
-FAR = 3.0  # standard deviations of noise, beyond which a ratio is taken for what it is
-LEAST = 6  # pairs, to say anything
+BUDGETS = 8  # reference plans, evenly spaced in the logarithm of bytes
+ABOVE = 1.15  # the smallest of these budgets, as a multiple of the fewest bytes
+REPEATS = 400  # bootstrap samples
+SIDES = (0.05, 0.95)  # quantiles of the interval
+FAR = 3.0  # standard deviations of noise beyond which a ratio is not shrunk
+LEAST = 6  # pairs below which there is no verdict
 
 
 @dataclass(frozen=True, eq=False)
-class Ladder:
-    """The steps worth taking, the most worthwhile first. start: (N,) flat candidate of each group's fewest bytes;
-    group, worse, better: (S,) the place of a group and two flat candidates; size: (S,) bytes more; gain: (S,) loss
-    less; loss: (C,) of all candidates; bytes: (C,)."""
+class HullSteps:
+    """The edges of the groups' lower convex hulls, those with the largest saving per byte first.
+
+    C is the number of candidates of all groups; a flat candidate is an index below C.
+
+    Attributes:
+        start: (N,) flat candidate with the fewest bytes, by group.
+        group: (S,) index of the group, by edge.
+        worse, better: (S,) flat candidates at the ends of the edge.
+        size: (S,) additional bytes.
+        gain: (S,) reduction of the loss.
+        loss: (C,) loss of each candidate.
+        bytes: (C,) bytes of each candidate.
+    """
 
     start: Ints
     group: Ints
@@ -49,31 +60,43 @@ class Ladder:
 
     @property
     def rate(self) -> Floats:
-        """(S,) loss less a byte, falling."""
+        """(S,) reduction of the loss per byte, descending."""
         return self.gain / self.size
 
-    def picks(self, steps: int) -> Ints:
-        """(N,) flat candidates after so many steps."""
-        found = self.start.copy()
-        found[self.group[:steps]] = self.better[:steps]  # of steps of one group the last is written last
-        return found
+    def picks(self, count: int) -> Ints:
+        """Return the (N,) flat candidates after the first `count` steps."""
+        picks = self.start.copy()
+        picks[self.group[:count]] = self.better[:count]  # the last step of a group is assigned last
+        return picks
 
 
 @dataclass(frozen=True, eq=False)
-class Plans:
-    """What is judged: plans of the old profile. picks: (B, N) flat candidates; prices: (B,) loss a byte at which each
-    was chosen."""
+class ReferencePlans:
+    """Plans of the old profile whose regret is estimated.
+
+    Attributes:
+        picks: (B, N) flat candidates.
+        prices: (B,) reduction of the loss per byte at which each plan stops.
+    """
 
     picks: Ints
     prices: Floats
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One loss column. regret: by how much the old plans' loss is above the best of the same bytes, as a share, with
-    the interval low to high; spread: standard deviation of the log ratios new / old; noise: what of it errors of
-    measurement explain; pairs: how many; verdict: HOLDS, BROKEN or UNSURE; needed: pairs that would settle it, about,
-    0 where it is settled."""
+class RegretVerdict:
+    """The verdict on one loss column.
+
+    Attributes:
+        column: the loss column.
+        regret: excess of the old plans' loss over the best loss at the same bytes, as a share.
+        low, high: the interval of the regret.
+        spread: standard deviation of the log ratios new / old.
+        noise: the part of it that measurement errors explain.
+        pairs: the number of pairs in the sample.
+        verdict: HOLDS, BROKEN or UNSURE.
+        needed: estimated number of pairs that would decide; 0 for a verdict other than UNSURE.
+    """
 
     column: str
     regret: float
@@ -86,112 +109,126 @@ class Judged:
     needed: int
 
 
-def ladder_of(problem: Problem, loss: Floats) -> Ladder:
-    """Of the problem's allowed candidates, by bytes and the given loss of each: (C,)."""
+def hull_steps(problem: Problem, loss: Floats) -> HullSteps:
+    """Return the edges of the hulls of the allowed candidates; `loss` is (C,)."""
     size = problem.column("bytes").astype(np.float64)
-    start, steps = [], []
+    start, edges = [], []
     for place in range(len(problem.groups)):
         members = [i for i in problem.members(place) if problem.allowed[i]]
         first = min(members, key=lambda i: (size[i], loss[i]))
         start.append(first)
-        steps += [(place, a, b) for a, b in _climb(first, members, size, loss)]
-    group, worse, better = (np.array(column, np.int64) for column in zip(*steps, strict=True)) if steps else _none()
+        edges += [(place, a, b) for a, b in _hull_edges(first, members, size, loss)]
+    group, worse, better = (np.array(column, np.int64) for column in zip(*edges, strict=True)) if edges else _none()
     more, less = size[better] - size[worse], loss[worse] - loss[better]
     order = np.argsort(-less / more, kind="stable")
-    return Ladder(
+    return HullSteps(
         np.array(start), group[order], worse[order], better[order], more[order], less[order], np.asarray(loss), size
     )
 
 
-def plans_on(problem: Problem, ladder: Ladder) -> Plans:
-    """Plans at budgets from little above the fewest bytes to each group's finest scheme but `keep`."""
-    total = float(ladder.bytes[ladder.start].sum())
+def reference_plans(problem: Problem, steps: HullSteps) -> ReferencePlans:
+    """Return plans at budgets from slightly above the fewest bytes to each group's largest scheme other than `keep`."""
+    total = float(steps.bytes[steps.start].sum())
     names = np.array([name for names in problem.candidates for name in names])
-    sizes = total + np.cumsum(ladder.size)
-    finest = total + ladder.size[names[ladder.better] != KEEP].sum()
+    sizes = total + np.cumsum(steps.size)
+    finest = total + steps.size[names[steps.better] != KEEP].sum()
     top = finest if finest > ABOVE * total else float(sizes[-1]) if len(sizes) else total
     budgets = np.geomspace(min(ABOVE * total, top), top, BUDGETS)
-    taken = np.unique(np.searchsorted(sizes, budgets * (1 + 1e-12), "right"))
-    taken = taken[taken < len(sizes)] if (taken < len(sizes)).any() else taken
-    return Plans(np.array([ladder.picks(int(k)) for k in taken]), np.array([_price(ladder, int(k)) for k in taken]))
+    counts = np.unique(np.searchsorted(sizes, budgets * (1 + 1e-12), "right"))
+    counts = counts[counts < len(sizes)] if (counts < len(sizes)).any() else counts
+    picks = np.array([steps.picks(int(count)) for count in counts])
+    return ReferencePlans(picks, np.array([_price(steps, int(count)) for count in counts]))
 
 
-def plan_on(ladder: Ladder, picks: Sequence[int]) -> Plans:
-    """The one plan with these flat candidates."""
-    chosen = np.array(picks, np.int64)
-    more = float(ladder.bytes[chosen].sum() - ladder.bytes[ladder.start].sum())
-    taken = int(np.searchsorted(np.cumsum(ladder.size), more * (1 + 1e-12), "right"))
-    return Plans(chosen[None, :], np.array([_price(ladder, taken)]))
+def single_plan(steps: HullSteps, picks: Sequence[int]) -> ReferencePlans:
+    """Return the one plan of these flat candidates."""
+    candidates = np.array(picks, np.int64)
+    more = float(steps.bytes[candidates].sum() - steps.bytes[steps.start].sum())
+    count = int(np.searchsorted(np.cumsum(steps.size), more * (1 + 1e-12), "right"))
+    return ReferencePlans(candidates[None, :], np.array([_price(steps, count)]))
 
 
-def choose(ladder: Ladder, plans: Plans, count: int, start: float = 0.5) -> list[tuple[int, int]]:
-    """So many (place of a group, flat candidate) to measure: the worse ends of steps, for they are what a step gains.
+def choose_sample(steps: HullSteps, plans: ReferencePlans, count: int, start: float = 0.5) -> list[tuple[int, int]]:
+    """Return up to `count` (index of a group, flat candidate) to measure: the worse ends of steps.
 
-    Evenly over the ranking, where steps count by how near their rates are to the plans' prices; each layer once before
-    any comes twice. Of one plan alone, the steps to and from its own choices.
+    The steps are spread evenly over the order of rates, weighted by how near their rates are to the plans' prices.
+    No group is chosen twice before each was chosen once. For a single plan, only steps to and from its own candidates
+    qualify.
     """
-    rate, free = ladder.rate, np.ones(len(ladder.group), bool)
+    rate, eligible = steps.rate, np.ones(len(steps.group), bool)
     if len(plans.picks) == 1:
-        own = ladder.bytes[plans.picks[0]][ladder.group]
-        free = (ladder.bytes[ladder.worse] <= own) & (own <= ladder.bytes[ladder.better])
-    near = np.minimum(rate[:, None] / plans.prices, plans.prices / rate[:, None]).sum(1) * free
-    left, owners, chosen = {int(i) for i in np.flatnonzero(near)}, set[int](), list[int]()
-    count, ends = min(count, len(left)), np.cumsum(near)
+        own = steps.bytes[plans.picks[0]][steps.group]
+        eligible = (steps.bytes[steps.worse] <= own) & (own <= steps.bytes[steps.better])
+    near = np.minimum(rate[:, None] / plans.prices, plans.prices / rate[:, None]).sum(1) * eligible
+    remaining, owners, sample = {int(i) for i in np.flatnonzero(near)}, set[int](), list[int]()
+    count, ends = min(count, len(remaining)), np.cumsum(near)
     for turn in range(count):
         place = int(np.searchsorted(ends, ends[-1] * (turn + start) / count))
-        fresh = [i for i in left if int(ladder.group[i]) not in owners] or list(left)
+        fresh = [i for i in remaining if int(steps.group[i]) not in owners] or list(remaining)
         step = min(fresh, key=lambda i: (abs(i - place), i))
-        left.remove(step)
-        owners.add(int(ladder.group[step]))
-        chosen.append(step)
-    return [(int(ladder.group[step]), int(ladder.worse[step])) for step in sorted(chosen)]
+        remaining.remove(step)
+        owners.add(int(steps.group[step]))
+        sample.append(step)
+    return [(int(steps.group[step]), int(steps.worse[step])) for step in sorted(sample)]
 
 
 def judge(
-    column: str, sample: tuple[Ints, Floats, Floats], ladder: Ladder, plans: Plans, tolerance: float, seed: int = 0
-) -> Judged:
-    """sample: (n,) places of groups, log ratios new / old, and variances that the measurements' errors give these;
-    tolerance: the share of regret that a plan may have and still be called good."""
+    column: str, sample: tuple[Ints, Floats, Floats], steps: HullSteps, plans: ReferencePlans, tolerance: float,
+    seed: int = 0,
+) -> RegretVerdict:  # fmt: skip
+    """Return the verdict on a loss column.
+
+    Args:
+        column: the loss column.
+        sample: (n,) indices of groups, log ratios new / old, and the variances of these from measurement errors.
+        steps: the hulls of the old profile.
+        plans: the plans to judge.
+        tolerance: the largest regret, as a share, that still counts as good.
+        seed: of the bootstrap.
+    """
     owners, ratios, noise = sample
     if len(ratios) < LEAST:
-        return Judged(column, math.nan, 0.0, math.inf, math.nan, math.nan, len(ratios), UNSURE, LEAST)
+        return RegretVerdict(column, math.nan, 0.0, math.inf, math.nan, math.nan, len(ratios), UNSURE, LEAST)
     centred = ratios - np.median(ratios)
-    found = regrets(ladder, plans, _drawn(owners, centred, noise, len(ladder.start), np.random.default_rng(seed)))
-    low, high = np.quantile(found, SIDES)
-    point = float(found.mean())
+    factors = _draw_factors(owners, centred, noise, len(steps.start), np.random.default_rng(seed))
+    values = regrets(steps, plans, factors)
+    low, high = np.quantile(values, SIDES)
+    point = float(values.mean())
     verdict = HOLDS if high <= tolerance else BROKEN if low > tolerance else UNSURE
     more = _needed(len(ratios), point, (low, high), tolerance) if verdict == UNSURE else 0
     spread, known = float(ratios.std(ddof=1)), float(np.sqrt(noise.mean()))
-    return Judged(column, point, float(low), float(high), spread, known, len(ratios), verdict, more)
+    return RegretVerdict(column, point, float(low), float(high), spread, known, len(ratios), verdict, more)
 
 
-def regrets(ladder: Ladder, plans: Plans, factors: Floats) -> Floats:
-    """(R,): by which share the plans lose more than the best of their bytes, averaged over them, when the losses of
-    each group are multiplied by `factors` (R, N), beyond what they lose more already without.
+def regrets(steps: HullSteps, plans: ReferencePlans, factors: Floats) -> Floats:
+    """Return the (R,) mean regrets of the plans when the groups' losses are multiplied by `factors`, (R, N).
 
-    The best are those of the relaxation that may take a part of a step, so that a regret is never told too small.
+    A regret is relative to the plan's excess with unchanged losses. The best plans are those of the relaxation, which
+    may take a fraction of a step, so that a regret is never underestimated.
     """
-    plain = _excess(ladder, plans, np.ones(len(ladder.start)))
-    return np.array([((1 + _excess(ladder, plans, row)) / (1 + plain) - 1).mean() for row in factors])
+    plain = _excess(steps, plans, np.ones(len(steps.start)))
+    return np.array([((1 + _excess(steps, plans, row)) / (1 + plain) - 1).mean() for row in factors])
 
 
-def _excess(ladder: Ladder, plans: Plans, factors: Floats) -> Floats:
-    """(B,): loss of each plan over the least at its bytes, less 1."""
-    gain = ladder.gain * factors[ladder.group]
-    order = np.argsort(-gain / ladder.size, kind="stable")
-    reached = np.concatenate([[0.0], np.cumsum(ladder.size[order])])
+def _excess(steps: HullSteps, plans: ReferencePlans, factors: Floats) -> Floats:
+    """Return the (B,) loss of each plan divided by the least loss at its bytes, minus 1."""
+    gain = steps.gain * factors[steps.group]
+    order = np.argsort(-gain / steps.size, kind="stable")
+    reached = np.concatenate([[0.0], np.cumsum(steps.size[order])])
     saved = np.concatenate([[0.0], np.cumsum(gain[order])])
-    start = float(ladder.bytes[ladder.start].sum())
-    least = ladder.loss[ladder.start] @ factors - np.interp(ladder.bytes[plans.picks].sum(1) - start, reached, saved)
-    mine = ladder.loss[plans.picks] @ factors
-    floor = 1e-12 * float(ladder.loss[ladder.start] @ factors) or 1.0
-    share: Floats = np.maximum(mine, floor) / np.maximum(least, floor) - 1
+    start = float(steps.bytes[steps.start].sum())
+    least = steps.loss[steps.start] @ factors - np.interp(steps.bytes[plans.picks].sum(1) - start, reached, saved)
+    losses = steps.loss[plans.picks] @ factors
+    floor = 1e-12 * float(steps.loss[steps.start] @ factors) or 1.0
+    share: Floats = np.maximum(losses, floor) / np.maximum(least, floor) - 1
     return share
 
 
-def _drawn(owners: Ints, centred: Floats, noise: Floats, groups: int, rng: np.random.Generator) -> Floats:
-    """(REPEATS, groups) factors: each from a bootstrap sample, without what noise explains; a layer of the sample keeps
-    its own."""
+def _draw_factors(owners: Ints, centred: Floats, noise: Floats, groups: int, rng: np.random.Generator) -> Floats:
+    """Return (REPEATS, groups) factors, each row from a bootstrap sample without the variance that noise explains.
+
+    The groups of the sample keep their own ratios.
+    """
     rows, places = np.empty((REPEATS, groups)), np.unique(owners)
     for row in rows:
         again = rng.integers(len(centred), size=len(centred))
@@ -204,31 +241,31 @@ def _drawn(owners: Ints, centred: Floats, noise: Floats, groups: int, rng: np.ra
 
 
 def _far(centred: Floats, noise: Floats) -> NDArray[np.bool_]:
-    """(n,) what no noise explains, whatever the others do: one layer in many may have changed, and that by a lot."""
+    """Return the (n,) ratios that noise cannot explain: a fine-tune may change few layers by a lot."""
     return np.square(centred) > FAR**2 * noise
 
 
 def _share(centred: Floats, noise: Floats) -> float:
-    """By which ratios are shrunk, those that are far apart, so that their variance is what noise leaves of it."""
+    """Return the factor that removes the variance of the noise from the ratios, those beyond `FAR` excluded."""
     near = ~_far(centred, noise)
     variance = float(centred[near].var(ddof=1)) if near.sum() > 1 else 0.0
     return math.sqrt(max(0.0, 1 - float(noise[near].mean()) / variance)) if variance > 0 else 0.0
 
 
 def _needed(pairs: int, point: float, interval: tuple[float, float], tolerance: float) -> int:
-    """About how many pairs would bring the interval off the tolerance: its width shrinks with their square root."""
+    """Estimate the pairs for an interval without the tolerance in it; its width shrinks with their square root."""
     reach = interval[1] - point if point <= tolerance else point - interval[0]
     apart = abs(tolerance - point)
     return math.ceil(pairs * min((reach / apart) ** 2, 1e6)) if apart > 0 else pairs * 10**6
 
 
-def _price(ladder: Ladder, taken: int) -> float:
-    """Of the next step, or of the last where all are taken."""
-    return float(ladder.rate[min(taken, len(ladder.size) - 1)]) if len(ladder.size) else 1.0
+def _price(steps: HullSteps, count: int) -> float:
+    """Return the rate of the step after the first `count`, or of the last one."""
+    return float(steps.rate[min(count, len(steps.size) - 1)]) if len(steps.size) else 1.0
 
 
-def _climb(at: int, members: Sequence[int], size: Floats, loss: Floats) -> Iterator[tuple[int, int]]:
-    """The steps of one group: each to the candidate that gains most a byte, from the fewest bytes on."""
+def _hull_edges(at: int, members: Sequence[int], size: Floats, loss: Floats) -> Iterator[tuple[int, int]]:
+    """Yield the edges of one group's hull from the fewest bytes on: each to the candidate with the largest rate."""
     while ups := [i for i in members if size[i] > size[at] and loss[i] < loss[at]]:
         best = max(ups, key=lambda i: ((loss[at] - loss[i]) / (size[i] - size[at]), size[i]))
         yield at, best

@@ -31,10 +31,10 @@ def test_bad_rules() -> None:
         UserError, match=r"no layer has the role 'inn'; the profile has in \(2\), out \(1\), time \(2\)"
     ):
         resolve({"role:inn": "keep"}, ROLES, GROUPS)
-    with pytest.raises(UserError, match="c and what shares its weight are pinned twice"):
+    with pytest.raises(UserError, match="c and the layers that share its weight are pinned twice"):
         resolve({"role:time": "keep", "role:in": "w8a8"}, ROLES, GROUPS)
     assert resolve({"role:time": "keep", "role:in": "w8a8", "c": "w8a8"}, ROLES, GROUPS)["c"] == "w8a8"
-    with pytest.raises(UserError, match="tells no roles.*profile the model again"):
+    with pytest.raises(UserError, match="contains no roles.*profile the model again"):
         resolve({"role:in": "keep"}, dict.fromkeys(ROLES, ""), GROUPS)
 
 
@@ -102,7 +102,7 @@ def test_a_profile_without_roles(profile: Path, finished: Path, tmp_path: Path, 
     done = command_line("solve", profile, "--out", tmp_path / "p.yaml", "--memory", "40%", "--keep", "unet.conv_in")
     assert done.exit_code == 0 and "bits a weight" not in done.output
     done = command_line("solve", profile, "--out", tmp_path / "p.yaml", "--memory", "40%", "--keep", "role:in")
-    assert "tells no roles" in done.output
+    assert "contains no roles" in done.output
     assert "by role" not in command_line("inspect", profile).output
     with open_profile(finished) as new, open_profile(profile, "a") as old:
         old.write_graph(new.graph(), new.schemes())  # goes on where an older version stopped

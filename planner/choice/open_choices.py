@@ -1,4 +1,4 @@
-"""Finds open choices: candidates whose losses are too uncertain to distinguish them from the best one of their group.
+"""Find the open choices: candidates that measurement errors do not separate from the best one of their group.
 
 At the solver's prices each candidate has a regret: its extra cost over the best candidate of its group. The choice
 between the two is open while the regret is below `Z` standard errors of their difference.
@@ -25,7 +25,7 @@ from bitplan.solvers.problem import Problem
 from bitplan.solvers.solve import solve
 
 Z = 1.64  # standard errors: 9 in 10 of normal differences are closer
-GAP = 1e-3  # of the plan whose prices are used
+GAP = 1e-3  # relative gap of the plan whose prices are used
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,26 @@ def open_choices(store: Profile, memory: str) -> list[OpenChoice]:
 
 
 def pairs_of(
-    evidence_groups: dict[str, tuple[str, ...]], open_: Sequence[OpenChoice], exact: frozenset[Pair]
+    groups: Mapping[str, tuple[str, ...]], choices: Sequence[OpenChoice], exact: frozenset[Pair]
 ) -> list[Pair]:
-    """Return the estimated (layer, scheme) of the open choices, each once, in their order."""
-    wanted = [
+    """Return the (layer, scheme) of the open choices that were only estimated, each once, in the order of the choices.
+
+    Args:
+        groups: group -> layers.
+        choices: the open choices.
+        exact: the pairs that were measured exhaustively.
+    """
+    pairs = [
         (layer, scheme)
-        for choice in open_
+        for choice in choices
         for scheme in (choice.other, choice.best)
-        for layer in evidence_groups[choice.group]
+        for layer in groups[choice.group]
     ]
-    return [pair for pair in dict.fromkeys(wanted) if pair not in exact and pair[1] != KEEP]
+    return [pair for pair in dict.fromkeys(pairs) if pair not in exact and pair[1] != KEEP]
 
 
 def to_measure(store: Profile, memory: str, count: int) -> list[Pair]:
-    """Return up to `count` estimates whose measurement would help most; empty if no choice is open."""
+    """Return up to `count` pairs whose exhaustive measurement would help most; empty if no choice is open."""
     groups = groups_of(read_evidence(store))
     return pairs_of(groups, open_choices(store, memory), store.measured("exhaustive"))[:count]
 
