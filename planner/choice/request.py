@@ -151,17 +151,20 @@ def resolve(
         _check_role(role, roles)
     from_roles: dict[str, str] = {}
     for group, layers in groups.items():
-        if exact.keys() & {group, *layers}:
-            continue
         schemes = {roles[layer]: by_role[roles[layer]] for layer in layers if roles.get(layer) in by_role}
-        if len(set(schemes.values())) > 1:
-            conflict = " and ".join(f"{PREFIX}{role} = {scheme}" for role, scheme in schemes.items())
-            raise UserError(
-                f"{group} and the layers that share its weight are pinned twice, {conflict}; pin {group} itself"
-            )
-        if schemes:
-            from_roles[group] = next(iter(schemes.values()))
+        if schemes and not exact.keys() & {group, *layers}:
+            from_roles[group] = _only_scheme(group, schemes)
     return exact | from_roles
+
+
+def _only_scheme(group: str, schemes: Mapping[str, str]) -> str:
+    """Return the scheme on which all roles of a group agree; `schemes` is role -> scheme."""
+    if len(set(schemes.values())) > 1:
+        conflict = " and ".join(f"{PREFIX}{role} = {scheme}" for role, scheme in schemes.items())
+        raise UserError(
+            f"{group} and the layers that share its weight are pinned twice, {conflict}; pin {group} itself"
+        )
+    return next(iter(schemes.values()))
 
 
 def _check_role(role: str, roles: Mapping[str, str]) -> None:
