@@ -1,8 +1,8 @@
-"""Tells the C library's allocator what to do with freed memory, for the length of a `with`.
+"""Sets how the C library's allocator treats freed memory, within a `with`.
 
-Process-wide effect: an allocator serves a whole process, and glibc has no other interface than `mallopt`. It cannot be
-read back, so each `with` ends with the values that glibc itself arrives at after large blocks were freed. Where the C
-library is not glibc nothing happens.
+Process-wide effect: an allocator serves a whole process, and glibc has no other interface than `mallopt`. Its values
+cannot be read, so each `with` ends by setting those that glibc reaches after large blocks were freed. With other C
+libraries there is no effect.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ _USUAL = {_MMAP_COUNT: 1 << 16, _MMAP_SIZE: 1 << 25, _TRIM: 1 << 26}
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Within the `with`, freed memory stays with the process.
+    """Within the `with`, the process keeps freed memory.
 
-    Else a large block is returned to the system and paid for again, page by page, or is not, depending on what was
-    freed before: the same convolution takes once or twice the time.
+    Otherwise the allocator returns large blocks to the system, or not, depending on what was freed before: the page
+    faults of new blocks double the time of some convolutions.
     """
     with _set({_MMAP_COUNT: 0, _TRIM: 2**31 - 1}):
         yield
 
 
 @contextmanager
-def lean_memory(wanted: bool = True) -> Iterator[None]:
-    """Within the `with`, if wanted, blocks of 1 MiB or more are the system's again as soon as they are freed.
+def lean_memory(active: bool = True) -> Iterator[None]:
+    """Within the `with`, blocks of 1 MiB or more return to the system when they are freed. active: False has no effect.
 
-    The holes that they would leave among small blocks are memory that the process holds, too.
+    Otherwise they leave holes between small blocks, which still count as memory of the process.
     """
-    with _set({_MMAP_SIZE: 1 << 20} if wanted else {}) as libc:
+    with _set({_MMAP_SIZE: 1 << 20} if active else {}) as libc:
         if libc:
             libc.malloc_trim(0)
         yield

@@ -33,23 +33,26 @@ class Candidate:
 
 
 def parse_schemes(texts: Sequence[str]) -> tuple[Scheme, ...]:
-    """The schemes with these texts, each once, after `keep`. Raises SchemeError."""
+    """Parses the texts, and returns `keep` and their schemes, each once. Raises SchemeError."""
     return tuple(dict.fromkeys([KEEP, *(parse_scheme(text) for text in texts)]))
 
 
 def candidates(
-    graph: LayerGraph, modules: Mapping[str, nn.Module], schemes: Sequence[Scheme], seen: Mapping[str, ActivationRange]
+    graph: LayerGraph,
+    modules: Mapping[str, nn.Module],
+    schemes: Sequence[Scheme],
+    observed: Mapping[str, ActivationRange],
 ) -> list[Candidate]:
-    """Every scheme for every layer that it fits. seen: layer -> calibrated range."""
+    """Returns every scheme for every layer that it fits. observed: layer -> calibrated range."""
     return [
         Candidate(layer.address, scheme, simulated(scheme, modules[layer.address]))
         for layer in graph.layers
         for scheme in schemes
-        if fits(layer, scheme, seen.get(layer.address))
+        if fits(layer, scheme, observed.get(layer.address))
     ]
 
 
-def fits(layer: Layer, scheme: Scheme, seen: ActivationRange | None) -> bool:
+def fits(layer: Layer, scheme: Scheme, observed: ActivationRange | None) -> bool:
     """Whether the scheme differs from the other schemes in this layer and is defined for it.
 
     It does not fit if its groups are as wide as the layer, if the kind of layer refuses it (`Kind.refuses`), or if
@@ -61,11 +64,11 @@ def fits(layer: Layer, scheme: Scheme, seen: ActivationRange | None) -> bool:
     if KINDS[layer.kind].refuses(scheme):
         return False
     required = [line.requires for term in scheme.transforms if (line := TRANSFORMS[term.name]).requires]
-    return all(seen is not None and getattr(seen, name) for name in required)
+    return all(observed is not None and getattr(observed, name) for name in required)
 
 
 def simulated(scheme: Scheme, module: nn.Module) -> str | None:
-    """Why no real kernel runs the scheme in this layer on its device, or None."""
+    """Returns why no real kernel runs the scheme in this layer on its device, or None."""
     if scheme == KEEP:
         return None
     try:

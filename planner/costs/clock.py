@@ -1,4 +1,4 @@
-"""How long a call takes when it comes in the midst of a model."""
+"""Times the call of a layer under the cache conditions of a model."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable
 
 import torch
 
-_REPEATS, _FEWEST, _BUDGET = 25, 5, 0.1  # at most so many calls, or as many as fit in so many seconds, but never fewer
-_LARGEST = 1 << 26  # bytes: more than a processor's last cache holds
+_REPEATS, _FEWEST, _BUDGET = 25, 5, 0.1  # at most _REPEATS calls or _BUDGET s, at least _FEWEST
+_LARGEST = 1 << 26  # bytes, more than a processor's last-level cache
 
 
 class CacheLoad:
-    """What a model reads and writes between two calls of one of its layers, and so what the caches are full of."""
+    """Fills the caches, as the rest of a model does between two calls of one of its layers."""
 
     def __init__(self, size: int) -> None:
         """size: bytes of the model."""
-        self._held = torch.ones(min(size, _LARGEST) // 4)
+        self._values = torch.ones(min(size, _LARGEST) // 4)
 
     def run(self) -> None:
-        self._held.sum()
+        self._values.sum()
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from bitplan.plans.kernels.cpu.choice import path_choice
 
 
 def about_machine() -> dict[str, Any]:
-    """Threads, processor, how it multiplies int8 codes, and versions, as JSON holds them."""
+    """Returns the threads, the processor, its way to multiply int8 codes, and the versions, as JSON data."""
     return {
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),

@@ -1,4 +1,4 @@
-"""What choices cost: bytes exactly as stored, and milliseconds of the kernel that really runs."""
+"""Computes the costs of candidates: their stored bytes, and milliseconds of the kernel that runs them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from bitplan.plans.layers.modules import quantize_module
 from bitplan.plans.numerics import layout_of, transform_bytes
 from bitplan.plans.scheme import KEEP, Scheme
 
-_STAND_IN = 4.0  # in every fitted parameter, for timing only: it changes no shapes
+_STAND_IN = 4.0  # the value of fitted parameters while timing
 
 
 def cost_candidates(
     pending: Sequence[Candidate], graph: LayerGraph, modules: Mapping[str, nn.Module]
 ) -> Iterator[Cost]:
-    """The cost of each candidate, in order. Layers of one shape are timed once.
+    """Yields the cost of each candidate, in order. Layers of one shape are timed once.
 
-    A layer is timed as it runs in the model: the caches are full of other layers' weights, its input has just been
-    written, and if an earlier layer has read that too, it is rounded already. A simulated scheme is timed as full
-    precision, which is what would run in its stead.
+    A layer is timed as it runs in the model: the caches contain other layers' weights, its input has just been written,
+    and the input is rounded already if an earlier layer reads it, too. A simulated scheme is timed as full precision,
+    which would run instead.
     """
     timed: dict[tuple[object, ...], tuple[float, str]] = {}
     rest = CacheLoad(sum(prod(layer.weight) for layer in graph.layers) * torch.float32.itemsize)
@@ -49,7 +49,7 @@ def cost_candidates(
 
 
 def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad, rounded: bool) -> tuple[float, str]:
-    """Milliseconds of all calls of the layer in one image, and the name of the kernel."""
+    """Returns the milliseconds of all calls of the layer in one image, and the name of the kernel."""
     name, dtype = "float", torch.long if KINDS[layer.kind].looks_up else module.weight.dtype
     if scheme != KEEP:
         kernel = choose_kernel(scheme, layer.kind, module.weight.device, True, geometry_of(module))
@@ -63,7 +63,7 @@ def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad
 
         def before(x: torch.Tensor = x) -> None:
             rest.run()
-            x.sum() if rounded else x.mul_(1)  # into the caches; what is written is another input, to be rounded anew
+            x.sum() if rounded else x.mul_(1)  # reads it into the caches; a new version of it is rounded again
 
         with kept_memory():
             total += median_ms(lambda x=x: module(x), before) * call.count  # type: ignore[misc]
@@ -71,12 +71,12 @@ def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad
 
 
 def _stand_in(layer: Layer, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """An input of that shape: row numbers of an embedding, else values."""
+    """Returns an input of that shape: row numbers for an embedding, else random values."""
     if KINDS[layer.kind].looks_up:
         return torch.randint(layer.weight[0], shape, generator=generator)
     return torch.randn(shape, generator=generator)
 
 
 def parameters_of(layers: Sequence[Layer]) -> int:
-    """Weights (not biases) of all layers."""
+    """Returns the number of weights (not biases) of all layers."""
     return sum(prod(layer.weight) for layer in layers)

@@ -14,7 +14,7 @@ from bitplan.planner.files import PathLike
 from bitplan.planner.graph.layers import component_of
 from bitplan.planner.measurement.replay import Replay, build_replay
 from bitplan.planner.pipelines.generation import Generation
-from bitplan.planner.pipelines.metrics import MetricSet, judge_of
+from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics
 from bitplan.planner.pipelines.sources import float_components, load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_of
 from bitplan.planner.pipelines.traced import examine
@@ -91,11 +91,11 @@ def build_evaluator(
     subject: Subject, layers: Sequence[str], conditions: Sequence[Any], seed: int, own: Sequence[str] = (),
     clip: str | None = None,
 ) -> Evaluator:  # fmt: skip
-    """Records the full-precision trajectory of the conditions. own, clip: see `metrics.judge_of`."""
+    """Records the full-precision trajectory of the conditions. own, clip: see `metrics.choose_metrics`."""
     traced = examine(subject, conditions, seed, tuple(dict.fromkeys(component_of(layer) for layer in layers)))
     denoisers = [module_at(subject.modules, address) for address in traced.denoisers]
     replay = build_replay(subject, denoisers, conditions, seed, timesteps=4)
-    metrics = judge_of(subject, replay.reference.kind, conditions, own, clip)
+    metrics = choose_metrics(subject, replay.reference.kind, conditions, own, clip)
     return Evaluator(subject, traced.parts, replay, metrics, tuple(conditions), tuple(layers))
 
 

@@ -14,25 +14,28 @@ from bitplan.plans.layers.opening import opened
 
 
 def fingerprint(components: Mapping[str, nn.Module], graph: LayerGraph) -> str:
-    """The fingerprint of the components' layers as they are. Raises GraphError naming the layer that holds NaN or
-    infinity."""
+    """Returns the fingerprint of the components' layers. Raises GraphError that names a layer with NaN or infinity."""
     with opened(components):
         return fingerprint_of(graph, lambda address, name: getattr(module_at(components, address), name, None))
 
 
 def fingerprint_of(graph: LayerGraph, read: Callable[[str, str], torch.Tensor | None]) -> str:
-    """sha256 (hex) over the architecture and every value of every layer's weight and bias.
+    """Returns the sha256 (hex) of the architecture and every value of every layer's weight and bias.
 
-    Values are hashed as float32, so that half-precision weights have one fingerprint however they are loaded; they
-    are hashed whole, for sha256 takes 1.7 GB/s where the CPU has its instructions (860 M weights: 2 s) and 0.4 GB/s
-    where not, and a sample or a sum would miss a change or depend on the order of summation. They are read one at
-    a time, in the order of addresses: read is given an address and `weight` or `bias`, and gives the values or None.
-    Raises GraphError naming the layer that holds NaN or infinity.
+    Values are hashed as float32, so the fingerprint of half-precision weights does not depend on the type in which they
+    are loaded. All values are hashed: sha256 processes 1.7 GB/s with the CPU's instructions for it (860 M weights: 2 s)
+    and 0.4 GB/s without; a sample would miss changes, and a sum would depend on the order of summation.
+
+    Args:
+        graph: the layers.
+        read: (address, `weight` or `bias`) -> the values or None; called in order of addresses, one tensor at a time.
+
+    Raises GraphError that names a layer with NaN or infinity.
     """
     digest = hashlib.sha256(architecture_fingerprint(graph).encode())
     for address in sorted(graph.by_address):
         for name in ("weight", "bias"):
-            digest.update(_values(f"{address}.{name}", read(address, name)))  # held by no name: one at a time
+            digest.update(_values(f"{address}.{name}", read(address, name)))  # no reference is kept
     return digest.hexdigest()
 
 

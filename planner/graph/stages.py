@@ -1,4 +1,4 @@
-"""The parts of a pipeline that it calls as wholes: found by running it once, never by names."""
+"""Finds the modules that a pipeline calls directly, by running it once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from bitplan.sensitivity.probes.unroll import Snapshot
 
 @contextmanager
 def watched_stages(components: Mapping[str, nn.Module], keeping: set[str] | None = None) -> Iterator[dict[str, int]]:
-    """Within the `with`, counts the calls that are not made inside another module's call: address -> calls, in order
-    of the first one. A component called as a whole is one; of a decoder that is reached by a method of its own, these
-    are the modules that the method calls. keeping: takes those that leave something in their arguments for a later
-    call, such as a cache."""
+    """Within the `with`, counts the outermost module calls: address -> calls, in order of the first one.
+
+    A component is counted when it is called as a whole. If the pipeline calls another method of it, such as `decode`,
+    the modules that this method calls are counted. keeping: receives the addresses of modules that change their
+    arguments, such as a cache, for a later call.
+    """
     counts: dict[str, int] = {}
     inside: list[Snapshot | None] = []
 
@@ -27,8 +29,8 @@ def watched_stages(components: Mapping[str, nn.Module], keeping: set[str] | None
         inside.append(None if inside or keeping is None else Snapshot((args, kwargs)))
 
     def leave(address: str) -> None:
-        kept = inside.pop()
-        if keeping is not None and kept is not None and kept.changed():
+        snapshot = inside.pop()
+        if keeping is not None and snapshot is not None and snapshot.changed():
             keeping.add(address)
 
     with ExitStack() as stack:

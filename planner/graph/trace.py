@@ -1,10 +1,8 @@
-"""Find the layer graph by running the model once: never by names, never by reading its code.
+"""Finds the layer graph by running the model once, without names or source code.
 
-`bitplan.planner.graph.flow` keeps, for each memory block (storage), which layers last fed it and which inputs of a
-component it comes
-from. A layer reads the marks of its input, which gives the edges, and leaves itself as the only feeder of its output;
-a component that is entered puts the marks of its arguments there. Roles follow from both: see
-`bitplan.planner.graph.roles`.
+`bitplan.planner.graph.flow` marks each memory block (storage) with the layers that last fed it and the component inputs
+that it was computed from. A layer reads the marks of its input, which gives the edges, and becomes the only feeder of
+its output; a called component marks its arguments. `bitplan.planner.graph.roles` derives roles from both.
 """
 
 from __future__ import annotations
@@ -61,15 +59,15 @@ def list_layers(components: Mapping[str, nn.Module]) -> LayerList:
 
 
 def find_layers(components: Mapping[str, nn.Module]) -> Layers:
-    """First address -> (module, other addresses) of every module that can be planned, and of the projections of every
-    attention that can be opened."""
+    """Returns first address -> (module, other addresses) of every module that can be planned, including the projections
+    of attentions that can be opened."""
     with opened(components):
         return list_layers(components).layers
 
 
 def find_refused(components: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Modules of the layers' classes that cannot be planned, and attentions that cannot be opened, by their first
-    address: why."""
+    """Returns first address -> reason for modules of layer classes that cannot be planned, and for attentions that
+    cannot be opened."""
     reasons = (
         (names[0], refusal_of(module) or refusal_of_attention(module))
         for module, names in addresses(components).items()
@@ -78,14 +76,14 @@ def find_refused(components: Mapping[str, nn.Module]) -> dict[str, str]:
 
 
 def trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> LayerGraph:
-    """The layer graph of one call of `run`, which runs the components. Hooks are gone afterwards, come what may.
+    """Traces the layer graph of one call of `run`, which runs the components. The hooks are always removed.
 
     Modules of the kinds of `bitplan.plans.kinds` become layers when they are called, and so do the projections of
-    attentions
-    that can be opened, which they are for the run alone. One whose weight is used past its call,
-    too, stays unplanned, since that use would see the plan and nothing would measure it; to tell what flows by it, the
-    run is then repeated. Errors of `run` pass through.
-    Raises GraphError when the components hold no layers or the run calls none.
+    attentions that can be opened, which are open during the run. A layer whose weight is also used outside its call
+    stays unplanned, because the effect of a plan on that use is not measured; the run is then repeated to find the data
+    flow without it. Errors of `run` propagate.
+
+    Raises GraphError if the components have no layers or the run calls none.
     """
     with opened(components):
         return _trace(components, run)
@@ -93,72 +91,74 @@ def trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> Lay
 
 def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> LayerGraph:
     listed = list_layers(components)
-    found, held = listed.layers, listed.held
-    if not found:
+    modules = listed.layers
+    if not modules:
         raise GraphError(f"{', '.join(components) or 'nothing'}: none of {CLASSES} inside; name what to plan")
-    watch, flow, past = _watched(components, found, run)
-    reasons = find_refused(components) | dict.fromkeys((name for name in found if name in past), REASON)
-    if past & watch.records.keys():
-        watch, flow, _ = _watched(components, {name: its for name, its in found.items() if name not in past}, run)
-    if not watch.records:
+    hooks, flow, bypassed = _observe(components, modules, run)
+    reasons = find_refused(components) | dict.fromkeys((name for name in modules if name in bypassed), REASON)
+    if bypassed & hooks.records.keys():
+        hooks, flow, _ = _observe(components, {name: m for name, m in modules.items() if name not in bypassed}, run)
+    if not hooks.records:
         names = ", ".join(components)
-        raise GraphError(f"the run called none of the {len(found)} layers of {names}; name components that it runs")
-    parts = parts_of(components, watch)
-    kinds = {name: str(kind_of(found[name][0])) for name in watch.records}
-    uses = {name: record.use for name, record in watch.records.items()}
+        raise GraphError(f"the run called none of the {len(modules)} layers of {names}; name components that it runs")
+    parts = parts_of(components, hooks)
+    kinds = {name: str(kind_of(modules[name][0])) for name in hooks.records}
+    uses = {name: record.use for name, record in hooks.records.items()}
     roles = roles_of(RunFacts(uses, kinds, flow.attentions, {part.name: dict(part.inputs) for part in parts}))
     layers = {
-        n: replace(_describe(n, *found[n], record), role=roles[n], held=held.get(n, ""))
-        for n, record in watch.records.items()
+        n: replace(_describe(n, *modules[n], record), role=roles[n], held=listed.held.get(n, ""))
+        for n, record in hooks.records.items()
     }
     order = {name: place for place, name in enumerate(layers)}
-    edges = ((source, name) for name, record in watch.records.items() for source in record.feeders)
+    edges = ((source, name) for name, record in hooks.records.items() for source in record.feeders)
     return LayerGraph(
         layers=tuple(layers.values()),
         edges=tuple(sorted(edges, key=lambda edge: (order[edge[0]], order[edge[1]]))),
-        shared_inputs=_groups(order, ((n, seen) for n, record in watch.records.items() for seen in record.inputs)),
-        tied=_groups(order, ((name, _memory(found[name][0].weight)) for name in layers)),
-        unused=tuple(name for name in dict.fromkeys((*found, *reasons)) if name not in layers),
+        shared_inputs=_groups(order, ((n, key) for n, record in hooks.records.items() for key in record.inputs)),
+        tied=_groups(order, ((name, _memory(modules[name][0].weight)) for name in layers)),
+        unused=tuple(name for name in dict.fromkeys((*modules, *reasons)) if name not in layers),
         parts=parts,
         reasons=tuple(reasons.items()),
     )
 
 
-def _watched(
-    components: Mapping[str, nn.Module], found: Layers, run: Callable[[], object]
+def _observe(
+    components: Mapping[str, nn.Module], layers: Layers, run: Callable[[], object]
 ) -> tuple[TraceHooks, Flow, set[str]]:
-    """What one run shows of these layers, and those of them whose weight it used past their call."""
-    watch = TraceHooks()
+    """Runs once, and returns the hooks, the data flow and the layers whose weight is used outside their calls."""
+    hooks = TraceHooks()
     weights = frozenset(w.untyped_storage()._cdata for root in components.values() for w in root.parameters())
-    past = BypassUse({address: module.weight for address, (module, _) in found.items()}, watch.calling)
-    flow = Flow(watch.marks, weights, past)
-    with hooked(components, found, watch), flow:
+    bypass = BypassUse({address: module.weight for address, (module, _) in layers.items()}, hooks.calling)
+    flow = Flow(hooks.marks, weights, bypass)
+    with hooked(components, layers, hooks), flow:
         run()
-    return watch, flow, past.bypassed
+    return hooks, flow, bypass.bypassed
 
 
 def survey(components: Mapping[str, nn.Module], names: Iterable[str]) -> LayerGraph:
-    """The graph of the named layers without a run: it has no calls and no edges. A fingerprint needs no more.
+    """Returns the graph of the named layers without a run: no calls, no edges, enough for a fingerprint.
 
-    Raises GraphError for an address that holds no layer.
+    Raises GraphError for an address that is not a layer.
     """
     with opened(components):
-        listed, chosen = list_layers(components), list(names)
-    missing = [name for name in chosen if name not in listed.layers]
+        listed, addressed = list_layers(components), list(names)
+    missing = [name for name in addressed if name not in listed.layers]
     if missing:
         raise GraphError(f"{len(missing)} layers are not in {', '.join(components)}, such as {missing[0]}")
-    return graph_of(listed, chosen)
+    return graph_of(listed, addressed)
 
 
 def graph_of(listed: LayerList, names: Sequence[str]) -> LayerGraph:
-    """The graph of the named layers, which are among those listed: without calls and edges."""
-    found, held = listed.layers, listed.held
+    """Returns the graph of some of the listed layers, without calls and edges."""
+    modules = listed.layers
     order = {name: place for place, name in enumerate(names)}
     return LayerGraph(
-        layers=tuple(replace(_describe(name, *found[name], LayerRecord()), held=held.get(name, "")) for name in names),
+        layers=tuple(
+            replace(_describe(name, *modules[name], LayerRecord()), held=listed.held.get(name, "")) for name in names
+        ),
         edges=(),
         shared_inputs=(),
-        tied=_groups(order, ((name, _memory(found[name][0].weight)) for name in names)),
+        tied=_groups(order, ((name, _memory(modules[name][0].weight)) for name in names)),
         unused=(),
     )
 
@@ -183,7 +183,7 @@ def _memory(weight: torch.Tensor) -> tuple[int, int]:
 
 
 def _groups(order: Mapping[str, int], pairs: Iterable[tuple[str, object]]) -> tuple[tuple[str, ...], ...]:
-    """The layers that are linked through common keys, directly or by way of others; lone layers are left out."""
+    """Returns the groups of two or more layers that are connected by common keys, directly or through other layers."""
     graph = nx.Graph()
     for name, key in pairs:
         graph.add_edge((0, name), (1, key))

@@ -27,7 +27,7 @@ from bitplan.planner.measurement.methods import check_dtype, method_named
 from bitplan.planner.measurement.ranges import calibrated_ranges, stored_ranges
 from bitplan.planner.measurement.schedule import Schedule, measure_by_probes, measure_exhaustively
 from bitplan.planner.measurement.worker import Settings, Worker, WorkerSetup, worker_of
-from bitplan.planner.pipelines.metrics import MetricSet, judge_of, probed_by
+from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics, single_layer_metrics
 from bitplan.planner.pipelines.offload import offloaded
 from bitplan.planner.pipelines.subject import Subject, conditions_in
 from bitplan.planner.pipelines.traced import Traced
@@ -131,11 +131,11 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
 def _metric_set(traced: Traced, settings: Settings, options: MeasureOptions) -> MetricSet:
     """The metrics to measure, with probes. Prints which metrics are skipped for lack of a CLIP."""
     with offloaded(options.folder):
-        metric_set = judge_of(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
+        metric_set = choose_metrics(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
     if metric_set.left_out:
         print(f"{' and '.join(metric_set.left_out)} left out: no condition is a text and no CLIP is named; name one "
               "with --clip to have the drift of images measured", file=sys.stderr)  # fmt: skip
-    return probed_by(metric_set, traced.sample)
+    return single_layer_metrics(metric_set, traced.sample)
 
 
 def _schedule(

@@ -17,7 +17,7 @@ from bitplan.planner.graph.layers import components_of
 from bitplan.planner.measurement.replay import Replay, build_replay
 from bitplan.planner.measurement.resume import RecordedReplay, record_replay
 from bitplan.planner.pipelines.generation import Generation
-from bitplan.planner.pipelines.metrics import MetricSet, judge_of, probed_by
+from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics, single_layer_metrics
 from bitplan.planner.pipelines.sources import components, load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_in
 from bitplan.planner.pipelines.traced import TraceRecord
@@ -183,6 +183,6 @@ def worker_of(setup: WorkerSetup, subject: Subject, metric_set: MetricSet | None
     """Build a worker of a loaded subject. Raises UserError if the encoder cannot be loaded."""
     settings = setup.settings
     if metric_set is None:
-        metric_set = judge_of(subject, setup.output, settings.prompts, settings.metrics, settings.clip)
-        metric_set = probed_by(metric_set, setup.sample)
+        metric_set = choose_metrics(subject, setup.output, settings.prompts, settings.metrics, settings.clip)
+        metric_set = single_layer_metrics(metric_set, setup.sample)
     return Worker(setup, subject, components(subject, setup.components), metric_set)

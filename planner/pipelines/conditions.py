@@ -1,4 +1,4 @@
-"""What a subject is run on: prompts, mappings of what a pipeline takes, or whatever a Subject understands."""
+"""Conditions of runs: prompts, mappings of a pipeline's arguments, or other inputs of a Subject."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GENERAL = (
 
 
 def built_in_prompts(scenes: bool, count: int, seed: int = 0) -> list[str]:
-    """`count` prompts to measure on: captions of the training kind for the embedded pipeline, else general ones."""
+    """Returns `count` prompts to measure on. scenes: captions for the embedded pipeline instead of general prompts."""
     if not scenes:
         if count > len(GENERAL):
             raise UserError(f"there are {len(GENERAL)} built-in prompts, not {count}; give more in a --prompts file")
@@ -39,7 +39,7 @@ def built_in_prompts(scenes: bool, count: int, seed: int = 0) -> list[str]:
 
 
 def held_out_prompts(count: int, seed: int = 0) -> list[str]:
-    """`count` captions with things that training never showed, one thing and two by turns."""
+    """Returns `count` captions of objects that training does not contain, alternating between one and two objects."""
     ones = held_out_scenes((count + 1) // 2, 1, seed)
     twos = held_out_scenes(count // 2, 2, seed)
     pairs = [scene.caption for pair in zip(ones, twos, strict=False) for scene in pair]
@@ -47,52 +47,52 @@ def held_out_prompts(count: int, seed: int = 0) -> list[str]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """One prompt a line, blank lines left out. Raises UserError."""
+    """Returns the non-blank lines of a file. Raises UserError."""
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the prompts file {path}: {error}; give a UTF-8 text file") from error
     if not any(lines):
-        raise UserError(f"the prompts file {path} holds no prompt; write one a line")
+        raise UserError(f"the prompts file {path} contains no prompts; write one on each line")
     return [line for line in lines if line]
 
 
-def conditions_in(given: PathLike | Sequence[Any] | None) -> list[Any] | None:
-    """The prompts or other conditions given, read from a file where they are a path. Raises UserError."""
-    if given is None:
+def conditions_in(source: PathLike | Sequence[Any] | None) -> list[Any] | None:
+    """Returns the conditions of a list or of the file at a path; None for None. Raises UserError."""
+    if source is None:
         return None
-    return read_conditions(Path(given)) if isinstance(given, (str, Path)) else list(given)
+    return read_conditions(Path(source)) if isinstance(source, (str, Path)) else list(source)
 
 
 LISTS = (".yaml", ".yml", ".json")
-DIGEST = "sha256"  # key of a label that is one
+DIGEST = "sha256"  # key of a label that is a digest
 
 
 def read_conditions(path: Path) -> list[Any]:
-    """Of a text file one prompt a line; of a YAML or JSON file the entries of its list, prompts or mappings.
+    """Returns the lines of a text file, or the entries of a YAML or JSON list of prompts or mappings.
 
     Raises UserError.
     """
     if path.suffix.lower() not in LISTS:
         return list(read_prompts(path))
     try:
-        found = yaml.safe_load(path.read_text("utf-8-sig"))  # JSON is YAML
+        entries = yaml.safe_load(path.read_text("utf-8-sig"))  # JSON is YAML
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"cannot read the conditions file {path}: {error}; give a YAML or JSON list") from error
-    if not isinstance(found, list) or not found or not all(isinstance(one, (str, dict)) for one in found):
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, (str, dict)) for entry in entries):
         raise UserError(
-            f"the conditions file {path} holds no list of prompts or mappings; write `- prompt: ...` entries"
+            f"the conditions file {path} is not a list of prompts or mappings; write `- prompt: ...` entries"
         )
-    return found
+    return entries
 
 
 def labels_of(conditions: Sequence[Any]) -> tuple[Any, ...]:
-    """How files name conditions: what is text or JSON stays as it is, of all else a digest tells it from others."""
-    return tuple(one if _is_plain(one) else {DIGEST: _digest(one)} for one in conditions)
+    """Returns the labels of conditions in files: text and JSON data unchanged, a digest of other objects."""
+    return tuple(condition if _is_plain(condition) else {DIGEST: _digest(condition)} for condition in conditions)
 
 
 def is_digest(label: Any) -> bool:
-    """Whether the label only tells the condition from others."""
+    """Whether the label is a digest, from which the condition cannot be restored."""
     return isinstance(label, dict) and label.keys() == {DIGEST}
 
 
@@ -104,7 +104,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _digest(value: Any) -> str:
-    """Of the numbers of a tensor, else of the pickled object. Raises UserError for what cannot be pickled."""
+    """Returns the sha256 (hex) of a tensor's numbers or of a pickled object. Raises UserError if pickling fails."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -112,7 +112,7 @@ def _digest(value: Any) -> str:
         value = (str(value.dtype), tuple(value.shape), numbers)
     try:
         return hashlib.sha256(pickle.dumps(value, protocol=4)).hexdigest()
-    except Exception as error:  # whatever an object throws that cannot be pickled
+    except Exception as error:  # pickling may raise anything
         kind = type(value).__name__
         raise UserError(
             f"a condition is a {kind} that cannot be pickled ({error}); use tensors, texts or mappings"

@@ -11,7 +11,7 @@ from bitplan.planner.scenes import CLIP_FOLDER, SCENES
 from bitplan.planner.texts import one_line
 from bitplan.sensitivity.metrics.learned import Encoder, clip_encoder
 
-HUB_CLIP = "openai/clip-vit-base-patch32"  # the alignment metric's model where the pipeline brings none
+HUB_CLIP = "openai/clip-vit-base-patch32"  # the default model of the alignment metrics
 
 
 def load_encoder(name: str, clip: str | None = None) -> Encoder:
@@ -26,12 +26,12 @@ def load_encoder(name: str, clip: str | None = None) -> Encoder:
     except Exception as error:
         reason = one_line(error, 160)
         raise UserError(f"cannot load the CLIP model {place!r}: {reason}; give --clip a folder or hub id, or "
-                        "bring a Subject with metrics that embed no images") from error  # fmt: skip
+                        "use a Subject with metrics that embed no images") from error  # fmt: skip
     return clip_encoder(model, tokenizer, mean, std)
 
 
 def _normalisation(place: str) -> tuple[list[float], list[float]]:
-    """What the model's image processor subtracts and divides by."""
+    """Returns the mean and standard deviation of the model's image processor."""
     from transformers import CLIPImageProcessor
 
     processor = CLIPImageProcessor.from_pretrained(place)

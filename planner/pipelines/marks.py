@@ -1,4 +1,4 @@
-"""A component whose layers are packed says so: to `save_pretrained`, and to what would spoil them in silence."""
+"""Marks components with packed layers: they can be saved, and refuse methods that would break them silently."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """Stands in for a method that cannot be: raises UserError with the reason."""
+    """Replaces a method that packed layers cannot support: raises UserError with the reason."""
 
     reason: str
 
@@ -30,9 +30,9 @@ class Refusal:
 
 
 def mark(model: Any, quantizer: Any) -> None:
-    """`quantizer` saves `model` from now on."""
+    """Marks the model as packed, to be saved by the quantizer."""
     model.hf_quantizer, model.quantization_method = quantizer, quantizer.quantization_config.quant_method
-    model.is_quantized = False  # what diffusers refuses then, casts of the float type, packed layers can do
+    model.is_quantized = False  # diffusers would refuse casts of the float type, which packed layers support
     for name, reason in REFUSED.items():
         if hasattr(type(model), name):
             setattr(model, name, Refusal(reason))
@@ -41,9 +41,9 @@ def mark(model: Any, quantizer: Any) -> None:
 def unmark(model: Any) -> None:
     """Undoes `mark`."""
     del model.hf_quantizer, model.quantization_method, model.is_quantized
-    if hasattr(model, "_internal_dict"):  # of diffusers
-        kept = {key: value for key, value in model.config.items() if key != "quantization_config"}
-        model._internal_dict = type(model._internal_dict)(kept)
+    if hasattr(model, "_internal_dict"):  # a model of diffusers
+        config = {key: value for key, value in model.config.items() if key != "quantization_config"}
+        model._internal_dict = type(model._internal_dict)(config)
     else:
         del model.config.quantization_config
     for name in REFUSED:

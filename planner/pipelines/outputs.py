@@ -1,4 +1,4 @@
-"""Outputs as files: pictures, moving pictures, and plain arrays for all else."""
+"""Writes outputs to files: images, animations, and arrays for other outputs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ _LABEL, _GAP = 150, 4
 
 
 def to_picture(image: torch.Tensor) -> Image.Image:
-    """(3, H, W) in 0..1 to an 8-bit picture."""
+    """Converts (3, H, W) in 0..1 to an 8-bit picture."""
     pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(pixels)
 
 
 def save_grid(rows: Mapping[str, torch.Tensor], path: Path) -> None:
-    """rows: label -> (N, 3, H, W) in 0..1, of one shape; small images are enlarged to 128 px."""
+    """Writes a labelled grid of images; small images are enlarged to 128 px.
+
+    rows: label -> (N, 3, H, W) in 0..1, all of one shape.
+    """
     columns, _, height, width = next(iter(rows.values())).shape
     zoom = max(1, 128 // height)
     cell = (width * zoom + _GAP, height * zoom + _GAP)
@@ -38,26 +41,28 @@ def save_grid(rows: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 ARRAY, MOVING = ".npy", (".gif", ".webp", ".png")
-MILLISECONDS = 125  # a frame
-SMALL, EXACT = 384, 128  # px: no picture on a page is larger, and up to this size each is kept to the bit
+MILLISECONDS = 125  # per frame
+SMALL, EXACT = 384, 128  # px: the size limit of pictures on a page, and of lossless ones
 
 
 def check_output(path: Path) -> None:
     """Checks before slow work that the folder of `path` exists and its kind of file is known. Raises UserError."""
     check_place(path)
     if path.suffix.lower() not in {ARRAY, *Image.registered_extensions()}:
-        raise UserError(f"{path} ends in no known kind of picture; end --out in .png, in .gif or in {ARRAY}")
+        raise UserError(f"{path} has an unknown extension; end --out in .png, in .gif or in {ARRAY}")
 
 
 def save_outputs(outputs: Tensor, kind: str, out: Path) -> list[Path]:
-    """Each output as `out`, or where there are several as `out` with -1, -2, ...; what the kind of file cannot hold
-    goes beside it as an array. Returns the files."""
+    """Writes each output and returns the paths: `out`, or `out` with -1, -2, ... if there are several.
+
+    An output that the file format cannot hold is written as an array beside it.
+    """
     paths = [out if len(outputs) == 1 else out.with_stem(f"{out.stem}-{i + 1}") for i in range(len(outputs))]
     return [_save(output, kind, path) for output, path in zip(outputs, paths, strict=True)]
 
 
 def save_small(picture: Image.Image, folder: Path, name: str) -> str:
-    """The picture as a WebP file for a page; its name below the folder is returned."""
+    """Writes the picture as a WebP file into the folder, for a page, and returns its name."""
     picture.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
     picture.save(folder / name, "WEBP", lossless=max(picture.size) <= EXACT, quality=90, method=6)
     return name

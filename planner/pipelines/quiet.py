@@ -37,8 +37,8 @@ def quiet_libraries() -> Iterator[None]:
         yield
 
 
-def _show_hub_bars(shown: bool) -> None:
+def _show_hub_bars(show: bool) -> None:
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    if shown is are_progress_bars_disabled():
-        (enable_progress_bars if shown else disable_progress_bars)()
+    if show is are_progress_bars_disabled():
+        (enable_progress_bars if show else disable_progress_bars)()

@@ -57,24 +57,24 @@ class UserFunction:
 
 
 def user_function(function: Callable[..., Any]) -> UserFunction:
-    """The function, as one of the current folder."""
+    """Wraps the function for modules in the current folder."""
     return function if isinstance(function, UserFunction) else UserFunction(function, str(Path.cwd()))
 
 
 def load_reference(text: str) -> Any:
-    """What `package.module:name` names; modules of the current folder are found, too.
+    """Loads the object `package.module:name`; the module may lie in the current folder.
 
-    Runs the module's code, as importing it does. Raises UserError with the reason where it cannot be had.
+    Importing runs the module's code. Raises UserError if that fails.
     """
     if not is_reference(text):
-        raise UserError(f"{text!r} names no object; write package.module:name")
+        raise UserError(f"{text!r} is not a reference; write package.module:name")
     module, _, names = text.partition(":")
     try:
         with importable(str(Path.cwd())):
             target: Any = importlib.import_module(module)
         for name in names.split("."):
             target = getattr(target, name)
-    except Exception as error:  # whatever the user's module throws is bad input to us
+    except Exception as error:  # an exception of the user's module is bad input
         reason = one_line(error, 200)
         raise UserError(
             f"cannot load {text}: {type(error).__name__}: {reason}; check the module and the name"

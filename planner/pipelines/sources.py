@@ -33,15 +33,21 @@ from bitplan.plans.plan import PlanError
 def load_subject(
     name: str | Subject, generation: Generation, dtype: str = FLOAT32, folder: PathLike | None = None
 ) -> Subject:
-    """`scenes`, a folder or a hub id of a diffusers pipeline, or `package.module:name` of a Subject, of a pipeline, or
-    of a function without arguments that makes one. A Subject is given back as it is. folder: where weights lie instead
-    of in memory, see `bitplan.planner.pipelines.offload`. Raises UserError."""
+    """Loads a subject; a `Subject` is returned unchanged. Raises UserError.
+
+    Args:
+        name: `scenes`, a folder or a hub id of a diffusers pipeline, or `package.module:name` of a Subject, of a
+            pipeline, or of a function without arguments that returns one.
+        generation: how the pipeline is called.
+        dtype: float type of the weights.
+        folder: folder for weights instead of memory, see `bitplan.planner.pipelines.offload`; None for memory.
+    """
     if not isinstance(name, Subject):
         with offloaded(folder):
             return _loaded(name, generation, dtype)
     if folder is not None:
-        raise UserError(f"{name.name} is in memory already, and --offload-folder is for what is loaded here; name it "
-                        "as package.module:name of a function that makes it")  # fmt: skip
+        raise UserError(f"{name.name} is in memory already, and --offload-folder needs to load it; give the "
+                        "package.module:name of a function that returns it")  # fmt: skip
     return subject_of(name, generation)
 
 
@@ -49,21 +55,19 @@ def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
     if not is_reference(name):
         return subject_of(load_pipeline(name, dtype), generation, name)
     if dtype != FLOAT32:
-        raise UserError(f"{name} says itself in which float type it is; leave --dtype {dtype} out")
-    made = load_reference(name)
-    if not isinstance(made, (Subject, DiffusionPipeline)):
+        raise UserError(f"{name} determines its own float type; leave --dtype {dtype} out")
+    target = load_reference(name)
+    if not isinstance(target, (Subject, DiffusionPipeline)):
         try:
-            made = user_function(made)()
+            target = user_function(target)()
         except UserError:
             raise
-        except Exception as error:  # whatever the user's function throws is bad input to us
+        except Exception as error:  # an exception of the user's function is bad input
             reason = one_line(error, 200)
-            raise UserError(
-                f"{name} cannot be made: {type(error).__name__}: {reason}; call it alone to see why"
-            ) from error
-    if not isinstance(made, (Subject, DiffusionPipeline)):
-        raise UserError(f"{name} is a {type(made).__name__}; give a bitplan.Subject or a diffusers pipeline")
-    return _in_folder(replace(subject_of(made, generation), name=name))
+            raise UserError(f"{name} fails with {type(error).__name__}: {reason}; call it alone to see why") from error
+    if not isinstance(target, (Subject, DiffusionPipeline)):
+        raise UserError(f"{name} is a {type(target).__name__}; give a bitplan.Subject or a diffusers pipeline")
+    return _in_folder(replace(subject_of(target, generation), name=name))
 
 
 def _in_folder(subject: Subject) -> Subject:
@@ -77,30 +81,37 @@ def _in_folder(subject: Subject) -> Subject:
 def generation_of(
     pipeline: str | Subject, steps: int | None, guidance: float | None, seed: int, call: Mapping[str, Any] | None = None
 ) -> Generation:
-    """How images are made, the pipeline's own defaults where nothing is said. Raises UserError."""
-    named = isinstance(pipeline, str) and not is_reference(pipeline)
-    default = DEFAULTS.get(pipeline, FALLBACK) if named else Generation()
+    """Returns the arguments of the pipeline's calls, with its own defaults for None. Raises UserError."""
+    is_pipeline = isinstance(pipeline, str) and not is_reference(pipeline)
+    default = DEFAULTS.get(pipeline, FALLBACK) if is_pipeline else Generation()
     if steps is not None and steps < 1:
-        raise UserError(f"{steps} steps make no image; ask for at least 1")
+        raise UserError(f"--steps is {steps}; give at least 1")
     if guidance is not None and not math.isfinite(guidance):
-        raise UserError(f"--guidance {guidance} is no scale; give a finite number, such as 7.5")
+        raise UserError(f"--guidance {guidance} is not finite; give a number, such as 7.5")
     return Generation(
         steps or default.steps, default.guidance if guidance is None else guidance, seed, dict(call or {})
     )
 
 
-REFUSALS = (UserError, PlanError, GraphError, KernelError, FormatError, ActivationError)  # of ours: one line each
+REFUSALS = (
+    UserError,
+    PlanError,
+    GraphError,
+    KernelError,
+    FormatError,
+    ActivationError,
+)  # BitPlan's own errors, whose messages are one line
 DEFAULTS = {SCENES: Generation(steps=8, guidance=2.5)}
 FALLBACK = Generation(steps=20)
 
 
 def locate(name: str) -> str:
-    """What `from_pretrained` is given for `name`: the embedded pipeline's folder, a folder, or a hub id."""
+    """Returns the argument of `from_pretrained` for a name: the embedded pipeline's folder, a folder, or a hub id."""
     if name == SCENES:
         return str(PIPELINE_FOLDER)
     if Path(name).is_dir():
         if not (Path(name) / "model_index.json").is_file():
-            raise UserError(f"{name} holds no model_index.json; name a folder that save_pretrained wrote")
+            raise UserError(f"{name} has no model_index.json; name a folder that save_pretrained wrote")
         return name
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"there is no pipeline folder {name}; name `{SCENES}`, a local folder or a hub id")
@@ -108,9 +119,9 @@ def locate(name: str) -> str:
 
 
 def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> Any:
-    """The pipeline `name`: `scenes`, a local folder or a hub id; quantization: what `bitplan.config` gives.
+    """Loads the pipeline `name`: `scenes`, a local folder or a hub id. quantization: a result of `bitplan.config`.
 
-    Raises UserError when it cannot be loaded; what the quantization refuses, as it does.
+    Raises UserError if it cannot be loaded, and the errors of the quantization.
     """
     options = {} if quantization is None else {"quantization_config": quantization}
     try:
@@ -118,7 +129,7 @@ def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> 
             pipe = DiffusionPipeline.from_pretrained(locate(name), torch_dtype=getattr(torch, dtype), **options)
     except REFUSALS:
         raise
-    except Exception as error:  # whatever a hub, a file or a config throws is bad input to us
+    except Exception as error:  # an exception from a hub, a file or a config is bad input
         reason = one_line(error, 200)
         raise UserError(
             f"cannot load the pipeline {name!r}: {reason}; name `{SCENES}`, a folder or a hub id"
@@ -128,7 +139,7 @@ def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> 
 
 
 def components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules of these names. Raises UserError naming what the pipeline has."""
+    """Returns the modules of these names. Raises UserError that lists the pipeline's components."""
     modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
     if missing := [name for name in names if name not in modules]:
         raise UserError(f"the pipeline has no component {', '.join(missing)}; it has {', '.join(modules)}")
@@ -136,7 +147,7 @@ def components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
 
 
 def float_components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
-    """The same, of a float pipeline. Raises UserError for one that has been packed."""
+    """Returns the modules of these names. Raises UserError also if one of them is packed."""
     parts = components(pipe, names)
     if packed := [name for name, part in parts.items() if is_marked(part)]:
         raise UserError(f"the {packed[0]} of this pipeline is packed by a plan already; load the float pipeline")
@@ -144,9 +155,11 @@ def float_components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
 
 
 def generate(pipe: Any, prompts: Sequence[Any], generation: Generation, batch: int = 16) -> torch.Tensor:
-    """What the pipeline puts out for prompts or other conditions, such as (prompts, 3, H, W) float32 images in 0..1;
-    prompt i starts from the noise of seed + i, whatever the batch."""
+    """Returns the pipeline's outputs for prompts or other conditions, such as (prompts, 3, H, W) images in 0..1.
+
+    Prompt i starts from the noise of seed + i, whatever the batch.
+    """
     with torch.no_grad():
         starts = range(0, len(prompts), batch)
         seeded = [(prompts[at : at + batch], replace(generation, seed=generation.seed + at)) for at in starts]
-        return torch.cat([outputs_of(pipe, some, its).cpu() for some, its in seeded])
+        return torch.cat([outputs_of(pipe, part, arguments).cpu() for part, arguments in seeded])

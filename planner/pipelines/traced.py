@@ -61,8 +61,10 @@ class Traced(TraceRecord):
 
 
 def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: Sequence[str] = ()) -> Traced:
-    """Trace the subject on its first condition; the counts of the graph are those of one sample. names: components to
-    plan, by default the denoisers. Raises UserError, GraphError."""
+    """Traces the subject on its first condition; the counts of the graph are those of one sample.
+
+    names: components to plan, by default the denoisers. Raises UserError, GraphError.
+    """
     float_components(subject, names or tuple(subject.modules))
     outputs: list[Tensor] = []
     keeping: set[str] = set()
@@ -71,13 +73,11 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
     sampled = iterating(whole)
     graph = only(whole, tuple(names) or sampled)
     if bare := [layer.address for layer in graph.layers if "." not in layer.address]:
-        raise UserError(
-            f"{bare[0]} is a layer itself, which nothing holds; put it into an nn.Sequential, or leave it out"
-        )
+        raise UserError(f"{bare[0]} is a layer without a parent module; put it into an nn.Sequential, or leave it out")
     parts = float_components(subject, tuple(names) or sampled)
     denoisers = tuple(address for address in calls if component_of(address) in sampled)
     planned = tuple(f"{layer.address}." for layer in graph.layers)
-    matter = (a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
-    stages = tuple(a for a in matter if a in denoisers or a not in keeping)
+    relevant = (a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
+    stages = tuple(a for a in relevant if a in denoisers or a not in keeping)
     kind = output_of(subject, outputs[0])
     return Traced(graph, fingerprint(parts, graph), kind, stages, denoisers, outputs[0], subject, parts)

@@ -190,7 +190,7 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("time in words", BAD_INPUT, "90s, 10m or 2h", lambda w: w.profiling(time="a while")),
     ("time infinite", BAD_INPUT, "90s, 10m or 2h", lambda w: w.profiling(time="infs")),
     ("prompts missing", BAD_INPUT, "UTF-8", lambda w: w.profiling(prompts=w.tmp / "none")),
-    ("prompts empty", BAD_INPUT, "one a line", lambda w: w.profiling(prompts=w.text("\n  \n"))),
+    ("prompts empty", BAD_INPUT, "one on each line", lambda w: w.profiling(prompts=w.text("\n  \n"))),
     ("prompts binary", BAD_INPUT, "UTF-8", lambda w: w.profiling(prompts=w.text(b"\xff\xfe\x00\x93"))),
     ("prompts too many", BAD_INPUT, "--prompts",
      lambda w: ["profile", w.pipeline, "--out", w.tmp / "n", "--count", 99]),

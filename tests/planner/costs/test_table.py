@@ -80,7 +80,7 @@ def test_short_calls_are_repeated_but_not_without_end(clock: list[float]) -> Non
 
 def test_the_rest_is_no_larger_than_the_model() -> None:
     small, large = CacheLoad(4000), CacheLoad(1 << 40)
-    assert small._held.nbytes == 4000 and large._held.nbytes == 1 << 26
+    assert small._values.nbytes == 4000 and large._values.nbytes == 1 << 26
 
 
 def test_memory_may_be_kept_within_and_used_after() -> None:

@@ -136,7 +136,7 @@ def test_the_pipeline_is_loaded_once(
     tiny_folder: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a share is measured alone, then the rest: together the same as all at once."""
-    for name in ("load_subject", "judge_of"):
+    for name in ("load_subject", "choose_metrics"):
         monkeypatch.setattr(workers, name, lambda *_: pytest.fail("loaded again"))
     options: Any = {"clip": str(clip_folder), "checks": 0, **tiny.SETTINGS, "schemes": ("w8a8",)}
     bitplan.profile(str(tiny_folder), tmp_path / "whole.profile", **options)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import bitplan
 from bitplan.planner.errors import UserError
-from bitplan.planner.pipelines.metrics import judge_of
+from bitplan.planner.pipelines.metrics import choose_metrics
 from bitplan.planner.pipelines.subject import Subject
 from bitplan.planner.profiles.profile import open_profile
 
@@ -61,7 +61,7 @@ def test_pictures_of_no_texts_are_profiled_without_a_clip(tmp_path: Path, capfd:
 
 
 def test_a_clip_that_is_named_is_used(clip_folder: Path) -> None:
-    judge = judge_of(painter(), "images", [1, 2], clip=str(clip_folder))
+    judge = choose_metrics(painter(), "images", [1, 2], clip=str(clip_folder))
     assert [metric.name for metric in judge.metrics] == ["nsr", "dssim", "embed_drift"]
     assert judge.encoder is not None and judge.left_out == ()
 
@@ -72,10 +72,10 @@ def test_one_that_is_asked_for_and_not_there_is_one_line(asked: str) -> None:
     """By a prompt, by --metric, by the subject."""
     subject = replace(painter(), metrics=("embed_drift",)) if asked == "said" else painter()
     conditions = ["a dog", "a cat"] if asked == "texts" else [1, 2]
-    with pytest.raises(UserError, match="cannot load the CLIP .* no net; give --clip a folder or hub id, or bring"):
-        judge_of(subject, "images", conditions, ("embed_drift",) if asked == "own" else ())
+    with pytest.raises(UserError, match="cannot load the CLIP .* no net; give --clip a folder or hub id, or use"):
+        choose_metrics(subject, "images", conditions, ("embed_drift",) if asked == "own" else ())
 
 
 def test_a_subject_that_says_its_metrics_leaves_none_out() -> None:
-    judge = judge_of(replace(painter(), metrics=("dssim",)), "images", [1, 2])
+    judge = choose_metrics(replace(painter(), metrics=("dssim",)), "images", [1, 2])
     assert [metric.name for metric in judge.metrics] == ["dssim"] and judge.left_out == () and judge.encoder is None

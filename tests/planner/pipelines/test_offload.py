@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_made_is_refused(command_line: Any, tmp_path: Pa
 def test_a_folder_in_memory_is_refused(command_line: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert offloading._file_system(tmp_path) not in offloading.IN_MEMORY
     monkeypatch.setattr(offloading, "_file_system", lambda folder: "tmpfs")
-    assert "is kept in memory itself (tmpfs); name a folder on a disk" in refused(command_line, tmp_path, tmp_path)
+    assert "is on a file system in memory (tmpfs); name a folder on a disk" in refused(command_line, tmp_path, tmp_path)
 
 
 def test_shared_memory_is_told_to_be_memory() -> None:

@@ -217,7 +217,7 @@ def test_the_kind_of_output_is_told_by_its_shape() -> None:
     for kind, shape in shapes.items():
         assert output_of(run_with(None), torch.zeros(shape)) == kind
     odd = Subject({"m": nn.Linear(2, 2)}, lambda *_: torch.zeros(1, 4, 8, 8), output="images")
-    with pytest.raises(UserError, match=r"gave \(1, 4, 8, 8\) for images, which are \(P, 3, H, W\)"):
+    with pytest.raises(UserError, match=r"returned \(1, 4, 8, 8\) for images, which are \(P, 3, H, W\)"):
         output_of(odd, torch.zeros(1, 4, 8, 8))
 
 
@@ -226,13 +226,13 @@ def test_bad_subjects_are_refused(named: str) -> None:
         Subject({}, lambda *_: None)
     with pytest.raises(UserError, match="map names to nn.Modules"):
         Subject({"a.b": nn.Linear(1, 1)}, lambda *_: None)
-    with pytest.raises(UserError, match="puts out 'sound'; choose images, video, audio, array"):
+    with pytest.raises(UserError, match="output of .* is 'sound'; choose images, video, audio, array"):
         Subject({"m": nn.Linear(1, 1)}, lambda *_: None, output="sound")
-    with pytest.raises(UserError, match="cannot be made: RuntimeError: no disk"):
+    with pytest.raises(UserError, match="fails with RuntimeError: no disk"):
         load_subject("own_subject:broken", Generation())
-    with pytest.raises(UserError, match="cannot be made: TypeError|is a int"):
+    with pytest.raises(UserError, match="fails with TypeError|is a int"):
         load_subject("own_subject:value", Generation())
-    with pytest.raises(UserError, match="says itself how it runs"):
+    with pytest.raises(UserError, match="determines how it runs"):
         load_subject(named, Generation(steps=3))
     with pytest.raises(UserError, match="leave --dtype bfloat16 out"):
         load_subject(named, Generation(), "bfloat16")
@@ -250,9 +250,13 @@ def test_pipelines_are_called_by_their_signature(pipe: Any) -> None:
     assert arguments_of(pipe, rows, Generation(2))["negative_prompt"] == ["blurry"] * 2
     assert "guidance_scale" not in arguments_of(pipe, rows, Generation(2))
     for conditions, generation, reason in (
-        (tiny.PROMPTS, Generation(2, options={"frames": 3}), "StableDiffusionPipeline takes no frames; it takes"),
-        ([{"class_labels": 3}], Generation(2), "takes no class_labels"),
-        ([{"prompt": "a"}, {"negative_prompt": "b"}], Generation(2), "name the same in each"),
+        (
+            tiny.PROMPTS,
+            Generation(2, options={"frames": 3}),
+            "StableDiffusionPipeline has no argument frames; its",
+        ),
+        ([{"class_labels": 3}], Generation(2), "has no argument class_labels"),
+        ([{"prompt": "a"}, {"negative_prompt": "b"}], Generation(2), "use the same keys in each"),
         ([3], Generation(2), "a prompt or a mapping, not a int"),
     ):
         with pytest.raises(UserError, match=reason):
@@ -298,7 +302,7 @@ def test_conditions_from_a_file(tiny_folder: Path, clip_folder: Path, tmp_path: 
         settings = store.header()["settings"]
     assert settings["prompts"][1] == {"prompt": "a cat", "negative_prompt": "dog"}
     assert settings["generation"]["options"] == {"height": 16, "guidance_rescale": 0.1}
-    for text, reason in (("a: 1", "no list of prompts or mappings"), ("- [1]", "no list"), ("{", "cannot read")):
+    for text, reason in (("a: 1", "not a list of prompts or mappings"), ("- [1]", "no list"), ("{", "cannot read")):
         path.write_text(text, "utf-8")
         refused = command_line("profile", tiny_folder, "--out", tmp_path / "u.profile", "--prompts", path)
         assert refused.exit_code == 2 and reason in refused.stderr
@@ -313,7 +317,7 @@ def test_drawn_conditions_come_back_from_their_digests() -> None:
     assert conditions_in(subject, ("a", {"prompt": "b"})) == ("a", {"prompt": "b"})
     for other in (replace(subject, conditions=lambda count, held_out: list(drawn[:count] + 1)), run_with(None)):
         other = replace(other, conditions=()) if not callable(other.conditions) else other
-        with pytest.raises(UserError, match="none that .* gives, and neither text nor JSON"):
+        with pytest.raises(UserError, match="neither text nor JSON, and .* does not return"):
             conditions_in(other, labels)
 
 
