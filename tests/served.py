@@ -53,7 +53,7 @@ def shown(page: Any, act: Any) -> None:
     before = int(page.get_attribute("body", "data-shown"))
     act()
     for _ in range(200):
-        if int(page.get_attribute("body", "data-shown")) > before and not page.evaluate("live.flying || live.next"):
+        if int(page.get_attribute("body", "data-shown")) > before and not page.evaluate("live.pending || live.next"):
             return
         page.wait_for_timeout(50)
     raise RuntimeError("nothing else was shown within 10 s")

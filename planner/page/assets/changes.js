@@ -1,9 +1,9 @@
 "use strict";
-// What changes from one plan to the next, layer by layer.
+// The differences between two plans, layer by layer.
 
-const LISTED = 100; // layers; of more, the rest is counted
+const LISTED = 100; // layers; the remaining ones are only counted
 
-/** against: the plan before, or null where there is none. pin: told a layer's place that is clicked. */
+/** Lists the changed layers. against: the previous plan or null; pin: called with the index of a clicked layer. */
 function showChanges(run, variant, against, pin) {
   const title = against === null ? `There is no plan of less ${columnText(run.by)} to compare with.` : changesText(run, variant, against);
   fill("changes-note", title);
@@ -18,9 +18,9 @@ function showChanges(run, variant, against, pin) {
     return [button, `${from} \u2192 ${to}`, change("bytes", gain(i, (o) => o.bytes)), change("ms", gain(i, (o) => o.ms)),
       ...metrics.map((name) => change(name, gain(i, (o) => o.losses[name]?.[0] ?? 0)))];
   };
-  const made = table("Layers that change", ["layer", "scheme", "memory", "time", ...metrics], places.slice(0, LISTED).map(row));
+  const list = table("Layers that change", ["layer", "scheme", "memory", "time", ...metrics], places.slice(0, LISTED).map(row));
   const rest = places.length - LISTED;
-  fill("changes-list", made, ...(rest > 0 ? [make("p", { class: "note" }, `and ${counted(rest, "layer")} more`)] : []));
+  fill("changes-list", list, ...(rest > 0 ? [make("p", { class: "note" }, `and ${counted(rest, "layer")} more`)] : []));
 }
 
 function changesText(run, variant, against) {

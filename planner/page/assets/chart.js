@@ -1,36 +1,36 @@
 "use strict";
-// The trade-off, drawn by Plotly. Colours of Okabe and Ito, and a shape for each, so that none needs its colour.
+// The trade-off, drawn by Plotly. Series differ in colour (Okabe and Ito) and in shape.
 
-let ringEdge = 0; // where a plan without loss is drawn
+let ringEdge = 0; // position of a plan without loss
 
 const INK = { predicted: "#0072b2", measured: "#b34700", uniform: "#555555", chosen: "#000000", grid: "#e3e3e3" };
 
-/** Plotly takes longer to start than all else to be shown: it is run after that. */
+/** Starts Plotly after the rest of the page is visible, because it is the slowest part. */
 function startPlotly() {
   document.head.append(make("script", {}, document.getElementById("plotly").textContent));
 }
 
-/** Text as Plotly shows it: it reads tags in labels. */
+/** Escapes text for Plotly, which interprets tags in labels. */
 function plain(text) {
   return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
-/** Bytes are drawn in MiB or GiB. */
+/** The unit of the axis: MiB or GiB for bytes. */
 function scaleOf(run) {
   if (run.by !== "bytes") return { unit: run.by === "ms" ? "ms" : "", one: 1 };
   const most = Math.max(...[...run.source.points, ...run.uniform].map((one) => one.totals.bytes));
   return most >= 2 ** 31 ? { unit: "GiB", one: 2 ** 30 } : { unit: "MiB", one: 2 ** 20 };
 }
 
-function seen(run, variants, value, error) {
+function pointsOf(run, variants, value, error) {
   const { one } = scaleOf(run);
-  const kept = variants.filter((variant) => value(variant) !== undefined);
+  const valued = variants.filter((variant) => value(variant) !== undefined);
   return {
-    x: kept.map((variant) => variant.totals[run.by] / one),
-    y: kept.map(value),
-    customdata: kept.map((variant) => variant.name),
-    text: kept.map((variant) => `${plain(hoverText(run, variant))}: ${plain(spread(value(variant), error?.(variant)))}`),
-    error: kept.map((variant) => error?.(variant) ?? 0),
+    x: valued.map((variant) => variant.totals[run.by] / one),
+    y: valued.map(value),
+    customdata: valued.map((variant) => variant.name),
+    text: valued.map((variant) => `${plain(hoverText(run, variant))}: ${plain(spread(value(variant), error?.(variant)))}`),
+    error: valued.map((variant) => error?.(variant) ?? 0),
   };
 }
 
@@ -49,10 +49,10 @@ function series(name, data, style) {
 
 function tracesOf(run, column, chosen) {
   const points = run.source.points;
-  const traces = [series("predicted", seen(run, points, (p) => p.totals[column], (p) => p.errors[column]), {
+  const traces = [series("predicted", pointsOf(run, points, (p) => p.totals[column], (p) => p.errors[column]), {
     mode: "lines+markers", line: { color: INK.predicted, width: 2 }, marker: { color: INK.predicted, size: 5 },
   })];
-  const measured = seen(run, points, (p) => p.measured?.[column]?.[0], (p) => p.measured[column][1]);
+  const measured = pointsOf(run, points, (p) => p.measured?.[column]?.[0], (p) => p.measured[column][1]);
   if (measured.x.length) {
     traces.push(series("measured", measured, {
       mode: "markers", marker: { color: INK.measured, size: 8, symbol: "diamond-open", line: { width: 1.6 } },
@@ -60,7 +60,7 @@ function tracesOf(run, column, chosen) {
   }
   const uniform = uniformsShown(run);
   if (uniform.length) {
-    traces.push(series("uniform", seen(run, uniform, (p) => p.totals[column]), {
+    traces.push(series("uniform", pointsOf(run, uniform, (p) => p.totals[column]), {
       mode: "markers", marker: { color: INK.uniform, size: 8, symbol: "x" },
     }));
   }
@@ -69,7 +69,7 @@ function tracesOf(run, column, chosen) {
   return traces;
 }
 
-/** Those within the run's other budgets, beside which the frontier can still be read. */
+/** Uniform plans within the run's other budgets and near the range of its plans. */
 function uniformsShown(run) {
   const all = run.source.points.map((point) => point.totals[run.by]);
   if (!all.length) return run.uniform;
@@ -78,13 +78,13 @@ function uniformsShown(run) {
     && Object.entries(run.budgets).every(([name, limit]) => one.totals[name] <= limit));
 }
 
-/** Whether a logarithmic axis tells more; what is 0 then stands at its lower edge. */
+/** Whether to use a logarithmic axis; values of 0 are then drawn at its lower edge. */
 function isLog(values) {
   const above = values.filter((value) => value > 0);
   return above.length > 1 && Math.min(...values) >= 0 && Math.max(...above) > 4 * Math.min(...above);
 }
 
-/** Where 0 is drawn among these values, on a logarithmic axis. */
+/** The position of 0 on a logarithmic axis for these values. */
 function edgeOf(values) {
   return Math.min(...values.filter((value) => value > 0)) / 3;
 }
@@ -97,7 +97,7 @@ function axis(title, values) {
   return { ...common, type: "log", ...(most > 60 * least ? { dtick: 1 } : { tickmode: "array", ...roundNumbers(least, most) }) };
 }
 
-/** 1, 2, 5, 10 and so on, for axes too short for powers of ten. */
+/** The ticks 1, 2, 5, 10, ... for axes that are too short for powers of ten. */
 function roundNumbers(least, most) {
   const powers = [];
   for (let power = Math.floor(Math.log10(least)); power <= Math.ceil(Math.log10(most)); power += 1) powers.push(10 ** power);
@@ -126,7 +126,7 @@ function layoutOf(run, column, traces) {
   };
 }
 
-/** Names of the uniform plans; on the left of a mark where the next one's stands in the way on the right. */
+/** Labels of the uniform plans, on the left of a mark if the next mark is close on the right. */
 function labelsOf(run, column, x, y) {
   const along = (value, values) => {
     const place = isLog(values) ? Math.log10 : (one) => one;
@@ -148,7 +148,7 @@ function labelsOf(run, column, x, y) {
   });
 }
 
-/** Full precision has no loss, and so no place on a logarithmic axis: its mark stands at the edge it lies behind. */
+/** The mark of full precision, whose loss of 0 is drawn at the edge of a logarithmic axis. */
 function fullMark(run, one) {
   const right = run.full.totals[run.by] > 0;
   const where = amount(run.by, run.full.totals[run.by]);
@@ -161,7 +161,7 @@ function placeOf(run, column, variant) {
   return variant ? { x: [variant.totals[run.by] / scaleOf(run).one], y: [variant.totals[column]] } : { x: [], y: [] };
 }
 
-/** Draws the run's plans by one loss. choose: told the name of a plan that is clicked; chosen: the plan that is shown. */
+/** Draws the run's plans by one loss. choose: called with the name of a clicked plan; chosen: the displayed plan. */
 function drawChart(run, column, choose, chosen = null) {
   const left = run.uniform.length - uniformsShown(run).length;
   fill("chart-note", left ? `${counted(left, "uniform plan")} lie${left === 1 ? "s" : ""} outside of this chart, or of the other budgets.` : "");
@@ -173,7 +173,7 @@ function drawChart(run, column, choose, chosen = null) {
   chart.on("plotly_click", (event) => choose(event.points[0].customdata));
 }
 
-/** The chart fills its place, which the pictures beside it make taller or smaller. */
+/** Fits the chart to its box, whose height depends on the pictures beside it. */
 function keepChartFitting() {
   const chart = document.getElementById("chart");
   const size = () => `${chart.clientWidth} ${chart.clientHeight}`;
@@ -185,12 +185,12 @@ function keepChartFitting() {
   }).observe(chart);
 }
 
-/** On paper nothing watches for its place: its size is set, and let go again. */
+/** Sets the size for printing, and resets it afterwards. */
 function sizeChart(size = { width: undefined, height: undefined }) {
   if (window.Plotly) Plotly.relayout("chart", { ...size, autosize: size.width === undefined });
 }
 
-/** A ring around the plan that is shown. */
+/** A ring around the displayed plan. */
 function markChart(run, column, variant) {
   const chart = document.getElementById("chart");
   if (!window.Plotly) return;
@@ -199,8 +199,7 @@ function markChart(run, column, variant) {
   if (!moveRing(chart, x[0], up[0])) Plotly.restyle(chart, { x: [x], y: [up] }, [chart.data.length - 1]);
 }
 
-/** The ring alone, where it stays on the chart: to draw all anew takes longer than all else that a step shows. Whether
- * it could be done. */
+/** Moves only the ring, because drawing the whole chart is slow. Returns false if the ring would leave the chart. */
 function moveRing(chart, x, y) {
   const { xaxis, yaxis } = chart._fullLayout ?? {};
   const rings = chart.querySelectorAll(".scatterlayer > .trace:last-child .point");
@@ -209,7 +208,7 @@ function moveRing(chart, x, y) {
   if (!xaxis?.d2p || rings.length !== 1 || !known || x === undefined || y === undefined) return false;
   const [across, down] = [xaxis.d2p(x), yaxis.d2p(y)];
   if (!(across >= 0 && across <= xaxis._length && down >= 0 && down <= yaxis._length)) return false;
-  Object.assign(known, { x: xaxis.d2c(x), y: yaxis.d2c(y) }); // for when it is next drawn anew
+  Object.assign(known, { x: xaxis.d2c(x), y: yaxis.d2c(y) }); // for the next complete drawing
   Object.assign(chart.data[last], { x: [x], y: [y] });
   rings[0].setAttribute("transform", `translate(${across},${down})`);
   return true;

@@ -1,5 +1,5 @@
 "use strict";
-// One layer: what it is, and what each of its schemes costs and loses; or, where none is looked at, all by role.
+// One layer with the costs and losses of its schemes; or all layers by role if none is selected.
 
 function showLayer(run, variant, place, pinned) {
   for (const cell of document.querySelectorAll("#map .pinned")) cell.classList.remove("pinned");
@@ -26,14 +26,14 @@ function optionsTable(run, cell, pick) {
     schemeCell(run, cell, option, index === pick), bytesText(option.bytes), digits(option.ms),
     ...metrics.map((name) => lossCell(option.losses[name])),
   ]);
-  const made = table(`Schemes of ${cell.layer}; ${cell.options[pick].scheme} is in this plan`,
+  const list = table(`Schemes of ${cell.layer}; ${cell.options[pick].scheme} is in this plan`,
     ["scheme", "memory", "ms", ...metrics], rows, (index) => (index === pick ? "chosen" : null));
-  if (cell.options.some((option) => !option.real)) made.append(make("tfoot", {}, make("tr", {},
+  if (cell.options.some((option) => !option.real)) list.append(make("tfoot", {}, make("tr", {},
     make("td", { colspan: 3 + metrics.length }, "* simulated: no kernel runs it"))));
-  return made;
+  return list;
 }
 
-/** The scheme's name; where a server solves, a button that fixes the layer at it. */
+/** The scheme's name; with a server, a button that fixes the layer at it. */
 function schemeCell(run, cell, option, picked) {
   const text = option.scheme + (option.real ? "" : " *") + (picked ? " \u25c0" : "");
   if (!run.source.fix) return text;
@@ -41,7 +41,7 @@ function schemeCell(run, cell, option, picked) {
     onclick: () => run.source.fix(cell.layer, option.scheme) }, text);
 }
 
-/** Mean and, below it, standard error; nothing is lost where a layer is kept. */
+/** The mean loss and, below it, the standard error; 0 for `keep`. */
 function lossCell(loss) {
   if (!loss) return "0";
   const [mean, error] = loss;

@@ -1,11 +1,11 @@
 "use strict";
-// Where cells stand on the map: a box for each block and role, cells in it from left to right, then down.
+// The layout of the map: a box for each block and role; cells fill it from left to right, then down.
 
 const SIZES = [26, 22, 18, 15, 12, 10]; // px of a cell, with the gap around it
-const TEXT_FROM = 18; // px: a number of bits fits
-const HEAD = 122, GAP = 5, TALL = 430; // px: names of roles; between blocks; of all cells, where smaller ones still fit
+const TEXT_FROM = 18; // px: smallest cell with a number of bits
+const HEAD = 122, GAP = 5, TALL = 430; // px: width of role names; gap between blocks; target height of all cells
 
-/** By role, in the page's order, then by block in order of execution: the places of cells in the run's layers. */
+/** The indices of layers by role, in the page's order, and by block, in order of execution. */
 function boxesOf(layers) {
   const known = Object.keys(PAGE.roles);
   const blocks = [...new Set(layers.map((cell) => cell.block))];
@@ -16,7 +16,7 @@ function boxesOf(layers) {
   return { blocks, roles, boxes };
 }
 
-/** How many cells stand side by side in each block, and how large they are, so that all fit the width. */
+/** The number of columns of each block and the size of cells, so that all fit the width. */
 function fitted({ blocks, roles, boxes }, width) {
   const most = blocks.map((block) => roles.map((role) => boxes.get(role).get(block).length));
   for (const size of SIZES) {
@@ -28,7 +28,7 @@ function fitted({ blocks, roles, boxes }, width) {
   return { size: SIZES.at(-1), across: blocks.map((_, i) => Math.ceil(Math.sqrt(Math.max(...most[i])))) };
 }
 
-/** Starts with one cell across and widens the block whose tallest box is the tallest, while there is room. */
+/** Starts with one column a block, and widens the block with the tallest box while there is room. */
 function spreadOut(most, room) {
   const across = most.map(() => 1);
   const height = (i) => Math.ceil(Math.max(...most[i]) / across[i]);
@@ -46,7 +46,7 @@ function rowsOf(most, across) {
     .reduce((a, b) => a + b, 0);
 }
 
-/** Names of blocks without what all have in common: `down_blocks.1` of `unet.down_blocks.1`. */
+/** Names of blocks without their common prefix: `down_blocks.1` for `unet.down_blocks.1`. */
 function shortNames(blocks) {
   const first = blocks[0].split(".")[0];
   const shared = blocks.every((block) => block.startsWith(`${first}.`));

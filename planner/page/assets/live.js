@@ -1,52 +1,52 @@
 "use strict";
-// The page with a solver behind it: the same page, whose slider asks for plans instead of looking them up.
+// The page with a solver: its slider requests plans from the server instead of selecting stored ones.
 
-const CURVE = ["latency", "caps", "pins", "objective", "confidence"]; // what the curve over memory depends on
+const CURVE = ["latency", "caps", "pins", "objective", "confidence"]; // the settings on which the curve over memory depends
 
-function buildAsked() {
+function buildControls() {
   const part = (title, ...children) => make("div", { class: "part" }, make("h2", {}, title), ...children);
   const section = make("section", { id: "asked", "aria-label": "What is asked of the solver" },
-    part("What you ask", memoryAsked(), limitOf("ms", "Time at most", (text) => { live.asked.latency = text; }), balanceAsked(),
-      capsAsked(), ...(erred(chosen.run) ? [confidenceAsked()] : [])),
-    part("What you fix", rolesAsked(), fixedAsked()),
-    part("What you take", planTaken()));
+    part("What you ask", memoryControls(), limitOf("ms", "Time at most", (text) => { live.request.latency = text; }), balanceControls(),
+      capsControls(), ...(hasErrors(chosen.run) ? [confidenceControls()] : [])),
+    part("What you fix", rolesControls(), fixedControls()),
+    part("What you take", planControls()));
   document.getElementById("model").before(section);
-  document.getElementById("pictures-part").before(pictureTaken());
+  document.getElementById("pictures-part").before(pictureControls());
   document.getElementById("legend").append(make("span", { class: "key" }, make("span", { class: "swatch fixed" }, ""), " fixed by you"));
   document.getElementById("chosen-title").after(make("p", { id: "no-plan", role: "alert" }));
 }
 
-/** Whether standard errors are known. */
-function erred(run) {
+/** Whether the run has standard errors. */
+function hasErrors(run) {
   return Object.keys(run.points.at(-1)?.errors ?? {}).length > 0;
 }
 
-/** The curve anew, where something else than memory was asked. */
+/** Updates the curve after a change of another setting than memory. */
 async function followCurve(question) {
-  const key = JSON.stringify(CURVE.map((name) => question.asked[name]));
+  const key = JSON.stringify(CURVE.map((name) => question.request[name]));
   if (question.passing || key === live.curve) return;
   live.curve = key;
   try {
-    const points = await fetched("/api/curve", question.asked);
+    const points = await fetched("/api/curve", question.request);
     if (live.curve !== key || points.length === 0) return;
     chosen.run.source.points = points.sort((a, b) => a.totals.bytes - b.totals.bytes);
     drawChart(chosen.run, chosen.column, choosePlan, chosen.variant);
   } catch {
-    live.curve = null; // the plan itself is shown; its curve is tried again with the next
+    live.curve = null; // the plan is displayed; the next answer requests its curve again
   }
 }
 
 async function startLive() {
   live.start = await fetched("/api/start");
-  live.asked.memory = String(chosen.variant.limit);
-  live.curve = JSON.stringify(CURVE.map((name) => live.asked[name]));
+  live.request.memory = String(chosen.variant.limit);
+  live.curve = JSON.stringify(CURVE.map((name) => live.request[name]));
   begin();
-  buildAsked();
+  buildControls();
   showFixed();
   const { bytes } = live.start.ranges;
   fill("least", `least: ${bytesText(bytes[0])}`);
   fill("most", `full precision: ${bytesText(bytes[1])}`);
-  live.told.push(markFixed, followCurve);
+  live.listeners.push(markFixed, followCurve);
   window.addEventListener("resize", markFixed);
   settle();
 }

@@ -1,19 +1,19 @@
 "use strict";
-// What is asked of the server behind the page. One question is under way at a time, and of those that wait the latest
-// wins: what a dragged slider has overtaken is never asked.
+// Requests to the server of the page. One request is pending at a time; of those that wait, only the latest is sent, so
+// that a dragged slider does not queue outdated requests.
 
 const live = {
-  start: null, // what the server told at first
-  asked: { memory: null, latency: null, caps: {}, pins: {}, objective: "both", confidence: null },
-  next: null, // the question that waits
-  flying: null, // the one under way: { passing, abort }
-  count: 0, // of questions
-  before: null, // the plan that the shown one is compared with
-  told: [], // called with each answer
+  start: null, // the first response of the server
+  request: { memory: null, latency: null, caps: {}, pins: {}, objective: "both", confidence: null },
+  next: null, // the question to send next
+  pending: null, // the question that was sent: { passing, abort }
+  count: 0, // number of questions
+  before: null, // the plan with which the displayed one is compared
+  listeners: [], // functions (question, answer), called for each answer
 };
 const TOKEN = new URLSearchParams(location.search).get("token") ?? "";
 
-/** The server's answer. Throws an Error whose message is its sentence. */
+/** Returns the server's response as data. Throws an Error with the server's message. */
 async function fetched(path, body = null, signal = null) {
   const headers = { "X-BitPlan-Token": TOKEN, "Content-Type": "application/json" };
   const options = body === null ? { headers, signal } : { method: "POST", headers, signal, body: JSON.stringify(body) };
@@ -29,38 +29,38 @@ async function fetched(path, body = null, signal = null) {
   return data;
 }
 
-/** Asks for the plan of what is asked now. passing: while a slider is dragged; then it must be quick, not proven. */
+/** Requests the plan of the current settings. passing: a slider is being dragged, and speed matters more than proof. */
 function askForPlan(passing) {
   live.count += 1;
-  live.next = { passing, number: live.count, asked: structuredClone(live.asked) };
-  if (live.flying === null) answerNext();
-  else if (!live.flying.passing) live.flying.abort.abort(); // a proof that nobody waits for any more
+  live.next = { passing, number: live.count, request: structuredClone(live.request) };
+  if (live.pending === null) answerNext();
+  else if (!live.pending.passing) live.pending.abort.abort(); // its proof is outdated
 }
 
 async function answerNext() {
   const question = live.next;
   if (question === null) return;
   live.next = null;
-  live.flying = { passing: question.passing, abort: new AbortController() };
+  live.pending = { passing: question.passing, abort: new AbortController() };
   document.body.classList.toggle("asking", !question.passing);
   try {
-    const { asked, passing } = question;
-    showAnswer(question, await fetched("/api/solve", { asked, passing }, live.flying.abort.signal));
+    const { request, passing } = question;
+    showAnswer(question, await fetched("/api/solve", { asked: request, passing }, live.pending.abort.signal));
   } catch (error) {
     if (error.name !== "AbortError") showAnswer(question, { variant: null, why: error.message });
   }
   document.body.classList.remove("asking");
-  live.flying = null;
+  live.pending = null;
   answerNext();
 }
 
-/** Shows the plan; where there is none, the last one stays, greyed, beside the reason. */
+/** Shows the plan, or the reason if there is none; then the previous plan stays visible in grey. */
 function showAnswer(question, answer) {
-  const found = answer.variant !== null && answer.variant.picks.length > 0;
-  document.body.classList.toggle("stale", !found);
-  fill("no-plan", ...(found ? [] : [make("strong", {}, "No plan. "), `${capital(answer.why)}.`]));
+  const solved = answer.variant !== null && answer.variant.picks.length > 0;
+  document.body.classList.toggle("stale", !solved);
+  fill("no-plan", ...(solved ? [] : [make("strong", {}, "No plan. "), `${capital(answer.why)}.`]));
   chosen.passing = question.passing;
-  if (found) show(answer.variant, live.before);
-  live.told.forEach((tell) => tell(question, answer));
+  if (solved) show(answer.variant, live.before);
+  live.listeners.forEach((listener) => listener(question, answer));
   document.body.dataset.shown = String(question.number);
 }

@@ -1,10 +1,10 @@
 "use strict";
-// What is taken from here: a plan file, the command that makes it, and a picture painted with it.
+// Results: a plan file, the command that makes it, and a picture painted with it.
 
-const LATER = 400; // milliseconds until a picture is asked for again
+const LATER = 400; // milliseconds between requests for the state of a picture
 const DOING = { solving: "solving \u2026", loading: "loading the pipeline \u2026", painting: "painting \u2026" };
 
-function planTaken() {
+function planControls() {
   const name = make("input", { type: "text", id: "name", "aria-label": "Name of the plan file", spellcheck: "false" });
   const button = make("button", { type: "button", id: "save" }, "Save the plan");
   const command = make("code", { id: "command", tabindex: "0" }, "");
@@ -15,7 +15,7 @@ function planTaken() {
   });
   button.addEventListener("click", () => save(button, name, command));
   name.addEventListener("input", () => { name.dataset.own = "yes"; });
-  live.told.push((question, answer) => {
+  live.listeners.push((question, answer) => {
     if (answer.command) command.textContent = answer.command;
     copy.textContent = "Copy";
     if (answer.variant?.picks.length && !name.dataset.own) name.value = nameOf(answer.variant);
@@ -33,9 +33,9 @@ async function save(button, name, command) {
   button.disabled = true;
   fill("saved", "solving to the proof \u2026");
   try {
-    const done = await fetched("/api/save", { asked: live.asked, name: name.value.trim() });
-    command.textContent = done.command;
-    fill("saved", make("strong", {}, `Saved ${done.path}`), ` (${done.status}).`);
+    const saved = await fetched("/api/save", { asked: live.request, name: name.value.trim() });
+    command.textContent = saved.command;
+    fill("saved", make("strong", {}, `Saved ${saved.path}`), ` (${saved.status}).`);
     delete name.dataset.own;
   } catch (error) {
     fill("saved", make("span", { class: "refused" }, capital(error.message)));
@@ -43,7 +43,7 @@ async function save(button, name, command) {
   button.disabled = false;
 }
 
-function pictureTaken() {
+function pictureControls() {
   const prompt = make("input", { type: "text", id: "prompt", "aria-label": "Prompt", value: live.start.prompt, maxlength: 2000 });
   const seed = make("input", { type: "number", id: "seed", "aria-label": "Seed", value: 0, min: 0, max: 2 ** 31 - 1 });
   const button = make("button", { type: "button", id: "paint" }, "Paint");
@@ -57,22 +57,22 @@ async function paint(button, prompt, seed) {
   button.disabled = true;
   const variant = chosen.variant;
   try {
-    let told = await fetched("/api/paint", { asked: live.asked, prompt, seed });
-    while (told.state in DOING) {
-      fill("painting", DOING[told.state]);
-      await new Promise((done) => setTimeout(done, LATER));
-      told = await fetched("/api/paint");
+    let picture = await fetched("/api/paint", { asked: live.request, prompt, seed });
+    while (picture.state in DOING) {
+      fill("painting", DOING[picture.state]);
+      await new Promise((resolve) => setTimeout(resolve, LATER));
+      picture = await fetched("/api/paint");
     }
-    if (told.state === "failed") throw new Error(told.error);
+    if (picture.state === "failed") throw new Error(picture.error);
     fill("painting", "");
-    showPainted(variant, told);
+    showPainted(variant, picture);
   } catch (error) {
     fill("painting", make("span", { class: "refused" }, capital(error.message)));
   }
   button.disabled = false;
 }
 
-/** The pictures stand where a report has them. */
+/** Shows the pictures in the same place as a report. */
 function showPainted(variant, { plan, full, prompt, seed }) {
   const { run } = chosen;
   run.full.pictures = [full];

@@ -1,12 +1,12 @@
 "use strict";
-// The page: what is chosen, and everything that follows from it. `show` draws any plan, wherever it comes from.
+// The page: its state, and `show`, which draws a plan from any source.
 
 const chosen = { run: null, stop: 0, variant: null, against: null, column: "", looked: null, pinned: null,
-  passing: false }; // passing: a plan that is soon followed by another one
-const PAPER = { map: 500, chart: { width: 470, height: 420 } }; // px: what fits on a sheet of A4 or Letter on its side
+  passing: false }; // passing: another plan follows soon
+const PAPER = { map: 500, chart: { width: 470, height: 420 } }; // px: sizes for A4 and Letter in landscape
 const slider = document.getElementById("slider");
 
-/** Shows a plan. against: the one it is compared with layer by layer, or null. */
+/** Shows a plan. against: the plan with which it is compared layer by layer, or null. */
 function show(variant, against = null) {
   const { run } = chosen;
   Object.assign(chosen, { variant, against });
@@ -26,7 +26,7 @@ function valueText(run, variant) {
   return `${columnText(run.by)} ${amount(run.by, variant.totals[run.by])}; ${bytesText(variant.totals.bytes)}, ${share}`;
 }
 
-/** The layer that is pinned or looked at, as it is in the plan that is shown. */
+/** Shows the pinned or selected layer in the displayed plan. */
 function again() {
   const place = chosen.pinned ?? chosen.looked;
   showLayer(chosen.run, chosen.variant, place, chosen.pinned !== null);
@@ -38,12 +38,12 @@ function pinLayer(place) {
   again();
 }
 
-/** Goes to a stop of the slider. */
+/** Shows the plan at a position of the slider. */
 async function goTo(stop) {
   chosen.stop = stop;
   slider.value = String(stop);
   const { source } = chosen.run;
-  if (source.ask) { source.ask(stop); return; } // shown when it is answered
+  if (source.ask) { source.ask(stop); return; } // the answer is displayed when it arrives
   const variant = await source.at(stop);
   if (chosen.stop === stop) show(variant ?? chosen.run.full, source.before(stop));
 }
@@ -82,8 +82,8 @@ function showAbout(run) {
   const missed = run.points.filter((point) => !point.picks.length).length;
   const least = run.smallest === null ? "" : `; the smallest reachable is ${amount(run.by, run.smallest)}`;
   fill("told", missed ? `${counted(missed, "limit")} had no plan${least}.` : "");
-  const meant = Object.entries(PAGE.meanings).filter(([name]) => run.columns.some((column) => column.name === name));
-  fill("words", ...meant.flatMap(([name, text]) => [make("strong", {}, name), `: ${text}. `]));
+  const meanings = Object.entries(PAGE.meanings).filter(([name]) => run.columns.some((column) => column.name === name));
+  fill("words", ...meanings.flatMap(([name, text]) => [make("strong", {}, name), `: ${text}. `]));
   fill("about", Object.entries({ ...run.model, ...run.about }).map(([name, value]) =>
     `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join("; "));
 }
@@ -119,7 +119,7 @@ function afterFrame(act) {
   requestAnimationFrame(() => setTimeout(act));
 }
 
-/** The map again, where its width is another. */
+/** Draws the map again if its width has changed. */
 function redraw(width = document.getElementById("map-scroll").clientWidth) {
   if (width === mapped.width) return;
   drawMap(chosen.run, width);

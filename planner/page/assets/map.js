@@ -1,22 +1,22 @@
 "use strict";
-// The model as a map of its layers, coloured by the bits of their weights.
+// A map of the layers, coloured by the bits of their weights.
 
 const mapped = { run: null, cells: [], rows: [], current: 0, width: 0 };
 
-/** Draws all cells anew; `colourMap` then says what they hold. */
+/** Draws all cells; `colourMap` then fills them. */
 function drawMap(run, width = document.getElementById("map-scroll").clientWidth) {
   const box = document.getElementById("map");
-  const found = boxesOf(run.layers);
-  const { size, across } = fitted(found, width);
+  const boxes = boxesOf(run.layers);
+  const { size, across } = fitted(boxes, width);
   Object.assign(mapped, { run, cells: new Array(run.layers.length), rows: [], width,
     current: Math.min(mapped.current, run.layers.length - 1) });
   box.style.setProperty("--cell", `${size}px`);
-  box.style.gridTemplateColumns = `${HEAD}px repeat(${found.blocks.length}, max-content)`;
+  box.style.gridTemplateColumns = `${HEAD}px repeat(${boxes.blocks.length}, max-content)`;
   box.classList.toggle("small", size < TEXT_FROM);
   box.setAttribute("role", "grid");
   box.setAttribute("aria-label", "Layers by role and place in the network");
   box.setAttribute("aria-describedby", "map-help");
-  box.replaceChildren(blockHeads(found.blocks, across, size), ...found.roles.map((role) => rowOf(run, found, role, across)));
+  box.replaceChildren(blockHeads(boxes.blocks, across, size), ...boxes.roles.map((role) => rowOf(run, boxes, role, across)));
   mapped.cells[mapped.current].tabIndex = 0;
 }
 
@@ -47,7 +47,7 @@ function rowOf(run, { blocks, boxes }, role, across) {
   return make("div", { class: "row", role: "row" }, name, ...filled);
 }
 
-/** What each layer has in the plan; against: the plan whose differences are outlined, or null. */
+/** Fills the cells with the bits of the plan. against: outline differences from this plan; or null. */
 function colourMap(variant, against) {
   mapped.cells.forEach((cell, place) => {
     const option = mapped.run.layers[place].options[variant.picks[place]];
@@ -68,15 +68,15 @@ function colourMap(variant, against) {
 function showLegend(run) {
   const bits = [...new Set(run.layers.flatMap((cell) => cell.options.map((option) => option.bits)))].sort((a, b) => a - b);
   const swatch = (bit) => {
-    const made = make("span", { class: "swatch" }, String(bit));
-    [made.style.backgroundColor, made.style.color] = PAGE.palette[bit];
-    return made;
+    const swatch = make("span", { class: "swatch" }, String(bit));
+    [swatch.style.backgroundColor, swatch.style.color] = PAGE.palette[bit];
+    return swatch;
   };
   fill("legend", make("span", {}, "bits of a weight: "), ...bits.map(swatch),
     make("span", { class: "key" }, make("span", { class: "swatch changed" }, ""), ` changed from ${lowerText(run.by)}`));
 }
 
-/** The cell that has the keyboard's place. */
+/** The cell that the Tab key focuses. */
 function moveTo(place, focus = true) {
   mapped.cells[mapped.current].tabIndex = -1;
   mapped.current = place;
@@ -84,7 +84,7 @@ function moveTo(place, focus = true) {
   if (focus) mapped.cells[place].focus();
 }
 
-/** Left and right within a role, up and down to the next role at the nearest place, Home and End of a role. */
+/** Left and right move within a role, up and down to the nearest cell of the next role, Home and End to its ends. */
 function placeBy(key, from) {
   const row = mapped.rows.findIndex((places) => places.includes(from));
   const at = mapped.rows[row].indexOf(from);
@@ -95,12 +95,12 @@ function placeBy(key, from) {
   const other = mapped.rows[row + { ArrowUp: -1, ArrowDown: 1 }[key]];
   if (!other) return from;
   const across = (place) => mapped.cells[place].getBoundingClientRect().left;
-  const mine = across(from);
+  const column = across(from);
   const nearest = key === "ArrowUp" ? [...other].reverse() : other;
-  return nearest.reduce((best, place) => (Math.abs(across(place) - mine) < Math.abs(across(best) - mine) ? place : best));
+  return nearest.reduce((best, place) => (Math.abs(across(place) - column) < Math.abs(across(best) - column) ? place : best));
 }
 
-/** look: shows a layer, or none for null; pin: keeps it. */
+/** Adds the handlers. look: selects a layer, or none for null; pin: keeps it selected. */
 function listenToMap({ look, pin, unpin }) {
   const box = document.getElementById("map");
   const placeOf = (event) => event.target.closest?.(".cell")?.dataset.place;

@@ -1,5 +1,5 @@
 "use strict";
-// The chosen plan in numbers: costs beside full precision, and each family's losses, predicted and measured.
+// The plan in numbers: costs beside full precision, and losses by family, predicted and measured.
 
 function showNumbers(run, variant) {
   fill("costs", costTile("Memory", "bytes", run, variant), costTile("Time of all layers", "ms", run, variant),
@@ -21,7 +21,7 @@ function bitsTile(run, variant) {
     make("p", {}, "on average"));
 }
 
-/** Bits of the weights' codes, in the mean over all weights of the layers that `keep` takes. */
+/** The mean bits of weight codes, over all weights of the layers for which `keep` is true. */
 function meanBits(run, picks, keep = () => true) {
   let [bits, weights] = [0, 0];
   run.layers.forEach((cell, place) => {
@@ -33,14 +33,14 @@ function meanBits(run, picks, keep = () => true) {
   return weights ? bits / weights : 0;
 }
 
-/** Each metric by its family: predicted, and measured where it was. */
+/** The metrics by family: predicted and, if available, measured. */
 function lossTable(run, variant) {
   const metrics = run.columns.filter((column) => column.family !== "").sort((a, b) => familyPlace(run, a) - familyPlace(run, b));
   const rows = metrics.map(({ name, family }) => {
-    const found = variant.measured?.[name];
+    const measured = variant.measured?.[name];
     const row = [make("span", {}, make("span", { class: "family" }, `${family} loss `), name),
       spread(variant.totals[name], variant.errors[name])];
-    return variant.measured ? [...row, found ? spread(...found) : ""] : row;
+    return variant.measured ? [...row, measured ? spread(...measured) : ""] : row;
   });
   return table("Losses of the plan", ["", "predicted", ...(variant.measured ? ["measured"] : [])], rows);
 }
@@ -50,7 +50,7 @@ function familyPlace(run, column) {
   return place < 0 ? run.columns.length : place;
 }
 
-/** In a sentence: against a uniform plan, and how sure it is that there is no better one. */
+/** A sentence that compares the plan with a uniform one and states its optimality gap. */
 function verdict(run, variant) {
   const beside = variant.status === "uniform" ? null : uniformBeside(run, variant);
   const parts = [];
@@ -73,7 +73,7 @@ function statusText(variant) {
   return `${capital(variant.status)}.`;
 }
 
-/** All plans of the run, for those who do not see the chart, and for print. */
+/** A table of all plans of the run, for screen readers and print. */
 function showPlans(run) {
   const losses = lossesOf(run).map((column) => column.name);
   const row = (variant) => [

@@ -1,11 +1,11 @@
 "use strict";
-// The plan's pictures beside full precision's: side by side, in turn, or their difference.
+// Pictures of the plan and of full precision: side by side, alternating, or their difference.
 
 const AMPLIFIED = 8, TURN = 600; // times; milliseconds
 const CALM = window.matchMedia("(prefers-reduced-motion: reduce)");
 const looking = { way: "pair", turning: false, full: false, timer: null, large: null };
 
-/** The variant whose pictures are shown: the plan itself, or the nearest that was painted. */
+/** The variant whose pictures are displayed: the plan itself, or the nearest one with pictures. */
 function paintedNear(run, variant) {
   if (variant.pictures.length) return variant;
   const painted = (run.source.painted ?? run.source.points).filter((point) => point.pictures.length);
@@ -61,7 +61,7 @@ function figure(index, text, fullPlace, place) {
   return make("figure", { class: large ? "large" : "" }, button, make("figcaption", {}, text));
 }
 
-/** Small pictures show their pixels as they are. */
+/** Small pictures are enlarged without interpolation. */
 function pixels(event) {
   event.target.classList.toggle("pixels", event.target.naturalWidth < 200);
 }
@@ -74,14 +74,14 @@ function enlarge(index) {
   });
 }
 
-/** Chosen by the radio buttons. again: shows the pictures anew. */
+/** Handles the radio buttons. again: shows the pictures again. */
 function lookBy(way, again) {
   looking.way = way;
   turn(way === "flicker" && !CALM.matches);
   again();
 }
 
-/** Starts or stops taking turns. */
+/** Starts or stops alternating. */
 function turn(on) {
   looking.turning = on;
   clearInterval(looking.timer);

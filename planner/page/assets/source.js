@@ -1,18 +1,17 @@
 "use strict";
-// Where plans come from. A source has `stops`, how many places the slider has, from least to most of the run's column,
-// and `at(stop)`, the plan there, or a promise of it. In a report all are known in advance; a server's are solved when
-// they are asked for. `show` (main.js) takes a plan from any of them.
+// Sources of plans. A source has `stops`, the number of slider positions from least to most of the run's column, and
+// `at(stop)`, the plan at a position or a promise of it. Reports contain all plans; a server solves them on request.
 
 const PAGE = JSON.parse(document.getElementById("data").textContent);
 let pictureAddresses = null;
 
-/** Read when first asked for: the chart does not wait for them. */
+/** Reads the layers on first use, so that the chart need not wait. */
 function pictureAddress(place) {
   pictureAddresses ??= JSON.parse(document.getElementById("pictures-data").textContent);
   return typeof place === "number" ? pictureAddresses[place] : place;
 }
 
-/** A run with all that belongs to it: its cells, and their place by name. */
+/** A run with its source, its cells and their indices by name. */
 function runAt(index) {
   const run = PAGE.runs[index];
   run.layers ??= PAGE.cells[run.cells];
@@ -20,7 +19,7 @@ function runAt(index) {
   return run;
 }
 
-/** The plans of a run, known in advance. */
+/** The source of plans that are stored in the page. */
 function listed(run) {
   const points = run.points.filter((point) => point.picks.length).sort((a, b) => a.totals[run.by] - b.totals[run.by]);
   return {
@@ -32,7 +31,7 @@ function listed(run) {
   };
 }
 
-/** Columns that are losses: families first, then metrics. */
+/** The columns of losses: families first, then metrics. */
 function lossesOf(run) {
   return run.columns.filter((column) => column.unit === "");
 }
@@ -46,26 +45,26 @@ function metricsOf(run, family) {
   return run.columns.filter((column) => column.family === family).map((column) => column.name);
 }
 
-/** The loss that is drawn first: a measured metric of the heaviest family, or that family itself. */
+/** The loss to draw first: a measured metric of the family with the largest weight, or the family itself. */
 function firstLoss(run) {
   const losses = lossesOf(run).map((column) => column.name).filter((name) => name !== run.by);
-  const wanted = Object.entries(run.weights).sort((a, b) => b[1] - a[1]).map(([name]) => name);
-  const goal = wanted.find((name) => losses.includes(name)) ?? losses[0];
+  const families = Object.entries(run.weights).sort((a, b) => b[1] - a[1]).map(([name]) => name);
+  const goal = families.find((name) => losses.includes(name)) ?? losses[0];
   const measured = run.points.filter((point) => point.measured);
   const metrics = metricsOf(run, goal).filter((name) => losses.includes(name) && measured.some((p) => name in p.measured)
     && run.source.points.every((point) => point.totals[name] >= 0));
   return metrics.at(0) ?? goal;
 }
 
-/** Where a run is opened: at the smallest plan that loses no more than any uniform one does; else in the middle. */
+/** The first position: the smallest plan whose loss does not exceed that of any uniform plan; else the middle. */
 function firstStop(run, column) {
   const least = Math.min(...run.uniform.map((one) => one.totals[column] ?? Infinity));
   const { points } = run.source;
-  const found = lossesOf(run).some(({ name }) => name === run.by) ? -1 : points.findIndex((point) => point.totals[column] <= least);
-  return found > 0 ? found : Math.floor(run.source.stops / 2);
+  const best = lossesOf(run).some(({ name }) => name === run.by) ? -1 : points.findIndex((point) => point.totals[column] <= least);
+  return best > 0 ? best : Math.floor(run.source.stops / 2);
 }
 
-/** Of the uniform plans that take no less memory, the smallest. */
+/** The smallest uniform plan with at least as much memory. */
 function uniformBeside(run, variant) {
   const larger = run.uniform.filter((one) => one.totals.bytes >= variant.totals.bytes);
   return larger.sort((a, b) => a.totals.bytes - b.totals.bytes)[0] ?? null;

@@ -1,18 +1,18 @@
 "use strict";
-// Numbers as people read them, and elements made of text alone: nothing here takes HTML.
+// Formats numbers, and builds elements from text; nothing here parses HTML.
 
 const MINUS = "\u2212";
 
-/** An element. properties: attributes, or `on...` handlers; children: elements or texts. */
+/** Makes an element. properties: attributes, or `on...` handlers; children: elements or texts. */
 function make(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
 function fill(id, ...children) {
@@ -70,7 +70,7 @@ function columnText(column) {
   return { bytes: "memory", ms: "time" }[column] ?? (["quality", "alignment"].includes(column) ? `${column} loss` : column);
 }
 
-/** The plan before, on the slider; where a server solves, in time. */
+/** The previous plan: the next smaller one in a report, the last displayed one with a server. */
 function lowerText(column) {
   if (PAGE.live) return "the plan before";
   return { bytes: "the next smaller plan", ms: "the next faster plan" }[column] ?? `the plan of the next lower ${columnText(column)}`;

@@ -63,7 +63,7 @@ def test_memory_is_dragged(page: Any, finished: Path, tmp_path: Path) -> None:
     for place in (200, 600):
         shown(page, lambda place=place: drag(page, place))
         seen.append((page.inner_text("#costs .big >> nth=0"), told(page)))
-        plan = bitplan.solve(finished, tmp_path / "p.plan.yaml", memory=page.evaluate("live.asked.memory"))
+        plan = bitplan.solve(finished, tmp_path / "p.plan.yaml", memory=page.evaluate("live.request.memory"))
         assert seen[-1][1] == plan.schemes
         assert page.evaluate("chosen.variant.totals.bytes") == plan.predictions["total"]["bytes"]
     assert seen[0][0] != seen[1][0] and seen[0][1] != seen[1][1]
@@ -76,7 +76,7 @@ def test_a_layer_is_fixed_and_let_go(page: Any) -> None:
     page.click("#map .cell >> nth=2")
     layer = page.inner_text("#layer h3")
     shown(page, lambda: page.click("#layer tbody tr:not(.chosen) button >> nth=0"))
-    scheme = page.evaluate("Object.values(live.asked.pins)[0]")
+    scheme = page.evaluate("Object.values(live.request.pins)[0]")
     assert told(page)[layer] == scheme and page.locator("#map .cell.fixed").count() == 1
     assert layer in page.inner_text("#fixed") and f"{layer}" in page.inner_text("#command")
     shown(page, lambda: page.click("#fixed .free"))
@@ -111,7 +111,7 @@ def test_losses_are_limited_and_weighed(page: Any) -> None:
     shown(page, lambda: drag(page, 1000))
     assert page.evaluate("chosen.variant.totals.nsr") <= before
     shown(page, lambda: drag(page, 0, "balance"))
-    assert page.evaluate("live.asked.objective") == "quality" and "--objective quality" in page.inner_text("#command")
+    assert page.evaluate("live.request.objective") == "quality" and "--objective quality" in page.inner_text("#command")
     shown(page, lambda: page.click("#bound-nsr"))
     shown(page, lambda: drag(page, 500, "balance"))
     assert "--cap" not in page.inner_text("#command") and "--objective" not in page.inner_text("#command")

@@ -302,7 +302,7 @@ def test_conditions_from_a_file(tiny_folder: Path, clip_folder: Path, tmp_path: 
         settings = store.header()["settings"]
     assert settings["prompts"][1] == {"prompt": "a cat", "negative_prompt": "dog"}
     assert settings["generation"]["options"] == {"height": 16, "guidance_rescale": 0.1}
-    for text, reason in (("a: 1", "not a list of prompts or mappings"), ("- [1]", "no list"), ("{", "cannot read")):
+    for text, reason in (("a: 1", "not a list of prompts or mappings"), ("- [1]", "not a list"), ("{", "cannot read")):
         path.write_text(text, "utf-8")
         refused = command_line("profile", tiny_folder, "--out", tmp_path / "u.profile", "--prompts", path)
         assert refused.exit_code == 2 and reason in refused.stderr
