@@ -77,6 +77,12 @@ class Plan:
         """Of its file: 2 with groups or fitted parameters, else 1, which older versions read."""
         return 2 if self.groups or self.fitted else 1
 
+    def to_json(self) -> dict[str, Any]:
+        """The sections of the plan file, with groups and the digest of fitted parameters only where there are any."""
+        sections = {name: getattr(self, name) for name in _SECTIONS}
+        digest = {"parameters": hashlib.sha256(self.fitted).hexdigest()} if self.fitted else {}
+        return sections | ({"groups": self.groups} if self.groups else {}) | digest
+
     def owner_of(self, layer: str, term: str) -> str:
         """Under which address the parameters of a layer's transform are held."""
         shared = (
