@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from tabulate import tabulate
+from tests.docs.metrics import PAGE, metrics_table
 from tests.perceptual import stand_in
 from transformers import CLIPConfig, CLIPModel
 
@@ -263,26 +261,4 @@ def test_probes_of_one_draw_differ_between_samples_and_draws(metric, encoder, fu
 
 
 def test_the_page_of_the_metrics_shows_the_table():
-    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text("utf-8")
-    rows = [
-        (f"`{m.name}`", m.family, m.reads, _kinds(m.outputs), _kinds(m.default) or "-", m.says, _remarks(m) or "-")
-        for m in METRICS.values()
-    ]
-    headers = ("metric", "family", "reads", "for", "by default for", "its number", "remarks")
-    table = str(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
-    assert table in page, f"put this table into docs/metrics.md:\n{table}"
-
-
-def _kinds(kinds: tuple[str, ...]) -> str:
-    return "all" if kinds == OUTPUTS else ", ".join(kinds)
-
-
-def _remarks(metric: Metric) -> str:
-    facts = {
-        "signed": metric.signed,
-        "needs texts": metric.texts,
-        "needs an image encoder": metric.embeds,
-        "needs a package": metric.name == "lpips",
-        "whole set": not metric.additive,
-    }
-    return ", ".join(fact for fact, holds in facts.items() if holds)
+    assert metrics_table() in PAGE.read_text("utf-8"), "run `python -m tests.docs.metrics`"
