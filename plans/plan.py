@@ -18,6 +18,7 @@ from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.files import written
 from bitplan.plans.names import nearest
 from bitplan.plans.plan_schema import OPTIONAL, SCHEMA, VERSION
+from bitplan.plans.plan_text import summary
 from bitplan.plans.scheme import Scheme, SchemeError, parse_scheme
 from bitplan.plans.strict_yaml import StrictLoader
 
@@ -90,6 +91,16 @@ class Plan:
         )
         return next(shared, layer)
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns what its file contains, except for `parameters`, which refers to another file."""
+        groups = {"groups": _plain(self.groups)} if self.groups else {}
+        return {"bitplan": self.version} | {name: _plain(getattr(self, name)) for name in _SECTIONS} | groups
+
+    def __str__(self) -> str:
+        """Returns one paragraph: the model, the schemes, the limits, the predictions, and the solver's status."""
+        totals = self.predictions.get("total", {})
+        return summary(self.model["name"], self.schemes, self.budgets, totals, self.solver)
+
     @cached_property
     def parsed(self) -> Mapping[str, Scheme]:
         """Layer -> its scheme; each text is parsed once. Raises SchemeError."""
@@ -139,9 +150,7 @@ def save_plan(plan: Plan, path: str | PathLike[str]) -> None:
 
 def dump_plan(plan: Plan, path: Path = Path("P.plan.yaml")) -> str:
     """The text of the plan file at `path`. Raises PlanError for what is not a dictionary, list, text or number."""
-    data = {"bitplan": plan.version} | {name: _plain(getattr(plan, name)) for name in _SECTIONS}
-    if plan.groups:
-        data["groups"] = _plain(plan.groups)
+    data = plan.to_json()
     if plan.fitted:
         data["parameters"] = {"file": _fitted_name(path), "sha256": hashlib.sha256(plan.fitted).hexdigest()}
     try:

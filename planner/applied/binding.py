@@ -73,7 +73,7 @@ def bind_and_swap(
 
 
 def _checked_layers(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: bool) -> OpenLayers:
-    """The plan's layers with all attentions open; closed again where a check fails."""
+    """Returns the plan's layers with all attentions open; closes them again if a check fails."""
     opening = open_all(parts)
     try:
         listed = list_layers(parts)
@@ -90,10 +90,10 @@ def _checked_layers(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: 
 
 
 def fitted_in(plan: Plan) -> dict[str, Fitted]:
-    """The fitted parameters that the plan carries, by layer: calibrated ranges, and those of transforms."""
-    held: Mapping[str, Mapping[str, float]] = plan.calibration.get("ranges", {})
-    found = {layer: range_tensor(ranges) for layer, ranges in held.items()}
+    """Returns layer -> the plan's fitted parameters: calibrated ranges, and those of transforms."""
+    calibrated: Mapping[str, Mapping[str, float]] = plan.calibration.get("ranges", {})
+    fitted = {layer: range_tensor(ranges) for layer, ranges in calibrated.items()}
     for layer, scheme in plan.parsed.items():
         if tensors := transform_parameters(plan, layer, scheme):
-            found.setdefault(layer, {}).update(tensors)
-    return dict(found)
+            fitted.setdefault(layer, {}).update(tensors)
+    return dict(fitted)

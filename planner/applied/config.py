@@ -31,7 +31,7 @@ VERSION = 1
 
 
 class QuantizationMethod(str, Enum):  # noqa: UP042 - diffusers reads `.value` and compares with texts
-    """The name under which both libraries know us."""
+    """The name under which both libraries know BitPlan."""
 
     BITPLAN = METHOD
 
@@ -68,19 +68,19 @@ class BitPlanConfig:
 
     @cached_property
     def fitted(self) -> dict[str, Fitted]:
-        """Path -> the fitted parameters of that layer; those of transforms only where a plan is expected.
+        """Path -> the fitted parameters of that layer; those of transforms only if a plan is expected.
 
         Raises ActivationError for a range that is not a magnitude.
         """
-        found = {path: range_tensor(_checked(values)) for path, values in self.ranges.items()}
+        parameters = {path: range_tensor(_checked(values)) for path, values in self.ranges.items()}
         for path, scheme in self.layers.items() if self.expected else ():
             assert self.expected is not None
             fitted = transform_parameters(self.expected.plan, f"{self.component}.{path}", scheme)
-            found.setdefault(path, {}).update(fitted)
-        return found
+            parameters.setdefault(path, {}).update(fitted)
+        return parameters
 
     def to_dict(self) -> dict[str, Any]:
-        """As config.json holds it."""
+        """Returns the content of config.json."""
         return {
             "quant_method": METHOD, "version": self.version, "component": self.component, "kernels": self.kernels,
             "source": dict(self.source),
@@ -90,9 +90,9 @@ class BitPlanConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], **_: Any) -> BitPlanConfig:
-        """What `to_dict` gave. Raises UserError for what it did not."""
+        """Restores a config from the result of `to_dict`. Raises UserError for any other mapping."""
         if data.get("quant_method") != METHOD or data.get("version") != VERSION:
-            raise UserError(f"this quantization config says {data.get('quant_method')} version {data.get('version')}, "
+            raise UserError(f"this quantization config is {data.get('quant_method')} version {data.get('version')}, "
                             f"and this BitPlan reads {METHOD} {VERSION}; upgrade bitplan")  # fmt: skip
         try:
             config = cls(**{**data, "quant_method": QuantizationMethod.BITPLAN})
@@ -110,33 +110,33 @@ class BitPlanConfig:
 
 
 def transform_parameters(plan: Plan, address: str, scheme: Scheme) -> dict[str, Tensor]:
-    """What the transforms of a layer were fitted with, by the names that the layer holds it under."""
-    found: dict[str, Tensor] = {}
+    """Returns the fitted parameters of a layer's transforms, by their names in the layer."""
+    parameters: dict[str, Tensor] = {}
     for term in scheme.transforms:
         arrays = plan.parameters.get((plan.owner_of(address, str(term)), str(term)), {})
-        found |= named(term, {name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
-    return found
+        parameters |= named(term, {name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+    return parameters
 
 
 def _checked(values: Sequence[float]) -> dict[str, float]:
-    """Ranges as the plan names them. Raises ActivationError, or TypeError for what is not one or two numbers."""
+    """Returns the ranges by their names in plans. Raises ActivationError, or TypeError unless there are one or two."""
     return {name: value for name, value in asdict(ActivationScales(*values)).items() if value is not None}
 
 
 def component_config(
     plan: Plan, component: str, kernels: str = "int", expected: CheckpointState | None = None
 ) -> BitPlanConfig:
-    """The config of one of the plan's components. expected: given where its float weights will be quantized."""
+    """Returns the config of one component of the plan. expected: the plan to check float weights against, or None."""
     prefix = f"{component}."
     schemes: dict[str, list[str]] = {}
     for address, scheme in plan.schemes.items():
         if address.startswith(prefix) and scheme != "keep":
             schemes.setdefault(scheme, []).append(address.removeprefix(prefix))
     static = {address.removeprefix(prefix) for address, scheme in plan.parsed.items() if scheme.inputs.static}
-    held: Mapping[str, Any] = plan.calibration.get("ranges", {})
+    observed: Mapping[str, Any] = plan.calibration.get("ranges", {})
     ranges = {
         path: [entry["tensor"], *([entry["first"]] if "first" in entry else [])]
-        for address, entry in held.items()
+        for address, entry in observed.items()
         if (path := address.removeprefix(prefix)) in static and address.startswith(prefix)
     }
     source = {"name": plan.model["name"], "fingerprint": plan.model["fingerprint"]}

@@ -1,8 +1,8 @@
-"""BitPlan as a quantizer of diffusers: packed layers are laid out without data, and filled from what is read.
+"""BitPlan as a quantizer of diffusers: makes empty packed layers, and fills them while files are read.
 
-A component that was saved packed holds their tensors under their own names. Of a float one, each weight is quantized
-as its file is read, from the values in the file in the plan's float type whatever `torch_dtype` says, so that the
-codes are those that `bitplan.apply` gives the pipeline of that type; the float weights are never there together.
+The files of a packed component contain the packed tensors. The weights of a float component are quantized one at a time
+while their file is read, from the values in the plan's float type, whatever `torch_dtype` is. The codes therefore equal
+those of `bitplan.apply` on a pipeline of that type, and the float weights are never in memory together.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ from bitplan.plans.plan import dtype_of
 
 
 class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
-    """What diffusers calls while it loads and saves a component; `quantization_config` is a BitPlanConfig."""
+    """Implements the methods that diffusers calls while it loads and saves a component.
 
-    use_keep_in_fp32_modules = True  # what a model's class wants in float32 stays so
+    `quantization_config` is a BitPlanConfig.
+    """
+
+    use_keep_in_fp32_modules = True  # modules that the model's class keeps in float32 stay in it
 
     def __init__(self, quantization_config: BitPlanConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
@@ -46,7 +49,7 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
 
     @property
     def supports_parallel_loading(self) -> bool:
-        return self.pre_quantized  # float files are read one at a time, so that they need not fit together
+        return self.pre_quantized  # float files are read one at a time, to limit memory
 
     @property
     def is_serializable(self) -> bool:
@@ -55,20 +58,19 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
     def get_state_dict_and_metadata(
         self, state_dict: dict[str, Any], safe_serialization: bool = False
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What is saved. Raises UserError where an adapter is loaded: its layers would be saved under other names."""
+        """Returns the tensors to save. Raises UserError if an adapter is loaded, because it renames the layers."""
         if any(".base_layer." in key for key in state_dict):
             raise UserError("a LoRA is loaded, which save_pretrained would mix into the packed layers; call "
                             "save_lora_weights and unload_lora_weights first")  # fmt: skip
         return state_dict, {}
 
     def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[str]) -> list[str]:
-        """The list of keys in the files; it becomes that of the keys they will have had once their weights are packed,
-        as soon as the model is there, which knows its attentions."""
+        """Returns the list of keys in the files; `_expect` changes it, in place, to those of packed weights."""
         self.files, self.keys = list(checkpoint_files), list(loaded_keys)
         return self.keys
 
     def _expect(self, model: Any) -> None:
-        """Of float files: which of their tensors go into what, and how that is then called."""
+        """Maps the tensors of float files to packed tensors, and updates the list of keys in place."""
         name, layers = self.quantization_config.component, self.quantization_config.layers
         self.pieces = pieces_in(model, holders({name: model}, (f"{name}.{path}" for path in layers)))
         parts = self._parts()
@@ -81,11 +83,11 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
         ]
 
     def _parts(self) -> dict[str, list[str]]:
-        """Keys of tensors that are taken apart, with those of the parts."""
-        found: dict[str, list[str]] = {}
+        """Returns the key of each tensor that is split -> the keys of its parts."""
+        parts: dict[str, list[str]] = {}
         for part, (whole, _) in self.pieces.items():
-            found.setdefault(whole, []).append(part)
-        return found
+            parts.setdefault(whole, []).append(part)
+        return parts
 
     def _process_model_before_weight_loading(
         self, model: Any, keep_in_fp32_modules: list[str] | None = None, **kwargs: Any
@@ -104,16 +106,16 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
                 model.get_submodule(path).compute = torch.empty(0, dtype=torch.float32)
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
-        """Raises UserError where layers would stay empty: diffusers only warns."""
+        """Raises UserError if layers would stay empty, because diffusers only warns."""
         layers = self.quantization_config.layers
-        gone = sorted(key for key in missing_keys if self.pre_quantized or key.rpartition(".")[0] in layers)
-        if gone:
-            raise UserError(f"the checkpoint lacks {len(gone)} tensors, such as {gone[0]}; save the pipeline again, or "
-                            f"take the one that the plan was made for")  # fmt: skip
+        missing = sorted(key for key in missing_keys if self.pre_quantized or key.rpartition(".")[0] in layers)
+        if missing:
+            raise UserError(f"the checkpoint lacks {len(missing)} tensors, such as {missing[0]}; save the pipeline "
+                            f"again, or take the one that the plan was made for")  # fmt: skip
         return missing_keys
 
     def maybe_update_state_dict(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """One file's tensors, each planned weight replaced by what it is stored as."""
+        """Replaces each planned weight among one file's tensors by its packed tensors."""
         if self.checkpoint is not None:
             for whole, parts in self._parts().items():
                 if (tensor := state_dict.pop(whole, None)) is not None:
@@ -125,13 +127,13 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
 
     def _quantized(self, path: str, checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
         config = self.quantization_config
-        # not the tensor that was given: it is a view of the whole file, and what is touched of that stays in memory
+        # the tensor of diffusers is a view of the whole file, whose pages would stay in memory once read
         weight = checkpoint.read(f"{path}.weight").float()
         try:
-            found = stored_tensors(weight, config.layers[path], config.fitted.get(path, NONE))
+            packed = stored_tensors(weight, config.layers[path], config.fitted.get(path, NONE))
         except (ActivationError, FormatError) as error:
             raise type(error)(f"{config.component}.{path}: {error}") from error
-        return ((f"{path}.{name}", tensor) for name, tensor in found.items())
+        return ((f"{path}.{name}", tensor) for name, tensor in packed.items())
 
     def check_if_quantized_param(self, model: Any, param_value: Tensor, param_name: str, *args: Any, **kw: Any) -> bool:
         path, _, name = param_name.rpartition(".")
@@ -152,7 +154,7 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
         *args: Any,
         **kw: Any,
     ) -> None:
-        """Puts a stored tensor in its place. The one given is cast to `torch_dtype` already: scales must not be."""
+        """Assigns a packed tensor to its layer. `param_value` is cast to `torch_dtype`, which scales must not be."""
         path, _, name = param_name.rpartition(".")
         stored, layer = state_dict[param_name], model.get_submodule(path)
         if stored.dtype != getattr(layer, name).dtype:
@@ -167,4 +169,4 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
         mark(model, self)
 
     def _dequantize(self, model: Any) -> None:
-        raise UserError("the float weights are not kept beside the packed ones; load the float pipeline")
+        raise UserError("the packed model does not contain the float weights; load the float pipeline")

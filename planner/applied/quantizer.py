@@ -1,4 +1,4 @@
-"""The methods that quantizers of diffusers and of transformers share."""
+"""The methods that the quantizers of diffusers and transformers share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from bitplan.plans.layers.swap import lay_out
 
 
 class PackedQuantizer:
-    """Packed layers are saved as they are and can be compiled, and cannot be trained; for either library's base class,
-    in front of it."""
+    """A mixin in front of either library's base class: packed layers can be saved and compiled, but not trained."""
 
     quantization_config: BitPlanConfig
 
@@ -24,7 +23,7 @@ class PackedQuantizer:
         return True
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
-        """Raises UserError for a device map with `disk`: what goes there is cast past us."""
+        """Raises UserError for a device map with `disk`, because the libraries would cast packed tensors there."""
         if isinstance(device_map, dict) and "disk" in map(str, device_map.values()):
             raise UserError("packed layers cannot be offloaded to disk; give max_memory, or use group offloading")
 

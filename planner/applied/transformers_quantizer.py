@@ -1,7 +1,7 @@
-"""BitPlan as a quantizer of transformers, for text encoders that a plan packed: saved and loaded, as diffusers' are.
+"""BitPlan as a quantizer of transformers: saves and loads packed text encoders, as for models of diffusers.
 
-They are not quantized while they load: transformers renames and merges weights on the way, so that those of the file
-cannot be held against the plan.
+Float text encoders are not quantized while they load, because transformers renames and merges weights, so that those of
+the file cannot be compared with the plan.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from bitplan.plans.layers.modules import stored_names
 
 
 class TextQuantizer(PackedQuantizer, HfQuantizer):
-    """What transformers calls while it loads and saves a component; `quantization_config` is a BitPlanConfig."""
+    """Implements the methods that transformers calls while it loads and saves a component.
+
+    `quantization_config` is a BitPlanConfig.
+    """
 
     def __init__(self, quantization_config: BitPlanConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
@@ -30,7 +33,7 @@ class TextQuantizer(PackedQuantizer, HfQuantizer):
         return True
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
-        """None, which is to say as stored, for what packed layers hold: scales are float32 whatever is asked."""
+        """Returns None, which keeps the stored type, for packed tensors: scales are float32 whatever `dtype` is."""
         names = {target.rpartition(".")[2] for target in converter.target_patterns}
         stored = {name for scheme in self.quantization_config.layers.values() for name in stored_names(scheme)}
         return None if names & stored else super().get_new_dtype(converter, param, dtype)
@@ -39,7 +42,7 @@ class TextQuantizer(PackedQuantizer, HfQuantizer):
         self.lay_out(model)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
-        """Raises UserError where a packed layer stayed empty: transformers only warns."""
+        """Raises UserError if a packed layer stayed empty, because transformers only warns."""
         mark(model, self)
         for path in self.quantization_config.layers:
             if any(tensor.is_meta for tensor in model.get_submodule(path).parameters()):

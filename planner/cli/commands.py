@@ -69,7 +69,7 @@ def _evaluate(result: Any, words: Words) -> Printed:
 
 
 def _export(result: Any, words: Words) -> Printed:
-    return Printed({"files": result}, "\n".join(map(str, result)), wrote=[each.path for each in result])
+    return Printed(result, wrote=[file.path for file in result])
 
 
 PRINTED: dict[str, Callable[[Any, Words], Printed]] = {  # a verb -> what its command prints; others print by themselves

@@ -53,11 +53,11 @@ class Evaluator:
     """A subject in full precision whose denoiser calls on evaluation conditions are recorded.
 
     Attributes:
-        subject: what is run.
+        subject: the loaded subject.
         parts: component -> module, of the plans' layers.
         replay: the recorded calls, and the outputs in full precision.
-        metrics: what compares outputs.
-        conditions: what the subject is run on.
+        metrics: the metrics of the outputs.
+        conditions: the evaluation conditions.
         layers: addresses of the planned layers.
     """
 

@@ -1,8 +1,8 @@
 """Compares predicted with measured time of the planned layers alone, as a share of full precision's time.
 
 A plan predicts the sum of its layers' milliseconds, each profiled alone, over all calls of one image. A denoiser call
-is a part of that, and has more in it than these layers; so what is compared is the share of full precision's time, in
-both cases of the denoiser's planned layers alone.
+is one part of these calls, and also runs other operations. Therefore the ratio to full precision is compared, in both
+cases for the denoiser's planned layers alone.
 """
 
 from __future__ import annotations
@@ -49,44 +49,50 @@ class LayerTime:
 
 
 def predicted_share(plan: Plan, component: str) -> float | None:
-    """Milliseconds of the component's planned layers over those in full precision, or None where the plan, as older
-    ones, does not say."""
-    said, full = (_milliseconds(plan.predictions.get(part, {}), component) for part in ("blocks", "full"))
-    return said / full if said is not None and full else None
+    """Returns the predicted time of the component's planned layers over that in full precision.
+
+    None if the plan does not contain it, as older plans.
+    """
+    planned, full = (_milliseconds(plan.predictions.get(part, {}), component) for part in ("blocks", "full"))
+    return planned / full if planned is not None and full else None
 
 
 def time_layers(
     layers: Sequence[str], runs: Sequence[tuple[nn.Module, Callable[[], object]]], pairs: int
 ) -> list[list[float]]:
-    """For each run of a module the seconds that it spends in `layers`, by their paths, `pairs` times in turn, after
-    one to warm up."""
-    found: list[list[float]] = [[] for _ in runs]
+    """Returns, for each run, the seconds spent in the layers with these paths, in `pairs` turns after one warm-up."""
+    times: list[list[float]] = [[] for _ in runs]
     for turn in range(pairs + 1):
-        for seconds, (module, run) in zip(found, runs, strict=True):
+        for seconds, (module, run) in zip(times, runs, strict=True):
             with torch.no_grad(), _clocked({module.get_submodule(path) for path in layers}) as clock:
                 run()
             if turn:
-                seconds.append(clock.spent)
-    return found
+                seconds.append(clock.seconds)
+    return times
 
 
 def layer_time(against: str, predicted: float, seconds: Sequence[Sequence[float]]) -> LayerTime:
-    """seconds: in full precision, and with the plan."""
-    full, mine = seconds
-    share = statistics.median(m / f for m, f in zip(mine, full, strict=True))
-    return LayerTime(against, statistics.median(mine) * 1e3, statistics.median(full) * 1e3, share, predicted)
+    """Returns the measured and predicted ratios. seconds: in full precision, and with the plan."""
+    full, planned = seconds
+    share = statistics.median(p / f for p, f in zip(planned, full, strict=True))
+    return LayerTime(against, statistics.median(planned) * 1e3, statistics.median(full) * 1e3, share, predicted)
 
 
 class _Clock:
-    """Seconds spent in modules, none of which is part of another."""
+    """Sums the seconds spent in modules, none of which contains another.
 
-    spent = began = 0.0
+    Attributes:
+        seconds: the sum.
+        start: when the current call began.
+    """
+
+    seconds = start = 0.0
 
     def begin(self, *_: Any) -> None:
-        self.began = time.perf_counter()
+        self.start = time.perf_counter()
 
     def end(self, *_: Any) -> None:
-        self.spent += time.perf_counter() - self.began
+        self.seconds += time.perf_counter() - self.start
 
 
 @contextmanager
@@ -102,5 +108,5 @@ def _clocked(modules: Iterable[nn.Module]) -> Iterator[_Clock]:
 
 
 def _milliseconds(blocks: Mapping[str, Mapping[str, float]], component: str) -> float | None:
-    mine = [sums for block, sums in blocks.items() if component_of(block) == component]
-    return sum(sums["ms"] for sums in mine) if mine and all("ms" in sums for sums in mine) else None
+    rows = [sums for block, sums in blocks.items() if component_of(block) == component]
+    return sum(sums["ms"] for sums in rows) if rows and all("ms" in sums for sums in rows) else None

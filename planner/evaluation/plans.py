@@ -1,4 +1,4 @@
-"""Predicted beside measured: run plans on prompts that planning never saw."""
+"""Runs plans on prompts that planning did not use, and compares predicted with measured losses."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class PlanResult:
 
 
 def held_bytes(evaluator: Evaluator, layers: Sequence[str] | None = None) -> int:
-    """Bytes of the weights of `layers`, all by default, as the modules hold them now; one held twice counts once."""
+    """Returns the bytes of the weights of `layers`, all by default, in memory; shared weights count once."""
     with opened(evaluator.parts):
         modules = {module_at(evaluator.parts, layer) for layer in layers or evaluator.layers}
     shared: dict[object, int] = {}
@@ -99,7 +99,7 @@ def held_bytes(evaluator: Evaluator, layers: Sequence[str] | None = None) -> int
 
 
 def evaluate_full(evaluator: Evaluator) -> PlanResult:
-    """Full precision, by the same means as the plans."""
+    """Measures full precision as the plans are measured."""
     outputs, kind = evaluator.replay.reference.outputs, evaluator.replay.reference.kind
     assert outputs is not None
     losses = {metric.name: (0.0, 0.0) for metric in evaluator.metrics.metrics}
@@ -108,7 +108,7 @@ def evaluate_full(evaluator: Evaluator) -> PlanResult:
 
 
 def evaluate_plan(evaluator: Evaluator, plan: Plan, kernels: str, name: str, pairs: int = 5) -> PlanResult:
-    """Losses against full precision, bytes held, and the time of a denoiser call with real kernels."""
+    """Measures the plan's losses against full precision, its bytes, and the time of a denoiser call."""
     with planned(evaluator, plan, kernels) as swapped:
         size, outcome = held_bytes(evaluator), evaluator.replay.run()
         ms, full = paired_ms(evaluator, swapped, pairs)
@@ -119,12 +119,12 @@ def evaluate_plan(evaluator: Evaluator, plan: Plan, kernels: str, name: str, pai
 
 
 def losses_of(evaluator: Evaluator, plan: Plan, kernels: str) -> dict[str, tuple[float, float]]:
-    """Metric -> (mean, standard error) of the plan against full precision."""
+    """Returns metric -> (mean, standard error) of the plan's losses against full precision."""
     return run_plan(evaluator, plan, kernels)[0]
 
 
 def run_plan(evaluator: Evaluator, plan: Plan, kernels: str) -> tuple[dict[str, tuple[float, float]], torch.Tensor]:
-    """The plan's losses against full precision, metric -> (mean, standard error), and its outputs."""
+    """Returns the plan's losses against full precision, metric -> (mean, standard error), and its outputs."""
     with planned(evaluator, plan, kernels):
         outcome = evaluator.replay.run()
     assert outcome.outputs is not None
@@ -133,33 +133,31 @@ def run_plan(evaluator: Evaluator, plan: Plan, kernels: str) -> tuple[dict[str, 
 
 def _losses(evaluator: Evaluator, outcome: Outcome) -> dict[str, tuple[float, float]]:
     variants: dict[tuple[str, str], Callable[[], Any]] = {("plan", "plan"): contextlib.nullcontext}
-    using = evaluator.metrics
-    rows = next(
-        measure(variants, lambda: outcome, evaluator.replay.reference, using.metrics, using.encoder, using.texts)
-    )
+    reference, compared = evaluator.replay.reference, evaluator.metrics
+    rows = next(measure(variants, lambda: outcome, reference, compared.metrics, compared.encoder, compared.texts))
     return {row.metric: (row.mean, row.stderr) for row in rows}
 
 
 def paired_ms(evaluator: Evaluator, swapped: Swap, pairs: int) -> tuple[float, float]:
-    """Median milliseconds of one denoiser call on all prompts, with the plan and in full precision, taken in turn.
+    """Returns the median milliseconds of a denoiser call on all prompts, with the plan and in full precision, in turn.
 
-    swapped: in place now, and again afterwards.
+    swapped: the active swap; it is active again afterwards.
     """
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(pairs + 1):
-        for place, put in enumerate((redo, undo)):
-            put(swapped)
+        for place, change in enumerate((redo, undo)):
+            change(swapped)
             start = time.perf_counter()
             evaluator.replay.call()
-            spent = time.perf_counter() - start
+            elapsed = time.perf_counter() - start
             if turn:  # the first pair warms up
-                seconds[place].append(spent)
+                seconds[place].append(elapsed)
     redo(swapped)
     return median(seconds[0]) * 1e3, median(seconds[1]) * 1e3
 
 
 def scene_accuracy(images: torch.Tensor, prompts: Sequence[str], kind: str = "images") -> float | None:
-    """Share of the prompts whose picture shows what was asked, by the scene reader; None for other prompts."""
+    """Returns the share of prompts whose image shows the scene, by the scene reader; None for other prompts."""
     scenes = [scene_of(prompt) for prompt in prompts] if kind == "images" else []
     if not scenes or any(scene is None for scene in scenes):
         return None
@@ -168,7 +166,7 @@ def scene_accuracy(images: torch.Tensor, prompts: Sequence[str], kind: str = "im
 
 
 def block_rows(evaluator: Evaluator, plan: Plan, kernels: str) -> list[BlockRow]:
-    """Each block: bytes and losses predicted by the plan, and measured with the plan in this block alone."""
+    """Returns the predicted bytes and losses of each block, and those measured with the plan in this block alone."""
     rows = []
     for block, layers in blocks_of(evaluator.layers).items():
         with planned(evaluator, plan, kernels, layers):

@@ -1,4 +1,4 @@
-"""Reports of an evaluation: Markdown for people, JSON for programs, and a picture of pictures."""
+"""Writes reports of an evaluation: Markdown, JSON, and a grid of images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ GRID_COLUMNS = 8
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """All that an evaluation found. plans: name -> plan; blocks: name -> its rows; about: how it was measured."""
+    """The results of an evaluation.
+
+    Attributes:
+        results: full precision, then the plans.
+        plans: name -> plan.
+        blocks: name -> rows of its blocks.
+        about: how it was measured.
+    """
 
     results: Sequence[PlanResult]
     plans: Mapping[str, Plan]
@@ -74,7 +81,7 @@ class Evaluation:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """One narrow table of what was measured, from what `Evaluation.to_json` returns."""
+    """Returns a narrow table of the measured values. report: a result of `Evaluation.to_json`."""
     rows = []
     for r in report["results"]:
         row = {"variant": r["name"], "bytes": f"{r['bytes']['measured']:,}"}
@@ -91,7 +98,7 @@ def summary(report: Mapping[str, Any]) -> str:
 
 
 def write_report(evaluation: Evaluation, out: Path) -> None:
-    """`report.md`, `report.json` and, of images, `images.png` in the folder `out`, made where it is missing.
+    """Writes `report.md`, `report.json` and, for images, `images.png` into the folder `out`; creates it if needed.
 
     Raises OSError.
     """
@@ -103,9 +110,9 @@ def write_report(evaluation: Evaluation, out: Path) -> None:
 
 
 def check_comparable(plans: Mapping[str, Plan], count: int) -> None:
-    """Raises UserError where `count` plans are not of so many names, or not of the same layers."""
+    """Raises UserError unless the `count` plans have different names and the same layers."""
     if len(plans) < count:
-        raise UserError(f"{count} plans have {len(plans)} names, and a report tells them by name; rename the files")
+        raise UserError(f"{count} plans have {len(plans)} names, and a report needs different names; rename the files")
     first, *others = plans
     for name in others:
         if odd := set(plans[first].schemes) ^ set(plans[name].schemes):

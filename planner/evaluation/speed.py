@@ -1,4 +1,4 @@
-"""How long one denoiser call takes with a plan and without: paired medians, eager and compiled, baselines by name."""
+"""Times one denoiser call with a plan and in float types, as paired medians, eager and compiled."""
 
 from __future__ import annotations
 
@@ -95,7 +95,15 @@ class Timings:
 
 @dataclass(frozen=True, eq=False)
 class TimedVariant:
-    """A denoiser that is to be timed on one recorded call. baseline: whether others are told against it."""
+    """A denoiser to time on one recorded call.
+
+    Attributes:
+        name: of the variant.
+        module: the denoiser.
+        call: the arguments.
+        compiled: whether to run it under `torch.compile`.
+        baseline: whether other variants are compared with it.
+    """
 
     name: str
     module: nn.Module
@@ -104,7 +112,7 @@ class TimedVariant:
     baseline: bool = False
 
     def runner(self) -> Callable[[], object]:
-        """Calls it once. Compiled without a graph break, or not at all."""
+        """Returns a function that calls it once. torch raises an error at a graph break."""
         run: Any = torch.compile(self.module, fullgraph=True) if self.compiled else self.module
         return partial(run, *self.call.args, **self.call.kwargs)
 
@@ -112,36 +120,42 @@ class TimedVariant:
 def variants_of(
     part: tuple[str, nn.Module], plan: Plan, call: RecordedCall, against: Sequence[str], compiled: bool
 ) -> list[TimedVariant]:
-    """The baselines in the float types `against`, then the plan in the type of the pipeline; then all compiled.
+    """Returns the baselines in the float types `against`, the plan in the pipeline's type, and then all compiled.
 
     part: the denoiser's component and the module. Raises PlanError, KernelError.
     """
     name, denoiser = part
-    found = [baseline(dtype, denoiser, call) for dtype in against]
+    variants = [baseline(dtype, denoiser, call) for dtype in against]
     planned = copy.deepcopy(denoiser)
     layers = {address for address in plan.schemes if component_of(address) == name}
     Binding(plan, {name: planned}).swap(True, layers, keep_originals=False)
-    found.append(TimedVariant(PLAN, planned, call))
-    return found + [replace(v, compiled=True, baseline=False) for v in found if compiled]
+    variants.append(TimedVariant(PLAN, planned, call))
+    return variants + [replace(v, compiled=True, baseline=False) for v in variants if compiled]
 
 
 def baseline(dtype: str, module: nn.Module, call: RecordedCall, channels_last: bool = True) -> TimedVariant:
-    """A copy of the module and the call in a float type, by the name of which it goes. channels_last: where it has
-    convolutions, they run in that memory format, which is their fastest."""
+    """Returns a copy of the module and the call in a float type, named after it.
+
+    channels_last: run convolutions in that memory format, their fastest.
+    """
 
     def cast(x: Tensor) -> Tensor:
         return x.to(getattr(torch, dtype)) if x.is_floating_point() else x
 
-    made = copy.deepcopy(module).to(getattr(torch, dtype))
-    if channels_last and any(isinstance(layer, nn.Conv2d) for layer in made.modules()):
-        made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TimedVariant(dtype, made, RecordedCall(mapped(call.args, cast), mapped(call.kwargs, cast)), baseline=True)
+    converted = copy.deepcopy(module).to(getattr(torch, dtype))
+    if channels_last and any(isinstance(layer, nn.Conv2d) for layer in converted.modules()):
+        converted = converted.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TimedVariant(
+        dtype, converted, RecordedCall(mapped(call.args, cast), mapped(call.kwargs, cast)), baseline=True
+    )
 
 
 @torch.no_grad()
 def seconds_in_turn(variants: Sequence[TimedVariant], pairs: int) -> list[tuple[float, ...]]:
-    """The seconds of each variant's calls, made in turn, `pairs` times after one to warm up. Memory that is freed stays
-    with the process, as for the cost table."""
+    """Returns the seconds of each variant's calls, in `pairs` turns after one warm-up.
+
+    The process keeps freed memory, as for the cost table.
+    """
     runs = [variant.runner() for variant in variants]
     with kept_memory():
         seconds = [[_seconds(run) for run in runs] for _ in range(pairs + 1)][1:]
@@ -149,31 +163,31 @@ def seconds_in_turn(variants: Sequence[TimedVariant], pairs: int) -> list[tuple[
 
 
 def time_variants(variants: Sequence[TimedVariant], pairs: int) -> tuple[Timing, ...]:
-    """Medians of `seconds_in_turn`."""
+    """Returns the medians of `seconds_in_turn`."""
     columns = seconds_in_turn(variants, pairs)
     bases = {v.name: columns[i] for i, v in enumerate(variants) if v.baseline}
     return tuple(
         Timing(
-            v.name, v.compiled, statistics.median(mine) * 1e3,
-            {name: statistics.median(b / m for b, m in zip(base, mine, strict=True)) for name, base in bases.items()},
+            v.name, v.compiled, statistics.median(own) * 1e3,
+            {name: statistics.median(b / s for b, s in zip(base, own, strict=True)) for name, base in bases.items()},
             module_bytes(v.module),
         )
-        for v, mine in zip(variants, columns, strict=True)
+        for v, own in zip(variants, columns, strict=True)
     )  # fmt: skip
 
 
 def time_planned_layers(
     part: str, plan: Plan, variants: Sequence[TimedVariant], pairs: int, generation: tuple[int, float | None]
 ) -> LayerTime | None:
-    """The plan's layers in the component `part` alone, predicted and measured. generation: prompts a call, guidance.
+    """Returns the predicted and measured time of the plan's layers in the component `part` alone.
 
-    None where the plan does not say how long they take, or says it of another generation or of a float type that is not
-    among the baselines.
+    None if the plan does not predict it, or predicts it for another generation or a float type that is not a baseline.
+    generation: prompts in one call, guidance.
     """
-    share, said = predicted_share(plan, part), (1, plan.calibration.get("guidance"))
+    share, predicted = predicted_share(plan, part), (1, plan.calibration.get("guidance"))
     timed = {v.name: v for v in variants if not v.compiled}
     full = timed.get(plan.model.get("dtype", "float32"))
-    if share is None or full is None or generation != said or plan.calibration.get("options"):
+    if share is None or full is None or generation != predicted or plan.calibration.get("options"):
         return None
     paths = [address.removeprefix(f"{part}.") for address in plan.schemes if address.startswith(f"{part}.")]
     runs = [(v.module, v.runner()) for v in (full, timed[PLAN])]
@@ -182,7 +196,7 @@ def time_planned_layers(
 
 
 def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]) -> RecordedCall:
-    """What the denoiser gets at the first step for these conditions. Raises UserError where it is never called."""
+    """Records the denoiser's first call for these conditions. Raises UserError if it is never called."""
     with recorded_calls(denoiser) as calls:
         run_subject(subject, conditions, seed=0)
     if not calls:
@@ -196,9 +210,9 @@ def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) 
     return {**fields, **generation.to_json(), **about_machine()}
 
 
-def write_timings(found: Timings, path: Path) -> None:
-    """As JSON."""
-    path.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+def write_timings(timings: Timings, path: Path) -> None:
+    """Writes the timings as JSON."""
+    path.write_text(json.dumps(timings.to_json(), indent=1) + "\n")
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -14,15 +14,15 @@ from bitplan.planner.verbs.parameters import BASELINES
 if TYPE_CHECKING:
     from bitplan.planner.evaluation.report import Evaluation
     from bitplan.planner.evaluation.speed import Timings
-    from bitplan.planner.interop.targets.base import Export
+    from bitplan.planner.interop.targets.base import Exports
     from bitplan.planner.pipelines.subject import Subject
     from bitplan.plans.plan import Plan
 
 
 def export(
     plan: Plan | PathLike, to: str, out: PathLike, *, model: PathLike | None = None, approximate: bool = False
-) -> tuple[Export, ...]:
-    """Write the plan as the configuration of another tool, one file for each component.
+) -> Exports:
+    """Write the plan as the configuration of another tool, one file for each component, and describe the files.
 
     Args:
         plan: a plan, its file, or the name of a published plan.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from dataclasses import replace
@@ -173,6 +174,14 @@ def test_what_could_not_be_read_back_is_not_written(budgets: dict[str, float], e
 def test_order_of_layers_is_kept_and_text_is_plain_yaml(example: Plan) -> None:
     turned = replace(example, schemes=dict(reversed(example.schemes.items())))
     assert list(yaml.safe_load(dump_plan(turned))["schemes"]) == list(reversed(example.schemes))
+
+
+def test_a_plan_prints_and_encodes_itself(example: Plan) -> None:
+    text, data = str(example), example.to_json()
+    assert text.startswith(f"plan for {example.model['name']}, {len(example.schemes)} layers: ") and "\n" not in text
+    assert all(scheme in text for scheme in example.schemes.values())
+    assert f"bytes {example.predictions['total']['bytes']:,}" in text and text.endswith(example.solver["status"])
+    assert data == yaml.safe_load(dump_plan(example)) and json.loads(json.dumps(data)) == data
 
 
 def test_layers_that_the_model_lacks_name_the_nearest(example: Plan) -> None:

@@ -13,6 +13,7 @@ from bitplan.planner.errors import UserError  # noqa: F401
 from bitplan.planner.interop.targets import gguf, modelopt, sdnq, torchao
 from bitplan.planner.interop.targets.base import (
     Export,  # noqa: F401
+    Exports,
     Target,  # noqa: F401
     check_out,  # noqa: F401
     export_files,  # noqa: F401
@@ -48,9 +49,7 @@ def target_named(name: str) -> Target:
     return TARGETS[name]
 
 
-def export_plan(
-    plan: Plan, to: str, out: Path, model: str | None = None, approximate: bool = False
-) -> tuple[Export, ...]:
+def export_plan(plan: Plan, to: str, out: Path, model: str | None = None, approximate: bool = False) -> Exports:
     """Writes the plan for the tool `to`: the file `out`, or `out` with -COMPONENT for each of several components.
 
     model: see `read_model`; approximate: use the nearest scheme that the tool can express, and list the changes. Raises

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -139,7 +139,32 @@ class Export:
         return "\n".join([*lines, f"lost: {self.target.lost}", f"use: {self.use}"])
 
 
-def export_files(plan: Plan, model: Model, target: Target, out: Path, approximate: bool) -> tuple[Export, ...]:
+@dataclass(frozen=True)
+class Exports(Sequence[Export]):
+    """The exported files of a plan, in order of its components.
+
+    Attributes:
+        files: one for each component.
+    """
+
+    files: tuple[Export, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.files[index]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns data for `json.dumps`."""
+        return {"files": [export.to_json() for export in self.files]}
+
+    def __str__(self) -> str:
+        """Describes the files one after another."""
+        return "\n".join(map(str, self.files))
+
+
+def export_files(plan: Plan, model: Model, target: Target, out: Path, approximate: bool) -> Exports:
     """Writes one file for each component; see `bitplan.planner.interop.targets.export_plan`."""
     check_layers(plan, model.layers)
     check_architecture(plan, model.architecture)
@@ -162,7 +187,7 @@ def export_files(plan: Plan, model: Model, target: Target, out: Path, approximat
     ]  # fmt: skip
     for export, part in zip(exports, parts, strict=True):
         write_text(target.text(part), export.path)
-    return tuple(exports)
+    return Exports(tuple(exports))
 
 
 def why(target: Target, scheme: Scheme, layer: Layer) -> str | None:

@@ -491,7 +491,7 @@ def test_writing_to_a_weight(packed: Any) -> None:
 
 
 def test_dequantize(packed: Any) -> None:
-    with pytest.raises(UserError, match="float weights are not kept"):
+    with pytest.raises(UserError, match="does not contain the float weights"):
         packed.unet.dequantize()
 
 

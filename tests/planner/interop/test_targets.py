@@ -291,7 +291,9 @@ def test_shapes_come_from_the_profile_or_the_pipeline(
         assert done.exit_code == 0, done.output
         assert "modelopt for unet" in done.stdout and "changed" not in done.stdout
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
-    (export,) = bitplan.export(saved, "modelopt", tmp_path / "d", model=finished)
+    exports = bitplan.export(saved, "modelopt", tmp_path / "d", model=finished)
+    (export,) = exports
+    assert str(exports) == str(export) and exports.to_json() == {"files": [export.to_json()]}
     assert export.path.read_bytes() == (tmp_path / "a").read_bytes()
     assert "w8a8" in set(export.schemes.values())
 
