@@ -36,9 +36,9 @@ def is_silent() -> bool:
 
 
 @contextmanager
-def silenced(wanted: bool = True) -> Iterator[None]:
-    """Switch bars off within the `with`, if wanted, here and in processes that start here."""
-    with environment(_SILENT if wanted else {}):
+def silenced(active: bool = True) -> Iterator[None]:
+    """Switches progress bars off within the `with`, also in processes that start there. active: False has no effect."""
+    with environment(_SILENT if active else {}):
         yield
 
 
@@ -95,14 +95,14 @@ class Course:
     expected seconds of later phases. So a run that continues an interrupted one shows the right remaining time, too.
     """
 
-    def __init__(self, name: str, shown: bool = True, deadline: float = math.inf) -> None:
+    def __init__(self, name: str, visible: bool = True, deadline: float = math.inf) -> None:
         """name: name of the run; deadline: when the run ends at the latest, by `time.monotonic`."""
         self.deadline = deadline
         self.spent: dict[str, float] = {}
         self._name, self._expected, self._phase = name, dict[str, float](), Phase("", 0, "", 0, 1, 0, 0)
         interval = _OFTEN if sys.stderr.isatty() else _SELDOM
         self._next, self._interval = 0.0, interval
-        self._bar = tqdm(desc=name, disable=is_silent() or not shown, dynamic_ncols=True, bar_format=_UNKNOWN)
+        self._bar = tqdm(desc=name, disable=is_silent() or not visible, dynamic_ncols=True, bar_format=_UNKNOWN)
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Set the expected seconds of later phases, by their names."""
@@ -163,7 +163,7 @@ _CURRENT: ContextVar[Course] = ContextVar("course")
 
 def current() -> Course:
     """The course of the run in this process, or a hidden one where no run has one."""
-    return _CURRENT.get(None) or Course("", shown=False)
+    return _CURRENT.get(None) or Course("", visible=False)
 
 
 @contextmanager

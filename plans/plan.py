@@ -79,10 +79,10 @@ class Plan:
         return 2 if self.groups or self.fitted else 1
 
     def to_json(self) -> dict[str, Any]:
-        """The sections of the plan file, with groups and the digest of fitted parameters only where there are any."""
-        sections = {name: getattr(self, name) for name in _SECTIONS}
+        """Returns the sections of the plan file; groups and the digest of fitted parameters only if there are any."""
+        sections = {name: _plain(getattr(self, name)) for name in _SECTIONS}
         digest = {"parameters": hashlib.sha256(self.fitted).hexdigest()} if self.fitted else {}
-        return sections | ({"groups": self.groups} if self.groups else {}) | digest
+        return sections | ({"groups": _plain(self.groups)} if self.groups else {}) | digest
 
     def owner_of(self, layer: str, term: str) -> str:
         """Under which address the parameters of a layer's transform are held."""
@@ -90,11 +90,6 @@ class Plan:
             group["members"][0] for group in self.groups if layer in group["members"] and term in group["transforms"]
         )
         return next(shared, layer)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns what its file contains, except for `parameters`, which refers to another file."""
-        groups = {"groups": _plain(self.groups)} if self.groups else {}
-        return {"bitplan": self.version} | {name: _plain(getattr(self, name)) for name in _SECTIONS} | groups
 
     def __str__(self) -> str:
         """Returns one paragraph: the model, the schemes, the limits, the predictions, and the solver's status."""
@@ -150,9 +145,9 @@ def save_plan(plan: Plan, path: str | PathLike[str]) -> None:
 
 def dump_plan(plan: Plan, path: Path = Path("P.plan.yaml")) -> str:
     """The text of the plan file at `path`. Raises PlanError for what is not a dictionary, list, text or number."""
-    data = plan.to_json()
+    data = {"bitplan": plan.version} | plan.to_json()
     if plan.fitted:
-        data["parameters"] = {"file": _fitted_name(path), "sha256": hashlib.sha256(plan.fitted).hexdigest()}
+        data["parameters"] = {"file": _fitted_name(path), "sha256": data["parameters"]}
     try:
         return yaml.dump(data, Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, width=120)
     except yaml.representer.RepresenterError as error:

@@ -23,7 +23,7 @@ def shared_parameters(store: Profile, schemes: Mapping[str, str], shared: Sequen
         schemes: layer address -> scheme text.
         shared: layers that read one input.
     """
-    held = read_parameters(store)
+    parameters = read_parameters(store)
     families = {layer: readers for readers in shared for layer in readers}
     used: dict[Key, list[str]] = {}
     for layer, text in schemes.items():
@@ -31,17 +31,17 @@ def shared_parameters(store: Profile, schemes: Mapping[str, str], shared: Sequen
             of_input = TRANSFORMS[term.name].scope == "inputs"
             owner = families.get(layer, (layer,))[0] if of_input else layer
             used.setdefault((owner, str(term)), []).append(layer)
-    needed = {key: layers for key, layers in used.items() if key in held}
-    if not needed:
+    layers_of = {key: layers for key, layers in used.items() if key in parameters}
+    if not layers_of:
         return {}
-    found: dict[Key, Arrays] = {(layers[0], key[1]): held[key] for key, layers in needed.items()}
-    return {"groups": _groups(needed), "fitted": encoded(found)}
+    owned: dict[Key, Arrays] = {(layers[0], key[1]): parameters[key] for key, layers in layers_of.items()}
+    return {"groups": _groups(layers_of), "fitted": encoded(owned)}
 
 
-def _groups(needed: Mapping[Key, Sequence[str]]) -> tuple[dict[str, list[str]], ...]:
-    """The layers that share parameters, with the transforms that they share."""
+def _groups(layers_of: Mapping[Key, Sequence[str]]) -> tuple[dict[str, list[str]], ...]:
+    """Returns the groups of layers that share parameters, with their shared transforms."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for (_, term), layers in needed.items():
+    for (_, term), layers in layers_of.items():
         if len(layers) > 1:
             groups.setdefault(tuple(layers), []).append(term)
     return tuple({"members": list(members), "transforms": terms} for members, terms in groups.items())

@@ -110,16 +110,16 @@ def _divide(schedule: Schedule, pairs: Sequence[Pair], most: int | None = None) 
 
 
 def _results(
-    schedule: Schedule, jobs: Sequence[Job], phase: str, counted: tuple[int, int, str]
+    schedule: Schedule, jobs: Sequence[Job], phase: str, size: tuple[int, int, str]
 ) -> AbstractContextManager[Iterator[JobResult]]:
-    """The results of jobs, with progress. counted: (total, already finished, unit name) of the phase."""
-    return closing(_with_progress(schedule, jobs, phase, counted)) if jobs else nullcontext(iter(()))
+    """Returns the results of jobs, and shows progress. size: (total, already finished, unit name) of the phase."""
+    return closing(_with_progress(schedule, jobs, phase, size)) if jobs else nullcontext(iter(()))
 
 
 def _with_progress(
-    schedule: Schedule, jobs: Sequence[Job], phase: str, counted: tuple[int, int, str]
+    schedule: Schedule, jobs: Sequence[Job], phase: str, size: tuple[int, int, str]
 ) -> Iterator[JobResult]:
-    course, (total, finished, unit) = current(), counted
+    course, (total, finished, unit) = current(), size
     weight = (total - finished) / sum(job.size for job in jobs)
     with (
         course.phase(phase, total, unit, finished, weight),

@@ -124,8 +124,8 @@ def _add_work(app: FastAPI, state: ExplorerState) -> None:
         return JSONResponse(_facts(result) | {"command": command})  # FastAPI need not check our own objects
 
     @app.post("/api/curve")
-    def points(asked: PageRequest) -> list[dict[str, Any]]:
-        problem = pose_anew(state.session, state.request(asked))
+    def points(body: PageRequest) -> list[dict[str, Any]]:
+        problem = pose_anew(state.session, state.request(body))
         return [asdict(point) for point in curve(state.session, problem)]
 
     @app.post("/api/save")

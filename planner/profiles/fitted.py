@@ -32,16 +32,16 @@ def write_parameters(store: Profile, parameters: Mapping[Key, Arrays]) -> None:
 
 
 def read_parameters(store: Profile) -> dict[Key, Arrays]:
-    """The fitted parameters, in graph order. Raises ProfileError."""
+    """Returns the fitted parameters, in graph order. Raises ProfileError."""
     from bitplan.plans.parameters import ParameterError, decoded
 
     if not has_parameters(store._db):
         return {}
-    found: dict[Key, Arrays] = {}
+    parameters: dict[Key, Arrays] = {}
     query = "SELECT owner, term, tensors FROM parameters JOIN layers ON address = owner ORDER BY position, term"
     for owner, term, tensors in store._rows(query):
         try:
-            found |= {key: arrays for key, arrays in decoded(tensors).items() if key == (owner, term)}
+            parameters |= {key: arrays for key, arrays in decoded(tensors).items() if key == (owner, term)}
         except ParameterError as error:
             raise ProfileError(f"{store.path}: {error}; restore a copy, or profile again with another --out") from None
-    return found
+    return parameters

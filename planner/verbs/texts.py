@@ -41,9 +41,9 @@ def pins_to_keep(names: Sequence[str]) -> dict[str, str]:
     return dict.fromkeys(names, "keep")
 
 
-def joined_pins(pins: dict[str, str], kept: dict[str, str]) -> dict[str, str]:
+def joined_pins(pins: dict[str, str], keeps: dict[str, str]) -> dict[str, str]:
     """The pins of --pin and --keep together: layer or role -> scheme. Raises UserError where they differ."""
-    for name in kept.keys() & pins.keys():
+    for name in keeps.keys() & pins.keys():
         if pins[name] != "keep":
             raise UserError(f"--keep {name} and --pin {name}={pins[name]} differ; give one of them")
-    return pins | kept
+    return pins | keeps

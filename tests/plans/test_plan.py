@@ -181,7 +181,7 @@ def test_a_plan_prints_and_encodes_itself(example: Plan) -> None:
     assert text.startswith(f"plan for {example.model['name']}, {len(example.schemes)} layers: ") and "\n" not in text
     assert all(scheme in text for scheme in example.schemes.values())
     assert f"bytes {example.predictions['total']['bytes']:,}" in text and text.endswith(example.solver["status"])
-    assert data == yaml.safe_load(dump_plan(example)) and json.loads(json.dumps(data)) == data
+    assert {"bitplan": 1} | data == yaml.safe_load(dump_plan(example)) and json.loads(json.dumps(data)) == data
 
 
 def test_layers_that_the_model_lacks_name_the_nearest(example: Plan) -> None:

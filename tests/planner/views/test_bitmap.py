@@ -143,7 +143,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_the_time_left_is_that_of_all_phases(clock: Clock) -> None:
-    course = Course("x", shown=False)
+    course = Course("x", visible=False)
     assert course.remaining(clock.now) is None
     course.expect({"costs": 10.0, "estimates": 60.0, "checks": 20.0})
     with course.phase("costs", 100, "candidates"):
@@ -167,7 +167,7 @@ def test_the_time_left_is_that_of_all_phases(clock: Clock) -> None:
 
 
 def test_the_guess_gives_way_to_the_pace_step_by_step(clock: Clock) -> None:
-    course = Course("x", shown=False)
+    course = Course("x", visible=False)
     course.expect({"estimates": 100.0})
     lefts = []
     with course.phase("estimates", 100, "prompts"):
