@@ -103,7 +103,8 @@ def toy_kernel(patch: pytest.MonkeyPatch) -> Toy:
     kernels.register(TOY, before="cpu_int8")
 
     def contract() -> None:
-        test_kernels.test_a_real_kernel_equals_the_reference_within_its_bound(TOY, parse_scheme("w4g64a16"))
+        scheme = parse_scheme("w4g64a16")
+        test_kernels.test_a_real_kernel_equals_the_reference_within_its_bound(TOY, scheme, None, patch)
         test_kernels.test_real_kernels_decline_what_they_cannot_run(TOY)
         assert kernels.choose_kernel(parse_scheme("w4a16"), "linear") is TOY
 
