@@ -76,11 +76,11 @@ def predict(evidence: Evidence, picks: Picks) -> dict[str, Any]:
     """Return the sums of every column at mean losses, in total and by block of layers; by block also the costs of the
     model in full precision. picks: one flat index for each group."""
     problem, groups = formulate(replace(evidence, z=0.0), {}, (), real=False), groups_of(evidence)
-    kept = [int(start) + names.index(KEEP) for start, names in zip(problem.offsets, problem.candidates, strict=False)]
+    keeps = [int(start) + names.index(KEEP) for start, names in zip(problem.offsets, problem.candidates, strict=False)]
     return {
         "total": dict(choice_of(problem, picks).totals),
         "blocks": _by_block(problem, groups, picks, tuple(problem.columns)),
-        "full": _by_block(problem, groups, tuple(kept), COSTS),
+        "full": _by_block(problem, groups, tuple(keeps), COSTS),
     }
 
 

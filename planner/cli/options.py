@@ -30,12 +30,12 @@ class Commas(click.ParamType):
 
 def parameters_of(verb: Verb) -> Iterator[click.Parameter]:
     """The arguments and options of the verb's command, in the order of the verb's signature."""
-    for word, its in inspect.signature(verb.function).parameters.items():
+    for word, parameter in inspect.signature(verb.function).parameters.items():
         row = parameter_of(verb.name, word)
-        if row.argument and its.kind is its.POSITIONAL_OR_KEYWORD:
-            yield _argument(word, row, its.default is its.empty)
+        if row.argument and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            yield _argument(word, row, parameter.default is parameter.empty)
         else:
-            yield _option(word, row, its.default)
+            yield _option(word, row, parameter.default)
     for word in verb.extra:
         yield _option(word, parameter_of(verb.name, word), None)
 
@@ -46,7 +46,8 @@ def values_of(verb: Verb, texts: Mapping[str, Any]) -> dict[str, Any]:
     values = {word: row.parse(texts[word]) if row.parse else texts[word] for word, row in rows.items()}
     if "keep" in values:
         values["pins"] = joined_pins(values["pins"], values.pop("keep"))
-    optional = {word for word, its in inspect.signature(verb.function).parameters.items() if its.default != its.empty}
+    signature = inspect.signature(verb.function)
+    optional = {word for word, parameter in signature.parameters.items() if parameter.default != parameter.empty}
     return {word: value for word, value in values.items() if word not in optional or value not in (None, ())}
 
 

@@ -100,15 +100,15 @@ def _finding(inputs: CheckInputs, verdict: str, families: Sequence[RegretVerdict
 
 
 def _odd(compared: Sequence[Compared]) -> str:
-    """The pairs that moved most against the others, by the first metric."""
-    mine = [c for c in compared if c.new.metric == compared[0].new.metric and min(c.old.mean, c.new.mean) > 0]
-    if len(mine) < 2:
+    """Returns a sentence on the pairs whose losses changed most relative to the others, by the first metric."""
+    pairs = [c for c in compared if c.new.metric == compared[0].new.metric and min(c.old.mean, c.new.mean) > 0]
+    if len(pairs) < 2:
         return ""
-    logs = sorted(math.log(c.new.mean / c.old.mean) for c in mine)
+    logs = sorted(math.log(c.new.mean / c.old.mean) for c in pairs)
     centre = logs[len(logs) // 2]
-    far = sorted(mine, key=lambda c: -abs(math.log(c.new.mean / c.old.mean) - centre))[:SHOWN]
+    far = sorted(pairs, key=lambda c: -abs(math.log(c.new.mean / c.old.mean) - centre))[:SHOWN]
     each = (f"{c.new.layer} at {c.new.scheme} ×{c.new.mean / c.old.mean / math.exp(centre):.2g}" for c in far)
-    return f" Most against the others moved, in {mine[0].new.metric}: {', '.join(each)}."
+    return f" Most against the others moved, in {pairs[0].new.metric}: {', '.join(each)}."
 
 
 def _advice(inputs: CheckInputs, verdict: str, families: Sequence[RegretVerdict]) -> str:

@@ -129,11 +129,13 @@ def _without(problem: Problem, column: str) -> Problem:
 
 
 def _top(problem: Problem) -> int:
-    """The largest limit of the curve in bytes: twice that of the largest schemes, but at most that of full precision.
-    Losses beyond are so small that the chart could not show the others."""
+    """Returns the largest limit of the curve in bytes: twice the largest schemes, at most full precision.
+
+    Beyond it, losses are too small for the scale of the chart.
+    """
     size, starts = problem.columns["bytes"], problem.offsets[:-1]
-    kept = np.array([name == KEEP for names in problem.candidates for name in names])
-    schemes = np.maximum.reduceat(np.where(kept, 0, size), starts).sum().item()
+    is_keep = np.array([name == KEEP for names in problem.candidates for name in names])
+    schemes = np.maximum.reduceat(np.where(is_keep, 0, size), starts).sum().item()
     return int(min(2 * schemes, np.maximum.reduceat(size, starts).sum().item()))
 
 

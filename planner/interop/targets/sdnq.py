@@ -64,12 +64,12 @@ def text(part: ExportPart) -> str:
             continue
         types.setdefault(_dtype(scheme.weight), []).append(f"{path}.weight")
         own[f"{path}.weight"] = _arguments(scheme, part.layers[path])
-    kept = [path for path, scheme in part.schemes.items() if scheme == KEEP] + list(part.unplanned)
+    unconverted = [path for path, scheme in part.schemes.items() if scheme == KEEP] + list(part.unplanned)
     config = {
         "quant_method": "sdnq", "weights_dtype": "int8", "group_size": -1, "quant_conv": True, "quant_embedding": False,
         "use_quantized_matmul": False, "use_quantized_matmul_conv": False, "use_dynamic_quantization": False,
         "add_skip_keys": False, "minimum_allowed_numel": 0, "minimum_allowed_channel_size": 0,
-        "modules_to_not_convert": [f"{path}.weight" for path in kept],
+        "modules_to_not_convert": [f"{path}.weight" for path in unconverted],
         "modules_dtype_dict": types,
         "modules_quant_config": {path: arguments for path, arguments in own.items() if arguments},
     }  # fmt: skip
