@@ -32,6 +32,7 @@ from bitplan.planner.progress import silenced
 
 def state() -> dict[str, Any]:
     """All that BitPlan may change in the process."""
+    gc.collect()  # subclasses that were made for a `with`
     return {
         "path": list(sys.path),
         "finders": list(sys.meta_path),
@@ -49,7 +50,6 @@ def state() -> dict[str, Any]:
 
 
 def classes_of(base: type) -> list[type]:
-    gc.collect()  # subclasses that were made for a `with`
     return [base, *(each for cls in base.__subclasses__() for each in classes_of(cls))]
 
 
@@ -62,22 +62,22 @@ def noisy() -> Any:
     diffusers_logging.set_verbosity(before[0]), transformers_logging.set_verbosity(before[1])
 
 
-def steps(folder: Path) -> list[tuple[str, Callable[[], object]]]:
+def steps(model: str, clip: str, folder: Path) -> list[tuple[str, Callable[[], object]]]:
     """The verbs in turn; each reads what those before it wrote."""
     profile, plan = folder / "x.profile", folder / "p.plan.yaml"
-    pipe = load_pipeline("scenes")
+    pipe = load_pipeline(model)
     generation = {"steps": 1, "seed": 0}
     return [
         ("profile", lambda: bitplan.profile(
-            "scenes", profile, schemes=("w8a8", "w4a8"), count=1, checks=0, offload_folder=folder / "weights",
-            **generation)),
+            model, profile, schemes=("w8a8", "w4a8"), count=1, checks=0, offload_folder=folder / "weights",
+            clip=clip, **generation)),
         ("solve", lambda: bitplan.solve(profile, plan, memory="40%")),
         ("apply", lambda: bitplan.apply(pipe, plan)),
         ("restore", lambda: bitplan.restore(pipe)),
-        ("paint", lambda: bitplan.paint(plan, "scenes", ["a red circle"], folder / "x.png", **generation)),
+        ("paint", lambda: bitplan.paint(plan, model, ["a red circle"], folder / "x.png", **generation)),
         ("evaluate", lambda: bitplan.evaluate(
-            [plan], "scenes", folder / "report", count=1, blocks=False, **generation)),
-        ("bench", lambda: bitplan.bench(plan, "scenes", pairs=1, against=("float32",))),
+            [plan], model, folder / "report", count=1, blocks=False, clip=clip, **generation)),
+        ("bench", lambda: bitplan.bench(plan, model, pairs=1, against=("float32",))),
         ("sweep", lambda: bitplan.sweep(profile, folder / "run", points=2)),
         ("verify", lambda: bitplan.verify(plan, profile)),
         ("inspect", lambda: bitplan.inspect(profile)),
@@ -85,8 +85,10 @@ def steps(folder: Path) -> list[tuple[str, Callable[[], object]]]:
     ]  # fmt: skip
 
 
-def test_the_process_is_as_before_after_each_verb(tmp_path: Path, noisy: None) -> None:
-    for name, verb in steps(tmp_path):
+def test_the_process_is_as_before_after_each_verb(
+    tiny_folder: Path, clip_folder: Path, tmp_path: Path, noisy: None
+) -> None:
+    for name, verb in steps(str(tiny_folder), str(clip_folder), tmp_path):
         before = state()
         verb()
         after = state()
