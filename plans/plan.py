@@ -1,4 +1,4 @@
-"""The plan file: one scheme a layer, with where it came from, in YAML. Imports no torch. See docs/plan-file.md."""
+"""The plan file: one scheme per layer and where it comes from, in YAML. Imports no torch. See docs/plan-file.md."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def check_layers(plan: Plan, layers: Iterable[str]) -> None:
 
 
 def check_architecture(plan: Plan, architecture: str) -> None:
-    """Raises PlanError when the plan's layers are not all the layers, of the shapes, of the model it was made for."""
+    """Raise PlanError if `architecture`, a digest of layers and shapes, is not the one for which the plan was made."""
     if plan.model["architecture"] != architecture:
         raise PlanError(
             f"the {len(plan.schemes)} layers of the plan are not those it was made for: one is missing from the plan, "

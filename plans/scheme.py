@@ -109,7 +109,7 @@ def range_keys(scheme: Scheme) -> tuple[tuple[str, str], ...]:
 
 
 def _weight_lines() -> list[Line]:
-    """The lines of weight formats that stand beside an input format: all but `keep`."""
+    """Return the lines of the weight formats that need an input format: all except `keep`."""
     return [line for line in FORMATS.values() if line.name != KEEP.weight.kind]
 
 

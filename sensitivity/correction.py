@@ -65,8 +65,8 @@ def fit(estimates: Sequence[float], measured: Sequence[float]) -> Correction | N
 
 
 def chance(spread: float, residual: float, count: int) -> float:
-    """The p-value of the fit of two numbers by the F-test.
+    """Return the p-value of an F-test of a fit with two parameters to `count` points.
 
-    Its survival function with 2 degrees of freedom in the numerator is (residual / spread)^((count - 2) / 2).
+    The survival function of F with 2 degrees of freedom in the numerator is (residual / spread)^((count - 2) / 2).
     """
     return (residual / spread) ** ((count - 2) / 2) if spread > 0 else 1.0

@@ -39,7 +39,7 @@ class Timing:
     """The time of one variant.
 
     Attributes:
-        name: of the variant.
+        name: the name of the variant.
         compiled: whether it ran under `torch.compile`.
         ms: median milliseconds of one denoiser call.
         times: baseline -> how many times as fast, the median over calls in turn.

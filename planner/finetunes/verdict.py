@@ -18,14 +18,14 @@ SHOWN = 3  # pairs that disagree most
 
 @dataclass(frozen=True)
 class CheckInputs:
-    """The subject of a check.
+    """What is checked.
 
     Attributes:
         profile: path of the profile.
         pipeline: name of the fine-tune.
         tolerance: share of extra loss that still counts as good.
         static: whether plans may hold calibrated ranges.
-        one: whether one plan alone was judged.
+        one: whether a single plan was judged.
     """
 
     profile: str
@@ -42,8 +42,8 @@ class Check:
     Attributes:
         verdict: `holds`, `does not hold`, `cannot tell` or `same weights`.
         sentence: the verdict with its numbers, and what to do.
-        families: judgements by column of the solver.
-        metrics: agreement of the sample by metric.
+        families: the verdict on each loss column.
+        metrics: agreement of old and new losses for each metric.
         compared: old and new losses of the sample.
         inputs: what was checked.
     """

@@ -42,8 +42,8 @@ class JobResult:
 
     Attributes:
         pair: the (layer, scheme).
-        measurements: one a metric.
-        prompts: the range of prompts that the responses are of, as in `Job`.
+        measurements: one per metric.
+        prompts: the range of prompts of the responses, as in `Job`.
         responses: metric -> (K, S) responses.
         readings: metric -> how to read its responses.
     """

@@ -33,13 +33,13 @@ class KernelError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """All that a packed layer holds, for a kernel to run it.
+    """The contents of a packed layer, from which a kernel computes its output.
 
     Attributes:
         packed: the stored weight, after the scheme's transforms.
         scheme: how it is stored and how inputs are rounded.
-        kind: of `bitplan.plans.kinds`.
-        geometry: of a convolution, None for other layers.
+        kind: the kind of the layer, one of `bitplan.plans.kinds`.
+        geometry: the geometry of a convolution; None for other layers.
         bias: (O,) or None.
         scales: the calibrated ranges of static inputs as numbers; None for other inputs.
         fitted: the parameters of the transforms, and `input_range`, by the names of `bitplan.plans.numerics`.

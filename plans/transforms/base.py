@@ -1,6 +1,6 @@
 """What a transform does: it changes a weight and the input of its layer so that both round better.
 
-In full precision the transformed weight times the transformed input is what it was before.
+In full precision, transformed weight times transformed input equals the original product.
 """
 
 from __future__ import annotations

@@ -48,10 +48,15 @@ for _metric in (
 
 
 def default_metrics(output: str, texts: bool, encoder: bool) -> tuple[Metric, ...]:
-    """The metrics that are measured by default, in the order of the table.
+    """Return the metrics that are measured by default, in the order of the table.
 
-    output: its kind, of `OUTPUTS`; texts: whether conditions are texts; encoder: whether images can be embedded.
-    Raises MeasurementError for an unknown kind of output.
+    Args:
+        output: the kind of output, one of `OUTPUTS`.
+        texts: whether conditions are texts.
+        encoder: whether images can be embedded.
+
+    Raises:
+        MeasurementError: an unknown kind of output.
     """
     if output not in OUTPUTS:
         raise MeasurementError(f"an output is of kind {', '.join(OUTPUTS)}, not {output!r}")
@@ -63,7 +68,7 @@ def default_metrics(output: str, texts: bool, encoder: bool) -> tuple[Metric, ..
 
 
 def metric_named(name: str) -> Metric:
-    """The metric of that name. Raises MeasurementError, which proposes the nearest name."""
+    """Return the metric of that name. Raises MeasurementError, which proposes the nearest name."""
     if name in METRICS:
         return METRICS[name]
     raise MeasurementError(f"no metric is named {name!r}{nearest(name, METRICS)} (metrics: {', '.join(METRICS)})")

@@ -50,10 +50,16 @@ class Shares:
 def shares_of(
     step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module], single: frozenset[str]
 ) -> Shares:  # fmt: skip
-    """The shares of a call. batched: see `batches.batched`; single: see `single_layers`.
+    """Return which rows of each layer's input belong to which sample of a call.
 
-    If the batch is a list, its samples may differ in shape or be processed one after the other. Then a sample has as
-    many rows as the layer gets in a call for this sample alone, if the numbers add up.
+    If the batch is a list, its samples may differ in shape or be processed one after the other. The rows of a sample
+    are then counted in a call for this sample alone, and used if the counts of all samples add up to the layer's rows.
+
+    Args:
+        step: the call.
+        batched: which argument tensors have a batch, from `batches.batched`.
+        layers: address -> layer.
+        single: layers with one row for the whole batch, from `single_layers`.
     """
     lists = any(isinstance(leaf, SampleList) for leaf in leaves_of((step.args, step.kwargs)))
     return Shares(step.rows, _lengths_by_layer(step, batched, layers) if lists else None, single)

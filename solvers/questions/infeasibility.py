@@ -1,4 +1,4 @@
-"""Why a problem has no solution: the least sum of each budget, alone and together, and the groups that hold it up."""
+"""Explain why a problem has no solution: the least sum of each budget, and the groups that contribute most to it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LeastSum:
         limit: the limit of the budget.
         smallest: the least sum.
         within: whether it is within the limit, compared exactly.
-        contributions: of the groups that hold the sum up, the most important first.
+        contributions: the groups that contribute most to the sum, the largest first.
     """
 
     column: str

@@ -53,12 +53,12 @@ class SearchLimits:
 
 @dataclass(frozen=True)
 class SearchState:
-    """The result so far.
+    """The state of a search.
 
     Attributes:
-        choice: the best certified choice; None where none is known.
-        bound: the lower bound on every choice that is better.
-        stopped: why the search ended, one phrase.
+        choice: the best certified choice; None if none is known.
+        bound: a lower bound on the objective of every better choice.
+        stopped: the reason why the search ended, in one phrase.
         prices: of the best relaxation of the whole problem, one for each budget.
         infeasible: whether no choice exists.
     """
@@ -177,8 +177,9 @@ def _label(
 def _find_feasible(
     problem: Problem, core: Core, state: SearchState, points: list[DualPoint], limits: SearchLimits
 ) -> tuple[SearchState, bool]:
-    """Where no choice is known yet, minimise one budget's sum under the others: the result is feasible, or proves that
-    no choice is. Far fewer entries remain in this search than in one by the objective."""
+    """If no choice is known, minimise the last budget's sum under the others: this finds one, or proves there is none.
+
+    Far fewer candidates remain in this search than in a search by the objective."""
     if state.choice is not None or not problem.budgets:
         return state, False
     keep = np.zeros(problem.size, dtype=bool)

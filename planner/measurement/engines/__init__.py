@@ -1,4 +1,4 @@
-"""The engines: where jobs run. To add one: a file with `missing` and `run`, a line here. Imports no torch by itself."""
+"""The engines, which run jobs. To add one: a file with `missing` and `run`, a line here. Imports no torch by itself."""
 
 from __future__ import annotations
 
