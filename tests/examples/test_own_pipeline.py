@@ -66,5 +66,5 @@ def test_examples_are_as_short_as_they_say() -> None:
 def test_a_component_that_is_a_layer_is_refused() -> None:
     layer = torch.nn.Linear(3, 3)
     subject = bitplan.Subject({"layer": layer}, lambda given, seed: layer(torch.stack(given)), [torch.ones(3)])
-    with pytest.raises(UserError, match="layer is a layer itself, which nothing holds; put it into an nn.Sequential"):
+    with pytest.raises(UserError, match="layer is a layer without a parent module; put it into an nn.Sequential"):
         examine(subject, subject.conditions, names=("layer",))

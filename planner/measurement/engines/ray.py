@@ -205,5 +205,5 @@ def _result(ray: Any, reference: Any, job: Job) -> JobResult:
         reason = str(error).strip().splitlines()[0].rstrip(".:")
         raise UserError(
             f"{RETRIES + 1} workers died on {', '.join(job.layers)} ({reason}); give them more memory or ask for fewer "
-            "with --workers; what was measured is kept, and the same command goes on from there"
+            "with --workers; what was measured is kept, and the same command continues from there"
         ) from None

@@ -311,7 +311,7 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
      lambda w: w.applying(w.spoilt_plan(renamed("budgets", "budget")))),
     ("plan with an unknown scheme", BAD_INPUT, "did you mean",
      lambda w: w.applying(w.spoilt_plan(lambda p: p["schemes"].update({"unet.conv_in": "w5q"})))),
-    ("plan newer", BAD_INPUT, "upgrade", lambda w: w.applying(w.spoilt_plan(lambda p: p.update(bitplan=2)))),
+    ("plan newer", BAD_INPUT, "upgrade", lambda w: w.applying(w.spoilt_plan(lambda p: p.update(bitplan=3)))),
     ("plan for other layers", BAD_INPUT, "did you mean", lambda w: w.applying(w.spoilt_plan(other_layers))),
     ("plan for other weights", BAD_INPUT, "--allow-mismatch",
      lambda w: w.applying(w.spoilt_plan(lambda p: p["model"].update(fingerprint="0" * 64)))),

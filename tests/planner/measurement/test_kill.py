@@ -47,5 +47,5 @@ def test_an_interrupted_run_says_that_it_can_go_on(
     monkeypatch.setattr(profiling, "measure_exhaustively", interrupted)
     result = command_line(*run.command[3:])
     assert result.exit_code == 130
-    assert "goes on from there" in result.stderr
+    assert "continues from there" in result.stderr
     assert progress(run.out) > 0

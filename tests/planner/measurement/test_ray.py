@@ -38,7 +38,7 @@ PATIENCE = 120.0  # seconds; a test that waits longer has failed
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     """Connected to a small cluster of its own."""
-    with ray_engine.cluster(Cluster(workers=2)) as connected:
+    with ray_engine.connected(Cluster(workers=2)) as connected:
         yield connected
 
 
@@ -167,8 +167,8 @@ def mortal(notes: Path, deaths: int) -> type:
 
 
 def measured_by_mortals(tmp_path: Path, deaths: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobResult]:
-    monkeypatch.setattr(ray_engine, "Worker", mortal(tmp_path / "notes", deaths))
-    monkeypatch.setattr(ray_engine, "_anywhere", lambda _: None)  # the worker then need not import this file
+    monkeypatch.setattr(ray_engine, "RayActor", mortal(tmp_path / "notes", deaths))
+    monkeypatch.setattr(ray_engine, "_portable", lambda _: None)  # the worker then need not import this file
     jobs = jobs_of("exhaustive", [(f"unet.{name}", scheme) for name in "abc" for scheme in ("w8a8", "w4a8")], 1)
     return ENGINES["ray"].run(Bare(), jobs, pytest.fail, Cluster(workers=1))  # type: ignore[arg-type]
 
@@ -187,7 +187,7 @@ def test_a_job_whose_workers_all_die_ends_in_one_line(
 ) -> None:
     """What came before has been handed over."""
     found = []
-    with pytest.raises(UserError, match=r"3 workers died on unet\.b \(.*--workers.*goes on from there$") as caught:
+    with pytest.raises(UserError, match=r"3 workers died on unet\.b \(.*--workers.*continues from there$") as caught:
         for row in measured_by_mortals(tmp_path, 99, monkeypatch):
             found += [(m.layer, m.scheme) for m in row.measurements]
     assert "\n" not in str(caught.value)

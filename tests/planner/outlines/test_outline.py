@@ -218,7 +218,7 @@ def test_the_command_line(command_line: Any) -> None:
     (("--config", "scenes", "--width", "65"), "not a multiple of 4"),
     (("--config", "scenes", "--batch", "0"), "give at least 1"),
     (("--config", "scenes", "TMP/list.json"), "give one of them"),
-    (("--json", "TMP/list.json"), "is no plan"),
+    (("--json", "TMP/list.json"), "is not a plan"),
     ((), "give one of them"),
 ])  # fmt: skip
 def test_what_is_refused(options: tuple[str, ...], words: str, tmp_path: Path, command_line: Any) -> None:

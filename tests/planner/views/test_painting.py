@@ -131,7 +131,7 @@ def test_a_killed_sweep_goes_on(run: tuple[Path, View], finished: Path, tmp_path
 
 def test_a_finished_one_has_nothing_to_do(run: tuple[Path, View], finished: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(
-        "bitplan.planner.views.painting.load_subject", lambda *_: pytest.fail("the pipeline was loaded")
+        "bitplan.planner.views.painting.open_evaluator", lambda *_: pytest.fail("the pipeline was loaded")
     )
     assert bitplan.sweep(finished, run[0], **PAINTED) == run[1]
     assert bitplan.sweep(finished, run[0], **ASKED) == run[1]
