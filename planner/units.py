@@ -21,7 +21,7 @@ def _parse(text: str, units: Mapping[str, float], whole: float, what: str) -> fl
         raise UserError(f"{what} {text!r} is not an amount; write a number with one of: {known}")
     value = float(match.group(1)) * sizes[match.group(2).lower()]
     if not math.isfinite(value):
-        raise UserError(f"{what} {text!r} is not finite; leave it out for no bound")
+        raise UserError(f"{what} {text!r} is not a finite amount; leave it out for no bound")
     return value
 
 

@@ -29,7 +29,7 @@ def ratios_of(
         scale = scale_of(evidence, metric)
         old += before / scale
         new += after / scale / np.exp(np.median(np.log(after / before)))
-        # errors of metrics of one run go together: what they add up to is no positive than this
+        # the errors of one run's metrics correlate positively: their sum bounds the joint error
         errors += np.sqrt([min(MOST, sum(one.errors)) for one in sample]) * before / scale
     return np.log(new / old), np.square(errors / old)
 

@@ -33,7 +33,7 @@ def test_milliseconds(text: str, expected: float) -> None:
 )  # fmt: skip
 def test_no_amounts(text: str) -> None:
     for parse in (parse_bytes, parse_milliseconds):
-        with pytest.raises(UserError, match="amount|is not finite"):
+        with pytest.raises(UserError, match="amount"):
             parse(text, WHOLE)
 
 
