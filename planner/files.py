@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitplan.planner.errors import UserError
+from bitplan.plans.files import PathError as PathError
+from bitplan.plans.files import inside as inside
+from bitplan.plans.files import plain_name as plain_name
 from bitplan.plans.files import written as written
 
 PathLike = str | Path

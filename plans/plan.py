@@ -15,7 +15,7 @@ import jsonschema
 import yaml
 
 from bitplan.plans.dtypes import FLOAT32
-from bitplan.plans.files import written
+from bitplan.plans.files import PathError, inside, written
 from bitplan.plans.names import nearest
 from bitplan.plans.plan_schema import OPTIONAL, SCHEMA, VERSION
 from bitplan.plans.plan_text import summary
@@ -161,9 +161,10 @@ def _fitted_name(path: Path) -> str:
 
 def _read_fitted(path: Path, entry: Mapping[str, str]) -> bytes:
     """The file of fitted parameters, which lies beside the plan. The schema allows plain file names only."""
-    place = path.with_name(entry["file"])
     try:
-        data = place.read_bytes()
+        data = (place := inside(path.parent, entry["file"])).read_bytes()
+    except PathError as refused:
+        raise PlanError(f"{path}, parameters.file: {refused}") from None
     except OSError as error:
         raise PlanError(
             f"{path}, parameters.file: cannot read {place}: {error.strerror}; keep it beside the plan"

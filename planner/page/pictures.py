@@ -6,11 +6,12 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.files import inside
 
 _SHOWN = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 _ROOM = 6_500_000  # bytes of all pictures of a page; as text they take a third more
@@ -72,19 +73,8 @@ def album_of(paths: Sequence[tuple[Path, str]], room: int = _ROOM) -> Album:
     return Album(tuple(addresses), place, fit)
 
 
-def picture_path(folder: Path, path: str) -> Path:
-    """The file of a picture. Raises UserError where the path is absolute or leaves the folder."""
-    parts = PurePosixPath(path).parts
-    if not path or "\\" in path or "\0" in path or PurePosixPath(path).is_absolute() or ".." in parts:
-        raise UserError(f"{folder}: the picture {path!r} does not lie below it; make the sweep again")
-    file = folder / path
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{folder}: the picture {path!r} does not lie below it, it is a link; make the sweep again")
-    return file
-
-
 def _read(folder: Path, path: str) -> bytes:
-    file = picture_path(folder, path)
+    file = inside(folder, path)
     try:
         return file.read_bytes()
     except OSError as error:

@@ -20,6 +20,7 @@ from starlette.requests import Request as HttpRequest
 from bitplan.planner.choice.answer import Search, make_plans
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import UserError
+from bitplan.planner.files import inside
 from bitplan.planner.page.asking import SUFFIX, PageRequest, ToPaint, ToSave, ToSolve, command_of, file_name
 from bitplan.planner.page.guard import HOSTS, Guard
 from bitplan.planner.page.painter import BusyError, Painter
@@ -73,7 +74,7 @@ class ExplorerState:
 
     def save(self, words: PageRequest, name: str) -> dict[str, Any]:
         """Solve as `bitplan solve` does and write the plan file. Raises UserError where a file of that name exists."""
-        out = self.plans / file_name(name)
+        out = inside(self.plans, file_name(name))
         command = command_of(self.profile, out, self.request(words))
         with _SAVING:
             if out.exists() or out.is_symlink():

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import check_place
+from bitplan.planner.files import check_place, inside
 
 _LABEL, _GAP = 150, 4
 
@@ -64,7 +64,7 @@ def save_outputs(outputs: Tensor, kind: str, out: Path) -> list[Path]:
 def save_small(picture: Image.Image, folder: Path, name: str) -> str:
     """Writes the picture as a WebP file into the folder, for a page, and returns its name."""
     picture.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
-    picture.save(folder / name, "WEBP", lossless=max(picture.size) <= EXACT, quality=90, method=6)
+    picture.save(inside(folder, name), "WEBP", lossless=max(picture.size) <= EXACT, quality=90, method=6)
     return name
 
 

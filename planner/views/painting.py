@@ -16,7 +16,7 @@ from bitplan.planner.costs.machine import about_machine
 from bitplan.planner.errors import UserError
 from bitplan.planner.evaluation.evaluator import Evaluator, EvaluatorOptions, open_evaluator
 from bitplan.planner.evaluation.plans import run_plan
-from bitplan.planner.files import make_folder
+from bitplan.planner.files import inside, make_folder
 from bitplan.planner.pipelines.conditions import labels_of
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.outputs import save_small, to_picture
@@ -97,7 +97,7 @@ def _check_same(view: View, painting: Mapping[str, Any], out: Path) -> None:
 
 
 def _is_done(variant: Variant, out: Path) -> bool:
-    return variant.measured is not None and all((out / name).is_file() for name in variant.pictures)
+    return variant.measured is not None and all(inside(out, name).is_file() for name in variant.pictures)
 
 
 def order(view: View, points: int | None = None) -> list[Variant]:
@@ -164,7 +164,7 @@ def save_pictures(out: Path, name: str, outputs: Tensor, kind: str) -> tuple[str
     elif kind != "images":
         return ()
     folder = f"{IMAGES}/{name.replace(' ', '-')}"
-    make_folder(out / folder)
+    make_folder(inside(out, folder))
     return tuple(save_small(to_picture(one), out, f"{folder}/{i}.webp") for i, one in enumerate(outputs))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from bitplan.planner.choice.record import Provenance, plan_of
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import make_folder
+from bitplan.planner.files import inside, make_folder
 from bitplan.planner.profiles.profile import Profile, content_digest
 from bitplan.planner.views.profile_view import ProfileView
 from bitplan.planner.views.sweep import Sweep, solve_points, sweep_problem, view_of
@@ -43,14 +43,14 @@ def sweep_into(out: Path, store: Profile, data: ProfileView, request: Request, s
     problems = sweep_problem(data, request, sweep, effort)
     make_folder(out / PLANS)
     for point in before.points if before is not None else ():
-        if point.plan:
-            (out / point.plan).unlink(missing_ok=True)
+        if point.plan is not None and Path(point.plan).parent == Path(PLANS):  # as a sweep writes them
+            inside(out, point.plan).unlink(missing_ok=True)
     points = []
     for point, problem, solution in solve_points(data, problems, effort):
         if solution.choice is not None:
             point = replace(point, plan=f"{PLANS}/{point.name}.plan.yaml")
             provenance = Provenance(solution, request.pins, request.confidence)
-            save_plan(plan_of(store, data.evidence, (problem, solution.choice), provenance), out / str(point.plan))
+            save_plan(plan_of(store, data.evidence, (problem, solution.choice), provenance), inside(out, point.plan))
         points.append(point)
     view = replace(view_of(data, problems, points, effort, request.real), about=origin)
     write_view(view, out / VIEW)
@@ -90,7 +90,7 @@ def _is_of(view: View, origin: Mapping[str, Any]) -> bool:
 
 
 def _has_plans(view: View, out: Path) -> bool:
-    return all((out / point.plan).is_file() for point in view.points if point.plan)
+    return all(inside(out, point.plan).is_file() for point in view.points if point.plan)
 
 
 def _plain(value: Any) -> Any:

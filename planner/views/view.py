@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import write_text
+from bitplan.planner.files import plain_name, write_text
 from bitplan.planner.texts import table
 from bitplan.planner.units import COSTS, SHOW
 from bitplan.sensitivity.table import FAMILIES, OWN
@@ -208,6 +208,8 @@ def _cell(data: dict[str, Any]) -> Cell:
 def _variant(data: dict[str, Any]) -> Variant:
     measured = None if data["measured"] is None else _pairs(data["measured"])
     lists = {name: tuple(data[name]) for name in ("picks", "pictures")}
+    for name in (data["name"], *lists["pictures"], *([] if data["plan"] is None else [data["plan"]])):
+        plain_name(name)  # a variant's name becomes that of its files
     return Variant(**data | lists | {"measured": measured})
 
 

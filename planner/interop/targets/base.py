@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import write_text
+from bitplan.planner.files import plain_name, write_text
 from bitplan.planner.graph.layers import Layer
 from bitplan.plans.plan import Plan, check_architecture, check_layers
 from bitplan.plans.scheme import KEEP, Scheme, every_scheme, parse_scheme
@@ -179,7 +179,7 @@ def export_files(plan: Plan, model: Model, target: Target, out: Path, approximat
     parts = list(_parts(schemes, model))
     exports = [
         Export(
-            out if len(parts) == 1 else out.with_stem(f"{out.stem}-{part.component}"), target, part.component,
+            _place(out, part.component, len(parts)), target, part.component,
             {layer: str(scheme) for layer, scheme in schemes.items() if _component(layer) == part.component},
             tuple(change for change in changes if _component(change.layer) == part.component),
         )
@@ -188,6 +188,11 @@ def export_files(plan: Plan, model: Model, target: Target, out: Path, approximat
     for export, part in zip(exports, parts, strict=True):
         write_text(target.text(part), export.path)
     return Exports(tuple(exports))
+
+
+def _place(out: Path, component: str, parts: int) -> Path:
+    """Returns the file of a component: `out`, or with its name added where there are several."""
+    return out if parts == 1 else out.with_stem(f"{out.stem}-{plain_name(component)}")
 
 
 def why(target: Target, scheme: Scheme, layer: Layer) -> str | None:

@@ -114,9 +114,10 @@ def test_runs_of_one_model_hold_its_layers_once_and_are_told_apart(run: Path, tm
 
 @pytest.mark.parametrize(
     ("path", "wrong"),
-    [("/etc/passwd", "does not lie below"), ("../secret.png", "does not lie below"), ("a/../../b.png", "does not lie"),
-     ("..\\b.png", "does not lie below"), ("", "does not lie below"), ("gone.png", "cannot read the picture"),
-     ("link.png", "it is a link"), ("text.png", "is not a picture"), ("picture.tiff", "is TIFF, and a page shows")],
+    [("/etc/passwd", "must stay below"), ("../secret.png", "must stay below"), ("a/../../b.png", "must stay below"),
+     ("..\\b.png", "a backslash"), ("", "must stay below"), ("gone.png", "cannot read the picture"),
+     ("link.png", "is a link that leaves"), ("text.png", "is not a picture"),
+     ("picture.tiff", "is TIFF, and a page shows")],
 )  # fmt: skip
 def test_pictures_elsewhere_missing_or_none_are_refused(run: Path, path: str, wrong: str, command_line: Any) -> None:
     Image.new("RGB", (2, 2)).save(run.parent / "secret.png")
