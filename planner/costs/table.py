@@ -28,19 +28,17 @@ def cost_candidates(
 ) -> Iterator[Cost]:
     """Yields the cost of each candidate, in order. Layers of one shape are timed once.
 
-    A layer is timed as it runs in the model: the caches contain other layers' weights, its input has just been written,
-    and the input is rounded already if an earlier layer reads it, too. A simulated scheme is timed as full precision,
-    which would run instead.
+    A layer is timed as it runs in the model: the caches contain other layers' weights, and its input has just been
+    written. A simulated scheme is timed as full precision, which would run instead.
     """
     timed: dict[tuple[object, ...], tuple[float, str]] = {}
     rest = CacheLoad(sum(prod(layer.weight) for layer in graph.layers) * torch.float32.itemsize)
-    rounded = {address for readers in graph.shared_inputs for address in readers[1:]}
     for candidate in pending:
         layer, module = graph.by_address[candidate.layer], modules[candidate.layer]
         scheme = KEEP if candidate.simulated else candidate.scheme
-        key = (layer.kind, layer.weight, layer.geometry, layer.calls, str(scheme), layer.address in rounded)
+        key = (layer.kind, layer.weight, layer.geometry, layer.calls, str(scheme))
         if key not in timed:
-            timed[key] = _time_layer(layer, module, scheme, rest, layer.address in rounded)
+            timed[key] = _time_layer(layer, module, scheme, rest)
         ms, kernel = timed[key]
         size = stored_bytes(layer.weight, candidate.scheme.weight, module.weight.element_size())
         size += transform_bytes(candidate.scheme, layer.weight)
@@ -48,7 +46,7 @@ def cost_candidates(
         yield Cost(candidate.layer, str(candidate.scheme), size, ms, "none" if simulated else kernel, simulated)
 
 
-def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad, rounded: bool) -> tuple[float, str]:
+def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad) -> tuple[float, str]:
     """Returns the milliseconds of all calls of the layer in one image, and the name of the kernel."""
     name, dtype = "float", torch.long if KINDS[layer.kind].looks_up else module.weight.dtype
     if scheme != KEEP:
@@ -63,7 +61,7 @@ def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad
 
         def before(x: torch.Tensor = x) -> None:
             rest.run()
-            x.sum() if rounded else x.mul_(1)  # reads it into the caches; a new version of it is rounded again
+            x.mul_(1)  # brings it into the caches
 
         with kept_memory():
             total += median_ms(lambda x=x: module(x), before) * call.count  # type: ignore[misc]

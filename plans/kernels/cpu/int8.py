@@ -23,12 +23,10 @@ from bitplan.plans.inputs.integer import quantize_rows
 from bitplan.plans.kernels.base import INT8, Held, Kernel, declines_geometry, on_cpu, rounded_samples
 from bitplan.plans.kernels.cpu.choice import chosen_path
 from bitplan.plans.kernels.cpu.direct import takes, write_convolution
-from bitplan.plans.kernels.cpu.last_input import LastInput
 from bitplan.plans.kernels.cpu.paths import PATHS, ProductPath
 from bitplan.plans.kernels.cpu.products import portions, write_products
 
 COLUMNS = 1 << 24  # bytes of columns held at once
-_LAST = LastInput()
 
 
 def available(device: torch.device) -> str | None:
@@ -45,7 +43,7 @@ def run(x: Tensor, layer: Held) -> Tensor:
         codes, scale = rounded_samples(x, lambda rows: quantize_rows(rows, inputs, scales))
         out = convolve(codes, scale, packed, bias, layer.geometry, path).to(x.dtype)
         return out.contiguous() if x.is_contiguous() else out
-    codes, scale = _LAST.quantize_rows(x, inputs, scales)
+    codes, scale = quantize_rows(x, inputs, scales)
     out = torch.empty(len(codes), packed.outputs)
     write_products(out, codes, scale, packed, bias, path)
     return out.view(*x.shape[:-1], packed.outputs).to(x.dtype)
