@@ -1,0 +1,25 @@
+"""The families of nasty input: one table."""
+
+from __future__ import annotations
+
+from tests.fuzz import lines, packed, plans, profiles, prompts, sweeps
+from tests.fuzz.case import Family
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("profiles", "values, rows, tables and bytes of profiles", profiles.run, 3),
+        Family("sweeps", "sweep.json, and names in it", sweeps.run, 2),
+        Family("plans", "plan files", plans.run, 2),
+        Family("packed", "packed folders: configurations, headers, tensors", packed.run, 2),
+        Family("prompts", "files of prompts", prompts.run, 3),
+        Family("lines", "command lines", lines.run, 3),
+    )
+}
+
+
+def shares(cases: int, names: tuple[str, ...] = ()) -> dict[str, int]:
+    """How many of so many cases each family runs."""
+    chosen = [family for name, family in FAMILIES.items() if not names or name in names]
+    whole = sum(family.share for family in chosen)
+    return {family.name: max(1, cases * family.share // whole) for family in chosen}
