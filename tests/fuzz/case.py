@@ -18,6 +18,7 @@ from tests.fuzz.box import Box, watched
 from tests.fuzz.world import World
 
 CODES = {0, 1, 2, 3}  # of docs/scripting.md; 1 is what `check` alone returns
+WRITES = ("--out", "--offload-folder", "--plans")  # options that name a place to write to
 
 
 class TimeLimitError(BaseException):
@@ -114,9 +115,9 @@ def command(case: Case, *words: object) -> Answer:
 
 
 def _places(box: Box, line: Sequence[str]) -> list[Path]:
-    """The values of --out on the line."""
-    values = [word.partition("=")[2] for word in line if word.startswith("--out=")]
-    values += [value for word, value in zip(line, line[1:], strict=False) if word == "--out"]
+    """The values of the options that name places to write to."""
+    values = [word.partition("=")[2] for word in line if word.partition("=")[0] in WRITES]
+    values += [value for word, value in zip(line, line[1:], strict=False) if word in WRITES]
     return [Path(os.path.abspath(box.root / "cwd" / value)) for value in values]
 
 

@@ -21,7 +21,7 @@ from tests.fuzz.case import Case, Family, TimeLimitError, raised
 from tests.fuzz.world import World
 
 BATCH = 250  # cases of one process
-SOFT, HARD = 20.0, 60.0  # seconds until a case is interrupted, and until its process is killed
+SOFT, HARD = 10.0, 60.0  # seconds until a case is interrupted, and until its process is killed
 MEMORY = 3 * 2**30  # bytes that a process may map beyond what it was forked with
 GROWTH = 2**20  # KiB that a case may add to the largest resident memory
 

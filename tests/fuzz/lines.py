@@ -97,7 +97,7 @@ def _option(random: Random, verb: str, parameter: click.Parameter, places: dict[
     if getattr(parameter, "is_flag", False):
         return [flag]
     if parameter.name == "out":
-        return [flag, random.choice(places["out"])] if random.random() < 0.8 else [flag, random.choice(places["unfit"])]
+        return [flag, random.choice(places["out"])] if random.random() < 0.8 else [flag, _nasty_path(random, places)]
     if random.random() < 0.15:
         value = random.choice(places["profile"] + places["plan"])
     elif random.random() < 0.1 or parameter.type.name in ("path", "file"):
@@ -118,7 +118,7 @@ def _text(number: Any) -> str:
 
 
 def _nasty_path(random: Random, places: dict[str, list[str]]) -> str:
-    return random.choice(places[random.choice(("unfit", "profile", "plan", "run"))])
+    return random.choice(places[random.choice(("unfit", "unfit", "unfit", "nodes", "profile", "plan", "run"))])
 
 
 def _places(case: Case) -> dict[str, list[str]]:
@@ -132,10 +132,9 @@ def _places(case: Case) -> dict[str, list[str]]:
     (inputs / "loop").symlink_to("loop")
     (inputs / "broken").symlink_to("gone/gone")
     (inputs / "same.profile").symlink_to(profile.name)
-    nodes = _nodes(inputs)
     unfit = [inputs / "gone", inputs / "empty", inputs / "text.yaml", inputs / "folder.profile", inputs / "loop",
              inputs / "broken", inputs / ("n" * 300), inputs / "a\nb", inputs / "\udcff", inputs / "empty" / "below",
-             box.root / "gone" / "below", inputs / "*", inputs / "text.yaml" / ".." / "empty", *nodes]  # fmt: skip
+             box.root / "gone" / "below", inputs / "*", inputs / "text.yaml" / ".." / "empty"]  # fmt: skip
     more = ["", " ", ".", "~nobody", "-", "@", "scenes@", "scenes@1%", "scenes@x", "x@10%", "a:b", "http://127.0.0.1:1",
             "file:///gone", "gone/gone", "gone"]  # fmt: skip
     out = box.out
@@ -145,7 +144,8 @@ def _places(case: Case) -> dict[str, list[str]]:
     return {
         "profile": [str(profile), str(profile), str(inputs / "same.profile")],
         "plan": [str(plan), str(plan), str(copied(world, world.pipeline_plan, inputs))],
-        "run": [str(run_)], "folder": [str(inputs)], "unfit": [*map(str, unfit), *more], "out": [*map(str, outs)],
+        "run": [str(run_)], "folder": [str(inputs)], "unfit": [*map(str, unfit), *more],
+        "nodes": [*map(str, _nodes(inputs))], "out": [*map(str, outs)],
     }  # fmt: skip
 
 

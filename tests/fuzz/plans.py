@@ -12,7 +12,7 @@ import yaml
 from tests.fuzz.brute import stored, sums
 from tests.fuzz.case import Case, command
 from tests.fuzz.values import RAW, Random, mutated, spoilt
-from tests.fuzz.world import copied
+from tests.fuzz.world import copied, plan_data
 
 BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi",
                                                                                            strict=True))  # fmt: skip
@@ -48,7 +48,7 @@ def run(case: Case) -> None:
 
 def _spoil(case: Case, path: Path, edits: int) -> Any:
     random = case.random
-    data = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    data = plan_data(path)
     if not edits:
         return data
     kind = random.random()
@@ -116,14 +116,12 @@ def _numbers(data: Any) -> Iterator[Any]:
 
 def _verify(case: Case, path: Path, profile: Path) -> None:
     """A plan that `verify` confirms has the bytes that it says, within its budget."""
-    from bitplan.plans.plan import load_plan
-
     if not command(case, "verify", path, profile).accepted:
         return
-    plan = load_plan(path)
-    size, _ = sums(stored(profile, "nsr"), plan.schemes)
-    limit = plan.budgets.get("bytes", math.inf)
-    if size > limit or plan.predictions.get("total", {}).get("bytes", size) != size:
+    plan = plan_data(path)
+    size, _ = sums(stored(profile, "nsr"), plan["schemes"])
+    limit = plan["budgets"].get("bytes", math.inf)
+    if size > limit or plan["predictions"].get("total", {}).get("bytes", size) != size:
         case.find("verify confirms a plan whose bytes are wrong", (size, limit, case.edits))
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 from tests.fuzz.case import Case, command
 from tests.fuzz.values import PATHS, mutated, spoilt, text_of
-from tests.fuzz.world import copied
+from tests.fuzz.world import POINTS, copied, plan_data
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a49444154789c636000000002000148afa471"
@@ -24,8 +25,7 @@ def run(case: Case) -> None:
     profile = copied(case.world, case.world.profile, case.box.inputs)
     folder = case.box.out
     folder.rmdir()
-    case.world.run.joinpath("sweep.json").exists()
-    copied_run(case, folder)
+    shutil.copytree(case.world.run, folder)
     data = json.loads((folder / "sweep.json").read_text())
     if painted := random.random() < 0.5:
         _paint(data, folder)
@@ -41,16 +41,9 @@ def run(case: Case) -> None:
     if not edits and not reported.accepted:
         case.find("a good sweep is refused", reported.err)
     if random.random() < 0.6:
-        swept = command(case, "sweep", profile, "--points", 4, "--out", folder)
+        swept = command(case, "sweep", profile, "--points", POINTS, "--out", folder)
         if swept.accepted:
             _check_sweep(case, folder, painted)
-
-
-def copied_run(case: Case, folder: Path) -> None:
-    """The good sweep, in the folder."""
-    import shutil
-
-    shutil.copytree(case.world.run, folder)
 
 
 def _paint(data: dict[str, Any], folder: Path) -> None:
@@ -69,10 +62,11 @@ def _spoiled(case: Case, data: dict[str, Any], text: str | bytes) -> str | bytes
         case.edits.append("bytes")
         return spoilt(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"), random)
     if kind < 0.4:
-        variant = random.choice((data["full"], *data["points"], *data["uniform"]))
+        variants = [data.get("full"), *_listed(data, "points"), *_listed(data, "uniform")]
+        variant = random.choice([each for each in variants if isinstance(each, dict)] or [{}])
         name = random.choice(PATHS).replace("@box", str(case.box.root))
         key = random.choice(("plan", "pictures", "pictures", "name"))
-        variant[key] = [name] * max(1, len(data["conditions"])) if key == "pictures" else name
+        variant[key] = [name] * max(1, len(_listed(data, "conditions"))) if key == "pictures" else name
         case.edits.append(f"{key} = {name[:80]!r}")
     else:
         changed = mutated(data, random)
@@ -81,6 +75,11 @@ def _spoiled(case: Case, data: dict[str, Any], text: str | bytes) -> str | bytes
         data.clear()
         data.update(changed)
     return text_of(data).replace("@box", str(case.box.root))
+
+
+def _listed(data: dict[str, Any], name: str) -> list[Any]:
+    value = data.get(name)
+    return value if isinstance(value, list) else []
 
 
 def _check_page(case: Case, page: Path) -> None:
@@ -124,16 +123,13 @@ def _check_sweep(case: Case, folder: Path, painted: bool) -> None:
 
 
 def _check_points(case: Case, folder: Path, data: Any) -> None:
-    from bitplan.plans.plan import load_plan
-
     cells = data["cells"]
     for point in data["points"]:
         if not point["picks"]:
             continue
         schemes = {cell["layer"]: cell["options"][pick]["scheme"] for cell, pick in zip(cells, point["picks"],
                                                                                         strict=True)}  # fmt: skip
-        plan = load_plan(folder / point["plan"])
-        if dict(plan.schemes) != schemes:
+        if plan_data(folder / point["plan"])["schemes"] != schemes:
             case.find("a sweep whose plan differs from its point", (point["name"], case.edits))
         size = sum(o["bytes"] for cell in cells for o in cell["options"] if o["scheme"] == schemes[cell["layer"]])
         if size != point["totals"]["bytes"] or (point["limit"] is not None and size > point["limit"]):
