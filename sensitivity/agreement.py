@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitplan.sensitivity.table import ESTIMATES, Measurement
+from bitplan.sensitivity.table import ESTIMATES, Measurement, MeasurementError, describe
 
 Floats = NDArray[np.float64]
 
@@ -79,7 +79,10 @@ def compare(
     """Pair each new measurement with the old one. scatters: metric -> scatter of the old profile's estimates."""
     compared = []
     for each in new:
-        before = old[each.layer, each.scheme, each.metric]
+        key = each.layer, each.scheme, each.metric
+        if key not in old:
+            raise MeasurementError(f"the profile holds no loss of {describe(*key)} to compare with; profile again")
+        before = old[key]
         scatter = scatters.get(each.metric, 0.0) if before.source in ESTIMATES else 0.0
         compared.append(Compared(before, each, scatter))
     return tuple(compared)

@@ -32,12 +32,13 @@ def score(sounds: Tensor) -> Mapping[str, float]:
 def run(out: Path, **changes: Any) -> dict[str, Any]:
     """Runs the whole example. changes: of its settings, for a small size."""
     from bitplan.planner.pipelines.generation import Generation
+    from bitplan.planner.pipelines.references import typed
     from bitplan.planner.pipelines.sources import load_subject
     from bitplan.planner.pipelines.subject import run_subject
 
     settings = replace(SETTINGS, **changes)
     result = run_example(settings, out, score)
-    subject = load_subject(settings.subject, Generation())
+    subject = load_subject(typed(settings.subject), Generation())
     full = run_subject(subject, subject.conditions(settings.held_out, True), 1000)
     silence = METRICS["spectral"].function(full, torch.zeros_like(full))
     return result | {"spectral of silence": float(silence.mean())}

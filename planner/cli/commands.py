@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any
@@ -45,7 +46,9 @@ def _solve(result: Any, words: Words) -> Printed:
     from bitplan.planner.views.inspect import inspect_plan
 
     out, inspected = words["out"], inspect_plan(result, words["profile"])
-    then = f"bitplan apply {out} {result.model['name']} --prompt '...' --out img.png"
+    name = str(result.model["name"])  # of the profile's file: what is suggested must neither run code nor surprise
+    pipeline = name if re.fullmatch(r"[\w./][\w./-]*", name) else "PIPELINE"
+    then = f"bitplan apply {out} {pipeline} --prompt '...' --out img.png"
     return Printed(inspected, drawing=inspected.drawing, wrote=[out], then=then)
 
 

@@ -15,6 +15,7 @@ from bitplan.planner.graph.layers import component_of
 from bitplan.planner.measurement.replay import Replay, build_replay
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics
+from bitplan.planner.pipelines.references import check_typed
 from bitplan.planner.pipelines.sources import float_components, load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_of
 from bitplan.planner.pipelines.traced import examine
@@ -82,6 +83,7 @@ def open_subject(options: EvaluatorOptions, plans: Sequence[Plan]) -> tuple[Subj
 
 def open_evaluator(options: EvaluatorOptions, plans: Sequence[Plan]) -> Evaluator:
     """Opens the evaluator of plans of the same layers. Raises as `open_subject`."""
+    check_typed(*options.metrics)
     subject, conditions = open_subject(options, plans)
     seed, layers = options.generation.seed, [layer for plan in plans for layer in plan.schemes]
     return build_evaluator(subject, list(dict.fromkeys(layers)), conditions, seed, options.metrics, options.clip)

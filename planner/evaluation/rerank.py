@@ -18,15 +18,21 @@ SEED = 1000  # of the first prompt's noise, as in `evaluate`
 
 
 def measurer(
-    plans: Sequence[Plan], pipeline: str, prompts: Sequence[Any] | None, clip: str | None, kernels: str
+    plans: Sequence[Plan],
+    pipeline: str,
+    prompts: Sequence[Any] | None,
+    clip: str | None,
+    kernels: str,
+    metrics: Sequence[str] = (),
 ) -> Callable[[Plan], Losses]:
     """Returns a function that measures the losses of one plan against full precision, called as the profile's model.
 
-    Raises UserError, and PlanError where the pipeline is not the plans' model.
+    metrics: more metrics, as `bitplan.planner.pipelines.references` marks them. Raises UserError, and PlanError where
+    the pipeline is not the plans' model.
     """
     first = plans[0]
     generation = Generation(**{key: value for key, value in first.calibration.items() if key in CALL_KEYS}, seed=SEED)
-    options = EvaluatorOptions(pipeline, generation, prompts, PROMPTS, first.calibration.get("metrics", ()), clip)
+    options = EvaluatorOptions(pipeline, generation, prompts, PROMPTS, metrics, clip)
     evaluator = open_evaluator(options, [first])
     progress = bar(None, "candidates", len(plans), "plan")
 

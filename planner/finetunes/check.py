@@ -23,6 +23,7 @@ from bitplan.planner.measurement.run import setup_of
 from bitplan.planner.measurement.worker import Settings, worker_of
 from bitplan.planner.pipelines.conditions import labels_of
 from bitplan.planner.pipelines.generation import Generation
+from bitplan.planner.pipelines.references import check_typed, read_names
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_in, conditions_of, holding
 from bitplan.planner.pipelines.traced import Traced, examine
@@ -64,6 +65,7 @@ class CheckOptions:
         engine: a name in `ENGINES`.
         cluster: where the engine finds workers.
         folder: folder for weights instead of memory; None for memory.
+        trust: whether the profile's own metrics may be imported.
     """
 
     sample: int
@@ -75,6 +77,7 @@ class CheckOptions:
     engine: str = "local"
     cluster: Cluster = Cluster()
     folder: PathLike | None = None
+    trust: bool = False
 
 
 def check_profile(store: Profile, pipeline: str | Subject, options: CheckOptions) -> Check:
@@ -82,7 +85,7 @@ def check_profile(store: Profile, pipeline: str | Subject, options: CheckOptions
 
     Raises UserError for other layers, for an unfinished profile and one of elsewhere; PlanError, MeasurementError.
     """
-    settings, engine = settings_of(store), engine_named(options.engine, options.cluster)
+    settings, engine = settings_of(store, options.trust), engine_named(options.engine, options.cluster)
     if engine.distributed and not isinstance(pipeline, str):
         raise UserError(f"the workers of {engine.name} load the subject themselves; name it as package.module:name")
     evidence = read_evidence(store)
@@ -114,17 +117,21 @@ def _pair(problem: Problem, group: int, flat: int) -> Pair:
     return problem.groups[group], problem.candidates[group][flat - problem.offsets[group]]
 
 
-def settings_of(store: Profile) -> Settings:
-    """Returns the settings of the profile's measurement. Raises UserError for one that BitPlan did not measure."""
+def settings_of(store: Profile, trust: bool = False) -> Settings:
+    """Returns the settings of the profile's measurement. Raises UserError for one that BitPlan did not measure, and,
+    without `trust`, for metrics that would run code."""
     header = store.header()
     saved = header["settings"].items()
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved}
     try:
         generation = Generation(**values.pop("generation"))
-        return Settings(header["model"]["name"], generation=generation, **values)
+        metrics = read_names(values.pop("metrics", ()), store.path, trust)
+        settings = Settings(header["model"]["name"], generation=generation, metrics=metrics, **values)
     except (KeyError, TypeError):
         raise UserError(f"{store.path} was not measured by BitPlan, and does not say how to measure again; "
                         "profile the model with `bitplan profile`") from None  # fmt: skip
+    check_typed(*settings.metrics)
+    return settings
 
 
 def _problem(evidence: Evidence) -> Problem:

@@ -57,6 +57,7 @@ class PaintOptions:
         guidance: guidance scale; None for the pipeline's default.
         kernels: `int` or `fake`.
         call: further arguments of the pipeline's call.
+        trust: whether the pipeline that the profile names may be imported.
     """
 
     pipeline: str | None = None
@@ -64,6 +65,7 @@ class PaintOptions:
     guidance: float | None = None
     kernels: str = "int"
     call: Mapping[str, Any] = field(default_factory=dict)
+    trust: bool = False
 
 
 class Painter:

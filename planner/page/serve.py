@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bitplan.planner.errors import UserError
 from bitplan.planner.page.painter import Painter, PaintOptions
 from bitplan.planner.page.session import Session
+from bitplan.planner.pipelines.references import read_name
 from bitplan.planner.profiles.profile import Profile, open_profile
 from bitplan.planner.views.profile_view import load_profile_view
 
@@ -77,7 +78,7 @@ def measured(store: Profile, options: PaintOptions) -> PaintOptions:
     header = store.header()
     own = header["settings"].get("generation", {})
     guidance = own.get("guidance") if options.guidance is None else options.guidance
-    pipeline, steps = header["model"]["name"], options.steps or own.get("steps")
+    pipeline, steps = read_name(header["model"]["name"], store.path, options.trust), options.steps or own.get("steps")
     return replace(options, pipeline=pipeline, steps=steps, guidance=guidance, call=own.get("options", {}))
 
 

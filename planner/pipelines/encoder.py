@@ -21,7 +21,7 @@ def load_encoder(name: str, clip: str | None = None) -> Encoder:
         with quiet():
             # float32 whatever the file holds: rounding to 16 bits moves embeddings by more than a good scheme does
             model = CLIPModel.from_pretrained(place, torch_dtype=torch.float32).eval().requires_grad_(False)
-            tokenizer = AutoTokenizer.from_pretrained(place)
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             mean, std = _normalisation(place)
     except Exception as error:
         reason = one_line(error, 160)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.encoder import load_encoder
-from bitplan.planner.pipelines.references import is_reference, load_reference, user_function
+from bitplan.planner.pipelines.references import is_reference, load_reference, typed, user_function
 from bitplan.planner.pipelines.subject import Subject
 from bitplan.planner.units import COSTS
 from bitplan.sensitivity.metrics import METRICS, OUTPUTS, Metric, default_metrics, metric_named
@@ -139,7 +139,7 @@ def choose_metrics(
 def _defaults(subject: Subject, kind: str, texts: bool, encoder: bool) -> tuple[Metric, ...]:
     """Returns the subject's own metrics, or the default ones for this kind of output."""
     own = subject.metrics
-    return default_metrics(kind, texts, encoder) if own is None else tuple(as_metric(metric) for metric in own)
+    return default_metrics(kind, texts, encoder) if own is None else tuple(as_metric(typed(metric)) for metric in own)
 
 
 def _fitting(subject: Subject, kind: str, texts: bool, candidates: Sequence[Metric]) -> tuple[Metric, ...]:

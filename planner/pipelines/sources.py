@@ -13,13 +13,14 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import PathLike
+from bitplan.planner.files import PathError, PathLike
 from bitplan.planner.graph.layers import GraphError
+from bitplan.planner.pipelines.folders import check_index, check_shards
 from bitplan.planner.pipelines.generation import Generation, outputs_of
 from bitplan.planner.pipelines.marks import is_marked
 from bitplan.planner.pipelines.offload import offloaded
 from bitplan.planner.pipelines.quiet import quiet
-from bitplan.planner.pipelines.references import is_reference, load_reference, user_function
+from bitplan.planner.pipelines.references import check_typed, is_reference, load_reference, user_function
 from bitplan.planner.pipelines.subject import Subject, subject_of
 from bitplan.planner.scenes import PIPELINE_FOLDER, SCENES
 from bitplan.planner.texts import one_line
@@ -100,6 +101,7 @@ REFUSALS = (
     KernelError,
     FormatError,
     ActivationError,
+    PathError,
 )  # BitPlan's own errors, whose messages are one line
 DEFAULTS = {SCENES: Generation(steps=8, guidance=2.5)}
 FALLBACK = Generation(steps=20)
@@ -123,10 +125,13 @@ def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> 
 
     Raises UserError if it cannot be loaded, and the errors of the quantization.
     """
-    options = {} if quantization is None else {"quantization_config": quantization}
+    options: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization}
     try:
         with quiet():
-            pipe = DiffusionPipeline.from_pretrained(locate(name), torch_dtype=getattr(torch, dtype), **options)
+            place = _checked_place(name)
+            pipe = DiffusionPipeline.from_pretrained(
+                place, torch_dtype=getattr(torch, dtype), trust_remote_code=False, **options
+            )
     except REFUSALS:
         raise
     except Exception as error:  # an exception from a hub, a file or a config is bad input
@@ -136,6 +141,16 @@ def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> 
         ) from error
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _checked_place(name: str) -> str:
+    """Returns the result of `locate`. Raises UserError where the pipeline's files name code, or files elsewhere."""
+    check_typed(name)
+    place = locate(name)
+    check_index(name, DiffusionPipeline.load_config(place))
+    if Path(place).is_dir():
+        check_shards(Path(place))
+    return place
 
 
 def components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:

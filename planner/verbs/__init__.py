@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from bitplan.planner.verbs.entry import entered
+
 
 @dataclass(frozen=True)
 class Verb:
@@ -41,7 +43,7 @@ class Verb:
 
     @property
     def function(self) -> Any:
-        return getattr(import_module(f"{__name__}.{self.file}"), self.name)
+        return entered(self.name, getattr(import_module(f"{__name__}.{self.file}"), self.name))
 
 
 _ROWS = (

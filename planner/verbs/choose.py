@@ -27,7 +27,7 @@ def solve(
     profile: PathLike, out: PathLike, *, request: Request, uniform: str | None = None, time_limit: float = 60.0,
     gap: float = 0.0, solver: str = "exact", backend: str | None = None, worth: bool = False, candidates: int = 1,
     distance: int = 1, rerank: str | None = None, prompts: PathLike | Sequence[str] | None = None,
-    clip: str | None = None,
+    clip: str | None = None, trust: bool = False,
 ) -> Plan:  # fmt: skip
     """Choose one scheme for each layer and write the plan file `out`.
 
@@ -55,31 +55,39 @@ def solve(
         rerank: the pipeline on which the plans are measured, or `joint` for estimates with interactions.
         prompts: prompts of that pipeline, a file or a list; None for 8 held-out ones.
         clip: the CLIPModel that measures alignment there.
+        trust: also import and run what the profile names as `package.module:name`, such as its own metrics.
 
     Raises UserError, and InfeasibleError where no plan meets the budgets.
     """
     from bitplan.planner.choice.answer import Search, make_plans
     from bitplan.planner.choice.evidence import read_evidence
-    from bitplan.planner.choice.ranking import check_candidates, rank, save_candidates
+    from bitplan.planner.choice.ranking import JOINT, check_candidates, rank, save_candidates
+    from bitplan.planner.pipelines.references import check_typed, read_names
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.solvers.effort import Effort
 
     with open_profile(profile) as store:
         check_candidates(bool(uniform), candidates, rerank, store)
+        metrics = read_names(store.header()["settings"].get("metrics", ()), store.path, trust)
+        if rerank not in (None, JOINT):
+            check_typed(*metrics)
         search = Search(Effort(time_limit, gap, backend), solver, candidates, distance, worth)
         plans = make_plans(store, request, search, uniform)
         save_candidates(plans, Path(out))
         if not rerank:
             return plans[0]
-        measure = _measure(plans, store, rerank, (prompts, clip, request.kernels))
+        measure = _measure(plans, store, rerank, (prompts, clip, request.kernels, metrics))
         return rank(plans, Path(out), read_evidence(store), measure)
 
 
 def _measure(
-    plans: Sequence[Plan], store: Profile, rerank: str, run: tuple[PathLike | Sequence[str] | None, str | None, str]
+    plans: Sequence[Plan],
+    store: Profile,
+    rerank: str,
+    run: tuple[PathLike | Sequence[str] | None, str | None, str, Sequence[str]],
 ) -> Callable[[Plan], Losses]:
     """The function that returns the losses of a whole plan, by the profile's responses or by runs of the pipeline
-    `rerank`. run: prompts, CLIPModel and kernels of such a run. Raises UserError, PlanError."""
+    `rerank`. run: prompts, CLIPModel, kernels and further metrics of such a run. Raises UserError, PlanError."""
     from bitplan.planner.choice.joint import losses_of_plan
     from bitplan.planner.choice.ranking import JOINT
     from bitplan.planner.pipelines.conditions import conditions_in
@@ -88,8 +96,8 @@ def _measure(
         return lambda plan: losses_of_plan(plan, store)
     from bitplan.planner.evaluation.rerank import measurer  # needs torch
 
-    prompts, clip, kernels = run
-    return measurer(plans, rerank, conditions_in(prompts), clip, kernels)
+    prompts, clip, kernels, metrics = run
+    return measurer(plans, rerank, conditions_in(prompts), clip, kernels, metrics)
 
 
 @takes_request
@@ -98,7 +106,7 @@ def sweep(
     stop: str | None = None, spacing: str | None = None, request: Request, time_limit: float = 60.0, gap: float = 0.0,
     backend: str | None = None, images: int = 0, paint: int | None = None, pipeline: str | Subject | None = None,
     prompts: PathLike | Sequence[Any] | None = None, count: int | None = None, seed: int = 1000,
-    clip: str | None = None,
+    clip: str | None = None, trust: bool = False,
 ) -> View:  # fmt: skip
     """Choose the best plan at each of several limits of one column, and write `sweep.json` and the plan files into the
     folder `out`; with `images`, also pictures and measured losses. The same call continues an interrupted sweep.
@@ -130,11 +138,13 @@ def sweep(
         count: number of prompts on which losses are measured; None for 16.
         seed: prompt i starts from the noise of seed + i.
         clip: the CLIPModel that measures alignment.
+        trust: also import and run what the profile names as `package.module:name`: its pipeline and metrics.
 
     Raises UserError, InfeasibleError.
     """
     from bitplan.planner.choice.limits import settled
     from bitplan.planner.pipelines.conditions import conditions_in
+    from bitplan.planner.pipelines.references import check_typed, read_name, read_names
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.planner.views.profile_view import load_profile_view
     from bitplan.planner.views.run import sweep_into
@@ -144,14 +154,18 @@ def sweep(
     checks.check_painted(images, paint, count)
     limits, effort = Sweep(by, points, start, stop, spacing), Effort(time_limit, gap, backend)
     with open_profile(profile) as store:
-        known = load_profile_view(store, request.confidence)
+        header, known = store.header(), load_profile_view(store, request.confidence)
+        name = pipeline or read_name(header["model"]["name"], store.path, trust)
+        if images:
+            check_typed(name, *read_names(header["settings"].get("metrics", ()), store.path, trust))
         view = sweep_into(Path(out), store, known, settled(known.evidence, request), limits, effort)
         if not images:
             return view
         from bitplan.planner.views.painting import SweepPaintOptions, paint_view
 
-        name, conditions = pipeline or view.model["name"], conditions_in(prompts)
-        options = SweepPaintOptions(name, images, paint, conditions, count, seed, request.kernels, clip)
+        options = SweepPaintOptions(
+            name, images, paint, conditions_in(prompts), count, seed, request.kernels, clip, trust
+        )
         return paint_view(view, Path(out), store, known, options)
 
 

@@ -62,6 +62,7 @@ def doctor() -> Equipment:
 def explore(
     profile: PathLike, *, plans: PathLike | None = None, pipeline: str | None = None, port: int = 0,
     open: bool = False, kernels: str = KERNELS[0], steps: int | None = None, guidance: float | None = None,
+    trust: bool = False,
 ) -> None:  # fmt: skip
     """Serve a page on this machine alone, with the solver behind it, until interrupted. Its address is printed.
 
@@ -74,6 +75,7 @@ def explore(
         kernels: as in `solve`.
         steps: denoising steps of a picture; None for the profile's.
         guidance: guidance scale; None for the profile's.
+        trust: also import and run the pipeline that the profile names as `package.module:name`.
 
     Raises UserError.
     """
@@ -81,7 +83,7 @@ def explore(
     from bitplan.planner.page.serve import serve
 
     check_kernels(kernels)
-    options = PaintOptions(pipeline, steps, guidance, kernels)
+    options = PaintOptions(pipeline, steps, guidance, kernels, trust=trust)
     serve(Path(profile), None if plans is None else Path(plans), options, port, open)
 
 

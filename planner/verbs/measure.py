@@ -147,7 +147,7 @@ def check(
     profile: PathLike, pipeline: str | Subject, *, sample: int = 24, tolerance: float = 0.25,
     plan: Plan | PathLike | None = None, prompts: PathLike | Sequence[Any] | None = None, clip: str | None = None,
     engine: str = "local", address: str | None = None, workers: int | None = None, seed: int = 0,
-    out: PathLike | None = None, offload_folder: PathLike | None = None,
+    out: PathLike | None = None, offload_folder: PathLike | None = None, trust: bool = False,
 ) -> Check:  # fmt: skip
     """Test whether the profile of a base model still holds for a fine-tune of it: measure a sample of the profile's
     losses again on the fine-tune, and compare.
@@ -166,6 +166,7 @@ def check(
         seed: seed of the bootstrap.
         out: a JSON file for the result.
         offload_folder: as in `profile`.
+        trust: also import and run the profile's own metrics, `package.module:name`.
 
     Raises UserError for a pipeline with other layers, PlanError.
     """
@@ -178,7 +179,7 @@ def check(
     checking.check_sample(sample, tolerance, out)
     judged, conditions = None if plan is None else plan_in(plan), conditions_in(prompts)
     options = CheckOptions(sample, tolerance, judged, clip, seed, conditions, engine, Cluster(address, workers),
-                           offload_folder)  # fmt: skip
+                           offload_folder, trust)  # fmt: skip
     with open_profile(profile) as store:
         result = check_profile(store, pipeline, options)
     if out is not None:

@@ -39,6 +39,7 @@ class Parameter:
         split: whether its text is a comma-separated list.
         parse: turns the texts into the verb's value.
         complete: what the shell offers: a function of `bitplan.planner.cli.completion`, or `module:TABLE`.
+        loads: whether it names a pipeline, a metric or a model that is loaded, and whose code may run.
     """
 
     help: str = ""
@@ -52,6 +53,7 @@ class Parameter:
     split: bool = False
     parse: Callable[[Sequence[str]], Any] | None = None
     complete: str = ""
+    loads: bool = False
 
 
 def _number(help: str, least: int | None = None) -> Parameter:
@@ -67,7 +69,7 @@ def _input(type: type = Path, **more: Any) -> Parameter:
 
 
 _BACKENDS = "bitplan.solvers.programs.backends:BACKENDS"
-_CLIP = Parameter("Folder or hub id of the CLIPModel that measures alignment.")
+_CLIP = Parameter("Folder or hub id of the CLIPModel that measures alignment.", loads=True)
 _SEED = _number("Prompt i starts from the noise of seed + i.")
 _GUIDANCE = Parameter("Guidance scale [the pipeline's default].", float)
 _TIME_LIMIT = Parameter("Seconds for the solver.", float)
@@ -76,7 +78,7 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     # arguments
     "file": _input(), "profile": _input(), "plan": _input(), "folder": _input(),
     "plans": _input(many=True), "profiles": _input(many=True), "runs": _input(many=True),
-    "pipeline": _input(str), "layer": _input(str, complete="layers"),
+    "pipeline": _input(str, loads=True), "layer": _input(str, complete="layers"),
     "format": _input(str, complete="bitplan.planner.interop.foreign:FORMATS"),
     # files that verbs write
     "out": _path("The new profile."),
@@ -123,7 +125,7 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "candidates": _number("Number of plans.", 1),
     "distance": _number("Number of layers in which any two of the plans differ.", 1),
     "rerank": Parameter("Measure the plans on this pipeline, or estimate them with interactions (joint), and take the "
-                        "best.", metavar="PIPELINE|joint"),
+                        "best.", metavar="PIPELINE|joint", loads=True),
     "prove": Parameter("Also solve again as one plain integer program, and compare.", bool),
     # a sweep
     "by": Parameter("The column that varies: memory, latency, bits or a loss.", complete="columns"),
@@ -134,7 +136,7 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "spacing": Parameter("Even ratios or even steps [log above 0].", choices=SPACINGS),
     "images": _number("Paint this many held-out prompts by each plan, and measure its losses.", 0),
     "paint": _number("Paint at this many limits, evenly spread [all].", 1),
-    "sweep.pipeline": Parameter("The pipeline that paints [the profile's own]."),
+    "sweep.pipeline": Parameter("The pipeline that paints [the profile's own].", loads=True),
     "sweep.count": _number("Prompts to measure losses on [16].", 2),
     # what runs, and on what
     "prompts": _path("A file with one prompt a line, or a YAML list of the arguments of calls."),
@@ -145,7 +147,7 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "call": Parameter("An argument of every call, such as height=512.", metavar="NAME=VALUE", many=True,
                       parse=yaml_values("--call")),
     "metrics": Parameter("One more metric: a built-in name, or package.module:name of your own.", flag="metric",
-                         metavar="NAME", many=True, complete="bitplan.sensitivity.metrics:METRICS"),
+                         metavar="NAME", many=True, complete="bitplan.sensitivity.metrics:METRICS", loads=True),
     "clip": _CLIP,
     "solve.clip": replace(_CLIP, help=f"For --rerank: {_CLIP.help}"),
     "steps": _number("Denoising steps an image [the pipeline's default]."),
@@ -156,6 +158,7 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "check.seed": _number("Seed of the bootstrap."),
     "allow_mismatch": Parameter("Accept a plan of another model with the same layers.", bool),
     "offload_folder": _path("Folder on a disk that holds converted weights instead of memory.", metavar="FOLDER"),
+    "trust": Parameter("Also import and run what PROFILE names as package.module:name.", bool),
     "threads": _number("CPU threads for torch [all].", 1),
     # a measurement
     "schemes": Parameter("Comma-separated schemes to measure, such as w8a8,w4g64ma8 [a default set].", split=True,
@@ -198,11 +201,11 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "tokens": _number("Tokens of text [as its pipelines usually make]."),
     "to": Parameter("{names}.", metavar="TARGET", complete="bitplan.planner.interop.targets:TARGETS"),
     "model": Parameter("Source of the layers' shapes; JSON: a configuration [the plan's own pipeline].",
-                       metavar="PROFILE|PIPELINE|JSON"),
+                       metavar="PROFILE|PIPELINE|JSON", loads=True),
     "approximate": Parameter("Take the nearest scheme that TARGET can express, and list the changes.", bool),
     # the explorer
     "explore.plans": _path("The folder where plans are saved [the profile's own]."),
-    "explore.pipeline": Parameter("The pipeline that paints [the one that PROFILE was measured on]."),
+    "explore.pipeline": Parameter("The pipeline that paints [the one that PROFILE was measured on].", loads=True),
     "port": _number("Port of 127.0.0.1; 0: any free port."),
     "open": Parameter("Also open the page in a browser.", bool),
 }  # fmt: skip

@@ -20,6 +20,7 @@ from bitplan.planner.files import inside, make_folder
 from bitplan.planner.pipelines.conditions import labels_of
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.outputs import save_small, to_picture
+from bitplan.planner.pipelines.references import read_names
 from bitplan.planner.pipelines.subject import Subject
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.progress import bar
@@ -44,6 +45,7 @@ class SweepPaintOptions:
         seed: condition i uses the noise of seed + i.
         kernels: `int` or `fake`.
         clip: folder or hub id of the CLIPModel; None for the profile's.
+        trust: whether the profile's own metrics may be imported.
     """
 
     pipeline: str | Subject
@@ -54,6 +56,7 @@ class SweepPaintOptions:
     seed: int = 1000
     kernels: str = "int"
     clip: str | None = None
+    trust: bool = False
 
 
 def paint_view(view: View, out: Path, store: Profile, data: ProfileView, options: SweepPaintOptions) -> View:
@@ -64,6 +67,7 @@ def paint_view(view: View, out: Path, store: Profile, data: ProfileView, options
     """
     settings = store.header()["settings"]
     clip = options.clip or settings.get("clip")
+    metrics = read_names(settings.get("metrics", ()), store.path, options.trust)
     painting = _identity(options, clip)
     _check_same(view, painting, out)
     todo = [one for one in (view.full, *order(view, options.points)) if not _is_done(one, out)]
@@ -71,8 +75,7 @@ def paint_view(view: View, out: Path, store: Profile, data: ProfileView, options
         return view
     count = max(options.count or COUNT, options.images)
     opened = EvaluatorOptions(
-        options.pipeline, _generation(settings, options.seed), options.conditions, count, settings.get("metrics", ()),
-        clip,
+        options.pipeline, _generation(settings, options.seed), options.conditions, count, metrics, clip,
     )  # fmt: skip
     evaluator = open_evaluator(opened, [plan_for(store, data, view.full)])
     chosen = evaluator.conditions
@@ -136,7 +139,9 @@ def _identity(options: SweepPaintOptions, clip: str | None) -> dict[str, Any]:
     """Returns the options that pictures and losses depend on, as JSON values."""
     name = options.pipeline if isinstance(options.pipeline, str) else options.pipeline.name
     labels = None if options.conditions is None else list(labels_of(options.conditions))
-    fields = {key: value for key, value in asdict(replace(options, pipeline=name)).items() if key != "points"}
+    fields = {
+        key: value for key, value in asdict(replace(options, pipeline=name)).items() if key not in ("points", "trust")
+    }
     return json.loads(json.dumps(fields | {"count": options.count or COUNT, "conditions": labels, "clip": clip}))
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import bitplan
 from bitplan.planner.cli import main
 from bitplan.planner.errors import UserError
+from bitplan.planner.pipelines.references import typed
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.pipelines.subject import run_subject
 from bitplan.planner.pipelines.traced import examine
@@ -46,7 +47,7 @@ def test_the_commands_run_as_written(written: Path) -> None:
         assert tool == "bitplan" and done.exit_code == 0, done.output
     from bitplan.planner.pipelines.generation import Generation
 
-    subject = load_subject("own:subject", Generation())
+    subject = load_subject(typed("own:subject"), Generation())
     before = run_subject(subject, subject.conditions, 0)
     bitplan.apply(subject, written / "own.plan.yaml")
     assert not torch.equal(run_subject(subject, subject.conditions, 0), before)

@@ -23,6 +23,7 @@ from bitplan.planner.measurement.jobs import Job
 from bitplan.planner.measurement.methods import run_job
 from bitplan.planner.measurement.run import setup_of
 from bitplan.planner.measurement.worker import open_worker
+from bitplan.planner.pipelines.references import typed
 from bitplan.planner.pipelines.subject import Subject, run_subject
 from bitplan.planner.pipelines.traced import examine
 from bitplan.planner.profiles.profile import open_profile
@@ -217,7 +218,7 @@ def test_a_worker_opens_its_own(profiles: dict[str, Path]) -> None:
     """As another process does that is told no more than the subject's name."""
     with open_profile(profiles["exhaustive"]) as store:
         told = {m.scheme: m.mean for m in store.measurements() if (m.layer, m.metric) == ("net.plain.q_proj", "nsr")}
-        settings = replace(settings_of(store), pipeline="tests.attending:made")
+        settings = replace(settings_of(store), pipeline=typed("tests.attending:made"))
         ranges = {layer: ActivationRange(**seen) for layer, seen in store.ranges().items()}
     subject = made()
     traced = examine(subject, subject.conditions, 0, ("net",))

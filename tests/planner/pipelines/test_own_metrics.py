@@ -16,6 +16,7 @@ from bitplan.planner.choice.evidence import members_of, read_evidence
 from bitplan.planner.choice.problem import formulate
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.metrics import metrics_of
+from bitplan.planner.pipelines.references import typed
 from bitplan.planner.profiles.profile import Profile, open_profile
 from bitplan.sensitivity.metrics import METRICS, Metric
 from bitplan.sensitivity.metrics.curvature import probe_for
@@ -69,7 +70,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_function_becomes_a_metric_of_the_outputs(module: str) -> None:
-    [metric] = metrics_of([f"{module}:tone"])
+    [metric] = metrics_of(typed([f"{module}:tone"]))
     assert (metric.name, metric.family, metric.reads) == ("tone", "own", "output")
     assert metric.says == "Squared difference of the mean."
     losses = metric.function(torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.5))
@@ -78,7 +79,7 @@ def test_a_function_becomes_a_metric_of_the_outputs(module: str) -> None:
 
 
 def test_names_and_references_keep_their_order(module: str) -> None:
-    found = metrics_of(["spectral", f"{module}:Box.signed", "nsr", f"{module}:tone", "nsr", f"{module}:tone"])
+    found = metrics_of(typed(["spectral", f"{module}:Box.signed", "nsr", f"{module}:tone", "nsr", f"{module}:tone"]))
     assert [metric.name for metric in found] == ["spectral", "lean", "nsr", "tone"]
     assert found[0] is METRICS["spectral"] and found[1].signed
     assert probe_for(found[1], torch.rand(2, 3, 4, 4)).how == "its gradient"
@@ -104,13 +105,13 @@ def test_names_and_references_keep_their_order(module: str) -> None:
 )
 def test_what_is_no_metric_is_refused(reference: str, reason: str, module: str) -> None:
     with pytest.raises(UserError, match=reason) as caught:
-        metrics_of([reference.format(module)])
+        metrics_of(typed([reference.format(module)]))
     assert "\n" not in str(caught.value)
 
 
 def test_two_of_one_name_are_refused(module: str) -> None:
     with pytest.raises(UserError, match="two metrics are named tone"):
-        metrics_of([f"{module}:tone", f"{module}:Box.tone_again"])
+        metrics_of(typed([f"{module}:tone", f"{module}:Box.tone_again"]))
 
 
 def test_a_built_in_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

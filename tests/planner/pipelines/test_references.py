@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.pipelines.references import is_reference, load_reference
+from bitplan.planner.pipelines.references import is_reference, load_reference, typed
 
 
 @pytest.mark.parametrize("text", ["a:b", "a.b:c", "a.b_2:C.d"])
@@ -28,8 +28,8 @@ def test_loads_from_installed_modules_and_from_the_current_folder(
     (tmp_path / "my_own_module.py").write_text("class Box:\n    value = 3\n", "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*__import__("sys").path])
-    assert load_reference("math:pi") == math.pi
-    assert load_reference("my_own_module:Box.value") == 3
+    assert load_reference(typed("math:pi")) == math.pi
+    assert load_reference(typed("my_own_module:Box.value")) == 3
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_loads_from_installed_modules_and_from_the_current_folder(
 )
 def test_what_cannot_be_had_is_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        load_reference(text)
+        load_reference(typed(text))
 
 
 def test_errors_of_the_users_module_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,4 +50,4 @@ def test_errors_of_the_users_module_are_one_line(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*__import__("sys").path])
     with pytest.raises(UserError, match="cannot load broken_module:x: RuntimeError: of its own"):
-        load_reference("broken_module:x")
+        load_reference(typed("broken_module:x"))

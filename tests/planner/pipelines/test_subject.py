@@ -18,6 +18,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.graph.stages import watched_stages
 from bitplan.planner.pipelines.conditions import labels_of
 from bitplan.planner.pipelines.generation import Generation, arguments_of, outputs_of
+from bitplan.planner.pipelines.references import Name, typed
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_in, conditions_of, output_of, run_subject, subject_of
 from bitplan.planner.pipelines.traced import examine
@@ -86,7 +87,7 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     module_file(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*__import__("sys").path])
-    return "own_subject:made"
+    return Name("own_subject:made")
 
 
 def test_stages_are_what_is_called_as_a_whole() -> None:
@@ -229,9 +230,9 @@ def test_bad_subjects_are_refused(named: str) -> None:
     with pytest.raises(UserError, match="output of .* is 'sound'; choose images, video, audio, array"):
         Subject({"m": nn.Linear(1, 1)}, lambda *_: None, output="sound")
     with pytest.raises(UserError, match="fails with RuntimeError: no disk"):
-        load_subject("own_subject:broken", Generation())
+        load_subject(typed("own_subject:broken"), Generation())
     with pytest.raises(UserError, match="fails with TypeError|is a int"):
-        load_subject("own_subject:value", Generation())
+        load_subject(typed("own_subject:value"), Generation())
     with pytest.raises(UserError, match="determines how it runs"):
         load_subject(named, Generation(steps=3))
     with pytest.raises(UserError, match="leave --dtype bfloat16 out"):

@@ -25,7 +25,7 @@ from bitplan.planner.environment import environment
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.generation import Generation, _unguarded
 from bitplan.planner.pipelines.quiet import quiet, quiet_libraries
-from bitplan.planner.pipelines.references import importable
+from bitplan.planner.pipelines.references import importable, typed
 from bitplan.planner.pipelines.sources import load_pipeline, load_subject
 from bitplan.planner.progress import silenced
 
@@ -97,8 +97,8 @@ def test_the_process_is_as_before_after_each_verb(
 
 FAILING = [
     ("a pipeline that is not there", lambda folder: bitplan.profile(str(folder), folder / "x.profile")),
-    ("a module that raises", lambda folder: load_subject("broken_module:make", Generation())),
-    ("a function that raises", lambda folder: load_subject("own_module:fails", Generation())),
+    ("a module that raises", lambda folder: load_subject(typed("broken_module:make"), Generation())),
+    ("a function that raises", lambda folder: load_subject(typed("own_module:fails"), Generation())),
     ("a plan that is not there", lambda folder: bitplan.apply(load_pipeline("scenes"), folder / "p.plan.yaml")),
 ]
 

@@ -1,0 +1,51 @@
+"""Checks what the files of a saved pipeline name, before diffusers opens them: classes of modules, files of weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bitplan.planner.errors import UserError
+from bitplan.planner.files import plain_name
+
+LIBRARIES = ("diffusers", "transformers")  # a component is a class of these, or of a module of `diffusers.pipelines`
+_ADVICE = "load it in a function of your own, and give its package.module:name"
+
+
+def check_index(name: str, index: Mapping[str, Any]) -> None:
+    """Raises UserError where the `model_index.json` of a pipeline names a class of other code, which is never run.
+
+    name: of the pipeline.
+    """
+    kind = index.get("_class_name")
+    if not isinstance(kind, str):
+        raise UserError(f"{name} is of the class {kind!r}, which is not one of diffusers; {_ADVICE}")
+    for component, entry in index.items():
+        if component.startswith("_") or not isinstance(entry, (list, tuple)) or not entry:
+            continue
+        library = entry[0]
+        if library is not None and not _is_known(library):
+            raise UserError(f"the {component} of {name} is a class of {library!r}, and only {', '.join(LIBRARIES)} are "
+                            f"loaded from a pipeline's files; {_ADVICE}")  # fmt: skip
+
+
+def check_shards(folder: Path) -> None:
+    """Raises UserError or PathError where weights in several files name a file that is not beside their index."""
+    for path in sorted(folder.glob("*/*.index*.json")):
+        try:
+            names = json.loads(path.read_text("utf-8"))["weight_map"].values()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path} is not an index of weights ({type(error).__name__}); save the pipeline again"
+                            ) from None  # fmt: skip
+        for name in set(map(str, names)):
+            plain_name(name)
+
+
+def _is_known(library: object) -> bool:
+    if library in LIBRARIES:
+        return True
+    is_name = isinstance(library, str) and library.isidentifier()
+    return is_name and importlib.util.find_spec(f"diffusers.pipelines.{library}") is not None
