@@ -35,5 +35,7 @@ def table(rows: Sequence[Mapping[str, Any]] | Iterable[Sequence[Any]], headers: 
 
 
 def one_line(error: object, most: int | None = None) -> str:
-    """The text of an error on one line, at most so many characters of it."""
-    return " ".join(str(error).split())[:most]
+    """The text of an error on one line, at most so many characters of it; those that a terminal would obey are written
+    as escapes."""
+    text = " ".join(str(error).split())[:most]
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

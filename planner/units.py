@@ -37,7 +37,7 @@ def parse_milliseconds(text: str, whole: float) -> float:
 
 def bits_to_bytes(bits: float, weights: int) -> int:
     """The bytes of `weights` weights of `bits` bits each, rounded down. Raises UserError."""
-    if not 0 < bits < math.inf:
+    if not (bits > 0 and math.isfinite(bits * weights)):
         raise UserError(f"--bits {bits:g} is not a mean of bits a weight; give a number above 0, such as 4.5")
     return int(bits * weights / 8)
 

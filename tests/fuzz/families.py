@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from tests.fuzz import lines, packed, plans, profiles, prompts, sweeps
+from tests.fuzz import asks, foreign, lines, packed, plans, profiles, prompts, sweeps
 from tests.fuzz.case import Family
 
 FAMILIES = {
     family.name: family
     for family in (
-        Family("profiles", "values, rows, tables and bytes of profiles", profiles.run, 3),
-        Family("sweeps", "sweep.json, and names in it", sweeps.run, 2),
-        Family("plans", "plan files", plans.run, 2),
-        Family("packed", "packed folders: configurations, headers, tensors", packed.run, 2),
-        Family("prompts", "files of prompts", prompts.run, 3),
-        Family("lines", "command lines", lines.run, 3),
+        Family("profiles", "values, rows, tables and bytes of profiles", profiles.run, 6),
+        Family("sweeps", "sweep.json, and names in it", sweeps.run, 3),
+        Family("plans", "plan files", plans.run, 4),
+        Family("packed", "packed folders: configurations, headers, tensors", packed.run, 4),
+        Family("prompts", "files of prompts", prompts.run, 6),
+        Family("foreign", "measurements of another tool", foreign.run, 2),
+        Family("asks", "requests to the explorer", asks.run, 1),
+        Family("lines", "command lines", lines.run, 6),
     )
 }
 

@@ -62,7 +62,7 @@ def _spoil(case: Case, path: Path, edits: int) -> Any:
         case.edits.append(trick[:80])
     else:
         data = mutated(data, random, edits)
-        path.write_text(_yaml(data).replace("@box", str(case.box.root)), "utf-8", "surrogatepass")
+        path.write_text(yaml_text(data).replace("@box", str(case.box.root)), "utf-8", "surrogatepass")
     return data
 
 
@@ -75,7 +75,7 @@ def _inside(text: str, trick: str, random: Random) -> str:
     return "\n".join(lines)
 
 
-def _yaml(data: Any) -> str:
+def yaml_text(data: Any) -> str:
     try:
         text = str(yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False))
     except UnicodeEncodeError:  # libyaml holds no surrogates

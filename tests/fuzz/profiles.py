@@ -23,18 +23,25 @@ def run(case: Case) -> None:
     edits = case.random.choice((0, 1, 1, 1, 1, 1, 1, 2, 2, 3))
     for _ in range(edits):
         spoil(case, path)
+    solved = solved_and_checked(case, path, METRIC)
+    if not edits and not solved.accepted:
+        case.find("a good profile is refused", solved.err)
+    plan = case.box.out / "p.plan.yaml" if solved.accepted else case.world.plan
+    for _ in range(case.random.choice((1, 1, 1, 2))):
+        case.random.choice(_COMMANDS)(case, path, plan)
+
+
+def solved_and_checked(case: Case, path: Path, metric: str) -> Answer:
+    """Solves a profile; compares what is accepted with brute force."""
     limit = case.random.choice(("20%", "30%", "60%", "100%", "1200B"))
     options = case.random.choice(((), (), (), ("--confidence", "0.9"), ("--worth",), ("--json",), ("--gap", "0.01")))
     plan = case.box.out / "p.plan.yaml"
-    solved = command(case, "solve", path, "--objective", f"{METRIC}=1", "--memory", limit, "--out", plan, *options)
-    if not edits and not solved.accepted:
-        case.find("a good profile is refused", solved.err)
+    solved = command(case, "solve", path, "--objective", f"{metric}=1", "--memory", limit, "--out", plan, *options)
     if solved.accepted:
         _accepted(case, path, plan, solved, exact=options[:1] not in (("--confidence",), ("--gap",)))
     elif solved.code == 3 and options != ("--confidence", "0.9"):
         _infeasible(case, path, solved)
-    for _ in range(case.random.choice((1, 1, 1, 2))):
-        case.random.choice(_COMMANDS)(case, path, plan if solved.accepted else case.world.plan)
+    return solved
 
 
 def _accepted(case: Case, path: Path, plan: Path, solved: Answer, exact: bool) -> None:

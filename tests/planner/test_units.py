@@ -59,7 +59,7 @@ def test_bits_of_all_weights_never_round_up(weights: int, bits: int) -> None:
     assert bits * weights - 8 < bits_to_bytes(bits, weights) * 8 <= bits * weights
 
 
-@pytest.mark.parametrize("bits", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("bits", [0.0, -1.0, float("nan"), float("inf"), 1e308])
 def test_no_bits(bits: float) -> None:
     with pytest.raises(UserError, match="--bits"):
         bits_to_bytes(bits, 100)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from bitplan.planner.profiles.profile import Cost, Profile
 from bitplan.planner.texts import one_line
 from bitplan.sensitivity.table import Measurement
 
+_LARGEST = sys.float_info.max
+_SHOWN = 200  # characters of a file that an error shows
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -57,8 +60,8 @@ def read_numbers(path: Path, count: int) -> dict[str, tuple[float, ...]]:
         data = yaml.load(path.read_bytes(), _LOADER)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give the folder that holds it") from None
-    except (yaml.YAMLError, ValueError) as error:
-        reason = one_line(error)
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # of PyYAML
+        reason = one_line(error, _SHOWN)
         raise UserError(f"{path} is not YAML ({reason}); copy it again from its source") from None
     if not isinstance(data, dict) or not data:
         raise UserError(f"{path} maps no layers to numbers; copy it again from its source")
@@ -67,11 +70,16 @@ def read_numbers(path: Path, count: int) -> dict[str, tuple[float, ...]]:
 
 def _numbers(path: Path, layer: object, value: object, count: int) -> tuple[float, ...]:
     values: list[Any] = value if isinstance(value, list) else [value]
-    plain = all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values)
-    if len(values) != count or not plain:
-        raise UserError(f"{path}: {layer} has {value!r} instead of {count} finite numbers; correct it or remove the "
-                        "layer from all files")  # fmt: skip
+    if len(values) != count or not all(map(_is_number, values)):
+        shown = reprlib.repr(value)  # which does not fail for lists within lists, and is short
+        raise UserError(f"{path}: {one_line(layer, _SHOWN)} has {shown} instead of {count} finite numbers; correct it "
+                        "or remove the layer from all files")  # fmt: skip
     return tuple(float(v) for v in values)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number that a float holds."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
 def check_same_layers(reference: Path, names: Sequence[str], path: Path, others: Sequence[str]) -> None:

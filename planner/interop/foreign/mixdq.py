@@ -34,6 +34,8 @@ FILES = SQNR, SSIM, RATIO = ("sensitivity_weight_sqnr.yaml", "sensitivity_weight
 BITS = (2, 4, 8)  # the order of the numbers in the files
 SCHEMES = tuple(f"w{bits}za16" for bits in BITS)
 FLOOR = 83.8  # dB between two runs in full precision, from the authors' log
+LEAST = -300.0  # dB; noise of 10^30 times the signal is no measurement
+MOST = 2**40  # weights of a layer
 UNIT = 320 * 4 * 3 * 3  # weights of conv_in, the smallest layer of the UNets of Stable Diffusion: ratio 1
 ITEMSIZE = 2  # bytes a weight in half precision
 IMAGES = 32  # captions of COCO val2014 in the authors' calibration, with one step of SDXL-Turbo
@@ -63,6 +65,8 @@ def read(folder: Path) -> ForeignProfile:
         check_same_layers(folder / reference, names[reference], folder / others, names[others])
     if outlier := next(((layer, s) for layer, values in ssim.items() for s in values if not -1 <= s <= 1), None):
         raise UserError(f"{folder / SSIM}: {outlier[0]} has an SSIM of {outlier[1]:g}; give values between -1 and 1")
+    if outlier := next(((layer, s) for layer, values in sqnr.items() for s in values if s < LEAST), None):
+        raise UserError(f"{folder / SQNR}: {outlier[0]} has an SQNR of {outlier[1]:g} dB; give at least {LEAST:g}")
     noise = {layer: tuple(10 ** (-min(dB, FLOOR) / 10) for dB in values) for layer, values in sqnr.items()}
     blur = {layer: tuple(1 - value for value in values) for layer, values in ssim.items()}
     losses = {"nsr": _monotone(noise), "dssim": _monotone(blur)}
@@ -87,8 +91,8 @@ def _by_address(path: Path, count: int) -> Losses:
 
 def _count(path: Path, layer: str, ratio: float) -> int:
     """Returns the layer's number of weights. Raises UserError where the ratio gives no whole number."""
-    count = round(ratio * UNIT)
-    if count < 1 or abs(ratio * UNIT - count) > 1e-6 * count:
+    count = round(min(ratio, MOST) * UNIT)
+    if not 1 <= count <= MOST or abs(ratio * UNIT - count) > 1e-6 * count:
         raise UserError(f"{path}: {layer} has ratio {ratio:g}, {ratio * UNIT:.6g} weights; ratios are in units of "
                         f"{UNIT} weights and give a whole number")  # fmt: skip
     return count
