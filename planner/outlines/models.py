@@ -21,6 +21,7 @@ from bitplan.planner.texts import one_line
 INDEX, CONFIG = "model_index.json", "config.json"
 _LIBRARIES = ("diffusers", "transformers")
 _ADVICE = "name a component's config.json or a pipeline's folder"
+_MOST_BLOCKS = 16  # of an autoencoder
 _UNNAMED = "model"  # component name for a single file whose class is not in MAKERS
 
 
@@ -67,7 +68,7 @@ def _pipeline(folder: Path, index: Mapping[str, Any], names: Sequence[str]) -> M
     kinds = {
         name: tuple(entry)
         for name, entry in index.items()
-        if isinstance(entry, list) and len(entry) == 2 and entry[0] in _LIBRARIES
+        if isinstance(entry, list) and len(entry) == 2 and entry[0] in _LIBRARIES and isinstance(entry[1], str)
     }
     available = {name: kind for name, kind in kinds.items() if (folder / name / CONFIG).is_file() and _is_module(*kind)}
     missing = [name for name in names if name not in available]
@@ -86,7 +87,7 @@ def _facts(place: Path) -> dict[str, Any]:
         facts = json.loads(place.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {place}: {error.strerror}; {_ADVICE}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place} is not JSON ({error}); {_ADVICE}") from None
     if not isinstance(facts, dict):
         raise UserError(f"{place} is not a configuration; {_ADVICE}")
@@ -97,7 +98,7 @@ def _kind(place: Path, facts: Mapping[str, Any]) -> tuple[str, str]:
     """Returns the library and the class that the file names."""
     if "_class_name" in facts:
         return "diffusers", str(facts["_class_name"])
-    if facts.get("architectures"):
+    if isinstance(facts.get("architectures"), list) and facts["architectures"]:
         return "transformers", str(facts["architectures"][0])
     raise UserError(f"{place} names no class: neither `_class_name` nor `architectures`; {_ADVICE}")
 
@@ -136,4 +137,5 @@ def _scale(folder: Path) -> int | None:
         return None
     facts = _facts(place)
     blocks = facts.get("block_out_channels")
-    return 2 ** (len(blocks) - 1) if facts.get("_class_name") == "AutoencoderKL" and blocks else None
+    known = facts.get("_class_name") == "AutoencoderKL" and isinstance(blocks, list) and 0 < len(blocks) <= _MOST_BLOCKS
+    return 2 ** (len(blocks) - 1) if known else None

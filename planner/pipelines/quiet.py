@@ -6,6 +6,7 @@ for either.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within the `with`, the libraries log errors only and draw no bars, and Python shows no warnings."""
+    """Within the `with`, the libraries log and draw nothing, and Python shows no warnings: what fails, raises."""
     with quiet_libraries(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -21,7 +22,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Within the `with`, diffusers and transformers log errors only and draw no bars; then they are as before."""
+    """Within the `with`, diffusers and transformers log nothing and draw no bars; then they are as before."""
     import diffusers.utils.logging as diffusers_logging
     import transformers.utils.logging as transformers_logging
     from huggingface_hub.utils import are_progress_bars_disabled
@@ -30,7 +31,7 @@ def quiet_libraries() -> Iterator[None]:
         stack.callback(_show_hub_bars, not are_progress_bars_disabled())  # transformers switches them with its own
         for library in (diffusers_logging, transformers_logging):
             stack.callback(library.set_verbosity, library.get_verbosity())
-            library.set_verbosity_error()
+            library.set_verbosity(logging.CRITICAL)
             if library.is_progress_bar_enabled():
                 stack.callback(library.enable_progress_bar)
                 library.disable_progress_bar()

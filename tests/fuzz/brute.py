@@ -42,7 +42,7 @@ class Stored:
 def nonsense(path: Path) -> list[str]:
     """What an accepted profile must not hold: one text for each value that is out of its range."""
     try:
-        return [*_costs(path), *_measurements(path)]
+        return [*_costs(path), *_measurements(path), *_strangers(path)]
     except sqlite3.Error as error:
         return [f"the file cannot be read: {error}"]
 
@@ -85,6 +85,20 @@ def _measurements(path: Path) -> list[str]:
             found.append(f"family named {str(family)[:40]!r}")
         if family_of.setdefault(metric, family) != family:
             found.append("metric of two families")
+    return found
+
+
+def _strangers(path: Path) -> list[str]:
+    """Rows of layers and schemes that the profile does not have, which a join would drop without a word."""
+    found = []
+    known = {
+        "layer": {name for (name,) in rows(path, "SELECT address FROM layers")},
+        "scheme": {name for (name,) in rows(path, "SELECT name FROM schemes")},
+    }
+    for table in ("costs", "measurements"):
+        for column, names in known.items():
+            strange = {name for (name,) in rows(path, f"SELECT DISTINCT {column} FROM {table}")} - names
+            found += [f"{table} {str(name)[:40]!r} of an unknown {column}" for name in strange]
     return found
 
 

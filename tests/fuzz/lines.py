@@ -26,8 +26,8 @@ VALUES = (
     "lexicographic:quality,nsr", "role:in=w8a8", "unet.conv_in=keep", "unet.conv_in", "role:in", "nsr=-1", "=", "a=",
     "height=[1", "height={", "height=!!python/name:os.getcwd", "height=*a", "height=8", "steps=1", "height='",
     "x=\t1", "height=2001-99-99", "height=&a [*a]", "joint", "int", "fake", "exact", "greedy", "highs", "log", "linear",
-    "memory", "latency", "bits", "both", "1/2", "0/0", "2/1", "10m", "1e9h", "sdnq", "torchao", "gguf", "modelopt",
-    "mixdq", "bash", *SCHEMES, *NAMES,
+    "memory", "latency", "bits", "both", "1/2", "0/0", "2/1", "10m", "1e9h", "sdnq", "torchao", "gguf-recipe",
+    "modelopt", "mixdq", "bash", *SCHEMES, *NAMES,
 )  # fmt: skip
 
 

@@ -29,8 +29,8 @@ def run(case: Case) -> None:
         _accepted(case, loaded)
     if random.random() < 0.1:
         command(case, "bench", case.world.pipeline_plan, folder, "--pairs", 1)
-    if random.random() < 0.1:
-        command(case, "inspect", "--config", folder)
+    if random.random() < 0.2:
+        command(case, "inspect", "--config", random.choice((folder, folder / INDEX, folder / CONFIG)))
 
 
 def _load(case: Case, folder: Path) -> Any:
@@ -41,13 +41,15 @@ def _load(case: Case, folder: Path) -> Any:
     from bitplan.planner.errors import UserError
     from bitplan.planner.pipelines.sources import REFUSALS, load_pipeline
 
+    said = io.StringIO()
     try:
-        quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
-        with watched(case.box), quiet[0], quiet[1]:
+        with watched(case.box), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             return load_pipeline(str(folder))
     except REFUSALS as refused:
         if "\n" in str(refused).strip() and isinstance(refused, UserError):
             case.find("a refusal of several lines", refused)
+        if said.getvalue():
+            case.find("a library says more than the refusal", (said.getvalue()[:200], case.edits))
         return None
     except Exception as error:
         case.find(f"raised {raised(error)}", (error, case.edits))

@@ -148,7 +148,7 @@ def _why(case: Case, path: Path, profile: Path) -> None:
 
 
 def _export(case: Case, path: Path, profile: Path) -> None:
-    to = case.random.choice(("sdnq", "torchao", "gguf", "modelopt"))
+    to = case.random.choice(("sdnq", "torchao", "gguf-recipe", "modelopt"))
     model = case.random.choice(((), ("--model", profile), ("--model", profile)))
     command(case, "export", path, "--to", to, *model, *case.random.choice(((), ("--approximate",))), "--out",
             case.box.out / "e.json")  # fmt: skip

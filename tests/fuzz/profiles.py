@@ -109,7 +109,7 @@ def _merge(case: Case, path: Path, plan: Path) -> None:
 
 
 def _export(case: Case, path: Path, plan: Path) -> None:
-    to = case.random.choice(("sdnq", "torchao", "gguf", "modelopt"))
+    to = case.random.choice(("sdnq", "torchao", "gguf-recipe", "modelopt"))
     own = copied(case.world, plan, case.box.root / "tmp")
     command(case, "export", own, "--to", to, "--model", path, "--approximate", "--out", case.box.out / "e.json")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import shutil
 import sqlite3
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +63,16 @@ class World:
         return self.root / "packed"
 
 
+class CurrentError:
+    """Writes to what standard error is when it is written to."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def preload() -> None:
     """Imports what is slow to import, before processes are forked."""
     import diffusers
@@ -73,6 +85,10 @@ def preload() -> None:
     import bitplan.planner.views.painting  # noqa: F401
 
     torch.set_num_threads(1)
+    for name in ("diffusers", "transformers"):  # they keep the standard error of now; cases have their own
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(CurrentError())
     _ = diffusers.DDPMPipeline, diffusers.UNet2DModel, diffusers.DDPMScheduler
 
 
