@@ -137,5 +137,10 @@ def _scale(folder: Path) -> int | None:
         return None
     facts = _facts(place)
     blocks = facts.get("block_out_channels")
-    known = facts.get("_class_name") == "AutoencoderKL" and isinstance(blocks, list) and 0 < len(blocks) <= _MOST_BLOCKS
-    return 2 ** (len(blocks) - 1) if known else None
+    if (
+        facts.get("_class_name") != "AutoencoderKL"
+        or not isinstance(blocks, list)
+        or not 0 < len(blocks) <= _MOST_BLOCKS
+    ):
+        return None
+    return int(2 ** (len(blocks) - 1))
