@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from bitplan.planner.errors import UserError
 from bitplan.plans.files import PathError as PathError
+from bitplan.plans.files import beside as beside
+from bitplan.plans.files import check_replaceable, kind_of
 from bitplan.plans.files import inside as inside
 from bitplan.plans.files import plain_name as plain_name
 from bitplan.plans.files import written as written
 
 PathLike = str | Path
+FOLDER = "folder"  # what a verb writes that writes several files
 
 
 def make_folder(folder: Path) -> None:
@@ -21,16 +28,45 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
 
 
-def check_place(path: PathLike, option: str = "--out") -> None:
-    """Checks before slow work that the folder of `path` exists. Raises UserError, which names the option to change."""
-    if not Path(path).absolute().parent.is_dir():
-        raise UserError(f"the folder of {path} does not exist; make it, or choose another {option}")
+def check_place(path: PathLike, kind: str, inputs: Iterable[object] = ()) -> None:
+    """Checks before slow work that a file of this kind, or a folder, may be written to `path`.
+
+    kind: a key of `bitplan.plans.files.KINDS`, or `folder`; inputs: what the verb reads, paths among it. Raises
+    UserError, PathError.
+    """
+    path = Path(path)
+    if same := [each for each in inputs if _is_same(path, each)]:
+        raise UserError(f"{path} is also what is read, {same[0]}; choose another --out")
+    if kind == FOLDER:
+        if kind_of(path) not in (None, FOLDER) or path.is_file():
+            raise UserError(f"{path} is not a folder, and several files would be written into it; choose another --out")
+        return
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"the folder of {path} does not exist; make it, or choose another --out")
+    check_replaceable(path, kind)
 
 
-def write_text(text: str, path: Path) -> None:
-    """Writes the text to `path` in one move. Raises UserError where that fails."""
+def _is_same(path: Path, other: object) -> bool:
+    if not isinstance(other, (str, Path)) or not other:
+        return False
     try:
-        with written(path) as partial:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):  # one of them does not exist
+        return False
+
+
+def write_text(text: str, path: Path, kind: str = "text") -> None:
+    """Writes the text to `path` in one move. Raises UserError where that fails, and as `bitplan.plans.files.written`.
+
+    kind: a key of `bitplan.plans.files.KINDS`.
+    """
+    try:
+        with written(path, kind) as partial:
             partial.write_text(text, "utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Writes the value as JSON. Raises as `write_text`."""
+    write_text(json.dumps(value, indent=1) + "\n", path, "json")

@@ -15,7 +15,7 @@ import jsonschema
 import yaml
 
 from bitplan.plans.dtypes import FLOAT32
-from bitplan.plans.files import PathError, inside, written
+from bitplan.plans.files import PathError, beside, inside, written
 from bitplan.plans.names import nearest
 from bitplan.plans.plan_schema import OPTIONAL, SCHEMA, VERSION
 from bitplan.plans.plan_text import summary
@@ -135,9 +135,9 @@ def save_plan(plan: Plan, path: str | PathLike[str]) -> None:
         raise PlanError(f"cannot write the plan {path}: a name in it holds control characters; rename it")
     try:
         if plan.fitted:
-            with written(path.with_name(_fitted_name(path))) as partial:
+            with written(beside(path, _fitted_name(path)), "binary") as partial:
                 partial.write_bytes(plan.fitted)
-        with written(path) as partial:
+        with written(path, "plan") as partial:
             partial.write_text(text, "utf-8")
     except OSError as error:
         raise PlanError(f"cannot write the plan {path}: {error.strerror}; choose another --out") from None

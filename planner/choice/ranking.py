@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from bitplan.planner.choice.evidence import Evidence, members_of, scale_of
 from bitplan.planner.choice.joint import readings_of
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import write_text
+from bitplan.planner.files import beside, write_json
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.texts import table
 from bitplan.plans.plan import Plan, save_plan
@@ -74,7 +73,7 @@ def check_candidates(alone: bool, candidates: int, rerank: str | None, store: Pr
 def sibling(out: Path, part: object) -> Path:
     """Return the path of `P.3.plan.yaml` beside `P.plan.yaml`."""
     stem = out.name.removesuffix(".yaml").removesuffix(".plan")
-    return out.with_name(f"{stem}.{part}{out.name.removeprefix(stem)}")
+    return beside(out, f"{stem}.{part}{out.name.removeprefix(stem)}")
 
 
 def save_candidates(plans: Sequence[Plan], out: Path) -> list[Path]:
@@ -91,7 +90,7 @@ def rank(plans: Sequence[Plan], out: Path, evidence: Evidence, measure: Callable
 
     Raises PlanError, UserError, and the errors of `measure`.
     """
-    ranked = []
+    ranked, path = [], sibling(out, "ranking").with_suffix("").with_suffix(".json")
     for number, plan in enumerate(plans):
         losses = measure(plan)
         name = (sibling(out, number + 1) if len(plans) > 1 else out).name
@@ -99,9 +98,8 @@ def rank(plans: Sequence[Plan], out: Path, evidence: Evidence, measure: Callable
     order = sorted(range(len(plans)), key=lambda i: ranked[i].measured)
     best = plans[order[0]]
     save_plan(best, out)
-    path = sibling(out, "ranking").with_suffix("").with_suffix(".json")
     ranking = Ranking(best.solver["weights"], tuple(ranked[i] for i in order))
-    write_text(json.dumps(ranking.to_json(), indent=1) + "\n", path)
+    write_json(ranking.to_json(), path)
     return best
 
 

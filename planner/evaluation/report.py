@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.evaluation.plans import BlockRow, PlanResult
-from bitplan.planner.files import make_folder
+from bitplan.planner.files import make_folder, write_json, write_text
 from bitplan.planner.pipelines.outputs import save_grid
 from bitplan.planner.texts import table
 from bitplan.planner.units import show_bytes
@@ -100,11 +99,11 @@ def summary(report: Mapping[str, Any]) -> str:
 def write_report(evaluation: Evaluation, out: Path) -> None:
     """Writes `report.md`, `report.json` and, for images, `images.png` into the folder `out`; creates it if needed.
 
-    Raises OSError.
+    Raises UserError, PathError.
     """
     make_folder(out)
-    (out / "report.md").write_text(str(evaluation), "utf-8")
-    (out / "report.json").write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", "utf-8")
+    write_text(str(evaluation), out / "report.md")
+    write_json(evaluation.to_json(), out / "report.json")
     if "images.png" in evaluation.files:
         save_grid({r.name: r.outputs[:GRID_COLUMNS] for r in evaluation.results}, out / "images.png")
 

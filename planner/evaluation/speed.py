@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from bitplan.planner.costs.allocator import kept_memory
 from bitplan.planner.costs.machine import about_machine
 from bitplan.planner.errors import UserError
 from bitplan.planner.evaluation.layer_time import LayerTime, layer_time, predicted_share, time_layers
+from bitplan.planner.files import write_json
 from bitplan.planner.graph.layers import component_of
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.subject import Subject, run_subject
@@ -212,7 +212,7 @@ def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) 
 
 def write_timings(timings: Timings, path: Path) -> None:
     """Writes the timings as JSON."""
-    path.write_text(json.dumps(timings.to_json(), indent=1) + "\n")
+    write_json(timings.to_json(), path)
 
 
 def _seconds(run: Callable[[], object]) -> float:

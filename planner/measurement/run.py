@@ -19,7 +19,7 @@ from bitplan.planner.costs.candidates import Candidate, candidates, parse_scheme
 from bitplan.planner.costs.parameters import fit_parameters, profile_parameters
 from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import PathLike, check_place
+from bitplan.planner.files import PathLike
 from bitplan.planner.graph import layers as layer_graph
 from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import share_of
@@ -69,17 +69,16 @@ class MeasureOptions:
     folder: PathLike | None = None
 
 
-def check_options(schemes: Sequence[str], dtype: str, out: Path, options: MeasureOptions) -> None:
+def check_options(schemes: Sequence[str], dtype: str, options: MeasureOptions) -> None:
     """Check the options before anything slow is loaded.
 
-    Raises UserError for an unknown scheme or method, a folder that does not exist, or an engine that cannot run.
+    Raises UserError for an unknown scheme or method, or an engine that cannot run.
     """
     parse_schemes(schemes)
     method_named(options.method)
     check_dtype(dtype, options.method == "exhaustive" or options.checks > 0 or math.isfinite(options.seconds))
     if engine_named(options.engine, options.cluster).distributed and options.folder is not None:
         raise UserError(f"--offload-folder is for this process, not for workers; leave --engine {options.engine} out")
-    check_place(out)
 
 
 def header_of(traced: Traced, settings: Settings) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
             raise UserError(f"{folder} is listed twice; leave one out")
         name = folder.name if folder.name not in views else str(folder)
         views[name], folders[name] = read_view(folder / VIEW), folder
-    write_text(page_of(views, folders), out)
+    write_text(page_of(views, folders), out, "page")
 
 
 def title_of(view: View) -> str:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import check_place, inside
+from bitplan.planner.files import beside, inside, written
 
 _LABEL, _GAP = 150, 4
 
@@ -37,7 +37,8 @@ def save_grid(rows: Mapping[str, torch.Tensor], path: Path) -> None:
         for c, image in enumerate(images):
             picture = to_picture(image).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
             sheet.paste(picture, (_LABEL + c * cell[0], r * cell[1]))
-    sheet.save(path)
+    with written(path, "picture") as partial:
+        sheet.save(partial)
 
 
 ARRAY, MOVING = ".npy", (".gif", ".webp", ".png")
@@ -46,8 +47,7 @@ SMALL, EXACT = 384, 128  # px: the size limit of pictures on a page, and of loss
 
 
 def check_output(path: Path) -> None:
-    """Checks before slow work that the folder of `path` exists and its kind of file is known. Raises UserError."""
-    check_place(path)
+    """Checks before slow work that the kind of file is known. Raises UserError."""
     if path.suffix.lower() not in {ARRAY, *Image.registered_extensions()}:
         raise UserError(f"{path} has an unknown extension; end --out in .png, in .gif or in {ARRAY}")
 
@@ -57,7 +57,8 @@ def save_outputs(outputs: Tensor, kind: str, out: Path) -> list[Path]:
 
     An output that the file format cannot hold is written as an array beside it.
     """
-    paths = [out if len(outputs) == 1 else out.with_stem(f"{out.stem}-{i + 1}") for i in range(len(outputs))]
+    several = len(outputs) > 1
+    paths = [beside(out, f"{out.stem}-{i + 1}{out.suffix}") if several else out for i in range(len(outputs))]
     return [_save(output, kind, path) for output, path in zip(outputs, paths, strict=True)]
 
 
@@ -70,12 +71,14 @@ def save_small(picture: Image.Image, folder: Path, name: str) -> str:
 
 def _save(output: Tensor, kind: str, path: Path) -> Path:
     suffix = path.suffix.lower()
-    if kind == "images" and suffix != ARRAY:
-        to_picture(output).save(path)
-    elif kind == "video" and suffix in MOVING:
-        first, *rest = map(to_picture, output)
-        first.save(path, save_all=True, append_images=rest, duration=MILLISECONDS, loop=0)
-    else:
-        path = path.with_suffix(ARRAY)
-        np.save(path, output.cpu().numpy())
+    drawn = (kind == "images" and suffix != ARRAY) or (kind == "video" and suffix in MOVING)
+    path = path if drawn else path.with_suffix(ARRAY)
+    with written(path, "picture") as partial:
+        if not drawn:
+            np.save(partial, output.cpu().numpy())
+        elif kind == "images":
+            to_picture(output).save(partial)
+        else:
+            first, *rest = map(to_picture, output)
+            first.save(partial, save_all=True, append_images=rest, duration=MILLISECONDS, loop=0)
     return path

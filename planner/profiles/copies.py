@@ -17,7 +17,7 @@ def check_new(out: Path) -> None:
     """Raises UserError if the file exists or its folder does not."""
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out")
-    check_place(out)
+    check_place(out, "profile")
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def new_profile(out: Path, header: Mapping[str, Any]) -> Iterator[Profile]:
     Raises ProfileError, and UserError as `check_new`.
     """
     check_new(out)
-    with written(out) as partial:
+    with written(out, "profile") as partial:
         partial.unlink(missing_ok=True)
         with Profile.create(partial, header) as store:
             yield store

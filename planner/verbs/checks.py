@@ -7,31 +7,26 @@ import re
 from collections.abc import Sequence
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import PathLike, check_place
 from bitplan.planner.verbs.parameters import BASELINES
 from bitplan.plans.dtypes import FLOAT32
 
 CHECKS = 16
 
 
-def check_bench(against: Sequence[str], pairs: int, out: PathLike | None) -> None:
-    """Raises UserError for unknown baselines, for no pairs, and for a folder that does not exist."""
+def check_bench(against: Sequence[str], pairs: int) -> None:
+    """Raises UserError for unknown baselines and for no pairs."""
     if unknown := [name for name in against if name not in BASELINES]:
         raise UserError(f"there is no baseline {unknown[0]!r}; choose from {', '.join(BASELINES)}")
     if not against or pairs < 1:
         raise UserError(f"{pairs} pairs against {len(against)} baselines time nothing; ask for at least 1 of each")
-    if out is not None:
-        check_place(out)
 
 
-def check_sample(sample: int, tolerance: float, out: PathLike | None) -> None:
-    """Raises UserError for an empty sample, a tolerance that is not a share, and a folder that does not exist."""
+def check_sample(sample: int, tolerance: float) -> None:
+    """Raises UserError for an empty sample and for a tolerance that is not a share."""
     if sample < 1:
         raise UserError(f"a sample of {sample} pairs tells nothing; ask for some, such as 24")
     if not 0 < tolerance < math.inf:
         raise UserError(f"--tolerance {tolerance} is not a share; give a number above 0, such as 0.25")
-    if out is not None:
-        check_place(out)
 
 
 def check_painted(images: int, points: int | None, count: int | None) -> None:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bitplan.planner.verbs.parameters import Parameter
 
 
 @functools.cache
 def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of a verb, whose names of pipelines, metrics and models are marked as typed by the user."""
+    """The function of a verb. The names of pipelines, metrics and models among its arguments are marked as typed by the
+    user, and the places that it writes to are checked before it begins, as `bitplan.planner.files.check_place` says."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -21,16 +25,34 @@ def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
         from bitplan.planner.pipelines.references import typed
 
         bound = signature.bind(*args, **words)
-        for word in names_of(verb) & bound.arguments.keys():
+        rows = rows_of(verb, bound.arguments)
+        for word in (word for word, row in rows.items() if row.loads):
             bound.arguments[word] = typed(bound.arguments[word])
+        _check_places(rows, bound.arguments)
         return function(*bound.args, **bound.kwargs)
 
     return call
 
 
-def names_of(verb: str) -> frozenset[str]:
-    """The words of a verb by which the user names what is loaded."""
+def rows_of(verb: str, words: Mapping[str, Any]) -> dict[str, Parameter]:
+    """Word -> its row, of the words of a verb that are on the command line, too."""
     from bitplan.planner.verbs.parameters import PARAMETERS
 
-    rows = {key.rpartition(".")[2]: row for key, row in PARAMETERS.items() if key.rpartition(".")[0] in ("", verb)}
-    return frozenset(word for word, row in rows.items() if row.loads)
+    found = {word: PARAMETERS.get(f"{verb}.{word}") or PARAMETERS.get(word) for word in words}
+    return {word: row for word, row in found.items() if row is not None}
+
+
+def _check_places(rows: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:
+    from bitplan.planner.files import check_place
+
+    inputs = [value for word, row in rows.items() if row.reads or row.loads for value in _each(values[word])]
+    for word, row in rows.items():
+        if row.writes and values[word] is not None:
+            check_place(values[word], row.writes, inputs)
+
+
+def _each(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        yield from value
+    else:
+        yield value

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitplan.planner.files import PathLike
+from bitplan.planner.files import PathLike, write_json
 from bitplan.planner.progress import course_of
 from bitplan.planner.verbs import checks as checking
 from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
@@ -73,7 +72,7 @@ def profile(
         method, engine, Cluster(address, workers), share, checking.checks_of(checks, dtype), checking.seconds_of(time),
         around, offload_folder,
     )  # fmt: skip
-    check_options(schemes, dtype, Path(out), options)
+    check_options(schemes, dtype, options)
     own = conditions_in(prompts)
     subject = load_subject(pipeline, generation, dtype, offload_folder)
     conditions = conditions_of(subject, own, count)
@@ -176,12 +175,12 @@ def check(
     from bitplan.planner.pipelines.conditions import conditions_in
     from bitplan.planner.profiles.profile import open_profile
 
-    checking.check_sample(sample, tolerance, out)
+    checking.check_sample(sample, tolerance)
     judged, conditions = None if plan is None else plan_in(plan), conditions_in(prompts)
     options = CheckOptions(sample, tolerance, judged, clip, seed, conditions, engine, Cluster(address, workers),
                            offload_folder, trust)  # fmt: skip
     with open_profile(profile) as store:
         result = check_profile(store, pipeline, options)
     if out is not None:
-        Path(out).write_text(json.dumps(result.to_json(), indent=1) + "\n", "utf-8")
+        write_json(result.to_json(), Path(out))
     return result

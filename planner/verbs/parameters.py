@@ -40,6 +40,8 @@ class Parameter:
         parse: turns the texts into the verb's value.
         complete: what the shell offers: a function of `bitplan.planner.cli.completion`, or `module:TABLE`.
         loads: whether it names a pipeline, a metric or a model that is loaded, and whose code may run.
+        reads: whether it is the path of a file or folder that is read.
+        writes: the kind of file that is written to it, of `bitplan.plans.files.KINDS`, or `folder`.
     """
 
     help: str = ""
@@ -54,6 +56,8 @@ class Parameter:
     parse: Callable[[Sequence[str]], Any] | None = None
     complete: str = ""
     loads: bool = False
+    reads: bool = False
+    writes: str = ""
 
 
 def _number(help: str, least: int | None = None) -> Parameter:
@@ -61,11 +65,15 @@ def _number(help: str, least: int | None = None) -> Parameter:
 
 
 def _path(help: str = "", **more: Any) -> Parameter:
-    return Parameter(help, Path, **more)
+    return Parameter(help, Path, **{"reads": True, **more})
+
+
+def _out(writes: str, help: str) -> Parameter:
+    return _path(help, reads=False, writes=writes)
 
 
 def _input(type: type = Path, **more: Any) -> Parameter:
-    return Parameter(type=type, argument=True, **more)
+    return Parameter(type=type, argument=True, reads=type is Path, **more)
 
 
 _BACKENDS = "bitplan.solvers.programs.backends:BACKENDS"
@@ -81,16 +89,16 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "pipeline": _input(str, loads=True), "layer": _input(str, complete="layers"),
     "format": _input(str, complete="bitplan.planner.interop.foreign:FORMATS"),
     # files that verbs write
-    "out": _path("The new profile."),
-    "profile.out": _path("The profile; an unfinished one is continued."),
-    "solve.out": _path("The plan file."),
-    "sweep.out": _path("The folder for sweep.json, plans and pictures; an unfinished sweep is continued."),
-    "paint.out": _path("The picture; .gif for video, .npy for numbers."),
-    "evaluate.out": _path("The folder for report.md, report.json and images.png."),
-    "report.out": _path("The page, one HTML file."),
-    "bench.out": _path("Also write the result to this JSON file."),
-    "check.out": _path("Also write the result to this JSON file."),
-    "export.out": _path("The file; with several components, one file each, with -COMPONENT added to its name."),
+    "out": _out("profile", "The new profile."),
+    "profile.out": _out("profile", "The profile; an unfinished one is continued."),
+    "solve.out": _out("plan", "The plan file."),
+    "sweep.out": _out("folder", "The folder for sweep.json, plans and pictures; an unfinished sweep is continued."),
+    "paint.out": _out("picture", "The picture; .gif for video, .npy for numbers."),
+    "evaluate.out": _out("folder", "The folder for report.md, report.json and images.png."),
+    "report.out": _out("page", "The page, one HTML file."),
+    "bench.out": _out("json", "Also write the result to this JSON file."),
+    "check.out": _out("json", "Also write the result to this JSON file."),
+    "export.out": _out("text", "The file; with several components, one file each, with -COMPONENT added to its name."),
     # a choice: the words of `bitplan.planner.choice.request.Request`
     "memory": Parameter("Budget on the weights: 35% of full precision, 900MiB, 1.2GB."),
     "latency": Parameter("Budget on the layers' time an image: 80% of full precision, 120ms."),
@@ -157,7 +165,8 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "seed": _SEED,
     "check.seed": _number("Seed of the bootstrap."),
     "allow_mismatch": Parameter("Accept a plan of another model with the same layers.", bool),
-    "offload_folder": _path("Folder on a disk that holds converted weights instead of memory.", metavar="FOLDER"),
+    "offload_folder": _path("Folder on a disk that holds converted weights instead of memory.", metavar="FOLDER",
+                            reads=False),
     "trust": Parameter("Also import and run what PROFILE names as package.module:name.", bool),
     "threads": _number("CPU threads for torch [all].", 1),
     # a measurement
@@ -193,8 +202,10 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "batch": _number("Samples a call; guidance makes two of one."),
     "bench.batch": _number("Prompts a call.", 1),
     "inspect.profile": _path("The plan's profile: also show what each role of layers gets."),
-    "config": Parameter("A component's config.json, or a pipeline's folder; no weights are needed.", metavar="PATH"),
-    "cost.config": Parameter("Source of the layers' shapes, as for `inspect` [the profile itself].", metavar="PATH"),
+    "config": Parameter("A component's config.json, or a pipeline's folder; no weights are needed.", metavar="PATH",
+                        reads=True),
+    "cost.config": Parameter("Source of the layers' shapes, as for `inspect` [the profile itself].", metavar="PATH",
+                             reads=True),
     "width": _number("Width of a picture in px [as the configuration says]."),
     "height": _number("Height of a picture in px [as the configuration says]."),
     "frames": _number("Frames of a video [as its pipelines usually make]."),
@@ -204,7 +215,7 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
                        metavar="PROFILE|PIPELINE|JSON", loads=True),
     "approximate": Parameter("Take the nearest scheme that TARGET can express, and list the changes.", bool),
     # the explorer
-    "explore.plans": _path("The folder where plans are saved [the profile's own]."),
+    "explore.plans": _path("The folder where plans are saved [the profile's own].", reads=False),
     "explore.pipeline": Parameter("The pipeline that paints [the one that PROFILE was measured on].", loads=True),
     "port": _number("Port of 127.0.0.1; 0: any free port."),
     "open": Parameter("Also open the page in a browser.", bool),

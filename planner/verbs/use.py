@@ -223,7 +223,7 @@ def bench(
     from bitplan.planner.pipelines.sources import generation_of
 
     loaded, generation = plan_in(plan), generation_of(pipeline, 1, guidance, 0)
-    checks.check_bench(against, pairs, out)
+    checks.check_bench(against, pairs)
     options = EvaluatorOptions(pipeline, generation, None, batch, allow_mismatch=allow_mismatch)
     subject, conditions = open_subject(options, [loaded])
     name = loaded.model["components"][0]

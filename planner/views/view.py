@@ -172,7 +172,7 @@ class View:
 
 def write_view(view: View, path: Path) -> None:
     """Writes the view as a JSON file, whole or not at all. Raises UserError where it cannot be written."""
-    write_text(json.dumps(view.to_json(), separators=(",", ":")) + "\n", path)
+    write_text(json.dumps(view.to_json(), separators=(",", ":")) + "\n", path, "json")
 
 
 def read_view(path: Path) -> View:

@@ -15,7 +15,6 @@ from bitplan.planner.interop.targets.base import (
     Export,  # noqa: F401
     Exports,
     Target,  # noqa: F401
-    check_out,  # noqa: F401
     export_files,  # noqa: F401
 )
 from bitplan.planner.interop.targets.model import read_model  # noqa: F401
@@ -56,5 +55,4 @@ def export_plan(plan: Plan, to: str, out: Path, model: str | None = None, approx
     UserError with the number of layers that the tool cannot express, PlanError for another model's layers.
     """
     target = target_named(to)
-    check_out(out)
     return export_files(plan, read_model(plan, model), target, out, approximate)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import plain_name, write_text
+from bitplan.planner.files import beside, plain_name, write_text
 from bitplan.planner.graph.layers import Layer
 from bitplan.plans.plan import Plan, check_architecture, check_layers
 from bitplan.plans.scheme import KEEP, Scheme, every_scheme, parse_scheme
@@ -192,7 +192,7 @@ def export_files(plan: Plan, model: Model, target: Target, out: Path, approximat
 
 def _place(out: Path, component: str, parts: int) -> Path:
     """Returns the file of a component: `out`, or with its name added where there are several."""
-    return out if parts == 1 else out.with_stem(f"{out.stem}-{plain_name(component)}")
+    return out if parts == 1 else beside(out, f"{out.stem}-{plain_name(component)}{out.suffix}")
 
 
 def why(target: Target, scheme: Scheme, layer: Layer) -> str | None:
@@ -267,10 +267,3 @@ def _component(layer: str) -> str:
 
 def _layers(count: int) -> str:
     return f"{count} layer{'s' * (count != 1)}"
-
-
-def check_out(out: Path) -> None:
-    """Raises UserError before any work where `out` cannot be written."""
-    if out.is_dir() or not out.parent.is_dir():
-        problem = "it is a folder" if out.is_dir() else f"there is no folder {out.parent}"
-        raise UserError(f"cannot write {out}: {problem}; choose another --out")

@@ -327,8 +327,8 @@ def test_bad_input_is_one_line(
     good = {"plan": saved, "to": "modelopt", "out": tmp_path / "new", "model": finished}
     spoilt: list[tuple[dict[str, object], str]] = [
         ({"to": "torch-ao"}, "did you mean 'torchao'"), ({"to": ""}, "there is no target"),
-        ({"out": tmp_path / "none" / "x"}, "there is no folder"), ({"out": tmp_path}, "it is a folder"),
-        ({"out": saved / "x"}, "there is no folder"), ({"plan": tmp_path / "none.yaml"}, "cannot read the plan"),
+        ({"out": tmp_path / "none" / "x"}, "does not exist"), ({"out": tmp_path}, "is a folder, and"),
+        ({"out": saved / "x"}, "does not exist"), ({"plan": tmp_path / "none.yaml"}, "cannot read the plan"),
         ({"plan": other}, "another shape"), ({"model": tmp_path / "none"}, "there is no pipeline folder"),
         ({"model": text}, "text.profile"), ({"to": "gguf-recipe"}, "cannot express"),
     ]  # fmt: skip

@@ -183,7 +183,7 @@ def test_a_full_disk_is_told(command_line: Any, halves: Path, tmp_path: Path, mo
 def test_workers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bitplan.planner.measurement.engines.ray.missing", lambda site: None)
     with pytest.raises(UserError, match="not for workers; leave --engine ray out"):
-        check_options(("w8a8",), "float32", tmp_path / "x.profile", MeasureOptions(engine="ray", folder=tmp_path))
+        check_options(("w8a8",), "float32", MeasureOptions(engine="ray", folder=tmp_path))
 
 
 def test_what_is_in_memory_already_is_refused(tmp_path: Path) -> None:

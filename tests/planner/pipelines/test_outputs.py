@@ -31,9 +31,9 @@ def test_each_kind_has_its_file(tmp_path: Path) -> None:
     assert save_outputs(images[:1], "images", tmp_path / "i.npy") == [tmp_path / "i.npy"]
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a", "gone/a.png"])
+@pytest.mark.parametrize("name", ["a.txt", "a"])
 def test_what_cannot_be_written_is_refused_at_once(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="end --out in .png|does not exist"):
+    with pytest.raises(UserError, match="end --out in .png"):
         check_output(tmp_path / name)
 
 
