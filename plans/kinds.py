@@ -47,7 +47,7 @@ class Kind:
         (samples, channels * positions) of a convolution, whose patches overlap."""
         if not self.dims:
             return x
-        return x.reshape(x.shape[0] if x.dim() == self.dims + 2 else 1, -1)
+        return x.flatten(1) if x.dim() == self.dims + 2 else x.flatten().unsqueeze(0)
 
     def refuses(self, scheme: Scheme) -> str | None:
         """The term of `scheme` that is not defined for such a layer, and why; None where all are."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -70,7 +71,8 @@ class Kernel:
         takes: the terms of schemes that it runs; all others are declined by name.
         available: device -> None, or why it does not run there.
         run: (input, what the layer holds) -> output in the type of the input, which is (..., K) for a linear layer,
-            (N, C, ...) for a convolution, integers for an embedding, whose output is float32.
+            (N, C, ...) for a convolution, integers for an embedding, whose output is float32. Never called with an
+            empty input; layers call `output_of`.
         declines: (scheme that it takes, geometry of a convolution or None) -> None, or why it does not run that.
         kinds: of layers that it runs.
     """
@@ -99,6 +101,24 @@ class Kernel:
             return f"runs {', '.join(self.kinds)}, not {kind}"
         plain = Geometry.plain(KINDS[kind].dims) if KINDS[kind].dims else None
         return self.takes.declines(scheme) or self.declines(scheme, geometry or plain)
+
+
+def output_of(kernel: Kernel, x: Tensor, layer: Held) -> Tensor:
+    """What `kernel` gives for `x`, and for an input without samples or rows an empty output, whatever the kernel.
+
+    Raises KernelError for an empty input of another shape than the layer takes.
+    """
+    if x.numel():
+        return kernel.run(x, layer)
+    shape, geometry = layer.packed.shape, layer.geometry
+    if KINDS[layer.kind].looks_up:
+        return torch.empty(*x.shape, layer.packed.inputs, dtype=torch.float32, device=x.device)
+    if geometry is None and x.shape[-1:] == shape[1:]:
+        return x.new_empty(*x.shape[:-1], shape[0])
+    if geometry is not None and x.shape[:2] == (0, shape[1] * geometry.groups) and prod(x.shape[2:]):
+        return x.new_empty(0, shape[0], *geometry.output_size(*x.shape[2:]))
+    raise KernelError(f"an input of shape {tuple(x.shape)} does not fit a {layer.kind} layer with a weight of shape "
+                      f"{tuple(shape)}; only the number of samples may be 0")  # fmt: skip
 
 
 INT8 = Takes(
@@ -143,7 +163,7 @@ def rounded_samples(x: Tensor, quantize: Callable[[Tensor], tuple[Tensor, Tensor
     """
     last = x.movedim(1, -1).is_contiguous()
     held = x.movedim(1, -1) if last else x
-    codes, scale = quantize(held.reshape(len(x), -1))
+    codes, scale = quantize(held.flatten(1))
     codes = codes.view(held.shape)
     return (codes if last else codes.movedim(1, -1).contiguous()), scale
 

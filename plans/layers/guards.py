@@ -1,4 +1,5 @@
-"""Packed layers refuse writes to their weight and gradients through them, which would be lost silently otherwise."""
+"""Packed layers refuse writes to their weight and gradients through them, which would be lost silently otherwise, and
+the transforms of torch that cannot see into them."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
+from torch.autograd.forward_ad import unpack_dual
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from bitplan.plans.kernels import KernelError
 
@@ -15,6 +19,8 @@ _NO_WRITING = ("the weight of a packed layer is read from its codes and cannot b
 
 _NO_GRADIENT = ("a packed layer has no gradient; train the float pipeline (bitplan.restore, or load it without the "
                 "plan), then profile and solve again")  # fmt: skip
+
+NO_RECORDING = "packed layers cannot be recorded by {}; use torch.compile or torch.export"
 
 
 class ReadOnly(Tensor):
@@ -39,22 +45,72 @@ def guarded(weight: Tensor) -> Tensor:
 
 class _Wall(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, out: Tensor, source: Tensor) -> Tensor:
+    def forward(out: Tensor, source: Tensor) -> Tensor:
         return out.view_as(out)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Nothing to hold."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         raise KernelError(_NO_GRADIENT)
 
 
-def refuse_backward(layer: Any, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
-    """A forward hook, by which `backward` through a layer that has no gradient raises KernelError."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return None
-    if layer.scheme.inputs.bits == 16 and not layer.real:  # simulated, its input not rounded: plain torch
-        return None
-    source = next((x for x in args if isinstance(x, Tensor) and x.requires_grad), None)
-    return None if source is None else _Wall.apply(out, source)
+@torch.library.custom_op("bitplan::wall", mutates_args=())
+def wall(out: Tensor, source: Tensor) -> Tensor:
+    """`out` for compiled code: its gradient with respect to `source` is `no_gradient`."""
+    return out.clone()
+
+
+@torch.library.custom_op("bitplan::no_gradient", mutates_args=())
+def no_gradient(gradient: Tensor, source: Tensor) -> Tensor:
+    """Raises KernelError when it runs: compilers trace the backward pass of calls that never have one."""
+    raise KernelError(_NO_GRADIENT)
+
+
+wall.register_fake(lambda out, source: torch.empty_like(out))
+no_gradient.register_fake(lambda gradient, source: torch.empty_like(source))
+wall.register_autograd(
+    lambda ctx, gradient: (None, no_gradient(gradient, *ctx.saved_tensors)),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(inputs[1]),
+)
+
+
+def refuse_backward(layer: Any, x: Tensor, out: Tensor) -> Tensor:
+    """Returns `out` such that `backward` to the input `x` or to the bias of a layer without gradients raises
+    KernelError."""
+    if not torch.is_grad_enabled() or _is_plain(layer):
+        return out
+    source = next((one for one in (x, layer.bias) if one is not None and one.requires_grad), None)
+    if source is None:
+        return out
+    return wall(out, source) if torch.compiler.is_compiling() else _Wall.apply(out, source)
+
+
+def check_call(layer: Any, x: Tensor) -> None:
+    """Raises KernelError under the transforms of torch that packed layers do not support."""
+    if torch.compiler.is_compiling():
+        return
+    if torch.jit.is_tracing():
+        raise KernelError(NO_RECORDING.format("torch.jit"))
+    if get_proxy_mode() is not None:
+        raise KernelError(NO_RECORDING.format("make_fx"))
+    if not isinstance(x, Tensor):
+        raise KernelError(f"a packed layer takes a tensor, not a {type(x).__name__}; to record a model, use "
+                          "torch.compile or torch.export")  # fmt: skip
+    if _is_plain(layer):
+        return
+    if any(level.key() == TransformType.Vmap for level in get_interpreter_stack() or ()):
+        raise KernelError("packed layers do not run under torch.vmap; give them the mapped dimension as part of the "
+                          "batch")  # fmt: skip
+    if unpack_dual(x).tangent is not None:
+        raise KernelError(f"forward-mode differentiation: {_NO_GRADIENT}")
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether it is simulated without rounding its input, so that torch differentiates it."""
+    return layer.scheme.inputs.bits == 16 and not layer.real
 
 
 def _in_place(name: str) -> bool:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from bitplan.plans.formats.storage import Packed, dequantize, empty, quantize
 from bitplan.plans.kernels import REFERENCE, Held, Kernel, KernelError, choose_kernel, geometry_of
+from bitplan.plans.kernels.base import output_of
 from bitplan.plans.kinds import CLASSES, KINDS
-from bitplan.plans.layers.guards import guarded, refuse_backward
+from bitplan.plans.layers.guards import NO_RECORDING, check_call, guarded, refuse_backward
 from bitplan.plans.layers.stored import Stored
 from bitplan.plans.numerics import NONE, fitted_for, layout_of, scales_in, transformed_weight
 from bitplan.plans.scheme import Scheme
@@ -63,13 +64,12 @@ class _Packed(nn.Module):
         # empty; `.to(dtype)` reaches it as it does any float tensor, so it says in which type the layer computes
         device = "cpu" if packed.device.type == "meta" else packed.device
         self.register_buffer("compute", torch.empty(0, dtype=module.weight.dtype, device=device), persistent=False)
-        self.register_forward_hook(refuse_backward)
         self.train(module.training)
 
     @property
     def device(self) -> torch.device:
         """Where the stored weight is."""
-        return self.packed.device
+        return self._stored(self.parts[:1])[self.parts[0]].device
 
     @property
     def kernel(self) -> Kernel:
@@ -83,13 +83,17 @@ class _Packed(nn.Module):
     @property
     def packed(self) -> Packed:
         """The stored weight."""
-        return Packed({name: getattr(self, name) for name in self.parts}, self.shape, self.scheme.weight)
+        return Packed(self._stored(self.parts), self.shape, self.scheme.weight)
 
     @property
     def held(self) -> Held:
         """What a kernel is called with."""
-        fitted = {name: getattr(self, name) for name in self.fits}
+        fitted = self._stored(self.fits)
         return Held(self.packed, self.scheme, self.kind, self.geometry, self.bias, self.scales, fitted)
+
+    def _stored(self, names: tuple[str, ...]) -> dict[str, Tensor]:
+        held: Any = self._parameters  # a tenth of the time of attributes
+        return {name: held[name] for name in names}
 
     @property
     def weight(self) -> Tensor:
@@ -97,10 +101,32 @@ class _Packed(nn.Module):
         each read, and refuses writes."""
         return guarded(dequantize(self.packed).to(self.compute.dtype))
 
+    @property
+    def __jit_ignored_attributes__(self) -> list[str]:
+        """What torch.jit reads of a module first. Raises KernelError."""
+        raise KernelError(NO_RECORDING.format("torch.jit"))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The output of the kernel. Under autocast, for inputs that a float layer would cast, in the type of autocast.
+
+        Raises KernelError under transforms of torch that packed layers do not support.
+        """
+        check_call(self, input)
+        alone = KINDS[self.kind].dims and input.dim() != KINDS[self.kind].dims + 2  # a sample without a batch
+        x, device = input.unsqueeze(0) if alone else input, input.device.type
+        if x.is_floating_point() and device != "meta" and torch.is_autocast_enabled(device):
+            cast = x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(device))
+            with torch.autocast(device, enabled=False):
+                out = output_of(self.kernel, cast, self.held)
+        else:
+            out = output_of(self.kernel, x, self.held)
+        out = refuse_backward(self, input, out)
+        return out.squeeze(0) if alone else out
+
     def settle(self) -> None:
         """Code that assigns tensors calls this: it wraps them as `Stored`, and reads the numbers of `input_range`."""
         self._keep_stored()
-        self.scales = scales_in({name: getattr(self, name) for name in self.fits})
+        self.scales = scales_in(self._stored(self.fits))
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -128,34 +154,21 @@ class QuantLinear(_Packed, nn.Linear):
 
     kind = "linear"
 
-    def forward(self, input: Tensor) -> Tensor:
-        return self.kernel.run(input, self.held)
 
-
-class _PackedConv(_Packed):
-    """(N, C, ...) or (C, ...) of any float type to the same type."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        batched = input.dim() == KINDS[self.kind].dims + 2
-        batch = input if batched else input.unsqueeze(0)
-        out = self.kernel.run(batch, self.held)
-        return out if batched else out.squeeze(0)
-
-
-class QuantConv1d(_PackedConv, nn.Conv1d):
-    """nn.Conv1d with packed weights."""
+class QuantConv1d(_Packed, nn.Conv1d):
+    """nn.Conv1d with packed weights: (N, C, L) or (C, L) of any float type to the same type."""
 
     kind = "conv1d"
 
 
-class QuantConv2d(_PackedConv, nn.Conv2d):
-    """nn.Conv2d with packed weights."""
+class QuantConv2d(_Packed, nn.Conv2d):
+    """nn.Conv2d with packed weights: (N, C, H, W) or (C, H, W) of any float type to the same type."""
 
     kind = "conv2d"
 
 
-class QuantConv3d(_PackedConv, nn.Conv3d):
-    """nn.Conv3d with packed weights."""
+class QuantConv3d(_Packed, nn.Conv3d):
+    """nn.Conv3d with packed weights: (N, C, D, H, W) or (C, D, H, W) of any float type to the same type."""
 
     kind = "conv3d"
 
@@ -166,7 +179,7 @@ class QuantEmbedding(_Packed, nn.Embedding):
     kind = "embedding"
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.kernel.run(input, self.held).to(self.compute.dtype)
+        return super().forward(input).to(self.compute.dtype)
 
 
 PACKED: dict[str, type[_Packed]] = {

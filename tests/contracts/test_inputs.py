@@ -52,3 +52,20 @@ def test_more_bits_lose_less(line: object) -> None:
     )
     errors = [float((rounded(x, fmt) - x).square().mean()) for fmt in terms]
     assert errors == sorted(errors, reverse=True) and len(set(errors)) == len(errors)
+
+
+@pytest.mark.parametrize("fmt", ALL, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_a_row_that_is_not_finite_is_nan_and_the_others_are_as_without_it(fmt: InputFormat, dtype: torch.dtype) -> None:
+    """Formats that do not round leave it as it is."""
+    x = torch.randn(5, 9, dtype=dtype)
+    written, scales = x.clone(), ActivationScales(2.5) if fmt.static else None
+    for row, bad in enumerate((float("nan"), float("inf"), -float("inf"), torch.finfo(dtype).max / 2)):
+        written[row, 7] = bad
+    out, clean = (INPUTS[fmt.kind].member.fake(given, fmt, scales) for given in (written, x))
+    assert torch.equal(out[4], clean[4])
+    if fmt.bits == 16:
+        assert torch.equal(out.isfinite(), written.isfinite())
+    else:
+        assert bool(out[:3].isnan().all())
+        assert bool(out[3].isfinite().all()) == (dtype != torch.float64)  # its largest is beyond float32

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from bitplan.plans.kernels.cpu.paths import DEPTH, FLOAT_BLOCKS, INT_MM, ProductPath
 
@@ -72,8 +73,9 @@ def chosen_path() -> str:
 
 @cache
 def path_choice() -> PathChoice:
-    """The choice for this processor."""
-    return choose_path(Processor(_features(), is_exact, seconds_of))
+    """The choice for this processor, by real products even where torch is exporting a model."""
+    with _disable_current_modes():
+        return choose_path(Processor(_features(), is_exact, seconds_of))
 
 
 def _features() -> tuple[str, ...]:

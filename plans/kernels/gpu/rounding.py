@@ -1,4 +1,5 @@
 """Triton kernels that round rows to int8 codes: what `bitplan.plans.inputs.integer.quantize_rows` gives, to the bit.
+The step of a row that contains NaN or infinite numbers is NaN.
 
 A row that fits one block is read once, by one program. A longer one (a sample of a convolution) is cut into chunks: a
 first launch finds the largest magnitude of each, a second takes the largest of those and rounds.
@@ -16,10 +17,20 @@ from torch import Tensor
 
 LONGEST = 8192  # features of a row that one program holds
 _TINY = tl.constexpr(float(torch.finfo(torch.float32).tiny))
+_LARGEST = tl.constexpr(float(torch.finfo(torch.float32).max))
+_INFINITE = tl.constexpr(float("inf"))
+_NAN = tl.constexpr(float("nan"))
 
 
 # added and taken away it leaves a float32 below 2^22 rounded half to even: no digit behind the point has room
 _ROUNDER = tl.constexpr(1.5 * 2**23)
+
+
+@triton.jit
+def _magnitudes(values):
+    """Magnitudes, infinite for NaN too, which the largest of several would pass over."""
+    sizes = tl.abs(values)
+    return tl.where(sizes <= _LARGEST, sizes, _INFINITE)
 
 
 @triton.jit
@@ -28,7 +39,7 @@ def magnitudes_kernel(x, found, features, chunks, block: tl.constexpr):
     row, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
     at = chunk * block + tl.arange(0, block)
     values = tl.load(x + row.to(tl.int64) * features + at, mask=at < features, other=0).to(tl.float32)
-    tl.store(found + tl.program_id(0), tl.max(tl.abs(values)))
+    tl.store(found + tl.program_id(0), tl.max(_magnitudes(values)))
 
 
 @triton.jit
@@ -37,7 +48,8 @@ def round_kernel(
     static: tl.constexpr, parts: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """codes (rows, features) int8 and steps (rows,) float32. static: the range is `tensor`, of every first of `tokens`
-    rows `first`; else the largest of `found`, of which a row has `chunks`, at most `parts`, or 0 parts for none."""
+    rows `first`, and `steps` is filled already; else the largest of `found`, of which a row has `chunks`, at most
+    `parts`, or 0 parts for none."""
     row, chunk = tl.program_id(0) // chunks, tl.program_id(0) % chunks
     at = chunk * block + tl.arange(0, block)
     here = row.to(tl.int64) * features + at
@@ -48,14 +60,16 @@ def round_kernel(
         part = tl.arange(0, parts)
         reach = tl.max(tl.load(found + row * chunks + part, mask=part < chunks, other=0))
     else:
-        reach = tl.max(tl.abs(values))
+        reach = tl.max(_magnitudes(values))
     step = tl.div_rn(reach, largest)
     step = tl.where(step < _TINY, 1.0, step)
     quotient = tl.minimum(tl.maximum(tl.div_rn(values, tl.zeros_like(values) + step), -largest), largest)
     rounded = (quotient + _ROUNDER) - _ROUNDER
     tl.store(codes + here, rounded.to(tl.int8), mask=at < features)
-    if chunk == 0:
-        tl.store(steps + row, step)
+    if static:  # any chunk of a row may be the one that is not finite
+        tl.store(steps + row, _NAN, mask=tl.max(_magnitudes(values)) == _INFINITE)
+    elif chunk == 0:
+        tl.store(steps + row, tl.where(step == _INFINITE, _NAN, step))
 
 
 def round_rows(x: Tensor, bits: int, ranges: Sequence[float], tokens: int) -> tuple[Tensor, Tensor]:
@@ -68,6 +82,9 @@ def round_rows(x: Tensor, bits: int, ranges: Sequence[float], tokens: int) -> tu
     steps = torch.empty(rows, 1, dtype=torch.float32, device=x.device)
     if not x.numel():
         return codes, steps.fill_(1.0)
+    largest = float((1 << (bits - 1)) - 1)
+    if ranges:
+        _fill(steps, ranges, tokens, largest)
     block = min(triton.next_power_of_2(features), LONGEST)
     chunks = triton.cdiv(features, block)
     parts = triton.next_power_of_2(chunks) if chunks > 1 and not ranges else 0
@@ -78,6 +95,15 @@ def round_rows(x: Tensor, bits: int, ranges: Sequence[float], tokens: int) -> tu
             magnitudes_kernel[grid](x, found, features, chunks, block=block)
         round_kernel[grid](
             x, found, codes, steps, features, chunks, tokens, ranges[0] if ranges else 0.0,
-            ranges[-1] if ranges else 0.0, float((1 << (bits - 1)) - 1), static=bool(ranges), parts=parts, block=block,
+            ranges[-1] if ranges else 0.0, largest, static=bool(ranges), parts=parts, block=block,
         )  # fmt: skip
     return codes, steps
+
+
+def _fill(steps: Tensor, ranges: Sequence[float], tokens: int, largest: float) -> None:
+    """The steps of static ranges, as the kernel computes them."""
+    found = torch.tensor(ranges, dtype=torch.float32, device="cpu") / largest
+    tensor, *first = torch.where(found < float(_TINY.value), 1.0, found).tolist()
+    steps.fill_(tensor)
+    if first:
+        steps.view(-1, tokens)[:, 0].fill_(first[0])

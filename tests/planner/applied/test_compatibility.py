@@ -30,6 +30,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from diffusers.models.modeling_utils import get_parameter_dtype
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import bitplan
 from bitplan.planner.applied.diffusers_quantizer import BitPlanQuantizer
@@ -368,6 +369,68 @@ def test_torch_compile(loaded: bool, packed: Any, plan: Plan) -> None:
         expected, found = unet(*inputs).sample, compiled(*inputs).sample
     # roundings of inputs that fall the other way are carried on
     assert float((found - expected).norm() / expected.norm()) < 0.02
+
+
+INPUTS = (torch.randn(2, 4, 8, 8), torch.tensor(3), torch.randn(2, 5, tiny.WIDTH))
+
+
+def test_autocast(packed: Any) -> None:
+    taken: list[tuple[torch.dtype, torch.dtype]] = []
+    layer, twin = packed.unet.conv_in, tiny.build_pipeline().unet.conv_in
+    for each in (layer, twin):
+        each.register_forward_hook(lambda module, args, out: taken.append((args[0].dtype, out.dtype)))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        packed.unet(*INPUTS)
+        twin(INPUTS[0])
+        assert torch.equal(layer(INPUTS[0]), layer(INPUTS[0].bfloat16()))
+    assert set(taken) <= {(torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16)}
+    assert taken[0] == taken[1] == (torch.float32, torch.bfloat16)
+
+
+def test_torch_export(packed: Any) -> None:
+    with torch.no_grad():
+        exported, expected = torch.export.export(packed.unet, INPUTS).module(), packed.unet(*INPUTS).sample
+        assert float((exported(*INPUTS).sample - expected).norm() / expected.norm()) < 0.02
+
+
+def test_recorders(packed: Any) -> None:
+    def call(sample: torch.Tensor) -> Any:
+        return packed.unet(sample, *INPUTS[1:]).sample
+
+    for record in (torch.jit.trace, lambda function, x: make_fx(function)(x)):
+        with pytest.raises(KernelError, match="use torch.compile or torch.export"):
+            record(call, INPUTS[0])
+    for record in (torch.jit.script, torch.fx.symbolic_trace):
+        with pytest.raises(KernelError, match="use torch.compile or torch.export"):
+            record(torch.nn.Sequential(packed.unet.conv_in))
+
+
+def test_functional_call(packed: Any, plan: Plan) -> None:
+    other = bitplan.apply(tiny.build_pipeline(seed=1), plan, allow_mismatch=True)
+    with torch.no_grad():
+        expected = other.unet(*INPUTS).sample
+        found = torch.func.functional_call(packed.unet, dict(other.unet.named_parameters()), INPUTS).sample
+        assert not torch.equal(packed.unet(*INPUTS).sample, expected)
+    assert torch.equal(found, expected)  # both have the ranges of the plan
+
+
+def test_vmap_and_forward_mode(packed: Any) -> None:
+    def call(sample: torch.Tensor) -> Any:
+        return packed.unet(sample, *INPUTS[1:]).sample
+
+    with torch.no_grad():
+        with pytest.raises(KernelError, match=r"vmap; give them the mapped dimension as part of the batch"):
+            torch.vmap(call)(INPUTS[0][None])
+        with pytest.raises(KernelError, match="forward-mode differentiation: a packed layer has no gradient"):
+            torch.func.jvp(call, INPUTS[:1], INPUTS[:1])
+
+
+def test_empty_batches(packed: Any) -> None:
+    with torch.no_grad():
+        for module in packed.unet.modules():
+            if hasattr(module, "packed") and isinstance(module, torch.nn.Conv2d):
+                channels, outputs = module.in_channels, module.out_channels
+                assert module(torch.empty(0, channels, 6, 6)).shape[:2] == (0, outputs)
 
 
 def test_pickle(packed: Any, picture: torch.Tensor, tmp_path: Path) -> None:
