@@ -14,6 +14,7 @@ from bitplan.plans.files import beside as beside
 from bitplan.plans.files import check_replaceable, kind_of
 from bitplan.plans.files import inside as inside
 from bitplan.plans.files import plain_name as plain_name
+from bitplan.plans.files import read_bytes as read_bytes
 from bitplan.plans.files import written as written
 
 PathLike = str | Path

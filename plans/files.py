@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LARGEST = 2**28  # bytes of a file that is read whole
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 LONGEST = 255  # bytes of one part of a name, as file systems allow
 _SPECIAL = re.compile(r"[\x00-\x1f\x7f\\:]")  # control characters, and what separates folders and drives on Windows
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices on Windows
@@ -146,6 +148,18 @@ def written(path: Path, kind: str) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def read_bytes(path: Path) -> bytes:
+    """Returns the contents of a file that the user names, which may be a pipe. A pipe that no process writes to is not
+    waited for: it holds nothing. Raises OSError, and PathError for more than LARGEST bytes, such as an endless device.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT)) as file:
+        os.set_blocking(file.fileno(), True)
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise PathError(f"{path} holds more than {LARGEST // 2**20} MiB, which no such file has; check the path")
+    return data
+
+
 def _kind_of_bytes(start: bytes) -> str | None:
     if not start:
         return None
@@ -166,6 +180,8 @@ def _descriptor(path: Path) -> int | None:
 def _send(file: Path, stream: Path) -> None:
     """Writes the file to a pipe or a device. A descriptor is shared, so that others continue behind what is written."""
     number = _descriptor(stream)
-    target = os.open(stream, os.O_WRONLY) if number is None else os.dup(number)
+    target = os.open(stream, os.O_WRONLY | _NO_WAIT) if number is None else os.dup(number)  # ENXIO: nobody reads
+    if number is None:
+        os.set_blocking(target, True)
     with open(target, "wb") as out, file.open("rb") as source:
         shutil.copyfileobj(source, out)

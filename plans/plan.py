@@ -15,7 +15,7 @@ import jsonschema
 import yaml
 
 from bitplan.plans.dtypes import FLOAT32
-from bitplan.plans.files import PathError, beside, inside, written
+from bitplan.plans.files import PathError, beside, inside, read_bytes, written
 from bitplan.plans.names import nearest
 from bitplan.plans.plan_schema import OPTIONAL, SCHEMA, VERSION
 from bitplan.plans.plan_text import summary
@@ -110,7 +110,7 @@ def load_plan(path: str | PathLike[str]) -> Plan:
     """
     path = Path(path)
     try:
-        data = yaml.load(path.read_text("utf-8"), StrictLoader)  # noqa: S506 - a safe loader, made stricter
+        data = yaml.load(read_bytes(path).decode("utf-8"), StrictLoader)  # noqa: S506 - a safe loader, made stricter
     except OSError as error:
         raise PlanError(f"cannot read the plan {path}: {error.strerror}; check the path") from None
     except UnicodeDecodeError:

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import PathLike
+from bitplan.planner.files import PathLike, read_bytes
 from bitplan.planner.scenes.grammar import TRAIN, held_out_scenes, sample_scene
 
 GENERAL = (
@@ -49,7 +49,7 @@ def held_out_prompts(count: int, seed: int = 0) -> list[str]:
 def read_prompts(path: Path) -> list[str]:
     """Returns the non-blank lines of a file. Raises UserError."""
     try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_bytes(path).decode("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the prompts file {path}: {error}; give a UTF-8 text file") from error
     if not any(lines):
@@ -76,7 +76,7 @@ def read_conditions(path: Path) -> list[Any]:
     if path.suffix.lower() not in LISTS:
         return list(read_prompts(path))
     try:
-        entries = yaml.safe_load(path.read_text("utf-8-sig"))  # JSON is YAML
+        entries = yaml.safe_load(read_bytes(path).decode("utf-8-sig"))  # JSON is YAML
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"cannot read the conditions file {path}: {error}; give a YAML or JSON list") from error
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, (str, dict)) for entry in entries):

@@ -68,13 +68,17 @@ def inspect_file(path: Path, profile: Path | None = None) -> Inspection:
     """
     path = plan_file(path)
     try:
-        with path.open("rb") as file:
-            is_profile = file.read(6) == b"SQLite"
+        is_profile = path.is_file() and _begins(path, b"SQLite")  # not of a pipe: what is read of it is gone
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path") from None
     if is_profile and profile is not None:
         raise UserError(f"{path} is a profile itself; --profile goes with a plan")
     return inspect_profile(path) if is_profile else inspect_plan(load_plan(path), profile)
+
+
+def _begins(path: Path, text: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(text)) == text
 
 
 def inspect_config(path: str, names: Sequence[str], size: Size, schemes: Sequence[str]) -> Inspection:
@@ -129,7 +133,9 @@ def _pinned(pins: Mapping[str, str]) -> str:
 def _proof(plan: Plan) -> str:
     if "bound" not in plan.solver:
         return ""
-    return f" by {plan.solver['backend']}, objective {plan.solver['objective']:.6g}, bound {plan.solver['bound']:.6g}"
+    by = f" by {plan.solver['backend']}" if "backend" in plan.solver else ""
+    known = [f"{name} {plan.solver[name]:.6g}" for name in ("objective", "bound") if name in plan.solver]
+    return ", ".join([by, *known])
 
 
 def _worth(plan: Plan) -> list[str]:
@@ -137,10 +143,9 @@ def _worth(plan: Plan) -> list[str]:
     objective, lines = plan.solver.get("objective", 0.0), []
     for column, saved in plan.solver.get("worth", {}).items():
         share = f", {saved / objective:.2%} of it" if objective else ""
-        more = f"one more {STEP_NAMES[column]} saves {saved:.3g} of the objective{share}"
-        lines.append(
-            f"{column} binds: {more}" if saved > 0 else f"{column} does not bind at one more {STEP_NAMES[column]}"
-        )
+        step = STEP_NAMES.get(column, f"step of {column}")
+        more = f"one more {step} saves {saved:.3g} of the objective{share}"
+        lines.append(f"{column} binds: {more}" if saved > 0 else f"{column} does not bind at one more {step}")
     priced = [name for name, price in plan.solver.get("prices", {}).items() if price > 0]
     if priced and "worth" not in plan.solver:
         lines.append(f"priced by the relaxation: {', '.join(priced)}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import plain_name, write_text
+from bitplan.planner.files import plain_name, read_bytes, write_text
 from bitplan.planner.texts import table
 from bitplan.planner.units import COSTS, SHOW
 from bitplan.sensitivity.table import FAMILIES, OWN
@@ -178,7 +178,7 @@ def write_view(view: View, path: Path) -> None:
 def read_view(path: Path) -> View:
     """Reads a view from a JSON file. Raises UserError where it is missing or malformed."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(read_bytes(path).decode("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; make it with `bitplan sweep`") from None
     except ValueError as error:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,14 @@ class Box:
     def may_write(self, path: str) -> bool:
         if path.startswith((f"{self.out}/", f"{self.root}/tmp/", *_HARMLESS)) or path == str(self.out):
             return True
-        name, folder = os.path.basename(path), os.path.dirname(path)
-        return any(
-            path.startswith(f"{place}/") or (folder == str(place.parent) and place.name.partition(".")[0] in name)
-            for place in self.places
-        )
+        return any(map(partial(_is_of, path), self.places))
+
+
+def _is_of(path: str, place: Path) -> bool:
+    """Whether a verb that writes to `place` may write to `path`: into it, beside it by its name, or a folder above."""
+    name, folder = os.path.basename(path), os.path.dirname(path)
+    beside = folder == str(place.parent) and place.name.partition(".")[0] in name
+    return beside or path.startswith(f"{place}/") or str(place).startswith(f"{path}/gone")
 
 
 def new_box(root: Path) -> Box:

@@ -115,7 +115,7 @@ def _retype(holder: Any, key: Any, random: Random) -> None:
 
 def _scale(holder: Any, key: Any, random: Random) -> None:
     value = holder[key]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and -1e308 <= value <= 1e308:
         holder[key] = random.choice((-value, value * 2, value + 1, value / 3, float(value), value * 10**9, str(value)))
     elif isinstance(value, list):
         holder[key] = value * random.choice((0, 2, 50))

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.files import read_bytes
 from bitplan.planner.graph.layers import LayerGraph, to_json
 from bitplan.planner.profiles.profile import Cost, Profile
 from bitplan.planner.texts import one_line
@@ -57,7 +58,7 @@ def save(profile: ForeignProfile, out: Path) -> None:
 def read_numbers(path: Path, count: int) -> dict[str, tuple[float, ...]]:
     """Reads a YAML file that maps each layer to `count` numbers, or to one number for 1. Raises UserError."""
     try:
-        data = yaml.load(path.read_bytes(), _LOADER)
+        data = yaml.load(read_bytes(path), _LOADER)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give the folder that holds it") from None
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # of PyYAML

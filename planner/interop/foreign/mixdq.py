@@ -91,7 +91,7 @@ def _by_address(path: Path, count: int) -> Losses:
 
 def _count(path: Path, layer: str, ratio: float) -> int:
     """Returns the layer's number of weights. Raises UserError where the ratio gives no whole number."""
-    count = round(min(ratio, MOST) * UNIT)
+    count = round(max(min(ratio, MOST), 0.0) * UNIT)
     if not 1 <= count <= MOST or abs(ratio * UNIT - count) > 1e-6 * count:
         raise UserError(f"{path}: {layer} has ratio {ratio:g}, {ratio * UNIT:.6g} weights; ratios are in units of "
                         f"{UNIT} weights and give a whole number")  # fmt: skip
