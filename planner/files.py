@@ -37,7 +37,7 @@ def check_place(path: PathLike, kind: str, inputs: Iterable[object] = ()) -> Non
     """
     path = Path(path)
     if same := [each for each in inputs if _is_same(path, each)]:
-        raise UserError(f"{path} is also what is read, {same[0]}; choose another --out")
+        raise UserError(f"{path} is the same as {same[0]}, which is read; choose another --out")
     if kind == FOLDER:
         if kind_of(path) not in (None, FOLDER) or path.is_file():
             raise UserError(f"{path} is not a folder, and several files would be written into it; choose another --out")

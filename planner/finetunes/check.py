@@ -21,7 +21,7 @@ from bitplan.planner.measurement.jobs import jobs_of
 from bitplan.planner.measurement.ranges import calibrated_ranges, stored_ranges
 from bitplan.planner.measurement.run import setup_of
 from bitplan.planner.measurement.worker import Settings, worker_of
-from bitplan.planner.pipelines.conditions import labels_of
+from bitplan.planner.pipelines.conditions import check_pictures, labels_of
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.references import check_typed, read_names
 from bitplan.planner.pipelines.sources import load_subject
@@ -186,6 +186,8 @@ def _traced(store: Profile, settings: Settings, pipeline: str | Subject, options
     subject, own = load_subject(pipeline, settings.generation, FLOAT32, options.folder), options.conditions
     if own is not None:
         subject = holding(subject, conditions_of(subject, own, len(own)))
+    else:
+        check_pictures(settings.prompts, store.path)
     conditions, model = conditions_in(subject, settings.prompts), store.header()["model"]
     if labels_of(conditions) != settings.prompts:
         raise UserError(

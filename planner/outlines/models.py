@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import read_bytes
+from bitplan.planner.files import plain_name, read_bytes
 from bitplan.planner.outlines import MAKERS
 from bitplan.planner.pipelines.quiet import quiet
 from bitplan.planner.scenes import PIPELINE_FOLDER
@@ -71,6 +71,8 @@ def _pipeline(folder: Path, index: Mapping[str, Any], names: Sequence[str]) -> M
         for name, entry in index.items()
         if isinstance(entry, list) and len(entry) == 2 and entry[0] in _LIBRARIES and isinstance(entry[1], str)
     }
+    for name in kinds:
+        plain_name(name)
     available = {name: kind for name, kind in kinds.items() if (folder / name / CONFIG).is_file() and _is_module(*kind)}
     missing = [name for name in names if name not in available]
     if missing or not available:

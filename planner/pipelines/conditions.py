@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import PathLike, read_bytes
+from bitplan.planner.files import PathError, PathLike, inside, read_bytes
 from bitplan.planner.scenes.grammar import TRAIN, held_out_scenes, sample_scene
 
 GENERAL = (
@@ -61,9 +61,14 @@ def conditions_in(source: PathLike | Sequence[Any] | None) -> list[Any] | None:
     """Returns the conditions of a list or of the file at a path; None for None. Raises UserError."""
     if source is None:
         return None
-    return read_conditions(Path(source)) if isinstance(source, (str, Path)) else list(source)
+    if not isinstance(source, (str, Path)):
+        return list(source)
+    conditions = read_conditions(Path(source))
+    check_pictures(conditions, Path(source))
+    return conditions
 
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # texts of a condition that name such a file are opened
 LISTS = (".yaml", ".yml", ".json")
 DIGEST = "sha256"  # key of a label that is a digest
 
@@ -84,6 +89,25 @@ def read_conditions(path: Path) -> list[Any]:
             f"the conditions file {path} is not a list of prompts or mappings; write `- prompt: ...` entries"
         )
     return entries
+
+
+def names_picture(value: Any) -> bool:
+    """Whether a value of a condition names a picture file, which is opened."""
+    try:
+        return isinstance(value, str) and value.lower().endswith(PICTURES) and Path(value).is_file()
+    except (OSError, ValueError):  # a long text is no name
+        return False
+
+
+def check_pictures(conditions: Iterable[Any], file: Path) -> None:
+    """Raises UserError where a condition, read from `file`, names a picture that is not below the current folder."""
+    for condition in conditions:
+        for text in condition.values() if isinstance(condition, Mapping) else [condition]:
+            if names_picture(text):
+                try:
+                    inside(Path(), text)
+                except PathError as refused:
+                    raise UserError(f"{file}: a picture lies below the current folder; {refused}") from None
 
 
 def labels_of(conditions: Sequence[Any]) -> tuple[Any, ...]:

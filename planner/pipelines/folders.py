@@ -26,14 +26,20 @@ def check_index(name: str, index: Mapping[str, Any]) -> None:
     for component, entry in index.items():
         if component.startswith("_") or not isinstance(entry, (list, tuple)) or not entry:
             continue
+        plain_name(component)
         library = entry[0]
         if library is not None and not _is_known(library):
             raise UserError(f"the {component} of {name} is a class of {library!r}, and only {', '.join(LIBRARIES)} are "
                             f"loaded from a pipeline's files; {_ADVICE}")  # fmt: skip
 
 
-def check_shards(folder: Path) -> None:
-    """Raises UserError or PathError where weights in several files name a file that is not beside their index."""
+def check_folder(name: str, folder: Path, index: Mapping[str, Any]) -> None:
+    """Raises UserError where older diffusers would run a file of the folder unasked, and UserError or PathError where
+    weights in several files name a file that is not beside their index. index: as in `check_index`."""
+    entries = {component: entry for component, entry in index.items() if isinstance(entry, (list, tuple)) and entry}
+    code = [Path("None.py"), *(Path(component, f"{entry[0]}.py") for component, entry in entries.items())]
+    if found := [file for file in code if (folder / file).is_file()]:
+        raise UserError(f"{name} brings code in {found[0]}, which is not run; {_ADVICE}")
     for path in sorted(folder.glob("*/*.index*.json")):
         try:
             names = json.loads(path.read_text("utf-8"))["weight_map"].values()

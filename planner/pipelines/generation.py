@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from bitplan.planner.errors import UserError
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+from bitplan.planner.pipelines.conditions import names_picture
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def _columns(conditions: Sequence[Any]) -> dict[str, list[Any]]:
 
 
 def _opened(value: Any) -> Any:
-    if isinstance(value, str) and value.lower().endswith(PICTURES) and Path(value).is_file():
+    if names_picture(value):
         from PIL import Image
 
         return Image.open(value).convert("RGB")

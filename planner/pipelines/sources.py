@@ -15,7 +15,7 @@ from torch import nn
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathError, PathLike
 from bitplan.planner.graph.layers import GraphError
-from bitplan.planner.pipelines.folders import check_index, check_shards
+from bitplan.planner.pipelines.folders import check_folder, check_index
 from bitplan.planner.pipelines.generation import Generation, outputs_of
 from bitplan.planner.pipelines.marks import is_marked
 from bitplan.planner.pipelines.offload import offloaded
@@ -147,9 +147,10 @@ def _checked_place(name: str) -> str:
     """Returns the result of `locate`. Raises UserError where the pipeline's files name code, or files elsewhere."""
     check_typed(name)
     place = locate(name)
-    check_index(name, DiffusionPipeline.load_config(place))
-    if Path(place).is_dir():
-        check_shards(Path(place))
+    index = DiffusionPipeline.load_config(place)
+    check_index(name, index)
+    folder = place if Path(place).is_dir() else DiffusionPipeline.download(place, trust_remote_code=False)
+    check_folder(name, Path(folder), index)
     return place
 
 

@@ -271,7 +271,7 @@ def test_costs_of_another_model_are_refused(elsewhere: Path, command_line: Any) 
     done = command_line("cost", elsewhere, "--out", out, "--config", "scenes")
     assert done.exit_code == 2 and "not in the configuration or of another size" in done.output
     assert not out.exists() and not list(out.parent.glob("*.part"))
-    assert "exists already" in command_line("cost", elsewhere, "--out", elsewhere).output
+    assert "which is read" in command_line("cost", elsewhere, "--out", elsewhere).output
 
 
 def test_a_layer_alone_is_as_it_was_in_the_model() -> None:

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.pipelines.conditions import GENERAL, built_in_prompts, held_out_prompts, read_prompts
+from bitplan.planner.pipelines.conditions import (
+    GENERAL,
+    built_in_prompts,
+    conditions_in,
+    held_out_prompts,
+    read_prompts,
+)
 from bitplan.planner.scenes.grammar import scene_of
 
 
@@ -50,3 +56,23 @@ def test_files_without_prompts(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match="p.txt"):
         read_prompts(path)
+
+
+@pytest.mark.parametrize("name", ["p.yaml", "p.txt"])
+def test_pictures_of_a_prompts_file_lie_below_the_current_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for place in (tmp_path / "secret.png", here / "mine.png"):
+        place.write_bytes(b"")
+    (here / "link.png").symlink_to(tmp_path / "secret.png")
+    monkeypatch.chdir(here)
+    for text in ("../secret.png", str(tmp_path / "secret.png"), str(here / "mine.png"), "link.png"):
+        Path(name).write_text(f"- image: {text}\n" if name == "p.yaml" else f"{text}\n")
+        with pytest.raises(UserError, match=f"{name}: a picture lies below the current folder"):
+            conditions_in(name)
+        assert conditions_in([{"image": text}]) == [{"image": text}]  # the user's own words
+    for text in ("mine.png", "../none.png", "a: b.png" * 99, "x/" * 300 + ".png"):
+        Path(name).write_text(f"- image: '{text}'\n" if name == "p.yaml" else f"{text}\n")
+        assert conditions_in(name) == [{"image": text} if name == "p.yaml" else text]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import DiffusionPipeline
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.references import typed
@@ -60,6 +61,24 @@ def test_classes_of_other_code_are_refused(
 def test_code_that_no_file_names_stays_unused(folder: Path) -> None:
     assert type(load_pipeline(str(folder)).unet).__name__ == "UNet2DConditionModel"
     assert not (folder.parent / "imported.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["None.py", "unet/diffusers.py", "text_encoder/transformers.py"])
+def test_code_that_older_diffusers_runs_unasked_is_refused(name: str, folder: Path) -> None:
+    (folder / name).write_text(CODE, "utf-8")
+    with pytest.raises(UserError, match="brings code in"):
+        load_pipeline(typed(str(folder)))
+    assert not (folder.parent / "imported.txt").exists()
+
+
+def test_a_pipeline_of_the_hub_is_checked_before_it_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "None.py").write_text(CODE, "utf-8")
+    monkeypatch.setattr(DiffusionPipeline, "load_config", lambda name: index)
+    monkeypatch.setattr(DiffusionPipeline, "download", lambda name, trust_remote_code: str(folder))
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(UserError, match="some/pipeline brings code in None.py"):
+        load_pipeline("some/pipeline")
 
 
 def test_weights_in_several_files_lie_beside_their_index(folder: Path) -> None:

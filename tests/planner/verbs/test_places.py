@@ -79,11 +79,11 @@ def test_an_input_is_never_written_over(verb: str, files: dict[str, Path], tmp_p
     for name in READ[verb]:
         for out in (files[name], tmp_path / "." / ".." / tmp_path.name / files[name].name):
             before = out.read_bytes() if out.is_file() else sorted(out.iterdir())
-            with pytest.raises(UserError, match="is also what is read"):
+            with pytest.raises(UserError, match=", which is read; choose another --out"):
                 HERE[verb](files, out)
             assert before == (out.read_bytes() if out.is_file() else sorted(out.iterdir()))
         os.symlink(files[name], tmp_path / f"link-{name}")
-        with pytest.raises(UserError, match="is also what is read"):
+        with pytest.raises(UserError, match=", which is read; choose another --out"):
             HERE[verb](files, tmp_path / f"link-{name}")
 
 
