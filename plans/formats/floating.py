@@ -10,6 +10,7 @@ from bitplan.plans.formats.base import Format, Grid, Packed, Parts
 
 FP8_MAX = 448.0  # the largest finite e4m3fn
 _TINY = torch.finfo(torch.float32).tiny
+_LARGEST = torch.finfo(torch.float32).max * (1 - 2**-22) / FP8_MAX  # times 448 it is finite
 
 
 def quantize_fp8(weight: Tensor, fmt: WeightFormat) -> Parts:
@@ -24,7 +25,7 @@ def dequantize_fp8(packed: Packed, start: int, stop: int) -> Tensor:
 
 
 def grid_fp8(weight: Tensor, fmt: WeightFormat) -> Parts:
-    scale = weight.float().abs().amax(1, keepdim=True) / FP8_MAX
+    scale = (weight.float().abs().amax(1, keepdim=True) / FP8_MAX).clamp_max_(_LARGEST)
     return {"scale": torch.where(scale < _TINY, 1.0, scale)}
 
 

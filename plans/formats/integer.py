@@ -21,6 +21,7 @@ RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # to the min-max scale, tried first
 NEARER = (0.05, 0.025, 0.0125)  # then these below and above the best so far
 REFITS = 2
 BLOCK = 1 << 20  # weights searched at once, so that the trials stay in cache
+LARGEST = torch.finfo(torch.float32).max * (1 - 2**-22)  # its quotients by a code, times the code, are finite
 _TINY = torch.finfo(torch.float32).tiny  # below it a scale has lost its digits: such a group is stored as zeros
 
 
@@ -101,7 +102,16 @@ def _range(grouped: Tensor, fmt: WeightFormat) -> tuple[Tensor, Tensor]:
     scale, zero = _affine_range(grouped, fmt.bits) if fmt.affine else _symmetric_range(grouped, fmt.bits)
     if fmt.least_squares:
         scale = _least_squares(grouped, scale, zero if fmt.affine else None, fmt.bits)
-    return scale, zero
+    return _finite(grouped, scale, zero, fmt.bits), zero
+
+
+def _finite(grouped: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """The scale, made smaller where its product with a code would be beyond float32, as by half a step next to the
+    largest weights."""
+    if float(scale.max()) < LARGEST / (1 << bits):
+        return scale
+    reach = _integers(grouped, scale, zero, bits).abs_().amax(-1, keepdim=True).clamp_min_(1)
+    return torch.minimum(scale, LARGEST / reach)
 
 
 def _stored_zero(zero: Tensor, fmt: WeightFormat) -> Tensor:

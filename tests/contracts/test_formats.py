@@ -158,6 +158,20 @@ def test_extreme_magnitudes_stay_finite(fmt):
         assert bool(((back - weight).abs() <= size * 1.01).all())
 
 
+@pytest.mark.parametrize("fmt", ALL, ids=str)
+def test_the_largest_weights_stay_finite(fmt):
+    """The error is at most a step, also where a step more would be beyond float32."""
+    largest, line = torch.finfo(torch.float32).max, torch.linspace(-1, 1, 64)
+    for shares in (line, line.abs(), -line.abs(), line.sign(), torch.ones(64), 0.9 - 1.2 * (line == 1), line * 0.88):
+        weight = (shares * largest).repeat(2, 1)
+        packed = quantize(weight, fmt)
+        back = dequantize(packed)
+        assert bool(back.isfinite().all()) and torch.equal(back, on_grid(weight, grid_of(weight, fmt)))
+        if fmt.kind == "int" and not fmt.least_squares:
+            step = packed.tensors["scale"].double().amax(1, keepdim=True)
+            assert bool(((back.double() - weight.double()).abs() <= 1.01 * step).all())
+
+
 def test_fp8_is_the_scaled_e4m3_rounding():
     weight = torch.randn(4, 50)
     packed = quantize(weight, WeightFormat("fp8", 8))
