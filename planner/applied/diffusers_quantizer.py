@@ -21,6 +21,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
 from bitplan.plans.formats.base import FormatError
 from bitplan.plans.inputs.base import ActivationError
+from bitplan.plans.layers.alignment import align
 from bitplan.plans.layers.attention import Piece
 from bitplan.plans.layers.modules import stored_names, stored_tensors
 from bitplan.plans.layers.opening import holders
@@ -166,6 +167,7 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
         self.checkpoint = self.files = None
         for path in self.quantization_config.layers:
             model.get_submodule(path).settle()
+        align(model)
         mark(model, self)
 
     def _dequantize(self, model: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from torch import nn
+
 from bitplan.planner.applied.binding import bind_and_swap
 from bitplan.planner.applied.loading import can_load_packed, check_packed, loading_config, mark_applied
 from bitplan.planner.errors import UserError
@@ -13,6 +15,7 @@ from bitplan.planner.pipelines.marks import is_marked, unmark
 from bitplan.planner.pipelines.references import is_reference
 from bitplan.planner.pipelines.sources import float_components, load_pipeline, load_subject, locate
 from bitplan.planner.pipelines.subject import Subject, subject_of
+from bitplan.plans.layers.alignment import align
 from bitplan.plans.layers.swap import Swap, undo
 from bitplan.plans.plan import Plan, dtype_of
 
@@ -34,6 +37,7 @@ def apply_plan(
     parts = float_components(pipe, plan.model["components"])
     swapped = bind_and_swap(plan, parts, kernels == "int", allow_mismatch, keep_originals)
     for name, part in parts.items():
+        align(part)
         mark_applied(plan, name, part, kernels)
     _APPLIED[pipe] = swapped
     return swapped
@@ -48,9 +52,12 @@ def load_applied(pipeline: str, plan: Plan, kernels: str, allow_mismatch: bool) 
         config = loading_config(plan, None, kernels, allow_mismatch)
         pipe = load_pipeline(pipeline, dtype_of([plan]), config)
         check_packed(pipe, config)
-        return pipe
-    pipe = load_pipeline(pipeline, dtype_of([plan]))
-    apply_plan(pipe, plan, kernels, allow_mismatch, keep_originals=False)
+    else:
+        pipe = load_pipeline(pipeline, dtype_of([plan]))
+        apply_plan(pipe, plan, kernels, allow_mismatch, keep_originals=False)
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            align(part)
     return pipe
 
 

@@ -14,6 +14,7 @@ from bitplan.planner.applied.config import BitPlanConfig
 from bitplan.planner.applied.quantizer import PackedQuantizer
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
+from bitplan.plans.layers.alignment import align
 from bitplan.plans.layers.modules import stored_names
 
 
@@ -48,3 +49,4 @@ class TextQuantizer(PackedQuantizer, HfQuantizer):
             if any(tensor.is_meta for tensor in model.get_submodule(path).parameters()):
                 raise UserError(f"the checkpoint lacks tensors of {path}; save the pipeline again")
             model.get_submodule(path).settle()
+        align(model)
