@@ -11,4 +11,15 @@ class InfeasibleError(UserError):
     """Budgets that no choice meets. The message says what can be reached."""
 
 
-NO, BAD_INPUT, INFEASIBLE = 1, 2, 3  # exit codes; NO: `check` does not confirm the profile
+class CallError(UserError):
+    """What code of the user's or of a pipeline raised while BitPlan called it."""
+
+
+# Exit codes. NO: `check` does not confirm the profile. CRASHED: BitPlan did not foresee the error (EX_SOFTWARE of
+# sysexits.h). INTERRUPTED and UNREAD are what a shell states for SIGINT and SIGPIPE.
+NO, BAD_INPUT, INFEASIBLE, CRASHED, INTERRUPTED, UNREAD = 1, 2, 3, 70, 130, 141
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether the error is of a class of BitPlan's, whose message is one line for users."""
+    return isinstance(error, ValueError) and type(error).__module__.partition(".")[0] == "bitplan"

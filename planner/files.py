@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.texts import system_reason
 from bitplan.plans.files import PathError as PathError
 from bitplan.plans.files import beside as beside
 from bitplan.plans.files import check_replaceable, kind_of
@@ -26,7 +27,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
+        raise UserError(f"cannot make the folder {folder}: {system_reason(error)}; choose another --out") from None
 
 
 def check_place(path: PathLike, kind: str, inputs: Iterable[object] = ()) -> None:
@@ -65,7 +66,7 @@ def write_text(text: str, path: Path, kind: str = "text") -> None:
         with written(path, kind) as partial:
             partial.write_text(text, "utf-8", newline="\n")
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+        raise UserError(f"cannot write {path}: {system_reason(error)}; choose another --out") from None
 
 
 def write_json(value: Any, path: Path) -> None:

@@ -116,6 +116,9 @@ class Course:
         self._show(start)
         try:
             yield
+        except Exception as error:
+            error.add_note(name)  # the command line states it beside an error that is not BitPlan's own
+            raise
         finally:
             self.spent[name] = self.spent.get(name, 0.0) + time.monotonic() - start
 

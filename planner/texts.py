@@ -36,6 +36,28 @@ def table(rows: Sequence[Mapping[str, Any]] | Iterable[Sequence[Any]], headers: 
 
 def one_line(error: object, most: int | None = None) -> str:
     """The text of an error on one line, at most so many characters of it; those that a terminal would obey are written
-    as escapes."""
-    text = " ".join(str(error).split())[:most]
+    as escapes. An error without a text of its own is named by its type, and one whose text is a bare key also."""
+    text = " ".join(_text_of(error).split())[:most]
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def cause_of(error: BaseException, most: int | None = None) -> str:
+    """The type of an error and its text, on one line."""
+    kind, text = type(error).__name__, one_line(error, most)
+    return text if text.startswith(kind) else f"{kind}: {text}"
+
+
+def system_reason(error: OSError) -> str:
+    """Why the operating system refused: its own words, or the error's text where a library raised it without them."""
+    return error.strerror or one_line(error)
+
+
+def _text_of(error: object) -> str:
+    try:
+        text = str(error)
+    except Exception:  # a text that a class of the user's makes
+        text = ""
+    if not isinstance(error, BaseException):
+        return text
+    kind = type(error).__name__
+    return f"{kind}: {text}" if isinstance(error, KeyError) else text if text.strip() else kind

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import METHOD
+from bitplan.planner.texts import one_line
 from bitplan.plans.inputs.base import ActivationError, ActivationScales
 from bitplan.plans.numerics import named, range_tensor
 from bitplan.plans.plan import Plan
@@ -98,7 +99,7 @@ class BitPlanConfig:
             config = cls(**{**data, "quant_method": QuantizationMethod.BITPLAN})
             layers, _fitted = config.layers, config.fitted
         except (SchemeError, ActivationError, TypeError, AttributeError) as error:
-            raise UserError(f"the quantization config cannot be read: {error}; save the pipeline again") from None
+            raise UserError(f"the quantization config cannot be read: {one_line(error)}; save the pipeline again") from None
         if config.kernels not in ("int", "fake") or sum(map(len, config.schemes.values())) > len(layers):
             raise UserError("the quantization config names a layer twice, or kernels other than int and fake; "
                             "save the pipeline again")  # fmt: skip

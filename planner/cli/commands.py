@@ -11,6 +11,7 @@ import click
 
 from bitplan.planner.cli.completion import completion
 from bitplan.planner.cli.output import JSON, QUIET, Command, Printed, guarded, show
+from bitplan.planner.cli.program import Program
 from bitplan.planner.errors import BAD_INPUT, NO
 from bitplan.planner.verbs import COMMANDS, Verb
 
@@ -103,11 +104,18 @@ class VerbCommand(Command):
 
 
 def _run(verb: Verb, /, as_json: bool = False, quiet: bool = False, **words: Any) -> None:
-    with guarded():
+    with guarded(_doing(verb, words)):
         if verb.name in PRINTED:
             show(lambda: PRINTED[verb.name](_call(verb, words), words), as_json, quiet)
         else:
             _call(verb, words)
+
+
+def _doing(verb: Verb, words: Words) -> str:
+    """The verb and what it works on: the pipeline where one is on the line, else its first argument."""
+    what = words.get("pipeline") or next((value for value in words.values() if value), "")
+    several = what if isinstance(what, (tuple, list)) else (what,)
+    return " ".join([verb.command or verb.name, *(str(one) for one in several)]).strip()
 
 
 def _call(verb: Verb, words: Words) -> Any:
@@ -127,7 +135,7 @@ def _call(verb: Verb, words: Words) -> Any:
         torch.set_num_threads(before)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="bitplan")
 def main() -> None:
     """Plan, layer by layer, how to quantize a diffusion model: profile, solve, apply, evaluate."""

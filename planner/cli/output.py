@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,18 @@ from typing import Any, NoReturn
 
 import click
 
-from bitplan.planner.errors import BAD_INPUT, INFEASIBLE, InfeasibleError
-from bitplan.planner.texts import one_line
+from bitplan.planner.cli.crash import write_report
+from bitplan.planner.errors import (
+    BAD_INPUT,
+    CRASHED,
+    INFEASIBLE,
+    INTERRUPTED,
+    UNREAD,
+    CallError,
+    InfeasibleError,
+    is_own,
+)
+from bitplan.planner.texts import cause_of, one_line, system_reason
 
 JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document on standard output, no text.")
 QUIET = click.Option(["-q", "--quiet"], is_flag=True, help="Print only the names of written files, no progress.")
@@ -48,26 +59,60 @@ class Printed:
     code: int = 0
 
 
+class Ended(SystemExit):
+    """The command ends with this exit code, and what there is to say has been said."""
+
+
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
-    """Turns bad input into one line and an exit code; an interrupt keeps what is measured."""
+def guarded(doing: str = "the command") -> Iterator[None]:
+    """Turns every error into one line and an exit code; an interrupt keeps what is measured.
+
+    doing: the verb and what it works on, for errors that BitPlan did not foresee.
+    """
     try:
         yield
+    except (Ended, click.ClickException, click.exceptions.Exit):  # click says these in its own words
+        raise
     except InfeasibleError as error:
         stop(error, INFEASIBLE)
-    except ValueError as error:  # the errors of all packages are ValueErrors
-        stop(error, BAD_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        stop("interrupted; what was measured is kept, and the same command continues from there", INTERRUPTED)
+    except BrokenPipeError:
+        leave_unread()
     except OSError as error:
-        stop(f"{error.filename}: {error.strerror}; check the path, its permissions and the disk", BAD_INPUT)
-    except KeyboardInterrupt:
-        click.echo("interrupted; what was measured is kept, and the same command continues from there", err=True)
-        sys.exit(130)
+        named = error.filename or doing
+        stop(f"{named}: {system_reason(error)}; check the path, its permissions and the disk", BAD_INPUT)
+    except (Exception, SystemExit) as error:
+        if is_own(error):
+            stop(_with_phase(error) if isinstance(error, CallError) else error, BAD_INPUT)
+        _crash(error, doing)
 
 
 def stop(error: Exception | str, code: int) -> NoReturn:
     """Print one line on standard error and exit."""
-    click.echo("bitplan: " + one_line(error), err=True)
-    sys.exit(code)
+    with contextlib.suppress(OSError):  # nobody reads it
+        click.echo("bitplan: " + one_line(error), err=True)
+    raise Ended(code)
+
+
+def leave_unread() -> NoReturn:
+    """Exit where the reader of standard output has gone, as `head` does, without a word at the end of the process."""
+    with contextlib.suppress(Exception):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise Ended(UNREAD)
+
+
+def _crash(error: BaseException, doing: str) -> NoReturn:
+    path = write_report(error, doing)
+    where = f"the full report is in {path}" if path else "no report could be written: there is no room for it"
+    advice = "a library is missing or broken; install it again; " if isinstance(error, ImportError) else ""
+    stop(f"{doing}: {_with_phase(error, cause_of(error, 300))}; {advice}{where}", CRASHED)
+
+
+def _with_phase(error: BaseException, text: str = "") -> str:
+    """The text of an error and the phase of the run in which it was raised, if that is known."""
+    phases = ", ".join(one_line(note) for note in getattr(error, "__notes__", ()))
+    return (text or one_line(error)) + (f" (phase: {phases})" if phases else "")
 
 
 def show(run: Callable[[], Printed], as_json: bool, quiet: bool) -> None:
@@ -85,8 +130,10 @@ def show(run: Callable[[], Printed], as_json: bool, quiet: bool) -> None:
             click.echo(path)
     else:
         _print(printed)
+    if sys.stdout is not None:
+        sys.stdout.flush()  # a reader that has gone is noticed here, not at the end of the process
     if printed.code:
-        sys.exit(printed.code)
+        raise Ended(printed.code)
 
 
 def _document(printed: Printed) -> str:

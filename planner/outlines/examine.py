@@ -16,7 +16,7 @@ from bitplan.planner.outlines import MAKERS
 from bitplan.planner.outlines.inputs import InputMaker, Latents
 from bitplan.planner.outlines.models import MetaModel, read
 from bitplan.planner.outlines.outline import Component, Outline, Size, StoredBytes
-from bitplan.planner.texts import one_line
+from bitplan.planner.texts import cause_of
 from bitplan.plans.formats.storage import stored_bytes
 from bitplan.plans.scheme import Scheme, parse_scheme
 
@@ -52,7 +52,7 @@ def _component(model: MetaModel, name: str, module: nn.Module, size: Size) -> Co
         with torch.no_grad(), torch.device("meta"):
             return Component(name, kind, parameters, trace(parts, lambda: module(**inputs)), call)
     except Exception as error:  # its forward reads values, or its inputs differ from the maker's
-        why = f"{kind} does not run without values ({type(error).__name__}: {one_line(error, 120)})"
+        why = f"{kind} does not run without values ({cause_of(error, 120)})"
         return Component(name, kind, parameters, survey(parts, find_layers(parts)), None, why)
 
 

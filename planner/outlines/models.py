@@ -17,7 +17,7 @@ from bitplan.planner.files import plain_name, read_bytes
 from bitplan.planner.outlines import MAKERS
 from bitplan.planner.pipelines.quiet import quiet
 from bitplan.planner.scenes import PIPELINE_FOLDER
-from bitplan.planner.texts import one_line
+from bitplan.planner.texts import one_line, system_reason
 
 INDEX, CONFIG = "model_index.json", "config.json"
 _LIBRARIES = ("diffusers", "transformers")
@@ -89,9 +89,9 @@ def _facts(place: Path) -> dict[str, Any]:
     try:
         facts = json.loads(read_bytes(place).decode("utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read {place}: {error.strerror}; {_ADVICE}") from None
+        raise UserError(f"cannot read {place}: {system_reason(error)}; {_ADVICE}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place} is not JSON ({error}); {_ADVICE}") from None
+        raise UserError(f"{place} is not JSON ({one_line(error)}); {_ADVICE}") from None
     if not isinstance(facts, dict):
         raise UserError(f"{place} is not a configuration; {_ADVICE}")
     return facts

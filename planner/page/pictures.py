@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import inside
+from bitplan.planner.texts import system_reason
 
 _SHOWN = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 _ROOM = 6_500_000  # bytes of all pictures of a page; as text they take a third more
@@ -78,7 +79,7 @@ def _read(folder: Path, path: str) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read the picture {file}: {error.strerror}; make the sweep again") from None
+        raise UserError(f"cannot read the picture {file}: {system_reason(error)}; make the sweep again") from None
 
 
 def _kind(data: bytes, file: Path) -> str:

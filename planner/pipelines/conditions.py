@@ -15,6 +15,7 @@ import yaml
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathError, PathLike, inside, read_bytes
 from bitplan.planner.scenes.grammar import TRAIN, held_out_scenes, sample_scene
+from bitplan.planner.texts import one_line
 
 GENERAL = (
     "a photo of a red fox sitting in deep snow at dawn",
@@ -51,7 +52,7 @@ def read_prompts(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in read_bytes(path).decode("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the prompts file {path}: {error}; give a UTF-8 text file") from error
+        raise UserError(f"cannot read the prompts file {path}: {one_line(error)}; give a UTF-8 text file") from error
     if not any(lines):
         raise UserError(f"the prompts file {path} contains no prompts; write one on each line")
     return [line for line in lines if line]
@@ -83,7 +84,7 @@ def read_conditions(path: Path) -> list[Any]:
     try:
         entries = yaml.safe_load(read_bytes(path).decode("utf-8-sig"))  # JSON is YAML
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the conditions file {path}: {error}; give a YAML or JSON list") from error
+        raise UserError(f"cannot read the conditions file {path}: {one_line(error)}; give a YAML or JSON list") from error
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, (str, dict)) for entry in entries):
         raise UserError(
             f"the conditions file {path} is not a list of prompts or mappings; write `- prompt: ...` entries"
@@ -139,5 +140,5 @@ def _digest(value: Any) -> str:
     except Exception as error:  # pickling may raise anything
         kind = type(value).__name__
         raise UserError(
-            f"a condition is a {kind} that cannot be pickled ({error}); use tensors, texts or mappings"
+            f"a condition is a {kind} that cannot be pickled ({one_line(error)}); use tensors, texts or mappings"
         ) from None

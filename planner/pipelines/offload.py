@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bitplan.planner.environment import environment
 from bitplan.planner.errors import UserError
+from bitplan.planner.texts import system_reason
 from bitplan.planner.files import PathLike
 
 LEAST = 1 << 16  # bytes; smaller tensors stay in memory
@@ -84,7 +85,7 @@ def _mapped(folder: Path, size: int, dtype: torch.dtype) -> Tensor:
             os.posix_fallocate(file.fileno(), 0, size)  # otherwise a full disk kills the process on a later write
         except OSError as error:
             raise UserError(
-                f"--offload-folder {folder} has no room for {size / 2**20:.0f} MiB more: {error.strerror}; name a "
+                f"--offload-folder {folder} has no room for {size / 2**20:.0f} MiB more: {system_reason(error)}; name a "
                 "folder with room for all converted weights"
             ) from error
         return torch.from_file(file.name, shared=True, size=size // dtype.itemsize, dtype=dtype)
@@ -95,7 +96,7 @@ def _check_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"--offload-folder {folder} cannot be written: {error.strerror}; name another") from error
+        raise UserError(f"--offload-folder {folder} cannot be written: {system_reason(error)}; name another") from error
     if (kind := _file_system(folder)) in IN_MEMORY:
         raise UserError(f"--offload-folder {folder} is on a file system in memory ({kind}); name a folder on a disk")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.texts import one_line
+from bitplan.planner.texts import cause_of
 
 TRUST = "--trust"  # the option, `trust=True` in Python
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -128,9 +128,9 @@ def load_reference(text: str) -> Any:
             target: Any = importlib.import_module(module)
         for name in names.split("."):
             target = getattr(target, name)
-    except Exception as error:  # an exception of the user's module is bad input
-        reason = one_line(error, 200)
+    except (Exception, SystemExit) as error:  # an exception of the user's module is bad input
+        reason = cause_of(error, 200)
         raise UserError(
-            f"cannot load {text}: {type(error).__name__}: {reason}; check the module and the name"
+            f"cannot load {text}: {reason}; check the module and the name"
         ) from error
     return target

@@ -15,6 +15,7 @@ from torch import nn
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathError, PathLike
 from bitplan.planner.graph.layers import GraphError
+from bitplan.planner.pipelines.failures import calling
 from bitplan.planner.pipelines.folders import check_folder, check_index
 from bitplan.planner.pipelines.generation import Generation, outputs_of
 from bitplan.planner.pipelines.marks import is_marked
@@ -59,13 +60,8 @@ def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
         raise UserError(f"{name} determines its own float type; leave --dtype {dtype} out")
     target = load_reference(name)
     if not isinstance(target, (Subject, DiffusionPipeline)):
-        try:
+        with calling(name):
             target = user_function(target)()
-        except UserError:
-            raise
-        except Exception as error:  # an exception of the user's function is bad input
-            reason = one_line(error, 200)
-            raise UserError(f"{name} fails with {type(error).__name__}: {reason}; call it alone to see why") from error
     if not isinstance(target, (Subject, DiffusionPipeline)):
         raise UserError(f"{name} is a {type(target).__name__}; give a bitplan.Subject or a diffusers pipeline")
     return _in_folder(replace(subject_of(target, generation), name=name))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.conditions import GENERAL, built_in_prompts, held_out_prompts, is_digest, labels_of
+from bitplan.planner.pipelines.failures import calling, shown
 from bitplan.planner.pipelines.generation import Generation, call_parameters, conditions_for, outputs_of
 from bitplan.planner.pipelines.quiet import quiet_libraries
 from bitplan.planner.scenes import SCENES
@@ -99,10 +100,15 @@ def conditions_of(subject: Subject, chosen: Sequence[Any] | None, count: int, he
     if chosen is not None and own and not callable(own):
         raise UserError(f"{subject.name} has {len(own)} conditions of its own; leave --prompts out")
     if chosen is None:
-        chosen = own(count, held_out) if callable(own) else own[:count]
+        chosen = _own_conditions(subject, own, count, held_out) if callable(own) else own[:count]
     if not chosen:
         raise UserError(f"{subject.name} has no conditions to run on; give the Subject some, or --prompts FILE")
     return list(chosen)
+
+
+def _own_conditions(subject: Subject, make: Callable[[int, bool], Sequence[Any]], count: int, held_out: bool) -> Any:
+    with calling(f"the conditions of {subject.name}, asked for {count},"):
+        return make(count, held_out)
 
 
 def holding(subject: Subject, conditions: Sequence[Any]) -> Subject:
@@ -124,7 +130,7 @@ def conditions_in(subject: Subject, labels: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(own[: len(labels)])
     if not any(is_digest(label) for label in labels):
         return tuple(labels)
-    conditions = tuple(own(len(labels), False)) if callable(own) else ()
+    conditions = tuple(_own_conditions(subject, own, len(labels), False)) if callable(own) else ()
     if labels_of(conditions) != tuple(labels):
         raise UserError(f"the profile's conditions are neither text nor JSON, and {subject.name} does not return "
                         "the same ones; give them to the Subject")  # fmt: skip
@@ -144,7 +150,8 @@ def run_subject(subject: Subject, conditions: Sequence[Any], seed: int, batch: i
 
 def checked(subject: Subject, conditions: Sequence[Any], seed: int) -> Tensor:
     """Returns the result of `subject.run`. Raises UserError if it is not one output for each condition."""
-    out = subject.run(conditions, seed)
+    with calling(f"{subject.name}, called with {shown(conditions)} and seed {seed},"):
+        out = subject.run(conditions, seed)
     if not isinstance(out, Tensor) or not out.is_floating_point() or not out.dim() or len(out) != len(conditions):
         what = f"a {out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
         raise UserError(f"{subject.name} returned {what} for {len(conditions)} conditions; return floats, one row each")

@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bitplan.planner.texts import one_line
+from bitplan.planner.texts import one_line, system_reason
 
 FORMAT_VERSION, OLDEST = 3, 2  # the newest and the oldest that are read; 3 is 2 with the table `parameters`
 _APPLICATION_ID = 0x42504C4E  # "BPLN", in the file's first 100 bytes
@@ -83,7 +83,7 @@ def advice(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:  # raised by sqlite3 for damaged text
         raise ProfileError(f"{path}: {_DAMAGED.format(error=_line(error))}") from None
     except OSError as error:
-        raise ProfileError(f"{path}: {error.strerror}; choose another file, with --out when profiling") from None
+        raise ProfileError(f"{path}: {system_reason(error)}; choose another file, with --out when profiling") from None
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def dump(path: Path, what: str, value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ProfileError(f"{path}: {what} cannot be stored ({error}); use finite numbers, texts and lists") from None
+        raise ProfileError(f"{path}: {what} cannot be stored ({one_line(error)}); use finite numbers, texts and lists") from None
 
 
 def agrees(old: Any, new: Any) -> bool:

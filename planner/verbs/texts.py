@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.texts import one_line
 
 
 def pairs(option: str) -> Callable[[Sequence[str]], dict[str, str]]:
@@ -29,11 +30,21 @@ def yaml_values(option: str) -> Callable[[Sequence[str]], dict[str, Any]]:
     """The same as `pairs`, with values read as YAML: 512 is a number."""
 
     def read(texts: Sequence[str]) -> dict[str, Any]:
-        import yaml
-
-        return {name: yaml.safe_load(value) for name, value in pairs(option)(texts).items()}
+        return {name: _yaml_value(f"{option} {name}={value}", value) for name, value in pairs(option)(texts).items()}
 
     return read
+
+
+def _yaml_value(word: str, text: str) -> Any:
+    """The value of a YAML text. Raises UserError, which names the word of the command line."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # of PyYAML
+        problem = one_line(getattr(error, "problem", None) or error, 200)
+        raise UserError(f"{word!r} is not a YAML value ({problem}); write a number, a text or a closed list, such as "
+                        "height=512") from error  # fmt: skip
 
 
 def pins_to_keep(names: Sequence[str]) -> dict[str, str]:

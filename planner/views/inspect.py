@@ -16,7 +16,7 @@ from bitplan.planner.graph.layers import LayerGraph, from_json
 from bitplan.planner.profiles.corrections import corrections_of
 from bitplan.planner.profiles.profile import Cost, Profile, open_profile
 from bitplan.planner.profiles.speeds import speeds_text
-from bitplan.planner.texts import plain, table
+from bitplan.planner.texts import plain, system_reason, table
 from bitplan.planner.units import show_bytes, show_milliseconds
 from bitplan.planner.views.roles import RoleOfPlan, model_roles, model_text, plan_roles
 from bitplan.planner.views.roles import plan_text as roles_text
@@ -70,7 +70,7 @@ def inspect_file(path: Path, profile: Path | None = None) -> Inspection:
     try:
         is_profile = path.is_file() and _begins(path, b"SQLite")  # not of a pipe: what is read of it is gone
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check the path") from None
+        raise UserError(f"cannot read {path}: {system_reason(error)}; check the path") from None
     if is_profile and profile is not None:
         raise UserError(f"{path} is a profile itself; --profile goes with a plan")
     return inspect_profile(path) if is_profile else inspect_plan(load_plan(path), profile)

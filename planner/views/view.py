@@ -13,7 +13,7 @@ from typing import Any
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import plain_name, read_bytes, write_text
-from bitplan.planner.texts import table
+from bitplan.planner.texts import cause_of, one_line, system_reason, table
 from bitplan.planner.units import COSTS, SHOW
 from bitplan.sensitivity.table import FAMILIES, OWN
 
@@ -180,15 +180,15 @@ def read_view(path: Path) -> View:
     try:
         data = json.loads(read_bytes(path).decode("utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; make it with `bitplan sweep`") from None
+        raise UserError(f"cannot read {path}: {system_reason(error)}; make it with `bitplan sweep`") from None
     except ValueError as error:
-        raise UserError(f"{path} is not a sweep ({error}); make it again with `bitplan sweep`") from None
+        raise UserError(f"{path} is not a sweep ({one_line(error)}); make it again with `bitplan sweep`") from None
     if not isinstance(data, dict) or data.get("version") != VERSION:
         raise UserError(f"{path} is not a sweep of version {VERSION}; make it again with `bitplan sweep`")
     try:
         return _view(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a sweep ({type(error).__name__}: {error}); make it again") from None
+        raise UserError(f"{path} is not a sweep ({cause_of(error)}); make it again") from None
 
 
 def _view(data: Mapping[str, Any]) -> View:

@@ -15,7 +15,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.files import read_bytes
 from bitplan.planner.graph.layers import LayerGraph, to_json
 from bitplan.planner.profiles.profile import Cost, Profile
-from bitplan.planner.texts import one_line
+from bitplan.planner.texts import one_line, system_reason
 from bitplan.sensitivity.table import Measurement
 
 _LARGEST = sys.float_info.max
@@ -60,7 +60,7 @@ def read_numbers(path: Path, count: int) -> dict[str, tuple[float, ...]]:
     try:
         data = yaml.load(read_bytes(path), _LOADER)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give the folder that holds it") from None
+        raise UserError(f"cannot read {path}: {system_reason(error)}; give the folder that holds it") from None
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # of PyYAML
         reason = one_line(error, _SHOWN)
         raise UserError(f"{path} is not YAML ({reason}); copy it again from its source") from None

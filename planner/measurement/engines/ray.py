@@ -49,7 +49,7 @@ def missing(cluster: Cluster) -> str | None:
     try:
         socket.create_connection((host, int(port)), _WAIT).close()
     except (OSError, ValueError) as error:
-        return f"no cluster answers at {cluster.address} ({error}); give the HOST:PORT that `ray start --head` printed"
+        return f"no cluster answers at {cluster.address} ({one_line(error)}); give the HOST:PORT that `ray start --head` printed"
     return None
 
 
@@ -202,7 +202,7 @@ def _result(ray: Any, reference: Any, job: Job) -> JobResult:
     except ray.exceptions.RayTaskError as error:  # an error of the worker passes through
         raise error.cause from None
     except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".:")
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise UserError(
             f"{RETRIES + 1} workers died on {', '.join(job.layers)} ({reason}); give them more memory or ask for fewer "
             "with --workers; what was measured is kept, and the same command continues from there"

@@ -1,0 +1,50 @@
+"""The command itself: standard streams that take every text, and one guard around reading options and running."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from bitplan.planner.cli.output import guarded
+
+_ERRORS = "bitplan"  # the name of `_escaped` among Python's handlers of encoding errors
+
+
+class Program(click.Group):
+    """The group of all commands. Whatever is raised becomes one line and an exit code."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **more)
+        _open_streams()
+        try:
+            with guarded():
+                code = super().main(*args, standalone_mode=False, **more)
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_streams() -> None:
+    """Make the standard streams take every text, and open closed ones, so that no file of BitPlan's gets their number."""
+    with contextlib.suppress(OSError):
+        while os.open(os.devnull, os.O_RDWR) <= 2:
+            pass
+    codecs.register_error(_ERRORS, _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes of a file's name as they were, and an escape for any other character that the encoding lacks."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)

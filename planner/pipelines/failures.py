@@ -1,0 +1,33 @@
+"""What the code of a user or of a pipeline raises becomes one error that names what was called. Imports no torch."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from bitplan.planner.errors import CallError, is_own
+from bitplan.planner.texts import cause_of
+
+_MOST = 300  # characters of a cause
+
+
+@contextmanager
+def calling(what: str, advice: str = "call it alone to see why") -> Iterator[None]:
+    """Turns what the code in the `with` raises into a CallError that starts with `what`, and has the original as its
+    cause; `sys.exit` in that code also. BitPlan's own errors, and interrupts, pass through."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if is_own(error):
+            raise
+        raise CallError(f"{what} fails with {cause_of(error, _MOST)}; {advice}") from error
+
+
+def shown(conditions: Sequence[Any]) -> str:
+    """Names conditions in an error by the first of them."""
+    if not len(conditions):
+        return "no conditions"
+    first = reprlib.repr(conditions[0])
+    return first if len(conditions) == 1 else f"{len(conditions)} conditions, the first {first}"
