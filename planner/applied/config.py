@@ -99,7 +99,9 @@ class BitPlanConfig:
             config = cls(**{**data, "quant_method": QuantizationMethod.BITPLAN})
             layers, _fitted = config.layers, config.fitted
         except (SchemeError, ActivationError, TypeError, AttributeError) as error:
-            raise UserError(f"the quantization config cannot be read: {one_line(error)}; save the pipeline again") from None
+            raise UserError(
+                f"the quantization config cannot be read: {one_line(error)}; save the pipeline again"
+            ) from None
         if config.kernels not in ("int", "fake") or sum(map(len, config.schemes.values())) > len(layers):
             raise UserError("the quantization config names a layer twice, or kernels other than int and fake; "
                             "save the pipeline again")  # fmt: skip

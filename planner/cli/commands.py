@@ -11,7 +11,7 @@ import click
 
 from bitplan.planner.cli.completion import completion
 from bitplan.planner.cli.output import JSON, QUIET, Command, Printed, guarded, show
-from bitplan.planner.cli.program import Program
+from bitplan.planner.cli.program import GuardedGroup
 from bitplan.planner.errors import BAD_INPUT, NO
 from bitplan.planner.verbs import COMMANDS, Verb
 
@@ -135,7 +135,7 @@ def _call(verb: Verb, words: Words) -> Any:
         torch.set_num_threads(before)
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=GuardedGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="bitplan")
 def main() -> None:
     """Plan, layer by layer, how to quantize a diffusion model: profile, solve, apply, evaluate."""

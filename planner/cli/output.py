@@ -130,8 +130,6 @@ def show(run: Callable[[], Printed], as_json: bool, quiet: bool) -> None:
             click.echo(path)
     else:
         _print(printed)
-    if sys.stdout is not None:
-        sys.stdout.flush()  # a reader that has gone is noticed here, not at the end of the process
     if printed.code:
         raise Ended(printed.code)
 
@@ -149,10 +147,18 @@ def _print(printed: Printed) -> None:
     if text:
         click.echo(text)
     if printed.drawing is not None:
-        from rich.console import Console
-
-        Console(highlight=False).print(printed.drawing())
+        _draw(printed.drawing())
     if printed.wrote:
         names = [str(path) for path in printed.wrote]
         listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
         click.echo(f"wrote {listed}" + (f"; next: {printed.then}" if printed.then else ""))
+
+
+def _draw(drawing: Any) -> None:
+    from rich.console import Console
+
+    class Drawn(Console):
+        def on_broken_pipe(self) -> None:  # rich itself would exit with code 1
+            raise BrokenPipeError
+
+    Drawn(highlight=False).print(drawing)

@@ -6,6 +6,8 @@ import codecs
 import contextlib
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -15,7 +17,7 @@ from bitplan.planner.cli.output import guarded
 _ERRORS = "bitplan"  # the name of `_escaped` among Python's handlers of encoding errors
 
 
-class Program(click.Group):
+class GuardedGroup(click.Group):
     """The group of all commands. Whatever is raised becomes one line and an exit code."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
@@ -24,18 +26,28 @@ class Program(click.Group):
         _open_streams()
         try:
             with guarded():
-                code = super().main(*args, standalone_mode=False, **more)
+                code = _flushed(partial(super().main, *args, standalone_mode=False, **more))
         except click.ClickException as error:
             error.show()
             code = error.exit_code
         sys.exit(code if isinstance(code, int) else 0)
 
 
+def _flushed(run: Callable[[], Any]) -> Any:
+    """Run, and notice here, not at the end of the process, that the reader of standard output has gone."""
+    try:
+        return run()
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
 def _open_streams() -> None:
-    """Make the standard streams take every text, and open closed ones, so that no file of BitPlan's gets their number."""
+    """Make the standard streams take every text, and open closed ones, so that no other file gets their number."""
     with contextlib.suppress(OSError):
-        while os.open(os.devnull, os.O_RDWR) <= 2:
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
+        os.close(number)
     codecs.register_error(_ERRORS, _escaped)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -84,7 +84,9 @@ def read_conditions(path: Path) -> list[Any]:
     try:
         entries = yaml.safe_load(read_bytes(path).decode("utf-8-sig"))  # JSON is YAML
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the conditions file {path}: {one_line(error)}; give a YAML or JSON list") from error
+        raise UserError(
+            f"cannot read the conditions file {path}: {one_line(error)}; give a YAML or JSON list"
+        ) from error
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, (str, dict)) for entry in entries):
         raise UserError(
             f"the conditions file {path} is not a list of prompts or mappings; write `- prompt: ...` entries"

@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bitplan.planner.environment import environment
 from bitplan.planner.errors import UserError
-from bitplan.planner.texts import system_reason
 from bitplan.planner.files import PathLike
+from bitplan.planner.texts import system_reason
 
 LEAST = 1 << 16  # bytes; smaller tensors stay in memory
 PREFIX = "bitplan-weights-"  # of file names
@@ -85,8 +85,8 @@ def _mapped(folder: Path, size: int, dtype: torch.dtype) -> Tensor:
             os.posix_fallocate(file.fileno(), 0, size)  # otherwise a full disk kills the process on a later write
         except OSError as error:
             raise UserError(
-                f"--offload-folder {folder} has no room for {size / 2**20:.0f} MiB more: {system_reason(error)}; name a "
-                "folder with room for all converted weights"
+                f"--offload-folder {folder} has no room for {size / 2**20:.0f} MiB more: {system_reason(error)}; name "
+                "a folder with room for all converted weights"
             ) from error
         return torch.from_file(file.name, shared=True, size=size // dtype.itemsize, dtype=dtype)
 

@@ -130,7 +130,5 @@ def load_reference(text: str) -> Any:
             target = getattr(target, name)
     except (Exception, SystemExit) as error:  # an exception of the user's module is bad input
         reason = cause_of(error, 200)
-        raise UserError(
-            f"cannot load {text}: {reason}; check the module and the name"
-        ) from error
+        raise UserError(f"cannot load {text}: {reason}; check the module and the name") from error
     return target

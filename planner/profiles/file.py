@@ -106,7 +106,9 @@ def dump(path: Path, what: str, value: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ProfileError(f"{path}: {what} cannot be stored ({one_line(error)}); use finite numbers, texts and lists") from None
+        raise ProfileError(
+            f"{path}: {what} cannot be stored ({one_line(error)}); use finite numbers, texts and lists"
+        ) from None
 
 
 def agrees(old: Any, new: Any) -> bool:

@@ -49,7 +49,8 @@ def missing(cluster: Cluster) -> str | None:
     try:
         socket.create_connection((host, int(port)), _WAIT).close()
     except (OSError, ValueError) as error:
-        return f"no cluster answers at {cluster.address} ({one_line(error)}); give the HOST:PORT that `ray start --head` printed"
+        reason = one_line(error)
+        return f"no cluster answers at {cluster.address} ({reason}); give the HOST:PORT that `ray start --head` printed"
     return None
 
 
