@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -17,7 +16,7 @@ import yaml
 from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.files import PathError, beside, inside, read_bytes, written
 from bitplan.plans.names import nearest
-from bitplan.plans.plan_schema import OPTIONAL, SCHEMA, VERSION
+from bitplan.plans.plan_schema import LARGEST, OPTIONAL, SCHEMA, VERSION
 from bitplan.plans.plan_text import summary
 from bitplan.plans.scheme import Scheme, SchemeError, parse_scheme
 from bitplan.plans.strict_yaml import StrictLoader
@@ -115,7 +114,7 @@ def load_plan(path: str | PathLike[str]) -> Plan:
         raise PlanError(f"cannot read the plan {path}: {error.strerror}; check the path") from None
     except UnicodeDecodeError:
         raise PlanError(f"{path} is not a text file; a plan is YAML, as `bitplan solve` writes it") from None
-    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         place = getattr(error, "problem_mark", None)
         where = f", line {place.line + 1}" if place else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
@@ -288,8 +287,8 @@ def _explain(error: Any) -> str:
 
 def _check_plain(value: Any, path: Path, place: str) -> None:
     """Refuse numbers that are not finite and keys that are not texts."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise PlanError(f"{path}, {place.lstrip('.')}: {value} is not finite; expected a number")
+    if isinstance(value, (int, float)) and not -LARGEST <= value <= LARGEST:
+        raise PlanError(f"{path}, {place.lstrip('.')}: {str(value)[:20]} is not finite; expected a number")
     if isinstance(value, dict):
         for key, part in value.items():
             if not isinstance(key, str):

@@ -10,6 +10,13 @@ import yaml
 class StrictLoader(yaml.SafeLoader):
     """YAML without objects, without aliases, and without a key given twice."""
 
+    def get_single_data(self) -> Any:
+        """The data of the only document. Raises yaml.YAMLError, also where PyYAML fails in other ways on bad values."""
+        try:
+            return super().get_single_data()  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            raise yaml.YAMLError(f"a value cannot be read ({type(error).__name__}: {error})") from None
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]
