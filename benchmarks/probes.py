@@ -26,8 +26,9 @@ import torch
 from scipy.stats import spearmanr
 
 from bitplan.planner.finetunes.check import settings_of
+from bitplan.planner.measurement.chains import VISITS, chain_of
 from bitplan.planner.measurement.jobs import Job
-from bitplan.planner.measurement.methods.probes import VISITS, chain_of, changes_by_layer, draw_probes
+from bitplan.planner.measurement.methods.probes import changes_by_layer, draw_probes
 from bitplan.planner.measurement.run import setup_of
 from bitplan.planner.measurement.worker import Worker, worker_of
 from bitplan.planner.pipelines.sources import load_subject

@@ -17,8 +17,8 @@ def watched_stages(components: Mapping[str, nn.Module], keeping: set[str] | None
     """Within the `with`, counts the outermost module calls: address -> calls, in order of the first one.
 
     A component is counted when it is called as a whole. If the pipeline calls another method of it, such as `decode`,
-    the modules that this method calls are counted. keeping: receives the addresses of modules that change their
-    arguments, such as a cache, for a later call.
+    the modules that this method calls are counted. keeping: receives the addresses of modules that leave
+    something in their arguments, such as a cache, for a later call.
     """
     counts: dict[str, int] = {}
     inside: list[Snapshot | None] = []
@@ -30,7 +30,7 @@ def watched_stages(components: Mapping[str, nn.Module], keeping: set[str] | None
 
     def leave(address: str) -> None:
         snapshot = inside.pop()
-        if keeping is not None and snapshot is not None and snapshot.changed():
+        if keeping is not None and snapshot is not None and snapshot.kept():
             keeping.add(address)
 
     with ExitStack() as stack:

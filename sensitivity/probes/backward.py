@@ -131,12 +131,17 @@ class Visit:
 
 def _propagate(chain: Chain, index: int, part: Part, gradients: Sequence[Tensor]) -> None:
     """Add the gradients on the inputs of a step to those on the outputs of earlier steps."""
-    rows = [len(tensor) for tensor in chain.steps[index].inputs]
+    inputs = chain.steps[index].inputs
     for copy, k in enumerate(range(part.start, part.stop), part.offset):
-        own = [gradient[copy * n : (copy + 1) * n] for gradient, n in zip(gradients, rows, strict=True)]
+        own = [_copy(gradient, tensor, copy) for gradient, tensor in zip(gradients, inputs, strict=True)]
         for earlier, pulled in by_step(chain.steps[:index], pull(chain.steps, index, own)).items():
             for whole, more in zip(part.probes.gradients[earlier], pulled, strict=True):
                 whole[k] += more
+
+
+def _copy(gradient: Tensor, tensor: Tensor, copy: int) -> Tensor:
+    """The part of the gradient for one copy of the batch of a tensor."""
+    return gradient if gradient.shape == tensor.shape else gradient[copy * len(tensor) : (copy + 1) * len(tensor)]
 
 
 def observed(

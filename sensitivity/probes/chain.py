@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from bitplan.sensitivity.metrics import Metric
 from bitplan.sensitivity.metrics.learned import Encoder
-from bitplan.sensitivity.probes.unroll import Step, outputs_of
+from bitplan.sensitivity.probes.unroll import Step, gradients_of, outputs_of
 from bitplan.sensitivity.runs.outcome import Outcome, read
 
 
@@ -28,6 +27,7 @@ class Chain:
         weights: index of each differentiated step -> the number of steps that it represents.
         batched: of each step, which of its tensors hold the batch (`batches.batched`).
         guided: modules whose batch may hold several copies of the samples, one behind the other, as for guidance.
+        alone: whether there is one sample and each call can have one copy of it alone.
     """
 
     steps: Sequence[Step]
@@ -36,11 +36,12 @@ class Chain:
     weights: Mapping[int, float]
     batched: Sequence[tuple[bool, ...]]
     guided: frozenset[nn.Module]
+    alone: bool = False
 
     def knows_samples(self, index: int) -> bool:
         """Whether the sample of each row of a step is known."""
         rows, samples = self.steps[index].rows, len(self.result)
-        return rows == samples or (self.steps[index].module in self.guided and rows % samples == 0)
+        return self.alone or rows == samples or (self.steps[index].module in self.guided and rows % samples == 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +74,8 @@ def draw(
     with torch.enable_grad():
         reading = read(Outcome(outputs=chain.result), [metric.reads], encoder, texts)[metric.reads]
     weights = [metric.probe(reading.detach(), generator).to(reading.dtype) for _ in range(count)]
-    differentiate = partial(torch.autograd.grad, retain_graph=True, allow_unused=True, materialize_grads=True)
     leaves = outputs_of(chain.steps)
-    by_leaf = [torch.stack(g) for g in zip(*(differentiate(reading, leaves, v) for v in weights), strict=True)]
+    by_leaf = [torch.stack(g) for g in zip(*(gradients_of(reading, leaves, v) for v in weights), strict=True)]
     return Probes(metric.name, count, by_step(chain.steps, by_leaf), True)
 
 

@@ -46,9 +46,9 @@ def probe(
         left_out: set[str] = set()
         step, batched = chain.steps[index], chain.batched[index]
         if step.module not in single:  # a module treats single rows alike in all its steps
-            single[step.module] = single_layers(step, batched, layers)
+            single[step.module] = frozenset() if chain.alone else single_layers(step, batched, layers)
         shares = shares_of(step, batched, layers, single[step.module])
-        for portion in portions(probes, index, max(1, rows // step.rows)):
+        for portion in portions(probes, index, 1 if chain.alone else max(1, rows // step.rows)):
             left_out |= layers.keys() - Visit(chain, index, subjects, shares, portion, responses).run()
         yield index, {pair: sums for pair, sums in responses.items() if pair[0] not in left_out}
 

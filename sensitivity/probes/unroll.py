@@ -7,20 +7,25 @@ alone, whatever the number of steps.
 
 from __future__ import annotations
 
+import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from bitplan.sensitivity.probes.dependence import Dependence
 from bitplan.sensitivity.runs.nested import (
+    copied,
     first_of,
     gathered,
     leaves_of,
     mapped,
+    named_leaves,
     paired,
     plain,
     tensors_of,
@@ -40,17 +45,21 @@ class Step:
         module: the module.
         args, kwargs: its arguments; the graph of their tensors ends in the results of earlier steps.
         returned: its result, whose tensors, (B, ...) each, are leaves of the graph after it.
+        written: place in the arguments, as in `tensors_of` -> the content of that tensor after a call that wrote into
+            it, another leaf.
     """
 
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     returned: Any
+    written: Mapping[int, Tensor] = field(default_factory=dict)
 
     @cached_property
     def outputs(self) -> tuple[Tensor, ...]:
-        """The tensors of the result that require gradients."""
-        return tuple(tensor for tensor in tensors_of(self.returned) if tensor.requires_grad)
+        """The tensors of the result that require gradients, and those that the call wrote."""
+        returned = (tensor for tensor in tensors_of(self.returned) if tensor.requires_grad)
+        return (*returned, *self.written.values())
 
     @property
     def output(self) -> Tensor:
@@ -67,11 +76,23 @@ class Step:
         """The argument tensors that depend on earlier steps, in the order of `tensors_of`."""
         return [tensor for tensor in tensors_of((self.args, self.kwargs)) if tensor.requires_grad]
 
+    @property
+    def names(self) -> Iterator[str]:
+        """The names of the argument tensors, in the order of `leaves_of`, such as `added_cond_kwargs.time_ids`."""
+        parameters = [*inspect.signature(type(self.module).forward).parameters][1:]
+        for name, _ in named_leaves(self.args):
+            place, dot, rest = name.partition(".")
+            known = parameters[int(place)] if int(place) < len(parameters) else f"number {place}"
+            yield f"{known}{dot}{rest}"
+        yield from (name for name, _ in named_leaves(self.kwargs))
+
     def again(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """Call the module with other arguments and return its tensors in the order of `outputs`."""
-        arguments = tuple(plain(tuple(args))), plain(dict(kwargs))
-        output = gathered(arguments, self.module(*arguments[0], **arguments[1]))
-        return [tensor for tensor in tensors_of(output) if tensor.is_floating_point()]
+        arguments = copied((plain(tuple(args)), plain(dict(kwargs))))  # the module may write into them
+        tensors, before = tensors_of(arguments), mapped(arguments, lambda tensor: tensor)
+        output = gathered(before, self.module(*arguments[0], **arguments[1]))
+        returned = [tensor for tensor in tensors_of(output) if tensor.is_floating_point()]
+        return [*returned, *(tensors[place] for place in self.written)]
 
 
 class Snapshot:
@@ -80,12 +101,10 @@ class Snapshot:
     def __init__(self, arguments: object) -> None:
         self.arguments, self.content = arguments, list(_content(arguments))
 
-    def changed(self) -> bool:
-        """Whether the arguments hold something else now, which a later call could read."""
-        now = list(_content(self.arguments))
-        return len(now) != len(self.content) or any(
-            one is not two or before != after for (one, before), (two, after) in zip(self.content, now, strict=True)
-        )
+    def kept(self) -> bool:
+        """Whether the arguments hold something new, which a later call could read. What is removed is not kept."""
+        before = Counter((id(value), writes) for value, writes in self.content)
+        return bool(Counter((id(value), writes) for value, writes in _content(self.arguments)) - before)
 
 
 def _content(value: object, inside: bool = False, depth: int = 8) -> Iterator[tuple[object, int]]:
@@ -109,33 +128,61 @@ def _content(value: object, inside: bool = False, depth: int = 8) -> Iterator[tu
 def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Step], T]:
     """Call `run` with gradients enabled and return the calls of the modules, in order, and its result.
 
+    The graph of an argument or of the result ends in outputs of earlier calls; what depends on none has no graph.
     Raises MeasurementError if a call leaves something in its arguments for a later call.
     """
     steps: list[Step] = []
+    dependence = Dependence()
 
     def stub_of(module: nn.Module) -> Callable[..., Any]:
         forward = module.forward
 
         def stub(*args: Any, **kwargs: Any) -> Any:
-            before = mapped(args, Tensor.clone), mapped(kwargs, Tensor.clone)  # samplers may write into both
-            detached = mapped(args, Tensor.detach), mapped(kwargs, Tensor.detach)
-            snapshot = Snapshot(detached)
-            with torch.no_grad():
-                output = forward(*detached[0], **detached[1])
-            if snapshot.changed():
-                raise not_copyable("it keeps something in its arguments from call to call, such as a cache")
-            first_of(output)  # raises if it holds no tensor
-            output = gathered(detached, output)
-            leaves = mapped(output, lambda x: x.detach().clone().requires_grad_(x.is_floating_point()))
-            steps.append(Step(module, *before, leaves))
-            return mapped(plain(leaves), Tensor.clone)
+            with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+                step, returned = _taken(module, forward, (args, kwargs), dependence)
+            steps.append(step)
+            return returned
 
         return stub
 
     with ExitStack() as stack, torch.enable_grad():
         for module in dict.fromkeys(modules):
             stack.enter_context(_replaced(module, stub_of(module)))
-        return steps, run()
+        result = run()
+    return steps, dependence.cut(result)
+
+
+def _taken(
+    module: nn.Module, forward: Callable[..., Any], arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    dependence: Dependence,
+) -> tuple[Step, Any]:  # fmt: skip
+    """Call a module without a graph; return the call and its result, whose graph begins in the outputs of the call."""
+    before = dependence.cut(copied(arguments))  # samplers and modules may write into both
+    tensors, snapshot = tensors_of(arguments), Snapshot(arguments)
+    versions = [_writes(tensor) for tensor in tensors]
+    with torch.no_grad():
+        output = forward(*arguments[0], **arguments[1])
+    if snapshot.kept():
+        raise not_copyable("it keeps something in its arguments from call to call, such as a cache")
+    first_of(output)  # raises if it holds no tensor
+    leaves = mapped(gathered(before, output), _leaf)
+    written = {}
+    for place, (tensor, version) in enumerate(zip(tensors, versions, strict=True)):
+        if _writes(tensor) != version and tensor.is_floating_point():
+            written[place] = _leaf(tensor)
+            tensor.copy_(written[place])  # the sampler reads what the call wrote
+    step = Step(module, *before, leaves, written)
+    dependence.add(step.outputs)
+    return step, mapped(plain(leaves), Tensor.clone)
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_(tensor.is_floating_point())
+
+
+def _writes(tensor: Tensor) -> int:
+    """The number of writes into a tensor; tensors of inference mode do not count them."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> list[tuple[Step, list[torch.Size]]]:
@@ -227,7 +274,20 @@ def pull(steps: Sequence[Step], index: int, cotangents: Sequence[Tensor]) -> lis
     cotangents: shaped like `steps[index].inputs`.
     """
     before = outputs_of(steps[:index])
-    gradients = torch.autograd.grad(
-        steps[index].inputs, before, list(cotangents), retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return list(gradients)
+    return gradients_of(steps[index].inputs, before, list(cotangents))
+
+
+def gradients_of(outputs: Any, inputs: Sequence[Tensor], cotangents: Any) -> list[Tensor]:
+    """The gradients on tensors of a run, 0 where there are none. Raises MeasurementError if torch cannot compute them,
+    such as after a write into a tensor that an earlier operation needs."""
+    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    try:
+        return list(torch.autograd.grad(outputs, inputs, cotangents, **options))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MeasurementError(
+            f"what the pipeline computes between its modules cannot be differentiated: {reason}; "
+            "measure with --method exhaustive"
+        ) from error

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
-from bitplan.sensitivity.runs.nested import mapped
+from bitplan.sensitivity.runs.nested import copied
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +33,9 @@ def recorded_calls(*modules: nn.Module) -> Iterator[list[RecordedCall]]:
     calls: list[RecordedCall] = []
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # samplers may write into the arguments later
-        calls.append(RecordedCall(*(mapped(part, lambda x: x.detach().clone()) for part in (args, kwargs)), module))
+        # the module and the sampler may write into the arguments later; tensors of inference mode cannot be written to
+        with torch.inference_mode(False), torch.no_grad():
+            calls.append(RecordedCall(*copied((args, kwargs)), module))
 
     with contextlib.ExitStack() as stack:
         for module in dict.fromkeys(modules):

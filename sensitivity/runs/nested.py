@@ -1,4 +1,4 @@
-"""Handles tensors in nested tuples, lists and mappings, which modules take and return.
+"""Handles tensors in nested tuples, lists, mappings and dataclasses, which modules take and return.
 
 A batch is the first dimension of a tensor, or a list with one tensor for each sample. Such a list is treated as one
 tensor, so that code that copies, cuts or differentiates batches need not distinguish the two.
@@ -6,8 +6,9 @@ tensor, so that code that copies, cuts or differentiates batches need not distin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -74,14 +75,12 @@ def paired(value: Any, larger: Any) -> tuple[Any, Any]:
     """Both structures, with a `SampleList` for each list of tensors that is longer in the second one."""
     if _is_list(value) and _is_list(larger) and len(value) != len(larger):
         return listed(value), listed(larger)
-    if isinstance(value, Mapping) and isinstance(larger, Mapping) and value.keys() == larger.keys():
-        both = {key: paired(part, larger[key]) for key, part in value.items()}
-        one, other = ({key: pair[side] for key, pair in both.items()} for side in (0, 1))
-        return _like(value, one), _like(larger, other)
-    if isinstance(value, (tuple, list)) and isinstance(larger, (tuple, list)) and len(value) == len(larger):
-        pairs = [paired(*parts) for parts in zip(value, larger, strict=True)]
-        return type(value)(one for one, _ in pairs), type(larger)(other for _, other in pairs)
-    return value, larger
+    parts, others = parts_of(value), parts_of(larger)
+    if parts is None or others is None or parts.keys() != others.keys():
+        return value, larger
+    both = {key: paired(part, others[key]) for key, part in parts.items()}
+    one, other = ({key: pair[side] for key, pair in both.items()} for side in (0, 1))
+    return _rebuilt(value, one), _rebuilt(larger, other)
 
 
 def gathered(arguments: tuple[Sequence[Any], Mapping[str, Any]], output: Any) -> Any:
@@ -97,14 +96,11 @@ def gathered(arguments: tuple[Sequence[Any], Mapping[str, Any]], output: Any) ->
         if isinstance(value, list) and _is_list(value):
             fits = len(value) == count and len({one.shape for one in value}) == 1
             return listed(value) if fits else value
-        if isinstance(value, (tuple, list)):
-            place = next((place for place, part in enumerate(value) if tensors_of(part)), len(value))
-            changed = [gather(part) if at == place else part for at, part in enumerate(value)]
-            return type(value)(changed)
-        if isinstance(value, Mapping):
-            place = next((key for key, part in value.items() if tensors_of(part)), None)
-            return _like(value, {key: gather(part) if key == place else part for key, part in value.items()})
-        return value
+        parts = parts_of(value)
+        if parts is None:
+            return value
+        place = next((key for key, part in parts.items() if tensors_of(part)), None)
+        return _rebuilt(value, {key: gather(part) if key == place else part for key, part in parts.items()})
 
     return gather(output) if count else output
 
@@ -113,8 +109,29 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and bool(value) and all(isinstance(part, Tensor) for part in value)
 
 
-def _like(like: Mapping[Any, Any], parts: dict[Any, Any]) -> Any:
-    return type(like)(**parts) if is_dataclass(like) else parts  # outputs of diffusers are dataclasses and mappings
+def parts_of(value: Any) -> dict[Any, Any] | None:
+    """The parts of a tuple, list, mapping or dataclass by index, key or name; None for anything else."""
+    if isinstance(value, Mapping):  # outputs of diffusers are dataclasses and mappings
+        return dict(value)
+    if isinstance(value, (tuple, list)):
+        return dict(enumerate(value))
+    if is_dataclass(value) and not isinstance(value, (type, SampleList, torch.nn.Module)):
+        return {each.name: getattr(value, each.name) for each in fields(value) if hasattr(value, each.name)}
+    return None
+
+
+def _rebuilt(value: Any, parts: Mapping[Any, Any]) -> Any:
+    """The same tuple, list, mapping or dataclass with other parts."""
+    if isinstance(value, Mapping):
+        return type(value)(**parts) if is_dataclass(value) else dict(parts)
+    if isinstance(value, tuple) and hasattr(value, "_make"):  # a named tuple
+        return value._make(parts.values())
+    if isinstance(value, (tuple, list)):
+        return type(value)(parts.values())
+    other = copy.copy(value)
+    for name, part in parts.items():
+        object.__setattr__(other, name, part)  # the dataclass may be frozen
+    return other
 
 
 def first_of(output: Any) -> Tensor:
@@ -127,11 +144,17 @@ def first_of(output: Any) -> Tensor:
 
 
 def leaves_of(value: Any) -> list[Leaf]:
-    """All tensors and `SampleList`s in nested tuples, lists and mappings, in order."""
+    """All tensors and `SampleList`s in nested tuples, lists, mappings and dataclasses, in order."""
+    return [leaf for _, leaf in named_leaves(value)]
+
+
+def named_leaves(value: Any, name: str = "") -> Iterator[tuple[str, Leaf]]:
+    """The `leaves_of` a structure, each with its place, such as `added_cond_kwargs.time_ids`."""
     if isinstance(value, (Tensor, SampleList)):
-        return [value]
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
-    return [leaf for part in parts for leaf in leaves_of(part)]
+        yield name, value
+        return
+    for key, part in (parts_of(value) or {}).items():
+        yield from named_leaves(part, f"{name}.{key}" if name else str(key))
 
 
 def tensors_of(value: Any) -> list[Tensor]:
@@ -185,8 +208,31 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def _changed(value: Any, change: Callable[[Leaf], Any]) -> Any:
     if isinstance(value, (Tensor, SampleList)):
         return change(value)
-    if isinstance(value, Mapping):
-        return _like(value, {key: _changed(part, change) for key, part in value.items()})
-    if isinstance(value, (tuple, list)):
-        return type(value)(_changed(part, change) for part in value)
-    return value
+    parts = parts_of(value)
+    return value if parts is None else _rebuilt(value, {key: _changed(part, change) for key, part in parts.items()})
+
+
+def copied(value: Any) -> Any:
+    """The same structure with copies of all tensors, of random generators and of containers, so that what a call
+    writes, draws or removes is not missing when the call is repeated. What comes twice comes twice in the copy.
+
+    Raises MeasurementError for an iterator, which a call uses up.
+    """
+    done: dict[int, Tensor] = {}
+
+    def copy_of(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return done.setdefault(id(value), value.clone())
+        if isinstance(value, SampleList):
+            return mapped(value, Tensor.clone)
+        if isinstance(value, torch.Generator):
+            return value.clone_state()
+        if isinstance(value, Iterator):
+            raise MeasurementError(
+                f"a module gets a {type(value).__name__}, which a call uses up, so that the call cannot be repeated; "
+                "pass a list instead"
+            )
+        parts = parts_of(value)
+        return value if parts is None else _rebuilt(value, {key: copy_of(part) for key, part in parts.items()})
+
+    return copy_of(value)

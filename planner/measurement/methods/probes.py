@@ -5,36 +5,29 @@ The mathematics is in `bitplan.sensitivity.probes.estimate`.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from bitplan.planner.errors import UserError
+from bitplan.planner.measurement.chains import chain_of
 from bitplan.planner.measurement.jobs import Job, JobResult
-from bitplan.planner.measurement.replay import evenly_spaced
 from bitplan.planner.measurement.worker import Worker
-from bitplan.planner.pipelines.subject import checked
 from bitplan.planner.progress import current
 from bitplan.plans.layers.simulation import output_changes
 from bitplan.plans.scheme import parse_scheme
 from bitplan.sensitivity.metrics import Metric
 from bitplan.sensitivity.probes.backward import Changes
-from bitplan.sensitivity.probes.batches import batched
 from bitplan.sensitivity.probes.chain import Chain, Probes, draw
 from bitplan.sensitivity.probes.estimate import join_responses, probe
-from bitplan.sensitivity.probes.unroll import Step, frozen, rehearse, unroll
 from bitplan.sensitivity.responses import Reading
-from bitplan.sensitivity.table import MeasurementError
 
 MEMORY = 4 * 2**30  # bytes of layer outputs that one call of the denoiser may hold for its backward pass
-VISITS = 16  # steps that are differentiated, evenly spaced: all steps of a short sampler
 DENOISED_SHARE = 2  # the denoiser's output has several samples a prompt, so it needs so many times fewer probes
 
 
@@ -62,68 +55,6 @@ def measure(worker: Worker, job: Job) -> Iterator[JobResult]:
     for pair in job.pairs:
         arrays = {metric: whole.numpy() for metric, whole in sums.get(pair, {}).items()}
         yield JobResult(pair, (), job.prompts, arrays, readings)
-
-
-@contextmanager
-def chain_of(worker: Worker, conditions: Sequence[Any], first: int, visits: int = VISITS) -> Iterator[Chain]:
-    """Within the `with`, gives the unrolled full-precision run of some conditions; no parameter requires gradients.
-
-    Args:
-        worker: the worker that runs it.
-        conditions: the conditions.
-        first: the index of the first of them.
-        visits: the number of steps of a denoiser that are differentiated.
-
-    Raises:
-        UserError: no gradients flow.
-        MeasurementError: copies of a batch cannot be put into one call.
-    """
-    settings, subject = worker.setup.settings, worker.subject
-    with frozen(subject.modules.values()):
-        run, seed = partial(checked, subject), settings.generation.seed + first
-        steps, result = unroll(worker.stages, lambda: run(conditions, seed))
-        if not result.requires_grad:
-            raise UserError(
-                f"no gradients flow through {subject.kind} to its outputs; measure with --method exhaustive"
-            )
-        rehearsed = rehearse(steps, len(conditions), lambda: run((*conditions, conditions[0]), seed))
-        steps = [step for step, _ in rehearsed]
-        denoisers = frozenset(worker.denoisers)
-        calls = {index: step.module for index, step in enumerate(steps) if step.module in denoisers}
-        readout, chosen = _select(calls, settings.timesteps), _select(calls, visits)
-        grows = {index: _batched(step, larger, index in calls) for index, (step, larger) in enumerate(rehearsed)}
-        weights = {i: weight for i, weight in _weights(steps, {*readout, *chosen}, calls).items() if grows[i]}
-        yield Chain(steps, result, readout, weights, [grows[index] or () for index in grows], denoisers)
-
-
-def _select(calls: Mapping[int, nn.Module], count: int) -> tuple[int, ...]:
-    """Indices of `count` calls of each module, evenly spaced. calls: index -> module."""
-    indices = list(calls)
-    return tuple(indices[i] for i in evenly_spaced(list(calls.values()), count))
-
-
-def _weights(steps: Sequence[Step], chosen: Collection[int], calls: Mapping[int, nn.Module]) -> dict[int, float]:
-    """Index of each differentiated step -> the number of steps that it represents.
-
-    Of a denoiser the chosen steps are differentiated, of other modules all.
-    """
-    total = Counter(calls.values())
-    visited = Counter(calls[index] for index in chosen)
-    return {
-        index: total[step.module] / visited[step.module] if index in calls else 1.0
-        for index, step in enumerate(steps)
-        if index in chosen or index not in calls
-    }
-
-
-def _batched(step: Step, larger: Sequence[torch.Size], needed: bool) -> tuple[bool, ...] | None:
-    """See `batches.batched`; None for a call without a batch that no gradients pass."""
-    try:
-        return batched(step, larger)
-    except MeasurementError:
-        if needed or step.inputs:
-            raise
-        return None
 
 
 @contextmanager
