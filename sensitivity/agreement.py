@@ -121,7 +121,7 @@ def _ranks(values: Floats) -> Floats:
 
 def _relative(one: Measurement) -> float:
     """The variance of the logarithm, to first order."""
-    return min(MOST, (one.stderr / one.mean) ** 2) if one.mean > 0 else MOST
+    return min(math.sqrt(MOST), one.stderr / one.mean) ** 2 if one.mean > 0 else MOST
 
 
 def _interval(rank: float, pairs: int) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MOST_EXPONENT = 700.0  # of a factor; exp of 710 is beyond float64
 SIGNIFICANT = 0.05  # probability that scatter alone would fit as well
 
 
@@ -44,12 +45,13 @@ class Correction:
         if not self.applies or estimate <= 0:
             return 1.0
         logarithm = min(max(math.log(estimate), self.low), self.high)
-        return math.exp(self.bias + self.slope * (logarithm - self.centre))
+        exponent = self.bias + self.slope * (logarithm - self.centre)
+        return math.exp(min(max(exponent, -MOST_EXPONENT), MOST_EXPONENT))
 
 
 def fit(estimates: Sequence[float], measured: Sequence[float]) -> Correction | None:
     """Fit a correction; None for fewer than 6 pairs of positive numbers, which are too few."""
-    pairs = [(math.log(e), math.log(m / e)) for e, m in zip(estimates, measured, strict=True) if e > 0 and m > 0]
+    pairs = [(math.log(e), math.log(m) - math.log(e)) for e, m in zip(estimates, measured, strict=True) if e > 0 and m > 0]
     if len(pairs) < 6:
         return None
     x, y = np.array(pairs).T

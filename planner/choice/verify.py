@@ -22,6 +22,7 @@ from bitplan.solvers.programs.backends import BACKENDS
 from bitplan.solvers.solution import PROVEN
 from bitplan.solvers.strategies import ilp
 
+SMALLEST = 1e-300  # per cent that are told from 0
 CLOSE = 1e-9  # relative difference of floating-point sums in another order
 
 
@@ -174,5 +175,7 @@ def _percent(share: Fraction) -> str:
     if share <= 0:
         return "0 %"
     value = float(share * 100)
+    if value < SMALLEST:
+        return f"less than {SMALLEST:g} %"
     step = 10.0 ** (math.floor(math.log10(value)) - 2)
     return f"{math.ceil(value / step - 1e-9) * step:.3g} %"

@@ -28,7 +28,7 @@ def ratios_of(
         before, after = (_positive(np.array([getattr(one, which).mean for one in sample])) for which in ("old", "new"))
         scale = scale_of(evidence, metric)
         old += before / scale
-        new += after / scale / np.exp(np.median(np.log(after / before)))
+        new += after / scale / np.exp(np.median(np.log(after) - np.log(before)))
         # the errors of one run's metrics correlate positively: their sum bounds the joint error
         errors += np.sqrt([min(MOST, sum(one.errors)) for one in sample]) * before / scale
     return np.log(new / old), np.square(errors / old)

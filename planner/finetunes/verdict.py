@@ -104,10 +104,10 @@ def _odd(compared: Sequence[Compared]) -> str:
     pairs = [c for c in compared if c.new.metric == compared[0].new.metric and min(c.old.mean, c.new.mean) > 0]
     if len(pairs) < 2:
         return ""
-    logs = sorted(math.log(c.new.mean / c.old.mean) for c in pairs)
-    centre = logs[len(logs) // 2]
-    far = sorted(pairs, key=lambda c: -abs(math.log(c.new.mean / c.old.mean) - centre))[:SHOWN]
-    each = (f"{c.new.layer} at {c.new.scheme} ×{c.new.mean / c.old.mean / math.exp(centre):.2g}" for c in far)
+    logs = [math.log(c.new.mean) - math.log(c.old.mean) for c in pairs]
+    centre = sorted(logs)[len(logs) // 2]
+    far = sorted(zip(pairs, logs, strict=True), key=lambda pair: -abs(pair[1] - centre))[:SHOWN]
+    each = (f"{c.new.layer} at {c.new.scheme} ×{math.exp(min(log - centre, 700.0)):.2g}" for c, log in far)
     return f" Most against the others moved, in {pairs[0].new.metric}: {', '.join(each)}."
 
 

@@ -256,7 +256,7 @@ def _needed(pairs: int, point: float, interval: tuple[float, float], tolerance: 
     """Estimate the pairs for an interval without the tolerance in it; its width shrinks with their square root."""
     reach = interval[1] - point if point <= tolerance else point - interval[0]
     apart = abs(tolerance - point)
-    return math.ceil(pairs * min((reach / apart) ** 2, 1e6)) if apart > 0 else pairs * 10**6
+    return math.ceil(pairs * min(reach / apart, 1e3) ** 2) if apart > 0 else pairs * 10**6
 
 
 def _price(steps: HullSteps, count: int) -> float:

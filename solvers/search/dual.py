@@ -20,6 +20,7 @@ MOST_POINTS = 60
 LEAST_GAIN = 0.01  # share of the gap: a centre that can raise the bound by less ends the search
 NEWTON = 30  # steps to a centre
 _WIDENINGS = 80
+_TINY = float(np.finfo(np.float64).tiny)  # the least unit of prices: quotients by smaller ones are not finite
 _BOX = 4.0  # upper limit of the prices, in multiples of each budget's price alone
 
 
@@ -82,7 +83,7 @@ def _units(core: Core, alone: list[list[DualPoint]]) -> Floats:
     prices = np.array([max(points, key=lambda p: p.value).prices[i] for i, points in enumerate(alone)])
     slack = np.where(core.slack > 0, core.slack, 1.0)
     value = float((prices * slack).max()) or float(core.cost.max()) or 1.0
-    return np.where(prices > 0, prices, value / slack)
+    return np.maximum(np.where(prices > 0, prices, value / slack), _TINY)
 
 
 def _centres(core: Core, known: list[DualPoint], units: Floats, most: float) -> list[DualPoint]:

@@ -116,3 +116,13 @@ def test_scatter_alone_is_rarely_taken_for_more() -> None:
         estimates = np.exp(rng.normal(-5, 2, 16))
         taken += fitted(estimates.tolist(), (estimates * np.exp(rng.normal(0, 0.3, 16))).tolist()).applies
     assert taken <= 34  # 20 expected at 5 %, three deviations of 4.4 more
+
+
+@pytest.mark.parametrize("small", [5e-324, 1e-310, 1e-300])
+def test_denormal_losses_are_fitted_by_their_logarithms(small: float) -> None:
+    """Quotients of them leave the range of floats; a factor is then the largest or the least that a float holds."""
+    estimates = [small * k for k in (1, 2, 4, 8, 16, 32)]
+    grown = fitted(estimates, [float(k) for k in (1, 2, 4, 8, 16, 32)])
+    assert grown.bias == pytest.approx(-math.log(small), rel=1e-2) and math.isfinite(grown.factor(small))
+    shrunk = fitted([float(k) for k in (1, 2, 4, 8, 16, 32)], estimates)
+    assert shrunk.bias == pytest.approx(math.log(small), rel=1e-2) and 0 < shrunk.factor(1.0) <= 1e-299

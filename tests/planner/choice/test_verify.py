@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 import bitplan
+from bitplan.planner.choice import verify
 from bitplan.planner.choice.evidence import groups_of, read_evidence
 from bitplan.planner.choice.record import picks_of, problem_of
 from bitplan.planner.profiles.profile import open_profile
@@ -204,3 +206,9 @@ def test_proving_again_agrees_and_finds_what_is_claimed_too_much(solve: Any, fin
     assert bitplan.verify(path, finished).failures == ()  # nothing without a solver contradicts the claim
     failures = bitplan.verify(path, finished, prove=True).failures
     assert len(failures) == 1 and "under the bound" in failures[0]
+
+
+@pytest.mark.parametrize("share", [Fraction(1, 10**310), Fraction(1, 10**400), Fraction(5e-324)])
+def test_a_gap_below_what_floats_tell_from_zero_is_told(share: Fraction) -> None:
+    assert verify._percent(share) == "less than 1e-300 %"
+    assert verify._percent(Fraction(1, 3)) == "33.4 %" and verify._percent(Fraction(0)) == "0 %"
