@@ -5,41 +5,47 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
 
 from bitplan.planner.errors import UserError
 
-_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_MILLISECONDS = {"": 1.0, "us": 1e-3, "ms": 1.0, "s": 1e3}
+_SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_BYTES = {unit: Fraction(size) for unit, size in _SIZES.items()}
+_MILLISECONDS = {"": Fraction(1), "us": Fraction(1, 1000), "ms": Fraction(1), "s": Fraction(1000)}
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*")
 
 
-def _parse(text: str, units: Mapping[str, float], whole: float, what: str) -> float:
+def _parse(text: str, units: Mapping[str, Fraction], whole: Fraction, what: str) -> Fraction:
+    """Return the exact amount, because a float holds integers up to 2^53 only."""
     sizes = {unit.lower(): size for unit, size in units.items()} | {"%": whole / 100}
     match = _AMOUNT.fullmatch(text)
     if not match or match.group(2).lower() not in sizes:
         known = ", ".join(["%", *filter(None, units)])
         raise UserError(f"{what} {text!r} is not an amount; write a number with one of: {known}")
-    value = float(match.group(1)) * sizes[match.group(2).lower()]
-    if not math.isfinite(value):
+    number, size = match.group(1), sizes[match.group(2).lower()]
+    if not math.isfinite(float(number) * float(size)):
         raise UserError(f"{what} {text!r} is not a finite amount; leave it out for no bound")
-    return value
+    if not float(number):
+        return Fraction(0)  # also of 1e-999999999, whose fraction is too long to compute
+    return Fraction(Decimal(number)) * size
 
 
 def parse_bytes(text: str, whole: int) -> int:
     """An amount in bytes, rounded down; `whole` is 100%. Raises UserError."""
-    return int(_parse(text, _BYTES, whole, "memory budget"))
+    return math.floor(_parse(text, _BYTES, Fraction(whole), "memory budget"))
 
 
 def parse_milliseconds(text: str, whole: float) -> float:
     """An amount in milliseconds; `whole` is 100%. Raises UserError."""
-    return _parse(text, _MILLISECONDS, whole, "latency budget")
+    return float(_parse(text, _MILLISECONDS, Fraction(whole), "latency budget"))
 
 
 def bits_to_bytes(bits: float, weights: int) -> int:
     """The bytes of `weights` weights of `bits` bits each, rounded down. Raises UserError."""
     if not (bits > 0 and math.isfinite(bits * weights)):
         raise UserError(f"--bits {bits:g} is not a mean of bits a weight; give a number above 0, such as 4.5")
-    return int(bits * weights / 8)
+    return math.floor(Fraction(Decimal(repr(float(bits)))) * weights / 8)
 
 
 def show_bytes(count: float) -> str:

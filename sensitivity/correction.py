@@ -51,7 +51,9 @@ class Correction:
 
 def fit(estimates: Sequence[float], measured: Sequence[float]) -> Correction | None:
     """Fit a correction; None for fewer than 6 pairs of positive numbers, which are too few."""
-    pairs = [(math.log(e), math.log(m) - math.log(e)) for e, m in zip(estimates, measured, strict=True) if e > 0 and m > 0]
+    pairs = [
+        (math.log(e), math.log(m) - math.log(e)) for e, m in zip(estimates, measured, strict=True) if e > 0 and m > 0
+    ]
     if len(pairs) < 6:
         return None
     x, y = np.array(pairs).T

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Number = int | float | Fraction
 Column = NDArray[np.int64] | NDArray[np.float64]
 Mask = NDArray[np.bool_]
+MOST = 2**53  # the largest sum of an integer column: 64-bit floats and the backends hold every integer up to it
+LARGEST = 2.0**500  # the largest sum of a column of floats: products of two of them are still finite
 Picks = tuple[int, ...]  # a choice: one flat candidate index for each group, in the order of the groups
 
 
@@ -31,8 +33,13 @@ class Budget:
     limit: Number
 
     def __post_init__(self) -> None:
-        if isinstance(self.limit, float) and not math.isfinite(self.limit):
-            raise ProblemError(f"the budget on {self.column!r} is {self.limit}; give a finite number")
+        try:
+            finite = math.isfinite(self.limit)
+        except OverflowError:  # an integer or a fraction above all floats
+            finite = False
+        if not finite:
+            shown = self.limit if isinstance(self.limit, float) else "beyond all 64-bit floats"
+            raise ProblemError(f"the budget on {self.column!r} is {shown}; give a finite number")
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Problem:
     Attributes:
         groups: N names.
         candidates: for each group, the names of its candidates.
-        columns: name -> (C,) numbers >= 0; integers stay integers.
+        columns: name -> (C,) numbers >= 0; integers stay integers, and no choice may sum to more than `MOST` of them.
         objective: column -> weight >= 0.
         budgets: limits on the sums of columns.
         ties: constraints on labels.
@@ -83,6 +90,7 @@ class Problem:
         store("budgets", tuple(self.budgets))
         store("ties", tuple(self.ties))
         store("allowed", _mask(self.allowed, self.size))
+        _check_sums(self)
         _check_objective(self)
         for budget in self.budgets:
             self.column(budget.column)
@@ -191,8 +199,9 @@ def _column(name: str, values: object, size: int) -> Column:
     array = np.array(values)
     if array.shape != (size,):
         raise ProblemError(f"column {name!r} has shape {array.shape}; expected ({size},), one number per candidate")
-    if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
-        raise ProblemError(f"column {name!r} exceeds 2^63 - 1; use a larger unit")
+    numbers = array.tolist() if isinstance(values, np.ndarray) else list(values)  # type: ignore[call-overload]
+    if array.dtype.kind in "ufO" and all(type(n) is int for n in numbers) and max(map(abs, numbers)) > MOST:
+        raise ProblemError(f"column {name!r} holds {max(numbers, key=abs)}, beyond 2^53 = {MOST}; use a larger unit")
     if array.dtype.kind not in "iuf":
         raise ProblemError(f"column {name!r} holds {array.dtype}; expected integers or floats")
     column: Column = array.astype(np.float64) if array.dtype.kind == "f" else array.astype(np.int64)
@@ -212,6 +221,17 @@ def _mask(allowed: object, size: int) -> Mask:
     return mask
 
 
+def _check_sums(problem: Problem) -> None:
+    """Raise ProblemError for a column whose largest sum is rounded or overflows."""
+    for name, values in problem.columns.items():
+        largest = np.where(problem.grid >= 0, values[problem.grid], 0).max(axis=1).tolist()
+        total = sum(largest)
+        if values.dtype.kind == "i" and total > MOST:
+            raise ProblemError(f"column {name!r} sums to as much as {total}, above 2^53 = {MOST}; use a larger unit")
+        if not total <= LARGEST:
+            raise ProblemError(f"column {name!r} overflows: it sums to as much as {total:.3g}; use a larger unit")
+
+
 def _check_objective(problem: Problem) -> None:
     for name, weight in problem.objective.items():
         problem.column(name)
@@ -219,8 +239,8 @@ def _check_objective(problem: Problem) -> None:
             raise ProblemError(f"the objective weighs {name!r} by {weight}; expected a finite number >= 0")
     with np.errstate(over="ignore"):
         total = float(problem.costs[problem.grid].max(axis=1).sum())
-    if not math.isfinite(total):
-        raise ProblemError("the objective overflows a 64-bit float; use smaller weights")
+    if not total <= LARGEST:
+        raise ProblemError(f"the objective overflows: it sums to as much as {total:.3g}; use smaller weights")
 
 
 def _check_tie(problem: Problem, tie: Tie) -> None:

@@ -1,6 +1,6 @@
 """Solve a problem by the exact path.
 
-    drop candidates that exceed a budget alone -> core -> separate minima -> exact path -> certificate
+    larger units -> drop candidates that exceed a budget alone -> core -> separate minima -> exact path -> certificate
 
 Every choice that is returned has passed `certify`.
 """
@@ -19,6 +19,7 @@ from bitplan.solvers.reduction.presolve import SLIVER, affordable
 from bitplan.solvers.search.core import Core, core_of
 from bitplan.solvers.search.path import SearchLimits, SearchState, infeasible, run_exact
 from bitplan.solvers.search.relaxation import lightest
+from bitplan.solvers.search.units import enlarged, restored
 from bitplan.solvers.solution import PROVEN, Solution, Status, choice_of, relative_gap
 
 NO_CANDIDATE = "some group has no candidate left that fits its ties and the budgets"
@@ -29,6 +30,11 @@ def solve(problem: Problem, effort: Effort = DEFAULT) -> Solution:
 
     Raises ProblemError and BackendError.
     """
+    enlarged_problem, units = enlarged(problem)
+    return restored(problem, _solve(enlarged_problem, effort), units)
+
+
+def _solve(problem: Problem, effort: Effort) -> Solution:
     start = time.monotonic()
     limits = SearchLimits(start + effort.time_limit, effort.gap, backend_named(effort.backend))
     keep = affordable(problem, problem.allowed)

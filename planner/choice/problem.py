@@ -26,7 +26,7 @@ def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Seque
     names = {group: _offered(evidence, layers) for group, layers in groups.items()}
     pairs = [(group, scheme) for group in groups for scheme in names[group]]
     columns: dict[str, np.ndarray] = {
-        "bytes": np.array([_bytes(evidence, groups[g], s) for g, s in pairs], np.int64),
+        "bytes": [_bytes(evidence, groups[g], s) for g, s in pairs],  # type: ignore[dict-item]
         "ms": np.array([sum(evidence.ms[layer, s] for layer in groups[g]) for g, s in pairs], float),
     }
     for metric in evidence.metrics:

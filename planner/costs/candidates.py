@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from torch import nn
@@ -43,13 +43,23 @@ def candidates(
     schemes: Sequence[Scheme],
     observed: Mapping[str, ActivationRange],
 ) -> list[Candidate]:
-    """Returns every scheme for every layer that it fits. observed: layer -> calibrated range."""
+    """Returns every scheme for every layer that it fits, as `adapted` to it. observed: layer -> calibrated range."""
     return [
         Candidate(layer.address, scheme, simulated(scheme, modules[layer.address]))
         for layer in graph.layers
-        for scheme in schemes
+        for scheme in dict.fromkeys(adapted(layer, scheme) for scheme in schemes)
         if fits(layer, scheme, observed.get(layer.address))
     ]
+
+
+def adapted(layer: Layer, scheme: Scheme) -> Scheme:
+    """Returns the scheme, or its weights alone for a layer that looks rows up without rounding an input."""
+    return replace(scheme, inputs=KEEP.inputs) if KINDS[layer.kind].looks_up else scheme
+
+
+def menu(graph: LayerGraph, schemes: Sequence[Scheme]) -> tuple[Scheme, ...]:
+    """Returns the schemes and those that `adapted` makes of them for layers of the graph, each once."""
+    return tuple(dict.fromkeys([*schemes, *(adapted(layer, scheme) for layer in graph.layers for scheme in schemes)]))
 
 
 def fits(layer: Layer, scheme: Scheme, observed: ActivationRange | None) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bitplan.planner.costs.allocator import lean_memory
-from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes
+from bitplan.planner.costs.candidates import Candidate, candidates, menu, parse_schemes
 from bitplan.planner.costs.parameters import fit_parameters, profile_parameters
 from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.errors import UserError
@@ -109,7 +109,7 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
     schemes = parse_schemes(settings.schemes)
     metric_set = _metric_set(traced, settings, options)
     with opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
-        store.write_graph(layer_graph.to_json(traced.graph), [str(scheme) for scheme in schemes])
+        store.write_graph(layer_graph.to_json(traced.graph), [str(s) for s in menu(traced.graph, schemes)])
         ranges = _ranges(store, traced, settings)
         parameters = profile_parameters(store, traced.graph, traced.modules, schemes, ranges)
         setup = setup_of(traced, settings, ranges, parameters)

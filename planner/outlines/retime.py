@@ -89,7 +89,8 @@ def _offered(old: Profile, layers: Mapping[str, Layer], dtype: torch.dtype) -> I
     if not old.costs():
         ranges = {name: ActivationRange(**limits) for name, limits in old.ranges().items()}
         modules = {name: bare(layer, dtype) for name, layer in layers.items()}
-        yield from candidates(from_json(old.graph()), modules, parse_schemes(old.schemes()), ranges)
+        named = old.header()["settings"].get("schemes") or old.schemes()  # without those adapted to single kinds
+        yield from candidates(from_json(old.graph()), modules, parse_schemes(named), ranges)
     for cost in old.costs():
         scheme = parse_scheme(cost.scheme)
         yield Candidate(cost.layer, scheme, simulated(scheme, bare(layers[cost.layer], dtype)))

@@ -21,6 +21,7 @@ from bitplan.solvers.reduction.presolve import SLIVER, affordable, row_of
 from bitplan.solvers.search.core import Core, core_of, shrink
 from bitplan.solvers.search.path import SearchLimits, SearchState, infeasible, run_exact
 from bitplan.solvers.search.relaxation import lightest
+from bitplan.solvers.search.units import enlarged, restored
 from bitplan.solvers.solution import Choice, Solution, choice_of
 from bitplan.solvers.solve import NO_CANDIDATE, solution_of
 
@@ -52,6 +53,20 @@ def frontier(
     """
     if not limits:
         raise ProblemError(f"there are no limits on {column!r}; give at least one")
+    others = tuple(budget for budget in problem.budgets if budget.column != column)
+    ordered = sorted(limits, reverse=True)
+    enlarged_problem, units = enlarged(rebudget(problem, (*others, Budget(column, ordered[0]))))
+    *fixed, last = enlarged_problem.budgets
+    factor = 1 if units is None else 2 ** units.weights[-1]
+    larger = [limit if factor == 1 else Fraction(limit) * factor for limit in ordered]
+    answers = _frontier(rebudget(enlarged_problem, fixed), last.column, larger, effort)
+    for limit, (_, solution) in zip(ordered, answers, strict=True):
+        yield limit, restored(problem, solution, units)
+
+
+def _frontier(
+    problem: Problem, column: str, limits: Sequence[Number], effort: Effort
+) -> Iterator[tuple[Number, Solution]]:
     backend = backend_named(effort.backend)
     others = tuple(budget for budget in problem.budgets if budget.column != column)
     problems = [(limit, rebudget(problem, (*others, Budget(column, limit)))) for limit in sorted(limits, reverse=True)]

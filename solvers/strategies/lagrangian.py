@@ -9,6 +9,7 @@ from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Problem
 from bitplan.solvers.search.dual import ascend
 from bitplan.solvers.search.repair import repair
+from bitplan.solvers.search.units import enlarged, restored
 from bitplan.solvers.solution import Solution
 from bitplan.solvers.solve import solution_of
 from bitplan.solvers.strategies.base import accept, begin
@@ -16,6 +17,11 @@ from bitplan.solvers.strategies.base import accept, begin
 
 def run(problem: Problem, effort: Effort) -> Solution:
     """Solve by the relaxation alone; it is fast, so the effort is ignored."""
+    enlarged_problem, units = enlarged(problem)
+    return restored(problem, _run(enlarged_problem), units)
+
+
+def _run(problem: Problem) -> Solution:
     start = time.monotonic()
     core, state = begin(problem)
     if core is not None and not state.infeasible and state.choice is None:

@@ -21,6 +21,20 @@ def test_bytes(text: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "whole", "expected"),
+    [("9007199254740993B", 1, 2**53 + 1), ("9223372036854775807", 1, 2**63 - 1), ("1.2GB", 1, 1_200_000_000),
+     ("35%", 10**18 + 20, 35 * 10**16 + 7), ("100%", 2**63 - 1, 2**63 - 1), ("0." + "3" * 5000 + "KB", 1, 333),
+     ("1e-999999999", 1, 0), ("4.35GB", 1, 4_350_000_000)],
+)  # fmt: skip
+def test_bytes_are_exact(text: str, whole: int, expected: int) -> None:
+    assert parse_bytes(text, whole) == expected
+
+
+def test_bits_are_taken_as_written() -> None:
+    assert bits_to_bytes(4.1, 80) == 41 and bits_to_bytes(8, 2**60 + 1) == 2**60 + 1
+
+
+@pytest.mark.parametrize(
     ("text", "expected"), [("80%", 40.0), ("12", 12.0), ("80 ms", 80.0), ("1.5s", 1500.0), ("250us", 0.25)]
 )
 def test_milliseconds(text: str, expected: float) -> None:

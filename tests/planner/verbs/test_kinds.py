@@ -89,7 +89,7 @@ def test_candidates_and_what_they_cost(film):
         name: [str(c.scheme) for c in offered if c.layer == f"net.{name}"] for name in ("label", "sound", "film")
     }
     assert by_layer == {
-        "label": ["keep", "w4a16", "w2za16"],
+        "label": ["keep", "w8a16", "w4a16", "w2za16"],
         "sound": ["keep", "w8a8", "w4a16", "w3g32ma8", "w2za16"],
         "film": ["keep", "w8a8", "w4a16", "w2za16"],
     }
