@@ -18,6 +18,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bitplan.planner.profiles.intake import file_problem, harden, tables_problem
+from bitplan.planner.profiles.schema import first_problem
 from bitplan.planner.texts import one_line, system_reason
 
 FORMAT_VERSION, OLDEST = 3, 2  # the newest and the oldest that are read; 3 is 2 with the table `parameters`
@@ -175,7 +177,11 @@ def _checked_reader(path: Path) -> sqlite3.Connection:
 
 
 def _connect(path: Path, mode: str, wait: float) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=wait)
+    if path.exists() and (problem := file_problem(path)):
+        raise ProfileError(f"{path}: {problem}")
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=wait)
+    harden(db)
+    return db
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> Any:
@@ -210,9 +216,20 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
             f"{'upgrade BitPlan, or ' * (version > FORMAT_VERSION)}profile again with another --out"
         )
     whole = _pragma(db, "page_count") * _pragma(db, "page_size")  # SQLite reads a truncated last page as zeros
-    problem = f"{size} of {whole} bytes are there" if size < whole else _pragma(db, "integrity_check(1)")
+    problem = f"{size} of {whole} bytes are there" if size < whole else tables_problem(db, _statements(version))
+    problem = problem or _pragma(db, "integrity_check(1)")
     if problem != "ok":
         raise ProfileError(f"{path}: {_DAMAGED.format(error=_line(problem))}")
+    with decoding(path):
+        problem = first_problem(db)
+    if problem:
+        raise ProfileError(f"{path}: {problem}; restore a copy, or profile again with another --out")
+
+
+def _statements(version: int) -> list[str]:
+    """Returns the statements that made the tables of a file of this version."""
+    every = _SCHEMA + (_PARAMETERS if version >= FORMAT_VERSION else "")
+    return [statement for statement in every.split(";") if statement.strip()]
 
 
 def has_parameters(db: sqlite3.Connection) -> bool:

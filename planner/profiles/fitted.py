@@ -41,7 +41,11 @@ def read_parameters(store: Profile) -> dict[Key, Arrays]:
     query = "SELECT owner, term, tensors FROM parameters JOIN layers ON address = owner ORDER BY position, term"
     for owner, term, tensors in store._rows(query):
         try:
-            parameters |= {key: arrays for key, arrays in decoded(tensors).items() if key == (owner, term)}
+            held = decoded(tensors)
         except ParameterError as error:
             raise ProfileError(f"{store.path}: {error}; restore a copy, or profile again with another --out") from None
+        if set(held) != {(owner, term)}:
+            raise ProfileError(f"{store.path}: the row {owner} / {term} of parameters holds others; restore a "
+                               "copy, or profile again with another --out")  # fmt: skip
+        parameters |= held
     return parameters

@@ -278,7 +278,7 @@ def open_profile(path: str | PathLike[str], mode: str = "r") -> Profile:
     if mode not in ("r", "a"):
         raise ProfileError(f"{path}: mode is 'r' to read or 'a' to append, not {mode!r}")
     with advice(path):
-        if not path.is_file():
+        if not path.exists():
             raise ProfileError(f"{path}: there is no such file; create it with `bitplan profile PIPELINE --out {path}`")
         return Profile(path, open_reader(path) if mode == "r" else open_writer(path, None))
 

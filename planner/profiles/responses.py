@@ -60,5 +60,8 @@ def responses_of(store: Profile, pairs: Mapping[str, str] | None = None) -> dict
         if len(r.sums) != 4 * r.probes * samples.get(r.metric, -1):
             what = describe(r.layer, r.scheme, r.metric)
             raise ProfileError(f"{store.path}: {len(r.sums)} bytes of responses for {what} are damaged; profile again")
-        sums[r.layer, r.scheme, r.metric] = np.frombuffer(r.sums, "<f4").reshape(r.probes, -1)
+        sums[r.layer, r.scheme, r.metric] = own = np.frombuffer(r.sums, "<f4").reshape(r.probes, -1)
+        if not np.isfinite(own).all():
+            what = describe(r.layer, r.scheme, r.metric)
+            raise ProfileError(f"{store.path}: a response for {what} is not finite; profile again")
     return sums

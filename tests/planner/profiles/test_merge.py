@@ -20,6 +20,7 @@ from bitplan.planner.profiles.responses import probed, responses_of
 from bitplan.sensitivity.correction import fit
 from bitplan.sensitivity.table import Measurement
 from tests import tiny
+from tests.planner.support.profile_writer import MODEL, graph, layer
 
 
 @pytest.fixture(scope="module")
@@ -161,12 +162,12 @@ class Two:
 
 def toy(path: Path) -> Path:
     header = {
-        "model": {"name": "toy", "fingerprint": "ab12"}, "settings": {"prompts": ["a cat"], "timesteps": 4},
+        "model": MODEL, "settings": {"prompts": ["a cat"], "timesteps": 4},
         "machine": {"processor": "x86_64", "threads": 2, "device": "cpu"}, "versions": {"torch": "2.6"},
     }  # fmt: skip
-    graph = {"layers": [{"address": "unet.a"}, {"address": "unet.b"}], "edges": []}
+    made = graph(layer("unet.a"), layer("unet.b"))
     with Profile.create(path, header) as store:
-        store.write_graph(graph, ("keep", "w8a8"))
+        store.write_graph(made, ("keep", "w8a8"))
         store.write_ranges({"unet.a": {"absmax": 2.0, "calls": 3}})
         store.write_measurements([Measurement("unet.a", "w8a8", "nsr", 0.25, 0.5, 4)], {"nsr": "quality"})
     return path
@@ -187,14 +188,15 @@ def change(table: str, key: str, old: str, new: str) -> str:
 
 
 REFUSED: list[tuple[str, str, Callable[[Two], list[object]]]] = [
-    ("another model", "model.fingerprint: ab12 and cd34",
-     lambda t: t.sql(change("header", "key = 'model'", "ab12", "cd34"))),
+    ("another model", "model.fingerprint: abab",
+     lambda t: t.sql(change("header", "key = 'model'", "abab", "cdcd"))),
     ("other prompts", "settings.prompts", lambda t: t.sql(change("header", "key = 'settings'", "cat", "dog"))),
     ("another version", "versions.torch: 2.6 and 2.7",
      lambda t: t.sql(change("header", "key = 'versions'", "2.6", "2.7"))),
     ("another processor", "machine.processor: x86_64 and aarch64",
      lambda t: t.sql(change("header", "key = 'machine'", "x86_64", "aarch64"))),
-    ("other layers", "layer graph.layers", lambda t: t.sql("UPDATE layers SET facts = '{\"address\": \"unet.c\"}'")),
+    ("other layers", "layer graph.layers",
+     lambda t: t.sql("UPDATE layers SET facts = replace(facts, 'false', 'true')")),
     ("other schemes", "schemes", lambda t: t.sql("UPDATE schemes SET name = 'w4a8' WHERE name = 'keep'")),
     ("other metrics", "metrics", lambda t: t.sql("UPDATE measurements SET metric = 'ssim'")),
     ("another range", "range of unet.a", lambda t: t.sql(change("ranges", "1", "2.0", "2.1"))),

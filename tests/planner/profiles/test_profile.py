@@ -62,8 +62,8 @@ def test_round_trip(path):
         assert p.graph() == {"layers": []}
         p.write_graph(GRAPH, SCHEMES)
         p.write_graph(GRAPH, SCHEMES)
-        p.write_ranges({"unet.3": [0.5], "unet.1": {"low": -1.5, "first": None}})
-        p.write_ranges({"unet.3": [0.25]})
+        p.write_ranges({"unet.3": {"absmax": 0.5}, "unet.1": {"absmax": 1.5, "first_absmax": None}})
+        p.write_ranges({"unet.3": {"absmax": 0.25}})
         p.write_baseline({"ms": 3.5, "clip": 0.31})
         p.write_costs(costs)
         p.write_measurements(rows, FAMILIES)
@@ -71,7 +71,10 @@ def test_round_trip(path):
         inside = p.measurements()
     with open_profile(path) as p:
         assert (p.header(), p.graph(), p.schemes()) == (HEADER, GRAPH, SCHEMES)
-        assert list(p.ranges().items()) == [("unet.1", {"low": -1.5, "first": None}), ("unet.3", [0.25])]
+        assert list(p.ranges().items()) == [
+            ("unet.1", {"absmax": 1.5, "first_absmax": None}),
+            ("unet.3", {"absmax": 0.25}),
+        ]
         assert p.baseline() == {"clip": 0.31, "ms": 3.5}
         assert p.costs() == tuple(costs[::-1])
         assert p.measurements() == inside == (first, rows[1], rows[0])
@@ -346,7 +349,7 @@ def test_paths_that_cannot_be(path):
         Profile.create(path / "deeper" / "x.profile", HEADER)
     with pytest.raises(ProfileError, match=r"--out"):
         Profile.create(path.parent, HEADER)
-    with pytest.raises(ProfileError, match="no such file"):
+    with pytest.raises(ProfileError, match="directory"):
         open_profile(path.parent)
     with pytest.raises(ProfileError, match="header cannot be stored"):
         Profile.create(path, {"model": object()})
@@ -413,7 +416,7 @@ def test_unreadable_folder(open_folder, full):
     in_child(work)
 
 
-@pytest.mark.parametrize("limit", [0, 5000, 82_000, 100_000])
+@pytest.mark.parametrize("limit", [0, 5000, 100_000, 120_000])
 def test_disk_full(open_folder, limit):
     """A limit on file size stands for the full disk: what was written stays, the error is one line, and it goes on."""
     path, done = open_folder / "x.profile", open_folder / "done"
@@ -433,7 +436,7 @@ def test_disk_full(open_folder, limit):
 
     in_child(work)
     count = int(done.read_text())
-    assert (count > 0) == (limit >= 82_000)
+    assert (count > 0) == (limit >= 100_000)
     if count:
         assert len(read_all(path)[9]) == count
     fill(str(path), silent)

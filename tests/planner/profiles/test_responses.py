@@ -25,6 +25,7 @@ from bitplan.sensitivity.responses import Reading
 from bitplan.sensitivity.table import Measurement
 from tests import tiny
 from tests.planner.support.killing import Run, finish, kill_at, progress
+from tests.planner.support.profile_writer import HEADER, graph, layer
 
 EIGHT = tuple(f"{size} {thing}" for size in ("a small", "a large") for thing in ("cat", "dog", "red house", "blue car"))
 QUICK: dict[str, Any] = {
@@ -219,8 +220,8 @@ def toy_rounds() -> list[JobResult]:
 
 
 def toy_profile(path: Path, found: Sequence[JobResult]) -> Path:
-    with Profile.create(path, {"model": "toy"}) as store:
-        store.write_graph({"layers": [{"address": "unet.a"}, {"address": "unet.b"}]}, ("w8a8", "w4a8"))
+    with Profile.create(path, HEADER) as store:
+        store.write_graph(graph(layer("unet.a"), layer("unet.b")), ("w8a8", "w4a8"))
         write_rounds(store, found, {"nsr": "quality"}, len(GRID))
     return path
 
@@ -257,8 +258,8 @@ def test_what_was_missed_is_kept_pair_by_pair(turn: int, tmp_path: Path) -> None
     mine, other = ([one for one in found if one.pair == pair] for pair in GRID[:2])
     missed = other[::turn]
     out = tmp_path / "t.profile"
-    with Profile.create(out, {"model": "toy"}) as store:
-        store.write_graph({"layers": [{"address": "unet.a"}, {"address": "unet.b"}]}, ("w8a8", "w4a8"))
+    with Profile.create(out, HEADER) as store:
+        store.write_graph(graph(layer("unet.a"), layer("unet.b")), ("w8a8", "w4a8"))
         write_rounds(store, mine, {"nsr": "quality"}, 1)
         write_missed(store, missed[:-1], {"nsr": "quality"})
         assert store.measured() == {GRID[0]}

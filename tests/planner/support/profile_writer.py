@@ -8,14 +8,27 @@ import sys
 from bitplan.planner.profiles.profile import Profile
 from bitplan.sensitivity.table import Measurement
 
-HEADER = {"model": "toy", "settings": {"steps": 4, "prompts": ["a circle", "a square"]}, "fingerprint": "ab12"}
+MODEL = {"name": "toy", "fingerprint": "ab" * 32, "architecture": "12" * 32, "components": ["unet"]}
+HEADER = {"model": MODEL, "settings": {"steps": 4, "prompts": ["a circle", "a square"]}, "fingerprint": "ab12"}
 SCHEMES = ("w8a8", "w4g64a8", "w2g64a8", "keep")
 FAMILIES = {"noise": "quality", "ssim": "quality", "clip": "alignment", "drift": "alignment"}
 LAYERS = 40
-GRAPH = {
-    "layers": [{"address": f"unet.{i}", "weight": [4, i + 1]} for i in range(LAYERS)],
-    "edges": [["unet.1", "unet.0"]],
-}
+
+
+def layer(address: str, *weight: int) -> dict[str, object]:
+    """The facts of a linear layer."""
+    shape = list(weight) or [4, 4]
+    return {
+        "address": address, "aliases": [], "kind": "linear", "weight": shape, "bias": False,
+        "parameters": shape[0] * shape[1], "geometry": None, "calls": [],
+    }  # fmt: skip
+
+
+def graph(*layers: dict[str, object]) -> dict[str, object]:
+    return {"layers": list(layers), "edges": [], "shared_inputs": [], "tied": [], "unused": []}
+
+
+GRAPH = graph(*(layer(f"unet.{i}", 4, i + 1) for i in range(LAYERS))) | {"edges": [["unet.1", "unet.0"]]}
 
 
 def measure(layer: str, scheme: str) -> list[Measurement]:
