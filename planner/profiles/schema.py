@@ -210,7 +210,7 @@ def _loss_problems(db: sqlite3.Connection) -> Iterator[str]:
             continue
         if metric in RESERVED:
             yield f"measurements: a metric is named {metric}, which has another meaning in objectives"
-        known = METRICS[metric].family if metric in METRICS else family
+        known = METRICS[metric].family if metric in METRICS and source != "imported" else family
         if families.setdefault(metric, known) != family:
             yield f"measurements: {metric} is of the family {shown(family)}, and elsewhere of {families[metric]}"
         if most == math.inf and least < most:
