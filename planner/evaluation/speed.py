@@ -21,6 +21,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.evaluation.layer_time import LayerTime, layer_time, predicted_share, time_layers
 from bitplan.planner.files import write_json
 from bitplan.planner.graph.layers import component_of
+from bitplan.planner.pipelines.calling import settled
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.subject import Subject, run_subject
 from bitplan.planner.texts import table
@@ -197,8 +198,13 @@ def time_planned_layers(
 
 def record_call(subject: Subject, denoiser: nn.Module, conditions: Sequence[Any]) -> RecordedCall:
     """Records the denoiser's first call for these conditions. Raises UserError if it is never called."""
-    with recorded_calls(denoiser) as calls:
-        run_subject(subject, conditions, seed=0)
+
+    def record() -> list[RecordedCall]:
+        with recorded_calls(denoiser) as calls:
+            run_subject(subject, conditions, seed=0)
+        return calls
+
+    calls = settled(subject.run, record)
     if not calls:
         raise UserError(f"{subject.kind} never calls the {type(denoiser).__name__} as a whole; nothing can be timed")
     return calls[0]

@@ -14,7 +14,8 @@ from torch import nn
 from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.replay import evenly_spaced
 from bitplan.planner.measurement.worker import Worker
-from bitplan.planner.pipelines.subject import checked
+from bitplan.planner.pipelines.calling import has_own_calls, settled
+from bitplan.planner.pipelines.subject import Subject, checked
 from bitplan.sensitivity.probes.batches import batched, check_order
 from bitplan.sensitivity.probes.chain import Chain
 from bitplan.sensitivity.probes.unroll import Step, frozen, rehearse, unroll
@@ -42,11 +43,13 @@ def chain_of(worker: Worker, conditions: Sequence[Any], first: int, visits: int 
     settings, subject = worker.setup.settings, worker.subject
     with frozen(subject.modules.values()):
         run, seed = partial(checked, subject), settings.generation.seed + first
-        steps, result = unroll(worker.stages, lambda: run(conditions, seed))
+        steps, result = settled(subject.run, lambda: unroll(worker.stages, lambda: run(conditions, seed)))
         if not result.requires_grad:
             raise UserError(
                 f"no gradients flow through {subject.kind} to its outputs; measure with --method exhaustive"
             )
+        if len(worker.conditions) > 1:
+            _check_batches(subject)
         denoisers = frozenset(worker.denoisers)
         calls = {index: step.module for index, step in enumerate(steps) if step.module in denoisers}
         larger = partial(run, (*conditions, conditions[0]), seed)
@@ -55,6 +58,13 @@ def chain_of(worker: Worker, conditions: Sequence[Any], first: int, visits: int 
         all_weights = _weights(steps, {*readout, *chosen}, calls)
         weights = {index: weight for index, weight in all_weights.items() if grows[index] is not None}
         yield Chain(steps, result, readout, weights, [each or () for each in grows], denoisers, alone)
+
+
+def _check_batches(subject: Subject) -> None:
+    """Raises UserError where each condition has its own call, so that no call shows which tensors hold the batch."""
+    if has_own_calls(subject.run):
+        raise UserError(f"{subject.kind} takes one condition a call, and probes need batches; measure with --method "
+                        "exhaustive")  # fmt: skip
 
 
 def _copyable(

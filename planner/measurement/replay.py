@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bitplan.planner.pipelines.calling import has_own_calls, settled
 from bitplan.planner.pipelines.subject import Subject, output_of, run_subject
 from bitplan.sensitivity.runs.calls import RecordedCall, recorded_calls
 from bitplan.sensitivity.runs.nested import copied, first_of, gathered
@@ -27,6 +28,7 @@ class Replay:
         calls: the recorded calls of the denoisers that `run` repeats, in order.
         generate: returns the outputs of the whole pipeline, (P, ...).
         samples: P, the number of conditions.
+        owners: the sample of each call, where each condition has its own; else empty.
     """
 
     run: Callable[[], Outcome]
@@ -35,23 +37,41 @@ class Replay:
     calls: tuple[RecordedCall, ...]
     generate: Callable[[], torch.Tensor]
     samples: int
+    owners: tuple[int, ...] = ()
 
 
 def build_replay(
     subject: Subject, denoisers: Iterable[nn.Module], conditions: Sequence[Any], seed: int, timesteps: int
 ) -> Replay:
     """Record the inputs of the denoisers in full precision and select `timesteps` calls of each, evenly spaced."""
-    with recorded_calls(*denoisers) as recorded:
-        outputs = run_subject(subject, conditions, seed)
+    record = partial(_recorded, subject, tuple(denoisers), conditions, (seed, timesteps))
+    outputs, calls, owners = settled(subject.run, record)
     kind, count = output_of(subject, outputs), len(outputs)
-    calls = tuple(recorded[index] for index in evenly_spaced([call.module for call in recorded], timesteps))
     generate = partial(run_subject, subject, conditions, seed)
 
     def run() -> Outcome:
-        return outcome_of(denoised_of(calls, call_again(calls)), count, generate(), kind)
+        return outcome_of(denoised_of(calls, call_again(calls)), count, generate(), kind, owners)
 
-    reference = outcome_of(denoised_of(calls, call_again(calls)), count, outputs, kind)
-    return Replay(run, lambda: call_again(calls[:1]), reference, calls, generate, count)
+    reference = outcome_of(denoised_of(calls, call_again(calls)), count, outputs, kind, owners)
+    return Replay(run, lambda: call_again(calls[:1]), reference, calls, generate, count, owners)
+
+
+def _recorded(
+    subject: Subject, denoisers: Sequence[nn.Module], conditions: Sequence[Any], numbers: tuple[int, int]
+) -> tuple[torch.Tensor, tuple[RecordedCall, ...], tuple[int, ...]]:
+    """The outputs, the selected calls, and the `owners` of `Replay`. numbers: the seed, and the calls to select."""
+    seed, timesteps = numbers
+    divided = has_own_calls(subject.run)
+    outputs: list[torch.Tensor] = []
+    calls: list[RecordedCall] = []
+    owners: list[int] = []
+    for place, part in enumerate([[one] for one in conditions] if divided else [list(conditions)]):
+        with recorded_calls(*denoisers) as recorded:
+            outputs.append(run_subject(subject, part, seed + place))
+        chosen = evenly_spaced([call.module for call in recorded], timesteps)
+        calls += [recorded[index] for index in chosen]
+        owners += [place] * len(chosen) if divided else []
+    return torch.cat(outputs), tuple(calls), tuple(owners)
 
 
 def evenly_spaced(modules: Sequence[object], count: int) -> tuple[int, ...]:
@@ -83,11 +103,21 @@ def denoised_of(calls: Sequence[RecordedCall], results: Sequence[Any]) -> tuple[
     return tuple(first_of(gathered((call.args, call.kwargs), result)) for call, result in pairs)
 
 
-def outcome_of(denoised: tuple[torch.Tensor, ...], samples: int, outputs: torch.Tensor | None, kind: str) -> Outcome:
+def outcome_of(
+    denoised: tuple[torch.Tensor, ...],
+    samples: int,
+    outputs: torch.Tensor | None,
+    kind: str,
+    own: Sequence[int] = (),
+) -> Outcome:
     """The outcome of replayed calls, with the call and the sample of each row.
 
-    Guidance stacks several copies of the `samples` samples in one batch.
+    Guidance stacks several copies of the `samples` samples in one batch. own: the sample of each call, where a call is
+    of one alone.
     """
     groups = tuple(i for i, output in enumerate(denoised) for _ in range(len(output)))
-    owners = tuple(row % samples for output in denoised for row in range(len(output)))
+    if own:
+        owners = tuple(own[group] for group in groups)
+    else:
+        owners = tuple(row % samples for output in denoised for row in range(len(output)))
     return Outcome(denoised, outputs, groups, owners, kind)

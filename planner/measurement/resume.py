@@ -57,7 +57,8 @@ def run_from(recorded: RecordedReplay, layer: nn.Module, images: bool = True) ->
     replay = recorded.replay
     results = [_call(recorded, index, layer) for index in range(len(replay.calls))]
     outputs = _generate(recorded, layer, results) if images else None
-    return outcome_of(denoised_of(replay.calls, results), replay.samples, outputs, replay.reference.kind)
+    denoised, kind = denoised_of(replay.calls, results), replay.reference.kind
+    return outcome_of(denoised, replay.samples, outputs, kind, replay.owners)
 
 
 def resumable(recorded: RecordedReplay, layers: Iterable[nn.Module]) -> frozenset[nn.Module]:

@@ -16,6 +16,7 @@ from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import components_of
 from bitplan.planner.measurement.replay import Replay, build_replay
 from bitplan.planner.measurement.resume import RecordedReplay, record_replay
+from bitplan.planner.pipelines.calling import learn
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics, single_layer_metrics
 from bitplan.planner.pipelines.sources import components, load_subject
@@ -185,4 +186,5 @@ def worker_of(setup: WorkerSetup, subject: Subject, metric_set: MetricSet | None
     if metric_set is None:
         metric_set = choose_metrics(subject, setup.output, settings.prompts, settings.metrics, settings.clip)
         metric_set = single_layer_metrics(metric_set, setup.sample)
+    learn(subject.run, setup.conditions or conditions_in(subject, settings.prompts), settings.generation.seed)
     return Worker(setup, subject, components(subject, setup.components), metric_set)

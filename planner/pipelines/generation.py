@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.conditions import names_picture
+from bitplan.planner.pipelines.results import channels_first, first_of, tensor_of
+
+ANY = ""  # the pipeline's own output type
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,22 @@ class Generation:
         return fields | ({"options": dict(self.options)} if self.options else {})
 
 
-def outputs_of(pipe: Any, conditions: Sequence[Any], generation: Generation) -> Tensor:
+@dataclass(frozen=True)
+class Way:
+    """How conditions are given to a pipeline.
+
+    Attributes:
+        together: several conditions in one call, as lists of values and of generators.
+        listed: the only condition as lists of one value; else as bare values. Its generator is bare in both.
+        output_type: what is asked for; `ANY` for the pipeline's own, which also the user's own argument is.
+    """
+
+    together: bool = False
+    listed: bool = False
+    output_type: str = "pt"
+
+
+def outputs_of(pipe: Any, conditions: Sequence[Any], generation: Generation, way: Way | None = None) -> Tensor:
     """Runs the pipeline and returns one float32 output for each condition: (N, ...), images as (N, 3, H, W) in 0..1.
 
     Gradients flow as far as the pipeline supports it. Raises UserError for an argument that the call does not have.
@@ -50,15 +69,16 @@ def outputs_of(pipe: Any, conditions: Sequence[Any], generation: Generation) -> 
         conditions: prompts, or mappings of the call's arguments with equal keys; texts that name picture files are
             opened.
         generation: the other arguments.
+        way: how they are given; None for several conditions in one call.
     """
     call = type(pipe).__call__
     call = getattr(call, "__wrapped__", call)  # without `torch.no_grad`: the caller decides
-    arguments = arguments_of(pipe, conditions, generation)
+    arguments = arguments_of(pipe, conditions, generation, way or Way(together=True))
     if not torch.is_grad_enabled():
-        return _tensor_of(_first_of(call(pipe, **arguments)))
+        return tensor_of(first_of(call(pipe, **arguments)))
     with _unguarded(pipe), _Arrays() as arrays:
-        first = _first_of(call(pipe, **arguments))
-    return _tensor_of(arrays.source_of(first))
+        first = first_of(call(pipe, **arguments))
+    return tensor_of(arrays.source_of(first))
 
 
 @contextmanager
@@ -99,24 +119,42 @@ class _Arrays(TorchFunctionMode):
         A tensor is detached if arrays were recorded, because these may have cut some of its gradients.
         """
         if len(self.arrays) == 1 and self.arrays[0][0] is value:
-            return _channels_first(self.arrays[0][1])
+            return channels_first(self.arrays[0][1])
         return value.detach() if self.arrays and isinstance(value, Tensor) else value
 
 
-def arguments_of(pipe: Any, conditions: Sequence[Any], generation: Generation) -> dict[str, Any]:
+def arguments_of(
+    pipe: Any, conditions: Sequence[Any], generation: Generation, way: Way = Way(together=True)
+) -> dict[str, Any]:
     """Returns the keyword arguments for the pipeline's call. Raises UserError."""
     parameters = call_parameters(pipe)
-    arguments = _columns(conditions)
-    noise = [torch.Generator().manual_seed(generation.seed + i) for i in range(len(conditions))]
+    rows, noise = (
+        argument_rows(conditions),
+        [torch.Generator().manual_seed(generation.seed + i) for i in range(len(conditions))],
+    )
+    listed = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+    arguments: dict[str, Any] = listed if way.together or way.listed else dict(rows[0])
     settings = {"num_inference_steps": generation.steps, "guidance_scale": generation.guidance}
     arguments |= {name: value for name, value in settings.items() if value is not None} | dict(generation.options)
-    if unknown := [name for name in arguments if name not in parameters]:
-        names = ", ".join(parameters)
-        raise UserError(f"{type(pipe).__name__} has no argument {unknown[0]}; its arguments are {names}")
-    if not _columns(conditions) and "batch_size" in parameters:
+    check_taken(pipe, arguments)
+    if not listed and "batch_size" in parameters:
         arguments["batch_size"] = len(conditions)
-    common = {"generator": noise, "output_type": "pt"}
-    return arguments | {name: value for name, value in common.items() if name in parameters}
+    common: dict[str, Any] = {"generator": noise if way.together else noise[0]}
+    if way.output_type != ANY:
+        common["output_type"] = way.output_type
+    return {name: value for name, value in common.items() if name in parameters} | arguments
+
+
+def check_taken(pipe: Any, names: Iterable[str]) -> None:
+    """Raises UserError for an argument that the pipeline's call does not have, with the nearest one."""
+    parameters = call_parameters(pipe)
+    for name in names:
+        if name not in parameters:
+            near = get_close_matches(name, parameters, 1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise UserError(
+                f"{type(pipe).__name__} has no argument {name}; {meant}its arguments are {', '.join(parameters)}"
+            )
 
 
 def call_parameters(pipe: Any) -> dict[str, inspect.Parameter]:
@@ -141,14 +179,14 @@ def conditions_for(pipe: Any, prompts: Sequence[str]) -> list[Any]:
     return list(prompts) if "prompt" in parameters else [{} for _ in prompts]
 
 
-def _columns(conditions: Sequence[Any]) -> dict[str, list[Any]]:
-    """Returns argument -> its values in all conditions. Raises UserError if the conditions have different keys."""
+def argument_rows(conditions: Sequence[Any]) -> list[dict[str, Any]]:
+    """Returns the arguments of each condition, pictures opened. Raises UserError if conditions have different keys."""
     rows = [{"prompt": condition} if isinstance(condition, str) else condition for condition in conditions]
     if wrong := [row for row in rows if not isinstance(row, Mapping)]:
         raise UserError(f"a condition of a pipeline is a prompt or a mapping, not a {type(wrong[0]).__name__}")
     if any(row.keys() != rows[0].keys() for row in rows):
         raise UserError(f"conditions have different keys, such as {', '.join(rows[0])}; use the same keys in each")
-    return {name: [_opened(row[name]) for row in rows] for name in rows[0]} if rows else {}
+    return [{name: _opened(value) for name, value in row.items()} for row in rows]
 
 
 def _opened(value: Any) -> Any:
@@ -157,26 +195,3 @@ def _opened(value: Any) -> Any:
 
         return Image.open(value).convert("RGB")
     return value
-
-
-def _first_of(out: Any) -> Any:
-    """Returns the first element of a pipeline's mapping or tuple, or the value itself."""
-    return next(iter(out.values())) if isinstance(out, Mapping) else out[0] if isinstance(out, tuple) else out
-
-
-def _channels_first(pictures: Tensor) -> Tensor:
-    """Moves the channels of images and videos in numpy's order to the front; returns other tensors unchanged."""
-    return pictures.movedim(-1, -3) if pictures.dim() in (4, 5) and pictures.shape[-1] == 3 else pictures
-
-
-def _tensor_of(first: Any) -> Tensor:
-    """Returns the output as a float tensor, samples first. Raises UserError if it is not numeric."""
-    if isinstance(first, (list, tuple)) and first and all(isinstance(part, Tensor) for part in first):
-        first = torch.stack(list(first))
-    if isinstance(first, (list, tuple)) and first and all(isinstance(part, np.ndarray) for part in first):
-        first = np.stack(list(first))
-    if isinstance(first, np.ndarray):
-        first = _channels_first(torch.from_numpy(first))
-    if not isinstance(first, Tensor):
-        raise UserError(f"the pipeline returned {type(first).__name__}, not numbers; wrap it in a bitplan.Subject")
-    return first.float() if first.dim() > 2 else first.float().unsqueeze(1)

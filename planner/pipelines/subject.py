@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.pipelines.calling import Caller
 from bitplan.planner.pipelines.conditions import GENERAL, built_in_prompts, held_out_prompts, is_digest, labels_of
 from bitplan.planner.pipelines.failures import calling, shown
-from bitplan.planner.pipelines.generation import Generation, call_parameters, conditions_for, outputs_of
-from bitplan.planner.pipelines.quiet import quiet_libraries
+from bitplan.planner.pipelines.generation import Generation, call_parameters, conditions_for
 from bitplan.planner.scenes import SCENES
 from bitplan.sensitivity.metrics import Metric
 
@@ -73,9 +73,7 @@ def subject_of(pipe: Any, generation: Generation, name: str | None = None) -> Su
         return pipe
     modules = {key: part for key, part in pipe.components.items() if isinstance(part, nn.Module)}
     kind = type(pipe).__name__
-    return Subject(
-        modules, partial(_run_pipeline, pipe, generation), partial(_built_in, pipe, name), name=name or kind, kind=kind
-    )
+    return Subject(modules, Caller(pipe, generation), partial(_built_in, pipe, name), name=name or kind, kind=kind)
 
 
 def _built_in(pipe: Any, name: str | None, count: int, held_out: bool) -> Sequence[Any]:
@@ -84,11 +82,6 @@ def _built_in(pipe: Any, name: str | None, count: int, held_out: bool) -> Sequen
     if "prompt" not in call_parameters(pipe):
         return conditions_for(pipe, [""] * count)
     return conditions_for(pipe, built_in_prompts(False, min(count, len(GENERAL)) if held_out else count))
-
-
-def _run_pipeline(pipe: Any, generation: Generation, conditions: Sequence[Any], seed: int) -> Tensor:
-    with quiet_libraries():
-        return outputs_of(pipe, conditions, replace(generation, seed=seed))
 
 
 def conditions_of(subject: Subject, chosen: Sequence[Any] | None, count: int, held_out: bool = False) -> list[Any]:

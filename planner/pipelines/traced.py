@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import LayerGraph, component_of
 from bitplan.planner.graph.stages import watched_stages
 from bitplan.planner.graph.trace import trace
+from bitplan.planner.pipelines.calling import learn, settled
 from bitplan.planner.pipelines.sources import float_components
 from bitplan.planner.pipelines.subject import Subject, output_of, run_subject
 from bitplan.planner.progress import current
@@ -66,10 +68,9 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
     names: components to plan, by default the denoisers. Raises UserError, GraphError.
     """
     float_components(subject, names or tuple(subject.modules))
-    outputs: list[Tensor] = []
-    keeping: set[str] = set()
-    with current().phase("tracing"), watched_stages(subject.modules, keeping) as calls:
-        whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions[:1], seed)))
+    with current().phase("tracing"):
+        whole, calls, keeping, sample = settled(subject.run, partial(_traced_run, subject, conditions[:1], seed))
+        learn(subject.run, conditions, seed)
     sampled = iterating(whole)
     graph = only(whole, tuple(names) or sampled)
     if bare := [layer.address for layer in graph.layers if "." not in layer.address]:
@@ -79,5 +80,16 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
     planned = tuple(f"{layer.address}." for layer in graph.layers)
     relevant = (a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
     stages = tuple(a for a in relevant if a in denoisers or a not in keeping)
-    kind = output_of(subject, outputs[0])
-    return Traced(graph, fingerprint(parts, graph), kind, stages, denoisers, outputs[0], subject, parts)
+    kind = output_of(subject, sample)
+    return Traced(graph, fingerprint(parts, graph), kind, stages, denoisers, sample, subject, parts)
+
+
+def _traced_run(
+    subject: Subject, conditions: Sequence[Any], seed: int
+) -> tuple[LayerGraph, Collection[str], set[str], Tensor]:
+    """Runs the subject once. Returns its graph, the stages that it called, those that keep a state, and its output."""
+    outputs: list[Tensor] = []
+    keeping: set[str] = set()
+    with watched_stages(subject.modules, keeping) as calls:
+        whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions, seed)))
+    return whole, calls, keeping, outputs[0]
