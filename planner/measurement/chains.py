@@ -15,7 +15,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.replay import evenly_spaced
 from bitplan.planner.measurement.worker import Worker
 from bitplan.planner.pipelines.calling import has_own_calls, settled
-from bitplan.planner.pipelines.subject import Subject, checked
+from bitplan.planner.pipelines.subject import checked
 from bitplan.sensitivity.probes.batches import batched, check_order
 from bitplan.sensitivity.probes.chain import Chain
 from bitplan.sensitivity.probes.unroll import Step, frozen, rehearse, unroll
@@ -48,8 +48,6 @@ def chain_of(worker: Worker, conditions: Sequence[Any], first: int, visits: int 
             raise UserError(
                 f"no gradients flow through {subject.kind} to its outputs; measure with --method exhaustive"
             )
-        if len(worker.conditions) > 1:
-            _check_batches(subject)
         denoisers = frozenset(worker.denoisers)
         calls = {index: step.module for index, step in enumerate(steps) if step.module in denoisers}
         larger = partial(run, (*conditions, conditions[0]), seed)
@@ -60,20 +58,13 @@ def chain_of(worker: Worker, conditions: Sequence[Any], first: int, visits: int 
         yield Chain(steps, result, readout, weights, [each or () for each in grows], denoisers, alone)
 
 
-def _check_batches(subject: Subject) -> None:
-    """Raises UserError where each condition has its own call, so that no call shows which tensors hold the batch."""
-    if has_own_calls(subject.run):
-        raise UserError(f"{subject.kind} takes one condition a call, and probes need batches; measure with --method "
-                        "exhaustive")  # fmt: skip
-
-
 def _copyable(
     worker: Worker, steps: list[Step], calls: Mapping[int, nn.Module], samples: int, larger: Callable[[], object]
 ) -> tuple[list[Step], Grows, bool]:
     """The steps, what grows with the batch, and whether each call can have one sample alone.
 
-    That is so if the worker has one condition alone and the run with one sample more fails or is another one: a
-    pipeline may be for one condition at a time.
+    That is so if each condition has its own call, or if the worker has one condition alone, and the run with one sample
+    more fails or is another one: a pipeline may be for one condition at a time.
     """
     try:
         rehearsed = rehearse(steps, samples, larger)
@@ -83,7 +74,7 @@ def _copyable(
                 check_order(rehearsed[index][0], grows[index] or ())
         return [step for step, _ in rehearsed], grows, False
     except MeasurementError:
-        if len(worker.conditions) > 1:
+        if len(worker.conditions) > 1 and not has_own_calls(worker.subject.run):
             raise
         return steps, [(False,) * len(leaves_of((step.args, step.kwargs))) for step in steps], True
 

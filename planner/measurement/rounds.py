@@ -16,9 +16,9 @@ from bitplan.sensitivity.table import MeasurementError
 ROUND = 4  # prompts
 
 
-def rounds_of(jobs: Sequence[Job], start: int, stop: int) -> list[Job]:
-    """The jobs of all rounds about the prompts from `start` to before `stop`, round after round."""
-    cuts = [(first, min(first + ROUND, stop)) for first in range(start, stop, ROUND)]
+def rounds_of(jobs: Sequence[Job], start: int, stop: int, size: int = ROUND) -> list[Job]:
+    """The jobs of all rounds of `size` prompts from `start` to before `stop`, round after round."""
+    cuts = [(first, min(first + size, stop)) for first in range(start, stop, size)]
     return [replace(job, prompts=cut) for cut in cuts for job in jobs]
 
 

@@ -25,8 +25,10 @@ from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import share_of
 from bitplan.planner.measurement.methods import check_dtype, method_named
 from bitplan.planner.measurement.ranges import calibrated_ranges, stored_ranges
+from bitplan.planner.measurement.rounds import ROUND
 from bitplan.planner.measurement.schedule import Schedule, measure_by_probes, measure_exhaustively
 from bitplan.planner.measurement.worker import Settings, Worker, WorkerSetup, worker_of
+from bitplan.planner.pipelines.calling import has_own_calls
 from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics, single_layer_metrics
 from bitplan.planner.pipelines.offload import offloaded
 from bitplan.planner.pipelines.subject import Subject, conditions_in
@@ -147,6 +149,7 @@ def _schedule(
         store, lambda jobs: engine.run(setup, jobs, lambda: worker, options.cluster), pairs, len(settings.prompts),
         {metric.name: metric.family for metric in worker.metric_set.metrics},
         engine.worker_count(options.cluster, setup.threads), deadline, settings.dtype == FLOAT32,
+        1 if has_own_calls(worker.subject.run) else ROUND,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bitplan.planner.choice.open_choices import to_measure
 from bitplan.planner.measurement.jobs import Job, JobResult, jobs_of, pending_of
-from bitplan.planner.measurement.rounds import rounds_of, write_missed, write_rounds
+from bitplan.planner.measurement.rounds import ROUND, rounds_of, write_missed, write_rounds
 from bitplan.planner.profiles.corrections import choose_checks, correct
 from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.profiles.responses import PROBED, probed
@@ -34,6 +34,7 @@ class Schedule:
         workers: the number of workers that share a round.
         deadline: by `time.monotonic`; inf for none.
         runs: whether a full run of the model shows the effect of one scheme.
+        round: the number of prompts of a round of probes.
     """
 
     store: Profile
@@ -44,6 +45,7 @@ class Schedule:
     workers: int
     deadline: float
     runs: bool
+    round: int = ROUND
 
     @property
     def late(self) -> bool:
@@ -70,7 +72,7 @@ def measure_by_probes(schedule: Schedule, checks: int, around: str) -> None:
     """
     _catch_up(schedule)
     finished = probed(schedule.store).prompts
-    jobs = rounds_of(_divide(schedule, schedule.pairs), finished, schedule.prompts)
+    jobs = rounds_of(_divide(schedule, schedule.pairs), finished, schedule.prompts, schedule.round)
     with _results(schedule, jobs, "estimates", (schedule.prompts, finished, "prompts")) as results:
         write_rounds(schedule.store, _in_time(schedule, jobs, results), schedule.families, len(schedule.pairs))
     pending = [pair for pair in schedule.pairs if pair not in schedule.store.measured()]
@@ -98,7 +100,7 @@ def _catch_up(schedule: Schedule) -> None:
         return
     missed = [pair for pair in schedule.pairs if pair not in measured and pair[0] not in finished.unreached]
     portions = _divide(schedule, missed, PORTION)
-    jobs = [job for portion in portions for job in rounds_of([portion], 0, finished.prompts)]
+    jobs = [job for portion in portions for job in rounds_of([portion], 0, finished.prompts, schedule.round)]
     with _results(schedule, jobs, "estimates missed", (finished.prompts, 0, "prompts")) as results:
         write_missed(schedule.store, _in_time(schedule, jobs, results), schedule.families)
 
