@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -61,3 +62,20 @@ def _text_of(error: object) -> str:
         return text
     kind = type(error).__name__
     return f"{kind}: {text}" if isinstance(error, KeyError) else text if text.strip() else kind
+
+
+def read_json(text: str) -> Any:
+    """The data of a JSON text. Raises ValueError, also for a key that is given twice and for a number that is none, and
+    RecursionError."""
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError(f"a key is given twice, among {', '.join(name for name, _ in pairs)[:60]}")
+    return values
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")

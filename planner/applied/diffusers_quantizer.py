@@ -165,8 +165,7 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         self.checkpoint = self.files = None
-        for path in self.quantization_config.layers:
-            model.get_submodule(path).settle()
+        self.check_loaded(model)
         align(model)
         mark(model, self)
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from bitplan.planner.applied.config import BitPlanConfig
 from bitplan.planner.errors import UserError
+from bitplan.plans.formats.base import FormatError
+from bitplan.plans.inputs.base import ActivationError
+from bitplan.plans.layers.checks import check_finite
 from bitplan.plans.layers.swap import lay_out
 
 
@@ -26,6 +29,17 @@ class PackedQuantizer:
         """Raises UserError for a device map with `disk`, because the libraries would cast packed tensors there."""
         if isinstance(device_map, dict) and "disk" in map(str, device_map.values()):
             raise UserError("packed layers cannot be offloaded to disk; give max_memory, or use group offloading")
+
+    def check_loaded(self, model: Any) -> None:
+        """Raises UserError for a packed layer whose stored numbers are none that BitPlan saves."""
+        for path in self.quantization_config.layers:
+            layer = model.get_submodule(path)
+            try:
+                layer.settle()
+                check_finite(layer)
+            except (ActivationError, FormatError) as error:
+                name = f"{self.quantization_config.component}.{path}"
+                raise UserError(f"{name}: {error}; the file is damaged, save the pipeline again") from None
 
     def lay_out(self, model: Any) -> None:
         """Puts empty packed layers into the component's model. Raises as `bitplan.plans.layers.swap.lay_out`."""

@@ -48,5 +48,5 @@ class TextQuantizer(PackedQuantizer, HfQuantizer):
         for path in self.quantization_config.layers:
             if any(tensor.is_meta for tensor in model.get_submodule(path).parameters()):
                 raise UserError(f"the checkpoint lacks tensors of {path}; save the pipeline again")
-            model.get_submodule(path).settle()
+        self.check_loaded(model)
         align(model)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ import yaml
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathError, PathLike, inside, read_bytes
 from bitplan.planner.scenes.grammar import TRAIN, held_out_scenes, sample_scene
-from bitplan.planner.texts import one_line
+from bitplan.planner.texts import one_line, read_json
+from bitplan.plans.plan_schema import LARGEST
+from bitplan.plans.strict_yaml import StrictLoader
 
 GENERAL = (
     "a photo of a red fox sitting in deep snow at dawn",
@@ -48,11 +52,13 @@ def held_out_prompts(count: int, seed: int = 0) -> list[str]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Returns the non-blank lines of a file. Raises UserError."""
+    """Returns the non-blank lines of a file, which end with LF, CR LF or CR. Raises UserError."""
     try:
-        lines = [line.strip() for line in read_bytes(path).decode("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in _ENDS.split(read_bytes(path).decode("utf-8-sig"))]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the prompts file {path}: {one_line(error)}; give a UTF-8 text file") from error
+    if odd := next((number for number, line in enumerate(lines, 1) if _CONTROL.search(line)), None):
+        raise UserError(f"line {odd} of the prompts file {path} holds a control character; give a UTF-8 text file")
     if not any(lines):
         raise UserError(f"the prompts file {path} contains no prompts; write one on each line")
     return [line for line in lines if line]
@@ -70,6 +76,9 @@ def conditions_in(source: PathLike | Sequence[Any] | None) -> list[Any] | None:
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # texts of a condition that name such a file are opened
+_ENDS = re.compile(r"\r\n|\r|\n")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # all but tabs and the ends of lines
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 LISTS = (".yaml", ".yml", ".json")
 DIGEST = "sha256"  # key of a label that is a digest
 
@@ -82,8 +91,9 @@ def read_conditions(path: Path) -> list[Any]:
     if path.suffix.lower() not in LISTS:
         return list(read_prompts(path))
     try:
-        entries = yaml.safe_load(read_bytes(path).decode("utf-8-sig"))  # JSON is YAML
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = read_bytes(path).decode("utf-8-sig")
+        entries = read_json(text) if path.suffix.lower() == ".json" else yaml.load(text, StrictLoader)  # noqa: S506
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
             f"cannot read the conditions file {path}: {one_line(error)}; give a YAML or JSON list"
         ) from error
@@ -91,7 +101,29 @@ def read_conditions(path: Path) -> list[Any]:
         raise UserError(
             f"the conditions file {path} is not a list of prompts or mappings; write `- prompt: ...` entries"
         )
+    for number, entry in enumerate(entries, 1):
+        try:
+            odd = _not_plain(entry)
+        except RecursionError:
+            odd = "lists within lists without end"
+        if odd is not None:
+            raise UserError(f"entry {number} of the conditions file {path} holds {odd}; write texts, finite numbers, "
+                            "lists and mappings of texts, and put other values in quotes")  # fmt: skip
     return entries
+
+
+def _not_plain(value: Any) -> str | None:
+    """What a value from a file holds that is no plain data, in words; None for plain data."""
+    if isinstance(value, (dict, list)):
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        odd_key = isinstance(value, dict) and not all(isinstance(key, str) for key in value)
+        return "a key that is not text" if odd_key else next(filter(None, map(_not_plain, parts)), None)
+    if isinstance(value, str):
+        odd = _CONTROL.search(value) or _SURROGATE.search(value)
+        return f"the character {ascii(odd[0])}" if odd else None
+    if value is None or (isinstance(value, (bool, int, float)) and -LARGEST <= value <= LARGEST):
+        return None
+    return f"{reprlib.repr(value)}, a {type(value).__name__}"
 
 
 def names_picture(value: Any) -> bool:

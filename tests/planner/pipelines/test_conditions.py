@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.conditions import (
@@ -48,6 +50,52 @@ def test_a_file_holds_one_prompt_a_line(start: bytes, tmp_path: Path) -> None:
     path = tmp_path / "p.txt"
     path.write_bytes(start + "a cat\r\n\n  ein Hund, süß \n\n".encode())
     assert read_prompts(path) == ["a cat", "ein Hund, süß"]
+
+
+def test_only_ends_of_lines_end_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text("a\u2028b\rc\x85d\n\u2029", "utf-8")
+    assert read_prompts(path) == ["a\u2028b", "c\x85d"]
+
+
+ENTRIES = [
+    "a \U0001f600 \u2028 b",
+    {"prompt": "a\tb", "height": 8, "guidance_scale": 1.5, "x": [None, True, {"a": "b"}]},
+]
+
+
+@pytest.mark.parametrize("ascii", [True, False])
+@pytest.mark.parametrize("indent", [None, 1, "\t"])
+def test_json_is_read_as_json(ascii: bool, indent: int | str | None, tmp_path: Path) -> None:
+    """YAML reads a pair of escapes as two halves of a character, and refuses tabs in front of a line."""
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(ENTRIES, ensure_ascii=ascii, indent=indent), "utf-8")
+    assert conditions_in(path) == ENTRIES
+
+
+def test_yaml_is_read_as_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump(ENTRIES, allow_unicode=False), "utf-8")
+    assert conditions_in(path) == ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [("p.yaml", "- {prompt: 2001-01-01}", "entry 1 .* a date"), ("p.yaml", "- x\n- {a: .nan}", "entry 2 .* nan"),
+     ("p.yaml", "- {a: !!binary aGk=}", "a bytes"), ("p.yaml", "- {a: !!set {b}}", "a set"),
+     ("p.yaml", "- {1: a}", "a key that is not text"), ("p.yaml", "- {a: 1, a: 2}", "given twice"),
+     ("p.yaml", "- &a {b: c}\n- *a", "aliases"), ("p.yaml", "- !!bool maybe", "cannot be read"),
+     ("p.yaml", "- !!timestamp nope", "cannot be read"), ("p.yaml", '- "\\x1b[2J"', "character"),
+     ("p.json", '[{"a": 1, "a": 2}]', "given twice"), ("p.json", '[{"a": NaN}]', "NaN"),
+     ("p.json", '["\\ud800"]', "character"), ("p.json", '[{"a": 1e999}]', "inf"), ("p.json", "[" * 9999, "recursion"),
+     ("p.json", "[1]", "not a list of prompts"), ("p.txt", "a\nb\x00\n", "line 2 .* control"),
+     ("p.txt", "a\x0cb", "line 1 .* control")],
+)  # fmt: skip
+def test_what_is_no_plain_data_is_refused_in_one_line(name: str, content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(UserError, match=words) as refused:
+        conditions_in(tmp_path / name)
+    assert name in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n\t\n", b"\xff\xfea\x00"])

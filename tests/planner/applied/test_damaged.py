@@ -1,0 +1,65 @@
+"""Packed folders whose numbers are none that BitPlan saves are refused in one line."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import bitplan
+from bitplan.planner.errors import UserError
+from bitplan.planner.pipelines.sources import load_pipeline
+from tests.packed import plan_for
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def packed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed") / "pipeline"
+    pipe = load_pipeline(str(tiny_folder))
+    bitplan.apply(pipe, plan_for(pipe)).save_pretrained(folder)
+    return folder
+
+
+def first(tensors: dict[str, Tensor], ending: str, dtype: torch.dtype) -> Tensor:
+    return next(t for name, t in tensors.items() if name.endswith(ending) and t.dtype == dtype).view(-1)
+
+
+def fill(ending: str, value: float, dtype: torch.dtype = torch.float32) -> Callable[[dict[str, Tensor]], Any]:
+    return lambda tensors: first(tensors, ending, dtype)[:1].fill_(value)
+
+
+SPOILT: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
+    "a scale that is NaN": (fill(".scale", float("nan")), "scale is NaN or infinite"),
+    "an infinite scale": (fill(".scale", float("inf")), "scale is NaN or infinite"),
+    "a scale below 0": (fill(".scale", -1.0), "scale is below 0"),
+    "a scale without room": (fill(".scale", 3e38), "weights are infinite"),
+    "a range that is NaN": (fill(".input_range", float("nan")), "range must be finite"),
+    "a range below 0": (fill(".input_range", -1.0), "range must be finite"),
+    "a code that is NaN": (
+        lambda t: first(t, ".codes", torch.float8_e4m3fn).view(torch.uint8)[:1].fill_(0x7F), "codes is NaN",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_numbers_that_no_weight_is_saved_as_are_refused(name: str, packed: Path, tmp_path: Path) -> None:
+    spoil, words = SPOILT[name]
+    folder = shutil.copytree(packed, tmp_path / "copy")
+    tensors = load_file(folder / WEIGHTS)
+    spoil(tensors)
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    with pytest.raises(UserError, match=words) as refused:
+        load_pipeline(str(folder))
+    assert "unet." in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_what_was_saved_is_loaded(packed: Path) -> None:
+    assert load_pipeline(str(packed)) is not None
