@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from bitplan.planner.choice.evidence import Evidence, check_known, groups_of, whole
-from bitplan.planner.choice.problem import formulate
+from bitplan.planner.choice.problem import formulate, in_one_unit
 from bitplan.planner.choice.request import Request, resolve
 from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.units import SHOW, bits_to_bytes, parse_bytes, parse_milliseconds
@@ -33,7 +33,7 @@ def pose(evidence: Evidence, request: Request, effort: Effort) -> Problem:
     check_known(evidence, (*request.weights, *request.order, *request.caps))
     budgets = budgets_of(evidence, request)
     check_pins(evidence, request)
-    problem = pin(formulate(evidence, request.weights, budgets, request.real), request.pins)
+    problem = pin(formulate(evidence, in_one_unit(evidence, request.weights), budgets, request.real), request.pins)
     if not 0 <= request.slack < float("inf"):
         raise UserError(f"--slack {request.slack:g} is not a share; give a finite number of at least 0, such as 0.05")
     return _with_stages(problem, request, effort) if request.order else problem

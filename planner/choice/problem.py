@@ -42,6 +42,25 @@ def formulate(evidence: Evidence, objective: Mapping[str, float], budgets: Seque
     )  # fmt: skip
 
 
+def in_one_unit(evidence: Evidence, weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the weights of the columns themselves for weights that count each column in units of its mean.
+
+    The mean is over the measured (layer, scheme). Families are in this unit already; metrics and costs are divided by
+    it. The weight of a single column is not changed, because its unit does not matter. Plans record the result.
+    """
+    if sum(weight > 0 for weight in weights.values()) < 2:
+        return dict(weights)
+    return {name: weight / _unit_of(evidence, name) for name, weight in weights.items()}
+
+
+def _unit_of(evidence: Evidence, column: str) -> float:
+    if column in evidence.metrics:
+        return scale_of(evidence, column)
+    costs = {"bytes": evidence.size, "ms": evidence.ms}.get(column, {})
+    changed = [value for (_, scheme), value in costs.items() if scheme != KEEP]
+    return (float(np.mean(changed)) if changed else 0.0) or 1.0
+
+
 def weighed(objective: Mapping[str, float], columns: Mapping[str, object]) -> dict[str, float]:
     """Return the objective without families that were not measured. Raises UserError if nothing is left."""
     rest = {name: weight for name, weight in objective.items() if name in columns or name not in FAMILIES}

@@ -13,7 +13,7 @@ import numpy as np
 
 from bitplan.planner.choice.evidence import KEEP, Evidence, check_known, z_of
 from bitplan.planner.choice.limits import amount_of, budgets_of, check_pins, check_solved, settled
-from bitplan.planner.choice.problem import formulate, weighed
+from bitplan.planner.choice.problem import formulate, in_one_unit, weighed
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.units import SHOW
@@ -90,7 +90,7 @@ def pose_anew(session: Session, request: Request) -> Problem:
     caps = {column: repr(_cap(session, request.confidence, column, text)) for column, text in request.caps.items()}
     budgets = budgets_of(evidence, replace(request, caps=caps))
     check_pins(evidence, request)
-    weights, pins = tuple(request.weights.items()), tuple(request.pins.items())
+    weights, pins = tuple(in_one_unit(evidence, request.weights).items()), tuple(request.pins.items())
     return rebudget(_weighed(base, weights, pins), budgets)
 
 

@@ -107,7 +107,8 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
         f"Bound a loss ({', '.join((*LOSSES, *FAMILIES))}), or a metric of your own, by a number or by a scheme: "
         "alignment=w8a8.", flag=REPEATED["caps"], metavar="COLUMN=MOST", many=True, parse=pairs("--cap"),
         complete="caps"),
-    "objective": Parameter("quality, alignment, both, quality=1,nsr=0.5, or lexicographic:alignment,quality.",
+    "objective": Parameter("quality, alignment, both, weights in units of means (quality=1,nsr=0.5), or "
+                           "lexicographic:alignment,quality.",
                            complete="objectives"),
     "slack": Parameter("Share by which a lexicographic objective may worsen an earlier column.", float),
     "pins": Parameter("Fix the scheme of a layer, or of all layers of a role: role:in=w8a8.", flag=REPEATED["pins"],

@@ -113,7 +113,7 @@ def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = (), speeds: str = "") -
         "predicted: " + ", ".join(f"{name} {_amount(name, value)}" for name, value in total.items()),
         "schemes: " + ", ".join(f"{scheme} x {count}" for scheme, count in counts.most_common()),
     ]
-    lines += _worth(plan)
+    lines += [*_objective(plan), *_worth(plan)]
     if pins := plan.solver.get("pins"):
         lines.append("pinned: " + _pinned(pins))
     if "confidence" in plan.solver:
@@ -121,6 +121,14 @@ def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = (), speeds: str = "") -
     if plan.simulated:
         lines.append(f"simulated: {len(plan.simulated)} layers have no real kernel; apply with --kernels fake")
     return "\n".join([*lines, *filter(None, [speeds]), *([roles_text(roles)] if roles else ())])
+
+
+def _objective(plan: Plan) -> list[str]:
+    """Lists the weights of an objective of several columns, unless all are 1."""
+    weights = {name: weight for name, weight in plan.solver.get("weights", {}).items() if weight}
+    if len(weights) < 2 or set(weights.values()) == {1.0}:
+        return []
+    return ["objective: " + " + ".join(name if w == 1 else f"{w:.6g} {name}" for name, w in weights.items())]
 
 
 def _pinned(pins: Mapping[str, str]) -> str:
