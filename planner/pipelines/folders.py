@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import plain_name
+from bitplan.planner.files import plain_name, read_bytes
 
 LIBRARIES = ("diffusers", "transformers")  # a component is a class of these, or of a module of `diffusers.pipelines`
 _ADVICE = "load it in a function of your own, and give its package.module:name"
@@ -40,14 +40,21 @@ def check_folder(name: str, folder: Path, index: Mapping[str, Any]) -> None:
     code = [Path("None.py"), *(Path(component, f"{entry[0]}.py") for component, entry in entries.items())]
     if found := [file for file in code if (folder / file).is_file()]:
         raise UserError(f"{name} brings code in {found[0]}, which is not run; {_ADVICE}")
+    for component, entry in entries.items():  # such a class looks for code of the folder, and asks whether to run it
+        if str(entry[-1]).startswith("Auto") and any(_has_code(file) for file in (folder / component).glob("*.json")):
+            raise UserError(f"the {component} of {name} is a class of its own code, which is not run; {_ADVICE}")
     for path in sorted(folder.glob("*/*.index*.json")):
         try:
-            names = json.loads(path.read_text("utf-8"))["weight_map"].values()
+            names = json.loads(read_bytes(path))["weight_map"].values()
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(f"{path} is not an index of weights ({type(error).__name__}); save the pipeline again"
                             ) from None  # fmt: skip
         for name in set(map(str, names)):
             plain_name(name)
+
+
+def _has_code(config: Path) -> bool:
+    return config.is_file() and b'"auto_map"' in read_bytes(config)
 
 
 def _is_known(library: object) -> bool:

@@ -252,6 +252,8 @@ def _refusal(target: Target, planned: Mapping[str, Scheme], refused: Mapping[str
 
 def _parts(schemes: Mapping[str, Scheme], model: Model) -> Iterator[ExportPart]:
     for name in dict.fromkeys(map(_component, schemes)):
+        if not name.isidentifier():  # it stands in the code that says how the file is used
+            raise UserError(f"the plan names a component {name!r}, which is no name in Python; solve again")
         inside = {layer: layer[len(name) + 1 :] for layer in schemes if layer.startswith(name + ".")}
         yield ExportPart(
             name,

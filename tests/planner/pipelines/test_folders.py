@@ -71,6 +71,15 @@ def test_code_that_older_diffusers_runs_unasked_is_refused(name: str, folder: Pa
     assert not (folder.parent / "imported.txt").exists()
 
 
+def test_classes_that_look_for_code_of_the_folder_are_refused(folder: Path) -> None:
+    """transformers would ask on standard input whether to run it."""
+    changed(folder / "model_index.json", lambda index: index.update(tokenizer=["transformers", "AutoTokenizer"]))
+    code = {"auto_map": {"AutoTokenizer": ["strange.P", None]}}
+    changed(folder / "tokenizer" / "tokenizer_config.json", lambda config: config.update(code))
+    with pytest.raises(UserError, match="the tokenizer of .* is a class of its own code"):
+        load_pipeline(str(folder))
+
+
 def test_a_pipeline_of_the_hub_is_checked_before_it_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "None.py").write_text(CODE, "utf-8")
