@@ -96,8 +96,8 @@ def build_evaluator(
     """Records the full-precision trajectory of the conditions. own, clip: see `metrics.choose_metrics`."""
     traced = examine(subject, conditions, seed, tuple(dict.fromkeys(component_of(layer) for layer in layers)))
     denoisers = [module_at(subject.modules, address) for address in traced.denoisers]
+    metrics = choose_metrics(subject, traced.output, conditions, own, clip, traced.sample)
     replay = build_replay(subject, denoisers, conditions, seed, timesteps=4)
-    metrics = choose_metrics(subject, replay.reference.kind, conditions, own, clip)
     return Evaluator(subject, traced.parts, replay, metrics, tuple(conditions), tuple(layers))
 
 

@@ -27,6 +27,7 @@ from bitplan.planner.measurement.methods import check_dtype, method_named
 from bitplan.planner.measurement.ranges import calibrated_ranges, stored_ranges
 from bitplan.planner.measurement.rounds import ROUND
 from bitplan.planner.measurement.schedule import Schedule, measure_by_probes, measure_exhaustively
+from bitplan.planner.measurement.trial import try_measuring
 from bitplan.planner.measurement.worker import Settings, Worker, WorkerSetup, worker_of
 from bitplan.planner.pipelines.calling import has_own_calls
 from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics, single_layer_metrics
@@ -44,6 +45,7 @@ from bitplan.plans.parameters import Key
 from bitplan.plans.scheme import KEEP
 from bitplan.plans.transforms.base import Fitted
 from bitplan.sensitivity.calibration.ranges import ActivationRange
+from bitplan.sensitivity.runs.outcome import Outcome, check_reference
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,13 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
         pairs = share_of([(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP], options.part)
         unpriced = _unpriced(store, offered) if options.part[0] == 1 else ()
         current().expect(_expected(store, pairs, unpriced, options))
+        worker = worker_of(setup, traced.subject, metric_set)
+        if not store.measured():
+            try_measuring(worker, options.method)  # before the slow work
         if unpriced:
             _measure_costs(store, traced, unpriced, len(offered))
         with lean_memory(options.folder is not None):
-            schedule = _schedule(store, worker_of(setup, traced.subject, metric_set), (pairs, deadline), options)
+            schedule = _schedule(store, worker, (pairs, deadline), options)
             if options.method == "exhaustive":
                 measure_exhaustively(schedule, schedule.pairs)
             else:
@@ -130,13 +135,22 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
 
 
 def _metric_set(traced: Traced, settings: Settings, options: MeasureOptions) -> MetricSet:
-    """The metrics to measure, with probes. Prints which metrics are skipped for lack of a CLIP."""
+    """The metrics to measure, with probes. Prints which metrics are left out or have no probe, and why.
+
+    Raises UserError and MeasurementError for outputs that cannot be measured.
+    """
+    check_reference(Outcome(outputs=traced.sample, kind=traced.output))
     with offloaded(options.folder):
-        metric_set = choose_metrics(traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip)
+        metric_set = choose_metrics(
+            traced.subject, traced.output, settings.prompts, settings.metrics, settings.clip, traced.sample
+        )
     if metric_set.left_out:
         print(f"{' and '.join(metric_set.left_out)} left out: no condition is a text and no CLIP is named; name one "
               "with --clip to have the drift of images measured", file=sys.stderr)  # fmt: skip
-    return single_layer_metrics(metric_set, traced.sample)
+    metric_set = single_layer_metrics(metric_set, traced.sample)
+    for note in (*metric_set.unfit, *(metric_set.unprobed if options.method == "probes" else ())):
+        print(note, file=sys.stderr)
+    return metric_set
 
 
 def _schedule(

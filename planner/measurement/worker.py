@@ -184,7 +184,9 @@ def worker_of(setup: WorkerSetup, subject: Subject, metric_set: MetricSet | None
     """Build a worker of a loaded subject. Raises UserError if the encoder cannot be loaded."""
     settings = setup.settings
     if metric_set is None:
-        metric_set = choose_metrics(subject, setup.output, settings.prompts, settings.metrics, settings.clip)
+        metric_set = choose_metrics(
+            subject, setup.output, settings.prompts, settings.metrics, settings.clip, setup.sample
+        )
         metric_set = single_layer_metrics(metric_set, setup.sample)
     learn(subject.run, setup.conditions or conditions_in(subject, settings.prompts), settings.generation.seed)
     return Worker(setup, subject, components(subject, setup.components), metric_set)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,12 +105,16 @@ class MetricSet:
         encoder: CLIP of images and prompts; None where no metric needs it.
         texts: prompts of the conditions; empty where a condition has none.
         left_out: names of metrics that would need a CLIP.
+        unfit: sentences on metrics that are left out for other reasons.
+        unprobed: sentences on metrics without a probe.
     """
 
     metrics: tuple[Metric, ...]
     encoder: Encoder | None
     texts: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
+    unprobed: tuple[str, ...] = ()
 
 
 def texts_of(conditions: Sequence[Any]) -> tuple[str, ...]:
@@ -120,20 +124,60 @@ def texts_of(conditions: Sequence[Any]) -> tuple[str, ...]:
 
 
 def choose_metrics(
-    subject: Subject, kind: str, conditions: Sequence[Any], own: Sequence[str] = (), clip: str | None = None
-) -> MetricSet:
-    """Returns the metrics of the subject's outputs. own: more metrics, by name or reference; clip: see `load_encoder`.
+    subject: Subject, kind: str, conditions: Sequence[Any], own: Sequence[str] = (), clip: str | None = None,
+    sample: Tensor | None = None,
+) -> MetricSet:  # fmt: skip
+    """Returns the metrics of the subject's outputs.
 
     Without `clip`, text conditions or a metric that needs CLIP, the alignment metrics of these outputs are left out
-    and no model is downloaded. Raises UserError.
+    and no model is downloaded. A default metric that cannot read the sample, such as a picture smaller than its window,
+    is left out, too. Raises UserError, also for such a metric that was asked for.
+
+    Args:
+        subject: the subject.
+        kind: the kind of its outputs.
+        conditions: the conditions that it runs on.
+        own: more metrics, by name or reference.
+        clip: see `load_encoder`.
+        sample: outputs in full precision.
     """
     texts = texts_of(conditions)
     defaults = _defaults(subject, kind, bool(texts), bool(texts) or clip is not None)
     metrics = _fitting(subject, kind, bool(texts), (*defaults, *metrics_of(own)))
     names = [metric.name for metric in metrics]
     left_out = tuple(m.name for m in _defaults(subject, kind, bool(texts), True) if m.name not in names)
-    embeds = any(metric.embeds for metric in metrics)
-    return MetricSet(metrics, load_encoder(subject.name, clip) if embeds else None, texts, left_out)
+    asked = {*own} | ({*names} if subject.metrics is not None else set())
+    metrics, unfit = (metrics, ()) if sample is None else _readable(metrics, sample, asked)
+    encoder = load_encoder(subject.name, clip) if any(metric.embeds for metric in metrics) else None
+    return MetricSet(metrics, encoder, texts, left_out, unfit)
+
+
+def _readable(
+    metrics: Sequence[Metric], sample: Tensor, asked: Collection[str]
+) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
+    """Returns the metrics that can read the sample, and sentences on the others. Raises UserError if one was asked for.
+
+    asked: names of metrics.
+    """
+    reasons = {metric.name: reason for metric in metrics if (reason := _unreadable(metric, sample))}
+    if refused := [name for name in reasons if name in asked]:
+        raise UserError(f"the metric {refused[0]} cannot be measured: {reasons[refused[0]]}; leave it out")
+    unfit = tuple(f"{name} left out: {reason}" for name, reason in reasons.items())
+    return tuple(metric for metric in metrics if metric.name not in reasons), unfit
+
+
+def _unreadable(metric: Metric, sample: Tensor) -> str | None:
+    """Why a built-in metric cannot read such outputs, or None."""
+    if metric.reads not in ("output", "images") or METRICS.get(metric.name) != metric:
+        return None
+    try:
+        with torch.no_grad():
+            metric.function(sample.clone(), sample.clone())
+    except MeasurementError as error:
+        return str(error)
+    except Exception as error:  # torch raises anything for pictures smaller than a kernel
+        return f"it fails on outputs of shape {tuple(sample.shape)}, {' '.join(str(error).split())[:120]}"
+    return None
 
 
 def _defaults(subject: Subject, kind: str, texts: bool, encoder: bool) -> tuple[Metric, ...]:
@@ -157,13 +201,19 @@ def single_layer_metrics(metric_set: MetricSet, outputs: Tensor) -> MetricSet:
 
     outputs: in full precision; each metric of the output is tested on them. Raises UserError.
     """
-    additive = (metric for metric in metric_set.metrics if metric.additive)
-    return replace(metric_set, metrics=tuple(_with_probe(metric, outputs) for metric in additive))
+    sets = [f"{m.name} left out: it is about the whole set of outputs, which `bitplan evaluate` measures"
+            for m in metric_set.metrics if not m.additive]  # fmt: skip
+    chosen = [_with_probe(metric, outputs) for metric in metric_set.metrics if metric.additive]
+    unprobed = tuple(f"{metric.name} has no probe: {why}; measure it with --method exhaustive"
+                     for metric, why in chosen if metric.probe is None)  # fmt: skip
+    metrics = tuple(metric for metric, _ in chosen)
+    return replace(metric_set, metrics=metrics, unfit=(*metric_set.unfit, *sets), unprobed=unprobed)
 
 
-def _with_probe(metric: Metric, outputs: Tensor) -> Metric:
-    """Tests a metric of the output and returns it with a probe."""
+def _with_probe(metric: Metric, outputs: Tensor) -> tuple[Metric, str]:
+    """Tests a metric of the output and returns it with a probe, and where that is from or why there is none."""
     if metric.reads != "output" or (metric.probe is not None and METRICS.get(metric.name) == metric):
-        return metric
+        return metric, "it defines none"
     check_metric(metric, outputs)
-    return replace(metric, probe=probe_for(metric, outputs).probe)
+    choice = probe_for(metric, outputs)
+    return replace(metric, probe=choice.probe), choice.how

@@ -1,0 +1,114 @@
+"""Tries a measurement on one condition before anything slow, and refuses what would fail later or be wrong.
+
+A subject must give equal outputs in equal runs: a loss is the difference of two runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from bitplan.planner.errors import UserError
+from bitplan.planner.measurement.chains import chain_of
+from bitplan.planner.measurement.replay import build_replay
+from bitplan.planner.measurement.worker import Worker
+from bitplan.planner.pipelines.subject import Subject, run_subject
+from bitplan.plans.dtypes import FLOAT32
+from bitplan.plans.layers.addresses import addresses
+from bitplan.sensitivity.probes.chain import draw
+from bitplan.sensitivity.runs.nested import tensors_of
+from bitplan.sensitivity.table import MeasurementError
+
+ROUNDING = {FLOAT32: 1e-3}  # difference of two equal runs, relative to the output, that is rounding
+ROUGH = 0.05  # the same in 16 bits
+
+
+def try_measuring(worker: Worker, method: str) -> None:
+    """Run the first condition as the method will. Raises UserError, MeasurementError.
+
+    Raises UserError if the output is not that of the traced run, which had the same condition and seed.
+    """
+    subject, seed = worker.subject, worker.setup.settings.generation.seed
+    run = partial(run_subject, subject, worker.conditions[:1], seed)
+    try:
+        outputs = _probed(worker) if method == "probes" else _replayed(worker)
+    except MeasurementError:  # copies of a batch may differ for the same reason
+        _check_equal(subject, run)
+        raise
+    expected = worker.setup.sample
+    limit = ROUNDING.get(worker.setup.settings.dtype, ROUGH) * float(expected.float().norm())
+    if outputs.shape != expected.shape or not float((outputs - expected).float().norm()) <= limit:
+        _check_equal(subject, run)
+
+
+def _check_equal(subject: Subject, run: Callable[[], Tensor]) -> None:
+    """Raises UserError that names the first call in which two runs differ."""
+    if cause := _cause(subject.modules, run):
+        raise UserError(
+            f"two equal runs of {subject.name} give different outputs: {cause}; draw random numbers from the seed "
+            "alone, and call eval() on its modules"
+        )
+
+
+def _replayed(worker: Worker) -> Tensor:
+    """The outputs of a run of which a call of each denoiser was repeated."""
+    seed = worker.setup.settings.generation.seed
+    outputs = build_replay(worker.subject, worker.denoisers, worker.conditions[:1], seed, 1).reference.outputs
+    assert outputs is not None
+    return outputs
+
+
+def _probed(worker: Worker) -> Tensor:
+    """The outputs of a run from which a probe of each metric was drawn."""
+    metric_set, generator = worker.metric_set, torch.Generator().manual_seed(0)
+    with chain_of(worker, worker.conditions[:1], 0) as chain:
+        encoder = metric_set.encoder
+        texts = encoder.text(metric_set.texts[:1]) if encoder and metric_set.texts else None
+        for metric in metric_set.metrics:
+            if metric.probe:
+                draw(chain, metric, 1, generator, encoder, texts)
+        return chain.result.detach().cpu()
+
+
+Event = tuple[str, str, tuple[bytes, ...]]  # address of a module, what it does, and digests of these tensors
+GETS, GIVES = "gets different inputs", "gives different outputs for equal inputs"
+
+
+def _cause(components: Mapping[str, nn.Module], run: Callable[[], Tensor]) -> str:
+    """What differs in two runs, as a part of a sentence; empty if nothing does."""
+    (first, events), (second, others) = _events(components, run), _events(components, run)
+    for one, other in zip(events, others, strict=False):
+        if one[:2] != other[:2]:
+            return f"one calls {one[0]}, the other {other[0]}"
+        if one != other:
+            return f"{one[0]} {one[1]}"
+    return "" if first == second else "its modules give equal outputs, and its own differ"
+
+
+def _events(
+    components: Mapping[str, nn.Module], run: Callable[[], Tensor]
+) -> tuple[tuple[bytes, ...], list[Event]]:  # fmt: skip
+    """Digests of the result of a run, and all starts and ends of calls of modules, in order."""
+    events: list[Event] = []
+
+    def starts(address: str) -> Callable[..., None]:
+        return lambda _, args, kwargs: events.append((address, GETS, _digests((args, kwargs))))
+
+    def ends(address: str) -> Callable[..., None]:
+        return lambda _, args, kwargs, output: events.append((address, GIVES, _digests(output)))
+
+    with ExitStack() as stack:
+        for module, (address, *_) in addresses(components).items():
+            stack.callback(module.register_forward_pre_hook(starts(address), with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(ends(address), with_kwargs=True).remove)
+        return _digests(run()), events
+
+
+def _digests(value: object) -> tuple[bytes, ...]:
+    flat = (tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for tensor in tensors_of(value))
+    return tuple(hashlib.sha1(part.numpy().data, usedforsecurity=False).digest() for part in flat)
