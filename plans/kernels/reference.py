@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear
 
 from bitplan.plans.formats.storage import dequantize
+from bitplan.plans.geometry import Geometry
 from bitplan.plans.kernels.base import Held, Kernel, float_conv
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.numerics import rounded_input, transformed_input
@@ -30,8 +31,18 @@ def run(x: Tensor, layer: Held) -> Tensor:
     rounded = rounded_input(changed, layer.kind, layer.scheme, layer.scales)
     weight = dequantize(packed).to(exact.dtype)
     bias = None if layer.bias is None else layer.bias.to(exact.dtype)
-    out = linear(rounded, weight, bias) if geometry is None else float_conv(rounded, weight, bias, geometry)
+    if geometry is None:
+        return linear(rounded, weight, bias).to(x.dtype)
+    out = float_conv(rounded, weight, bias, geometry)
+    if layer.scheme.inputs.bits < 16 and _reads_padding_alone(geometry):
+        out = out + rounded.flatten(1)[:, :1].view(-1, *(1,) * (out.dim() - 1)) * 0  # NaN of a sample is in all of it
     return out.to(x.dtype)
+
+
+def _reads_padding_alone(geometry: Geometry) -> bool:
+    """Whether some output reads no number of the input."""
+    reaches = [dilation * (kernel - 1) + 1 for kernel, _, dilation, _ in geometry.sizes for _ in range(2)]
+    return any(pad >= reach for pad, reach in zip(geometry.pads[::-1], reaches, strict=True))
 
 
 REFERENCE = Kernel(

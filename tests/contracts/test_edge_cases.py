@@ -21,7 +21,7 @@ from bitplan.plans.scheme import KEEP, Scheme, parse_scheme
 FITTED = range_tensor({"tensor": 2.5, "first": 4.0})
 LAYERS = {
     "linear": (nn.Linear(34, 5), torch.randn(2, 3, 34)),
-    "conv1d": (nn.Conv1d(5, 4, 3, padding=1), torch.randn(2, 5, 9)),
+    "conv1d": (nn.Conv1d(5, 4, 3, padding=4), torch.randn(2, 5, 9)),  # its first output reads padding alone
     "conv2d": (nn.Conv2d(5, 3, 3, stride=2, padding=1), torch.randn(2, 5, 5, 4)),
     "conv3d": (nn.Conv3d(3, 4, (1, 3, 2)), torch.randn(2, 3, 2, 4, 3)),
     "embedding": (nn.Embedding(9, 70), torch.tensor([[0, 8, 2], [5, 5, 1]])),
