@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from bitplan.planner.cli.crash import write_report
+from bitplan.planner.crash import where_reported
 from bitplan.planner.errors import (
     BAD_INPUT,
     CRASHED,
@@ -103,8 +103,7 @@ def leave_unread() -> NoReturn:
 
 
 def _crash(error: BaseException, doing: str) -> NoReturn:
-    path = write_report(error, doing)
-    where = f"the full report is in {path}" if path else "no report could be written: there is no room for it"
+    where = where_reported(error, doing)
     advice = "a library is missing or broken; install it again; " if isinstance(error, ImportError) else ""
     stop(f"{doing}: {_with_phase(error, cause_of(error, 300))}; {advice}{where}", CRASHED)
 

@@ -14,6 +14,7 @@ from bitplan.planner.choice.request import Request, options_of
 Word = Annotated[str, Field(min_length=1, max_length=300)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # of a plan file: no folders, nothing hidden, nothing a shell reads
 SUFFIX = ".plan.yaml"
+NOT_ASKED = ("kernels", "slack")  # the server states the kernels; slack is of lexicographic requests, which it refuses
 LIMIT_OF_ENTRIES = {"caps": 50, "pins": 20_000}
 
 
@@ -25,19 +26,19 @@ def _type_of(name: str, kind: Any) -> Any:
 
 
 def _words() -> dict[str, Any]:
-    """Word -> (type, default), of all fields of `Request` but `kernels`, which the server states."""
+    """Word -> (type, default), of all fields of `Request` but those of `NOT_ASKED`."""
     kinds = get_type_hints(Request)
     defaults: dict[str, Any] = {each.name: each.default for each in fields(Request)} | dict.fromkeys(
         LIMIT_OF_ENTRIES, {}
     )
-    return {name: (_type_of(name, kinds[name]), default) for name, default in defaults.items() if name != "kernels"}
+    return {name: (_type_of(name, kinds[name]), default) for name, default in defaults.items() if name not in NOT_ASKED}
 
 
 _WORDS: Any = create_model("_WORDS", __config__=ConfigDict(extra="forbid", frozen=True), **_words())
 
 
 class PageRequest(_WORDS):  # type: ignore[misc]  # a model made of the fields of `Request`
-    """The words of `bitplan.planner.choice.request.Request`, except `kernels`, which the server states."""
+    """The words of `bitplan.planner.choice.request.Request`, except those of `NOT_ASKED`."""
 
     def request(self, kernels: str) -> Request:
         """The request that `bitplan solve` makes of these words. Raises UserError."""

@@ -4,18 +4,21 @@ does not know the token.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOSTS = ("127.0.0.1", "localhost")  # names of the server, with any port, because ssh may forward one
 TOKEN = "x-bitplan-token"  # the header that holds the token
 LARGEST = 2**21  # bytes of the largest request
+SLOWEST = 10.0  # seconds in which a request must arrive
 
 
 HEADERS = {
@@ -45,10 +48,30 @@ class Guard:
 
         reason = refusal(scope, self.token)
         if reason is None:
-            await self.app(scope, receive, send_with_headers)
+            await self.app(scope, _in_time(receive), send_with_headers)
             return
         status, error = reason
         await JSONResponse({"error": error}, status)(scope, receive, send_with_headers)
+
+
+def _in_time(receive: Receive) -> Receive:
+    """Receives the parts of a request's body, and refuses one that is not whole after `SLOWEST` seconds."""
+    clock = asyncio.get_running_loop().time
+    deadline: float | None = clock() + SLOWEST
+
+    async def received() -> Message:
+        nonlocal deadline
+        if deadline is None:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), max(deadline - clock(), 0.0))
+        except TimeoutError:
+            raise HTTPException(408, f"the request was not whole after {SLOWEST:g} s; send it again") from None
+        if not message.get("more_body"):
+            deadline = None  # what is received from now on is the end of the connection
+        return message
+
+    return received
 
 
 def refusal(scope: MutableMapping[str, Any], token: str) -> tuple[int, str] | None:

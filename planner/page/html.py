@@ -64,13 +64,13 @@ class Script:
         return Markup(self.text)
 
 
-def page_of(views: Mapping[str, View], folders: Mapping[str, Path] | None = None, *, live: bool = False) -> str:
+def page_of(views: Mapping[str, View], folders: Mapping[str, Path] | None = None, *, live: bool | str = False) -> str:
     """The page as HTML, the same for the same input.
 
     Args:
         views: run -> its view; the page opens with the first one.
         folders: run -> folder of its pictures.
-        live: whether a server solves for the page.
+        live: whether a server solves for the page, or the digest of the profile that it solves.
 
     Raises UserError for pictures that are missing or lie outside their folder.
     """
@@ -137,7 +137,7 @@ def _pictures(views: Mapping[str, View], folders: Mapping[str, Path]) -> list[tu
     ]  # fmt: skip
 
 
-def _data(views: Mapping[str, View], folders: Mapping[str, Path], album: Album, live: bool) -> dict[str, Any]:
+def _data(views: Mapping[str, View], folders: Mapping[str, Path], album: Album, live: bool | str) -> dict[str, Any]:
     """The data that the page's scripts read, without the pictures."""
     labels = [label_of(view) for view in views.values()]
     if len(set(labels)) < len(labels):
@@ -188,7 +188,7 @@ def _short(data: Any) -> Any:
     return data
 
 
-def _policy(scripts: Sequence[Script], live: bool) -> str:
+def _policy(scripts: Sequence[Script], live: bool | str) -> str:
     """The content security policy: scripts by their hashes, no requests except to the page's own server. All styles are
     allowed, because Plotly sets them."""
     allowed = " ".join(f"'{script.check}'" for script in scripts)

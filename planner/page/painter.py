@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bitplan.planner.errors import UserError
-from bitplan.planner.texts import one_line
+from bitplan.planner.crash import where_reported
+from bitplan.planner.errors import UserError, is_own
+from bitplan.planner.texts import cause_of, one_line
 from bitplan.plans.plan import Plan, dtype_of
 
-log = logging.getLogger(__name__)
 STATES = ("idle", "solving", "loading", "painting", "done", "failed")
 
 
@@ -99,11 +98,10 @@ class Painter:
             subject = self._loaded(plan)
             self._tell("painting")
             self.picture = _paint(subject, plan, self.options.kernels, (prompt, seed), self._full)
-        except Exception as error:  # the page shows whatever a model raises, and the server goes on
-            if not isinstance(error, ValueError):
-                log.exception("painting failed")
-            named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            self.picture = replace(self.picture, state="failed", error=(named + one_line(error))[:500])
+        except (Exception, SystemExit) as error:  # the page shows whatever a model raises, and the server goes on
+            known = is_own(error)
+            why = one_line(error) if known else f"{cause_of(error, 300)}; {where_reported(error, 'painting')}"
+            self.picture = replace(self.picture, state="failed", error=why[:500])
 
     def _tell(self, state: str) -> None:
         self.picture = replace(self.picture, state=state)

@@ -16,6 +16,7 @@ from bitplan.planner.page.painter import Painter, PaintOptions
 from bitplan.planner.page.session import Session
 from bitplan.planner.pipelines.references import read_name
 from bitplan.planner.profiles.profile import Profile, open_profile
+from bitplan.planner.texts import one_line, system_reason
 from bitplan.planner.views.profile_view import load_profile_view
 
 if TYPE_CHECKING:
@@ -38,22 +39,18 @@ def serve(profile: Path, plans: Path | None, options: PaintOptions, port: int, s
     Raises UserError.
     """
     try:
-        import uvicorn
-
+        from bitplan.planner.page.local import run_server
         from bitplan.planner.page.server import app_of
     except ImportError as error:
-        raise UserError(f"{EXTRA} ({error})") from None
+        raise UserError(f"{EXTRA} ({one_line(error)})") from None
     state = state_of(profile, plans, options)
     with _listening(port) as listener:
         address = f"http://{HERE}:{listener.getsockname()[1]}/?token={state.token}"
         print(f"exploring {profile} at {address}\nplans are saved in {state.plans}; stop with Ctrl-C", flush=True)
         if show:
             threading.Timer(0.5, webbrowser.open, [address]).start()
-        config = uvicorn.Config(
-            app_of(state), log_level="warning", timeout_graceful_shutdown=1, server_header=False, lifespan="off"
-        )
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            run_server(app_of(state, lambda: state_of(profile, plans, options)), listener)
     print("stopped")
 
 
@@ -91,6 +88,6 @@ def _listening(port: int) -> socket.socket:
         listener.listen()  # before the address is printed, so that a browser is never refused
     except (OSError, OverflowError) as error:
         listener.close()
-        why = getattr(error, "strerror", None) or error
+        why = system_reason(error) if isinstance(error, OSError) else one_line(error)
         raise UserError(f"cannot listen at port {port}: {why}; choose another --port, or 0 for any") from None
     return listener

@@ -5,7 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -101,8 +101,11 @@ def view_of(session: Session, request: Request) -> View:
     return sweeping.view_of(session.known, open_problem, curve(session, problem), _EACH, session.real)
 
 
-def curve(session: Session, problem: Problem) -> tuple[Variant, ...]:
-    """The best plans at limits on memory in even ratios, the loosest first, without the problem's own limit on it."""
+def curve(session: Session, problem: Problem, still: Callable[[], None] = lambda: None) -> tuple[Variant, ...]:
+    """The best plans at limits on memory in even ratios, the loosest first, without the problem's own limit on it.
+
+    still: called before each plan; what it raises ends the curve.
+    """
     least, open_problem = _smallest(problem, "bytes"), _without(problem, "bytes")
     if least is None:
         return ()
@@ -115,10 +118,11 @@ def curve(session: Session, problem: Problem) -> tuple[Variant, ...]:
         )
     else:
         solutions = frontier(open_problem, "bytes", limits, _EACH)
-    variants = (
-        solution_variant(session.known, name_of("bytes", plain(most)), each, plain(most)) for most, each in solutions
-    )
-    plans = [one for one in variants if one.picks]
+    plans = []
+    for most, each in solutions:
+        still()
+        one = solution_variant(session.known, name_of("bytes", plain(most)), each, plain(most))
+        plans += [one] if one.picks else []
     worst = max((one.objective or 0.0 for one in plans), default=0.0)
     return tuple(one for one in plans if (one.objective or 0.0) >= _VISIBLE * worst)
 

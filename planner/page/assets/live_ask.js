@@ -12,10 +12,12 @@ const live = {
   listeners: [], // functions (question, answer), called for each answer
 };
 const TOKEN = new URLSearchParams(location.search).get("token") ?? "";
+const PAGE_ID = String(Math.random()); // the server answers the newest request of each page
 
 /** Returns the server's response as data. Throws an Error with the server's message. */
 async function fetched(path, body = null, signal = null) {
-  const headers = { "X-BitPlan-Token": TOKEN, "Content-Type": "application/json" };
+  const headers = { "X-BitPlan-Token": TOKEN, "X-BitPlan-Page": PAGE_ID, "Content-Type": "application/json" };
+  if (typeof PAGE.live === "string") headers["X-BitPlan-Profile"] = PAGE.live; // the profile that this page shows
   const options = body === null ? { headers, signal } : { method: "POST", headers, signal, body: JSON.stringify(body) };
   let response;
   try {
@@ -25,7 +27,7 @@ async function fetched(path, body = null, signal = null) {
     throw new Error("the server does not answer; start `bitplan explore` again, and open the address that it prints");
   }
   const data = await response.json().catch(() => ({ error: `the server answered ${response.status}` }));
-  if (!response.ok) throw new Error(data.error ?? `the server answered ${response.status}`);
+  if (!response.ok) throw Object.assign(new Error(data.error ?? `the server answered ${response.status}`), { reload: data.reload === true });
   return data;
 }
 
@@ -47,18 +49,23 @@ async function answerNext() {
     const { request, passing } = question;
     showAnswer(question, await fetched("/api/solve", { asked: request, passing }, live.pending.abort.signal));
   } catch (error) {
-    if (error.name !== "AbortError") showAnswer(question, { variant: null, why: error.message });
+    if (error.name !== "AbortError") showAnswer(question, { variant: null, why: error.message, reload: error.reload });
   }
   document.body.classList.remove("asking");
   live.pending = null;
   answerNext();
 }
 
+/** The offer to open the page again, with the profile as it is now. */
+function reloadButton() {
+  return make("button", { type: "button", class: "reload", onclick: () => location.reload() }, "Reload the page");
+}
+
 /** Shows the plan, or the reason if there is none; then the previous plan stays visible in grey. */
 function showAnswer(question, answer) {
   const solved = answer.variant !== null && answer.variant.picks.length > 0;
   document.body.classList.toggle("stale", !solved);
-  fill("no-plan", ...(solved ? [] : [make("strong", {}, "No plan. "), `${capital(answer.why)}.`]));
+  fill("no-plan", ...(solved ? [] : [make("strong", {}, "No plan. "), `${capital(answer.why)}.`, ...(answer.reload ? [reloadButton()] : [])]));
   chosen.passing = question.passing;
   if (solved) show(answer.variant, live.before);
   live.listeners.forEach((listener) => listener(question, answer));

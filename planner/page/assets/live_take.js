@@ -38,7 +38,7 @@ async function save(button, name, command) {
     fill("saved", make("strong", {}, `Saved ${saved.path}`), ` (${saved.status}).`);
     delete name.dataset.own;
   } catch (error) {
-    fill("saved", make("span", { class: "refused" }, capital(error.message)));
+    fill("saved", make("span", { class: "refused" }, capital(error.message)), ...(error.reload ? [" ", reloadButton()] : []));
   }
   button.disabled = false;
 }
@@ -67,7 +67,7 @@ async function paint(button, prompt, seed) {
     fill("painting", "");
     showPainted(variant, picture);
   } catch (error) {
-    fill("painting", make("span", { class: "refused" }, capital(error.message)));
+    fill("painting", make("span", { class: "refused" }, capital(error.message)), ...(error.reload ? [" ", reloadButton()] : []));
   }
   button.disabled = false;
 }

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import bitplan
-from bitplan.planner.cli import crash, main, output
+from bitplan.planner import crash
+from bitplan.planner.cli import main, output
 from bitplan.planner.cli.output import Ended, Printed, guarded
 from bitplan.planner.errors import BAD_INPUT, CRASHED, INTERRUPTED, UNREAD, CallError, UserError
 from bitplan.planner.pipelines.subject import Subject, run_subject

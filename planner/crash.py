@@ -29,6 +29,12 @@ def write_report(error: BaseException, doing: str) -> Path | None:
     return None
 
 
+def where_reported(error: BaseException, doing: str) -> str:
+    """Write the report, and say where it is."""
+    path = write_report(error, doing)
+    return f"the full report is in {path}" if path else "no report could be written: there is no room for it"
+
+
 def _text(error: BaseException, doing: str) -> str:
     lines = [
         f"{doing} failed on {time.strftime('%Y-%m-%d %H:%M:%S %z')}",
