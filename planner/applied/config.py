@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from bitplan.planner.applied.config_schema import CONFIG, VERSION
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import METHOD
 from bitplan.planner.texts import one_line
+from bitplan.plans.checks import Wrong
 from bitplan.plans.inputs.base import ActivationError, ActivationScales
 from bitplan.plans.numerics import named, range_tensor
 from bitplan.plans.plan import Plan
@@ -26,9 +28,6 @@ from bitplan.plans.transforms.base import Fitted
 
 if TYPE_CHECKING:
     from bitplan.planner.applied.checkpoint import CheckpointState
-
-
-VERSION = 1
 
 
 class QuantizationMethod(str, Enum):  # noqa: UP042 - diffusers reads `.value` and compares with texts
@@ -96,9 +95,10 @@ class BitPlanConfig:
             raise UserError(f"this quantization config is {data.get('quant_method')} version {data.get('version')}, "
                             f"and this BitPlan reads {METHOD} {VERSION}; upgrade bitplan")  # fmt: skip
         try:
+            CONFIG(dict(data))
             config = cls(**{**data, "quant_method": QuantizationMethod.BITPLAN})
             layers, _fitted = config.layers, config.fitted
-        except (SchemeError, ActivationError, TypeError, AttributeError) as error:
+        except (Wrong, SchemeError, ActivationError, TypeError, AttributeError) as error:
             raise UserError(
                 f"the quantization config cannot be read: {one_line(error)}; save the pipeline again"
             ) from None

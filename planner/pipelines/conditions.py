@@ -18,6 +18,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathError, PathLike, inside, read_bytes
 from bitplan.planner.scenes.grammar import TRAIN, held_out_scenes, sample_scene
 from bitplan.planner.texts import one_line, read_json
+from bitplan.plans.checks import Wrong, list_of, plain
 from bitplan.plans.plan_schema import LARGEST
 from bitplan.plans.strict_yaml import StrictLoader
 
@@ -61,7 +62,9 @@ def read_prompts(path: Path) -> list[str]:
         raise UserError(f"line {odd} of the prompts file {path} holds a control character; give a UTF-8 text file")
     if not any(lines):
         raise UserError(f"the prompts file {path} contains no prompts; write one on each line")
-    return [line for line in lines if line]
+    prompts = [line for line in lines if line]
+    _check_lengths(path, prompts)
+    return prompts
 
 
 def conditions_in(source: PathLike | Sequence[Any] | None) -> list[Any] | None:
@@ -109,7 +112,16 @@ def read_conditions(path: Path) -> list[Any]:
         if odd is not None:
             raise UserError(f"entry {number} of the conditions file {path} holds {odd}; write texts, finite numbers, "
                             "lists and mappings of texts, and put other values in quotes")  # fmt: skip
+    _check_lengths(path, entries)
     return entries
+
+
+def _check_lengths(path: Path, entries: list[Any]) -> None:
+    """Raises UserError where an entry is too long or nested too deep."""
+    try:
+        list_of(plain())(entries)
+    except Wrong as wrong:
+        raise UserError(f"{path}, entry {wrong}; shorten it") from None
 
 
 def _not_plain(value: Any) -> str | None:

@@ -13,11 +13,13 @@ from typing import Any
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import plain_name, read_bytes, write_text
-from bitplan.planner.texts import cause_of, one_line, system_reason, table
+from bitplan.planner.texts import one_line, system_reason, table
 from bitplan.planner.units import COSTS, SHOW
+from bitplan.planner.views.view_schema import VERSION, check_sweep
+from bitplan.plans.checks import Wrong
+from bitplan.plans.reading import parse_json
 from bitplan.sensitivity.table import FAMILIES, OWN
 
-VERSION = 1
 VIEW = "sweep.json"  # the view's file name in the folder that `bitplan sweep` writes
 FULL = "full precision"  # the name of the variant that keeps every layer
 ROWS = 14  # maximum number of rows of a printed frontier; a longer one is sampled evenly
@@ -178,7 +180,7 @@ def write_view(view: View, path: Path) -> None:
 def read_view(path: Path) -> View:
     """Reads a view from a JSON file. Raises UserError where it is missing or malformed."""
     try:
-        data = json.loads(read_bytes(path).decode("utf-8"))
+        data = parse_json(read_bytes(path).decode("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {system_reason(error)}; make it with `bitplan sweep`") from None
     except ValueError as error:
@@ -186,9 +188,10 @@ def read_view(path: Path) -> View:
     if not isinstance(data, dict) or data.get("version") != VERSION:
         raise UserError(f"{path} is not a sweep of version {VERSION}; make it again with `bitplan sweep`")
     try:
-        return _view(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a sweep ({cause_of(error)}); make it again") from None
+        check_sweep(data)
+    except Wrong as wrong:
+        raise UserError(f"{path}, {wrong}; make it again with `bitplan sweep`") from None
+    return _view(data)
 
 
 def _view(data: Mapping[str, Any]) -> View:

@@ -124,3 +124,19 @@ def test_pictures_of_a_prompts_file_lie_below_the_current_folder(
     for text in ("mine.png", "../none.png", "a: b.png" * 99, "x/" * 300 + ".png"):
         Path(name).write_text(f"- image: '{text}'\n" if name == "p.yaml" else f"{text}\n")
         assert conditions_in(name) == [{"image": text} if name == "p.yaml" else text]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("p.yaml", "- prompt: " + "[" * 40 + "]" * 40 + "\n", "entry 0.prompt.0.0"),
+        ("p.yaml", "- prompt: '" + "x" * 70_000 + "'\n", "entry 0.prompt: 'xxx"),
+        ("p.txt", "a cat\n" + "x" * 2_000_000, "entry 1: 'xxx"),
+    ],
+)
+def test_entries_beyond_the_limits_are_refused_where_they_are(name: str, text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    with pytest.raises(UserError) as caught:
+        conditions_in(tmp_path / name)
+    assert words in str(caught.value)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400 + len(str(tmp_path))
