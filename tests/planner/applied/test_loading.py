@@ -290,7 +290,7 @@ def test_the_config_is_compact_and_read_back(plan: Plan) -> None:
 @pytest.mark.parametrize(("change", "hint"), [
     ({"version": 2}, "upgrade bitplan"),
     ({"schemes": {"w9a8": ["conv_in"]}}, "w9a8"),
-    ({"kernels": "fast"}, "int and fake"),
+    ({"kernels": "fast"}, "int, fake"),
     ({"schemes": {"w8a8": ["conv_in"], "w4a8": ["conv_in"]}}, "twice"),
     ({"ranges": {"conv_in": [-1.0]}}, "at least 0"),
     ({"schemes": {"w8a8": ["conv_out"]}}, "lacks .* tensors"),
