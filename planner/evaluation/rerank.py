@@ -8,7 +8,7 @@ from typing import Any
 from bitplan.planner.choice.ranking import Losses
 from bitplan.planner.evaluation.evaluator import EvaluatorOptions, open_evaluator
 from bitplan.planner.evaluation.plans import losses_of
-from bitplan.planner.pipelines.generation import Generation
+from bitplan.planner.pipelines.generation import generation_in
 from bitplan.planner.progress import bar
 from bitplan.plans.plan import Plan
 
@@ -31,7 +31,7 @@ def measurer(
     the pipeline is not the plans' model.
     """
     first = plans[0]
-    generation = Generation(**{key: value for key, value in first.calibration.items() if key in CALL_KEYS}, seed=SEED)
+    generation = generation_in({key: value for key, value in first.calibration.items() if key in CALL_KEYS}, seed=SEED)
     options = EvaluatorOptions(pipeline, generation, prompts, PROMPTS, metrics, clip)
     evaluator = open_evaluator(options, [first])
     progress = bar(None, "candidates", len(plans), "plan")

@@ -22,7 +22,7 @@ from bitplan.planner.measurement.ranges import calibrated_ranges, stored_ranges
 from bitplan.planner.measurement.run import setup_of
 from bitplan.planner.measurement.worker import Settings, worker_of
 from bitplan.planner.pipelines.conditions import check_pictures, labels_of
-from bitplan.planner.pipelines.generation import Generation
+from bitplan.planner.pipelines.generation import generation_in
 from bitplan.planner.pipelines.references import check_typed, read_names
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_in, conditions_of, holding
@@ -124,7 +124,7 @@ def settings_of(store: Profile, trust: bool = False) -> Settings:
     saved = header["settings"].items()
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved}
     try:
-        generation = Generation(**values.pop("generation"))
+        generation = generation_in(values.pop("generation"))
         metrics = read_names(values.pop("metrics", ()), store.path, trust)
         settings = Settings(header["model"]["name"], generation=generation, metrics=metrics, **values)
     except (KeyError, TypeError):

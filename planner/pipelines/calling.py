@@ -40,6 +40,10 @@ class Caller:
     together: Way | None = None
     tries: int = field(default=0)
 
+    def __post_init__(self) -> None:
+        if self.generation.preset and "num_inference_steps" not in call_parameters(self.pipe):
+            self.generation = replace(self.generation, steps=None)
+
     def __call__(self, conditions: Sequence[Any], seed: int) -> Tensor:
         """Returns one output for each condition. Raises UserError, and what the pipeline raises."""
         with quiet_libraries():
@@ -170,6 +174,12 @@ def settled(run: Any, work: Callable[[], T]) -> T:
     before = caller.tries
     done = work()
     return done if caller.tries == before else work()
+
+
+def generation_used(run: Any, generation: Generation) -> Generation:
+    """Returns the arguments that the pipeline is called with, without default steps that its call does not take."""
+    caller = _caller_of(run)
+    return generation if caller is None else caller.generation
 
 
 def has_own_calls(run: Any) -> bool:

@@ -7,7 +7,7 @@ import json
 import pickle
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,7 @@ def conditions_in(source: PathLike | Sequence[Any] | None) -> list[Any] | None:
         return None
     if not isinstance(source, (str, Path)):
         return list(source)
-    conditions = read_conditions(Path(source))
-    check_pictures(conditions, Path(source))
-    return conditions
+    return [with_pictures(condition, Path(source)) for condition in read_conditions(Path(source))]
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # texts of a condition that name such a file are opened
@@ -146,20 +144,47 @@ def names_picture(value: Any) -> bool:
         return False
 
 
-def check_pictures(conditions: Iterable[Any], file: Path) -> None:
-    """Raises UserError where a condition, read from `file`, names a picture that is not below the current folder."""
-    for condition in conditions:
-        for text in condition.values() if isinstance(condition, Mapping) else [condition]:
-            if names_picture(text):
-                try:
-                    inside(Path(), text)
-                except PathError as refused:
-                    raise UserError(f"{file}: a picture lies below the current folder; {refused}") from None
+def with_pictures(value: Any, file: Path) -> Any:
+    """Returns a condition that was read from `file`, with the paths of the pictures that it names, nested ones also.
+
+    A name is relative to the file's folder, else to the current one. Raises UserError where the picture is not below
+    that folder.
+    """
+    if isinstance(value, Mapping):
+        return {key: with_pictures(part, file) for key, part in value.items()}
+    if isinstance(value, list):
+        return [with_pictures(part, file) for part in value]
+    for folder in (file.parent, Path()):
+        if isinstance(value, str) and names_picture(str(folder / value)):
+            try:
+                inside(folder, value)
+            except PathError as refused:
+                raise UserError(f"{file}: a picture lies below the folder of that file, or below the current folder; "
+                                f"{refused}") from None  # fmt: skip
+            return str(folder / value)
+    return value
+
+
+def check_pictures(value: Any, file: PathLike) -> None:
+    """Raises UserError where a value that a profile or plan stores names a picture that is not below the current
+    folder."""
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ():
+        check_pictures(part, file)
+    if names_picture(value):
+        try:
+            inside(Path(), value)
+        except PathError as refused:
+            raise UserError(f"{file}: a picture lies below the current folder; {refused}") from None
 
 
 def labels_of(conditions: Sequence[Any]) -> tuple[Any, ...]:
     """Returns the labels of conditions in files: text and JSON data unchanged, a digest of other objects."""
-    return tuple(condition if _is_plain(condition) else {DIGEST: _digest(condition)} for condition in conditions)
+    return tuple(map(label_of, conditions))
+
+
+def label_of(value: Any) -> Any:
+    """Returns the label of one condition or argument."""
+    return value if _is_plain(value) else {DIGEST: _digest(value)}
 
 
 def is_digest(label: Any) -> bool:
@@ -175,16 +200,23 @@ def _is_plain(value: Any) -> bool:
 
 
 def _digest(value: Any) -> str:
-    """Returns the sha256 (hex) of a tensor's numbers or of a pickled object. Raises UserError if pickling fails."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        numbers = value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        value = (str(value.dtype), tuple(value.shape), numbers)
+    """Returns the sha256 (hex) of a pickled object, of its tensors the numbers. Raises UserError if pickling fails."""
     try:
-        return hashlib.sha256(pickle.dumps(value, protocol=4)).hexdigest()
+        return hashlib.sha256(pickle.dumps(_numbers(value), protocol=4)).hexdigest()
     except Exception as error:  # pickling may raise anything
         kind = type(value).__name__
         raise UserError(
             f"a condition is a {kind} that cannot be pickled ({one_line(error)}); use tensors, texts or mappings"
         ) from None
+
+
+def _numbers(value: Any) -> Any:
+    """Returns the value with its tensors, those in lists and mappings also, as types, shapes and bytes."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        numbers = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return str(value.dtype), tuple(value.shape), numbers
+    if type(value) in (list, tuple):
+        return type(value)(map(_numbers, value))
+    return {key: _numbers(part) for key, part in value.items()} if type(value) is dict else value

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.pipelines.conditions import names_picture
+from bitplan.planner.pipelines.conditions import check_pictures, is_digest, label_of, names_picture
 from bitplan.planner.pipelines.results import channels_first, first_of, tensor_of
+from bitplan.planner.texts import one_line
 
 ANY = ""  # the pipeline's own output type
 
@@ -31,17 +32,41 @@ class Generation:
         guidance: guidance scale; None for the pipeline's default.
         seed: condition i draws its noise from seed + i.
         options: more arguments, such as `height`.
+        preset: whether the steps are BitPlan's default, which is given only where the call takes steps.
     """
 
     steps: int | None = None
     guidance: float | None = None
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    preset: bool = field(default=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the arguments as files store them; without `options` if there are none."""
+        """Returns the arguments as files store them; without `options` if there are none, of which pictures, tensors
+        and other objects are stored as digests."""
         fields = {"steps": self.steps, "guidance": self.guidance, "seed": self.seed}
-        return fields | ({"options": dict(self.options)} if self.options else {})
+        return fields | (
+            {"options": dict(zip(self.options, map(_stored, self.options.values()), strict=True))}
+            if self.options
+            else {}
+        )
+
+
+def _stored(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) and label_of(list(value)) == list(value) else label_of(value)
+
+
+def generation_in(fields: Mapping[str, Any], **others: Any) -> Generation:
+    """Returns the arguments that a file stores. others: fields to replace.
+
+    Raises UserError where one of them is an object that the file holds only a digest of, TypeError for other fields.
+    """
+    generation = Generation(**{**fields, **others})
+    if lost := [name for name, value in generation.options.items() if is_digest(value)]:
+        raise UserError(f"{lost[0]} was an object of Python's in the calls that were measured, and the file holds only "
+                        "its digest; name a picture by its path, or give it with each condition")  # fmt: skip
+    check_pictures(generation.options, "an argument of the calls that were measured")
+    return generation
 
 
 @dataclass(frozen=True)
@@ -135,7 +160,8 @@ def arguments_of(
     listed = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
     arguments: dict[str, Any] = listed if way.together or way.listed else dict(rows[0])
     settings = {"num_inference_steps": generation.steps, "guidance_scale": generation.guidance}
-    arguments |= {name: value for name, value in settings.items() if value is not None} | dict(generation.options)
+    arguments |= {name: value for name, value in settings.items() if value is not None}
+    arguments |= {name: opened(value) for name, value in generation.options.items()}
     check_taken(pipe, arguments)
     if not listed and "batch_size" in parameters:
         arguments["batch_size"] = len(conditions)
@@ -186,12 +212,20 @@ def argument_rows(conditions: Sequence[Any]) -> list[dict[str, Any]]:
         raise UserError(f"a condition of a pipeline is a prompt or a mapping, not a {type(wrong[0]).__name__}")
     if any(row.keys() != rows[0].keys() for row in rows):
         raise UserError(f"conditions have different keys, such as {', '.join(rows[0])}; use the same keys in each")
-    return [{name: _opened(value) for name, value in row.items()} for row in rows]
+    return [{name: opened(value) for name, value in row.items()} for row in rows]
 
 
-def _opened(value: Any) -> Any:
-    if names_picture(value):
-        from PIL import Image
+def opened(value: Any) -> Any:
+    """Returns the value with the pictures, whose files it names, nested ones also. Raises UserError."""
+    if isinstance(value, Mapping):
+        return {key: opened(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [opened(part) for part in value]
+    if not names_picture(value):
+        return value
+    from PIL import Image
 
+    try:
         return Image.open(value).convert("RGB")
-    return value
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"cannot open the picture {value}: {one_line(error)}; save it again as PNG") from error

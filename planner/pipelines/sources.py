@@ -86,7 +86,11 @@ def generation_of(
     if guidance is not None and not math.isfinite(guidance):
         raise UserError(f"--guidance {guidance} is not finite; give a number, such as 7.5")
     return Generation(
-        steps or default.steps, default.guidance if guidance is None else guidance, seed, dict(call or {})
+        steps or default.steps,
+        default.guidance if guidance is None else guidance,
+        seed,
+        dict(call or {}),
+        steps is None,
     )
 
 

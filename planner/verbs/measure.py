@@ -62,6 +62,7 @@ def profile(
     from bitplan.planner.measurement.engines import Cluster
     from bitplan.planner.measurement.run import MeasureOptions, check_options, run_profile
     from bitplan.planner.measurement.worker import Settings
+    from bitplan.planner.pipelines.calling import generation_used
     from bitplan.planner.pipelines.conditions import conditions_in, labels_of
     from bitplan.planner.pipelines.sources import generation_of, load_subject
     from bitplan.planner.pipelines.subject import conditions_of, holding
@@ -76,8 +77,9 @@ def profile(
     own = conditions_in(prompts)
     subject = load_subject(pipeline, generation, dtype, offload_folder)
     conditions = conditions_of(subject, own, count)
+    used = generation_used(subject.run, generation)
     settings = Settings(
-        subject.name, labels_of(conditions), tuple(schemes), generation, timesteps, probes, tuple(components), clip,
+        subject.name, labels_of(conditions), tuple(schemes), used, timesteps, probes, tuple(components), clip,
         dtype, tuple(metrics),
     )  # fmt: skip
     run_profile(examine(holding(subject, conditions), conditions, seed, components), settings, Path(out), options)

@@ -18,7 +18,7 @@ from bitplan.planner.evaluation.evaluator import Evaluator, EvaluatorOptions, op
 from bitplan.planner.evaluation.plans import run_plan
 from bitplan.planner.files import inside, make_folder
 from bitplan.planner.pipelines.conditions import labels_of
-from bitplan.planner.pipelines.generation import Generation
+from bitplan.planner.pipelines.generation import Generation, generation_in
 from bitplan.planner.pipelines.outputs import save_small, to_picture
 from bitplan.planner.pipelines.references import read_names
 from bitplan.planner.pipelines.subject import Subject
@@ -147,7 +147,7 @@ def _identity(options: SweepPaintOptions, clip: str | None) -> dict[str, Any]:
 
 def _generation(settings: Mapping[str, Any], seed: int) -> Generation:
     """Returns the profile's generation settings with another seed."""
-    return Generation(**dict(settings["generation"]) | {"seed": seed})
+    return generation_in(settings["generation"], seed=seed)
 
 
 def _run(
