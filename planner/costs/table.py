@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from bitplan.planner.costs.allocator import kept_memory
 from bitplan.planner.costs.candidates import Candidate
-from bitplan.planner.costs.clock import CacheLoad, median_ms
+from bitplan.planner.costs.clock import CacheLoad, timing_of
 from bitplan.planner.graph.layers import Layer, LayerGraph
 from bitplan.planner.profiles.profile import Cost
 from bitplan.plans.formats.storage import stored_bytes
@@ -31,7 +32,7 @@ def cost_candidates(
     A layer is timed as it runs in the model: the caches contain other layers' weights, and its input has just been
     written. A simulated scheme is timed as full precision, which would run instead.
     """
-    timed: dict[tuple[object, ...], tuple[float, str]] = {}
+    timed: dict[tuple[object, ...], tuple[float, float, str]] = {}
     rest = CacheLoad(sum(prod(layer.weight) for layer in graph.layers) * torch.float32.itemsize)
     for candidate in pending:
         layer, module = graph.by_address[candidate.layer], modules[candidate.layer]
@@ -39,15 +40,15 @@ def cost_candidates(
         key = (layer.kind, layer.weight, layer.geometry, layer.calls, str(scheme))
         if key not in timed:
             timed[key] = _time_layer(layer, module, scheme, rest)
-        ms, kernel = timed[key]
+        ms, error, kernel = timed[key]
         size = stored_bytes(layer.weight, candidate.scheme.weight, module.weight.element_size())
         size += transform_bytes(candidate.scheme, layer.weight)
         simulated = candidate.simulated is not None
-        yield Cost(candidate.layer, str(candidate.scheme), size, ms, "none" if simulated else kernel, simulated)
+        yield Cost(candidate.layer, str(candidate.scheme), size, ms, "none" if simulated else kernel, simulated, error)
 
 
-def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad) -> tuple[float, str]:
-    """Returns the milliseconds of all calls of the layer in one image, and the name of the kernel."""
+def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad) -> tuple[float, float, str]:
+    """Returns the milliseconds of all calls of the layer in one image, their standard error, and the kernel's name."""
     name, dtype = "float", torch.long if KINDS[layer.kind].looks_up else module.weight.dtype
     if scheme != KEEP:
         kernel = choose_kernel(scheme, layer.kind, module.weight.device, True, geometry_of(module))
@@ -55,7 +56,7 @@ def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad
         fitted = {name: torch.full_like(tensor, _STAND_IN, device="cpu") for name, tensor in layout.items()}
         module, name = quantize_module(module, scheme, kernel, fitted), kernel.name
     generator = torch.Generator().manual_seed(0)
-    total = 0.0
+    total, variance = 0.0, 0.0
     for call in layer.calls:
         x = _stand_in(layer, call.input, generator).to(dtype)
 
@@ -64,8 +65,9 @@ def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad
             x.mul_(1)  # brings it into the caches
 
         with kept_memory():
-            total += median_ms(lambda x=x: module(x), before) * call.count  # type: ignore[misc]
-    return total, name
+            ms, error = timing_of(lambda x=x: module(x), before)  # type: ignore[misc]
+        total, variance = total + ms * call.count, variance + (error * call.count) ** 2
+    return total, math.sqrt(variance), name
 
 
 def _stand_in(layer: Layer, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

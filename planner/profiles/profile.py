@@ -45,6 +45,7 @@ class Cost:
         ms: of all calls in one run; None if not measured.
         kernel: the kernel that ran.
         simulated: whether no kernel on this machine runs the scheme, so that it saves no time.
+        error: the standard error of `ms`; None if it is not known. Profiles do not hold it.
     """
 
     layer: str
@@ -53,6 +54,7 @@ class Cost:
     ms: float | None
     kernel: str
     simulated: bool
+    error: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
