@@ -151,7 +151,7 @@ def _of_profile(ctx: click.Context, what: str) -> list[str]:
     try:
         with open_profile(path) as store:
             return list(getattr(store, what)())
-    except (ValueError, OSError):
+    except Exception:  # whatever a damaged file causes: a shell shows no errors while it completes
         return []
 
 

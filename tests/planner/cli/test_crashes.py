@@ -12,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 
 import bitplan
 from bitplan.planner import crash
-from bitplan.planner.cli import main, output
+from bitplan.planner.cli import completion, main, output
 from bitplan.planner.cli.output import Ended, Printed, guarded
 from bitplan.planner.errors import BAD_INPUT, CRASHED, INTERRUPTED, UNREAD, CallError, UserError
 from bitplan.planner.pipelines.subject import Subject, run_subject
@@ -114,6 +115,13 @@ def test_options_that_cannot_be_built_are_one_line(
         result.exit_code == CRASHED and "ModuleNotFoundError" in result.stderr and "install it again" in result.stderr
     )
     assert result.stderr.count("\n") == 1
+
+
+def test_completion_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitplan.planner.profiles.profile.open_profile", raising(KeyError("x")))
+    context = click.Context(main.commands["solve"])
+    context.params["profile"] = "x.profile"
+    assert completion.layers(context, context.command.params[0], "unet") == []
 
 
 VALUES = ("[1", "{", "'", "!!int x", "2024-99-99", "!!python/object:os.system x", "[" * 3000, "&a [*a, *b]", "\x00")
