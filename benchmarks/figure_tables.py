@@ -43,6 +43,14 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
                        "mean seconds": "solve_seconds/mean", "most seconds": "solve_seconds/most"}),
         Table("Reasons why the search stopped.", "stopped/*", {"stopped": "@0", "problems": "."}),
     ),
+    "timing_noise": (
+        Table("The plan of the fastest schemes, judged by a second timing of the same layers.", "measured/*", {
+            "timings": "@0", "actual / predicted": "actual_over_predicted", "actual / least": "actual_over_least"}),
+        Table("The same with simulated noise.", "simulated/*", {
+            "noise": "@0", **{f"{side}: {name.replace('_over_', ' / ')}": f"{side}/{name}"
+                              for side in ("raw", "steadied")
+                              for name in ("actual_over_predicted", "actual_over_least")}}),
+    ),
     "cpu_speed": (
         Table("One denoiser call.", "*/variants/*", {
             "denoiser": "@0", "layers": "name", "compiled": "compiled", "ms": "ms",
