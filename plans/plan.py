@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import yaml
 
+from bitplan.plans.checks import LARGEST, shown
 from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.files import PathError, beside, inside, read_bytes, written
 from bitplan.plans.names import nearest
-from bitplan.plans.plan_schema import LARGEST, OPTIONAL, SCHEMA, VERSION
+from bitplan.plans.plan_schema import OPTIONAL, SCHEMA, VERSION
 from bitplan.plans.plan_text import summary
 from bitplan.plans.scheme import Scheme, SchemeError, parse_scheme
 from bitplan.plans.strict_yaml import StrictLoader
@@ -206,8 +207,7 @@ def check_fingerprint(plan: Plan, fingerprint: str, allow_mismatch: bool = False
 _SECTIONS = tuple(f.name for f in fields(Plan) if f.name not in ("groups", "fitted"))
 
 
-def _plain(value: Any) -> Any:
-    """Mappings as dictionaries and tuples as lists, all the way down."""
+def _plain(value: Any) -> Any:  # mappings as dictionaries and tuples as lists, all the way down
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
     return [_plain(part) for part in value] if isinstance(value, (tuple, list)) else value
@@ -288,11 +288,13 @@ def _explain(error: Any) -> str:
 def _check_plain(value: Any, path: Path, place: str) -> None:
     """Refuse numbers that are not finite and keys that are not texts."""
     if isinstance(value, (int, float)) and not -LARGEST <= value <= LARGEST:
-        raise PlanError(f"{path}, {place.lstrip('.')}: {str(value)[:20]} is not finite; expected a number")
+        raise PlanError(f"{path}, {place.lstrip('.')}: {shown(value)} is not finite; expected a number")
     if isinstance(value, dict):
         for key, part in value.items():
             if not isinstance(key, str):
-                raise PlanError(f"{path}, {place.lstrip('.') or 'the top'}: key {key!r} is not text; put it in quotes")
+                raise PlanError(
+                    f"{path}, {place.lstrip('.') or 'the top'}: key {shown(key)} is not text; put it in quotes"
+                )
             _check_plain(part, path, f"{place}.{key}")
     if isinstance(value, list):
         for i, part in enumerate(value):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-LARGEST = sys.float_info.max  # no number is larger
 VERSION = 2  # the newest that is read; plans without `groups` and `parameters` are written as version 1
 _DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}

@@ -163,5 +163,9 @@ def _solver(problem: Problem, provenance: Provenance) -> dict[str, Any]:
 
 def _ranges(schemes: Mapping[str, str], ranges: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Return the ranges of the layers with static activation formats."""
-    static = {layer: static_range(ranges[layer], parse_scheme(text)) for layer, text in schemes.items()}
+    parsed = {layer: parse_scheme(text) for layer, text in schemes.items()}
+    if missing := [layer for layer, scheme in parsed.items() if scheme.inputs.static and layer not in ranges]:
+        raise UserError(f"the profile has no range of the input of {missing[0]}, which {schemes[missing[0]]} needs; "
+                        "profile the model again")  # fmt: skip
+    static = {layer: static_range(ranges.get(layer, {}), scheme) for layer, scheme in parsed.items()}
     return {layer: values for layer, values in static.items() if values}

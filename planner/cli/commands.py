@@ -12,9 +12,10 @@ import click
 from bitplan.planner.cli.completion import completion
 from bitplan.planner.cli.output import JSON, QUIET, Command, Printed, guarded, show
 from bitplan.planner.cli.program import GuardedGroup
-from bitplan.planner.errors import BAD_INPUT, NO
+from bitplan.planner.errors import BAD_INPUT, NO, UserError
 from bitplan.planner.verbs import COMMANDS, Verb
 
+MOST_THREADS = 4096
 Words = Mapping[str, Any]  # the command line: word -> value
 
 
@@ -127,6 +128,8 @@ def _call(verb: Verb, words: Words) -> Any:
         return verb.function(**values)
     import torch
 
+    if threads > MOST_THREADS:
+        raise UserError(f"--threads {threads} is more than any machine has; give at most {MOST_THREADS}")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import pickle
 import re
-import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathError, PathLike, inside, read_bytes
 from bitplan.planner.scenes.grammar import TRAIN, held_out_scenes, sample_scene
 from bitplan.planner.texts import one_line, read_json
-from bitplan.plans.checks import Wrong, list_of, plain
-from bitplan.plans.plan_schema import LARGEST
+from bitplan.plans.checks import LARGEST, Wrong, list_of, plain, shown
 from bitplan.plans.strict_yaml import StrictLoader
 
 GENERAL = (
@@ -133,7 +131,7 @@ def _not_plain(value: Any) -> str | None:
         return f"the character {ascii(odd[0])}" if odd else None
     if value is None or (isinstance(value, (bool, int, float)) and -LARGEST <= value <= LARGEST):
         return None
-    return f"{reprlib.repr(value)}, a {type(value).__name__}"
+    return f"{shown(value)}, a {type(value).__name__}"
 
 
 def names_picture(value: Any) -> bool:

@@ -7,6 +7,7 @@ begins silences, and the last one that ends restores what was before.
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -48,14 +49,14 @@ class _Shared:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within the `with`, the libraries log errors only and draw no bars, and Python shows no warnings."""
+    """Within the `with`, the libraries log and draw nothing, and Python shows no warnings: what fails, raises."""
     with quiet_libraries(), _WARNINGS.used():
         yield
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Within the `with`, diffusers and transformers log errors only and draw no bars; then they are as before."""
+    """Within the `with`, diffusers and transformers log nothing and draw no bars; then they are as before."""
     with _LIBRARIES.used():
         yield
 
@@ -70,7 +71,7 @@ def _silent_libraries() -> Iterator[None]:
         stack.callback(_show_hub_bars, not are_progress_bars_disabled())  # transformers switches them with its own
         for library in (diffusers_logging, transformers_logging):
             stack.callback(library.set_verbosity, library.get_verbosity())
-            library.set_verbosity_error()
+            library.set_verbosity(logging.CRITICAL)
             if library.is_progress_bar_enabled():
                 stack.callback(library.enable_progress_bar)
                 library.disable_progress_bar()

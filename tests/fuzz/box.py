@@ -23,7 +23,7 @@ _MOVES = {"os.remove": 1, "os.rename": 2, "os.mkdir": 1, "os.rmdir": 1, "os.link
 _IN_FOLDER = ("os.remove", "os.rmdir", "os.mkdir")  # their last argument is the number of an open folder
 _FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect", "socket.bind",
               "webbrowser.open", "pty.spawn")  # fmt: skip
-_PROGRAMS = ("bash", "cbc")  # click asks the one for its version; the other is a solver
+_PROGRAMS = ("bash", "cbc", "uname")  # click asks for its version; a solver; a report of a crash names the system
 _HARMLESS = (os.devnull, "/proc", "/sys")
 
 

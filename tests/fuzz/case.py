@@ -139,7 +139,12 @@ def _text(stream: io.TextIOWrapper) -> str:
 def _check(case: Case, answer: Answer) -> None:
     verb = answer.words[0] if answer.words else ""
     said = f"{' '.join(answer.words)[:200]} -> {answer.code}: {answer.err[:300]}"
-    if answer.code not in CODES or (answer.code == 1 and verb != "check"):
+    if crash := re.search(r"the full report is in (.*)", answer.err):
+        text = Path(crash[1].strip()).read_text(errors="replace")
+        frames = re.findall(r'File "[^"]*/((?:planner|plans|sensitivity|solvers)/[^"]*)", line \d+, in (\w+)', text)
+        error = re.findall(r"^(\w[\w.]*(?:Error|Exception|Warning)\b.{0,40})", text, re.MULTILINE)
+        case.find(f"crash in {':'.join(frames[-1]) if frames else verb}: {error[-1] if error else ''}", said)
+    elif answer.code not in CODES or (answer.code == 1 and verb != "check"):
         case.find(f"exit code {answer.code} of {verb}", said)
     if "Traceback" in answer.err:
         case.find(f"traceback of {verb}", answer.err[-500:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ LINES = ("a cat", "  a dog ", "", "# a comment", "- a list", "{}", "a: b", "Ã© Ã
          "%x")  # fmt: skip
 ENDS = ("\n", "\r\n", "\r", "\n\n")
 CODES = ("utf-8", "utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1", "utf-16-le")
+_CONTROL = re.compile(r"(?<!\\)(?:\\\\)*(?:\\u00[01][0-9a-f]|\\[bf])")
 NAMES = ("p.txt", "p", "p.TXT", "p.md", "p.yaml.txt", ".yaml")
 
 
@@ -60,6 +62,8 @@ def _is_plain(value: Any) -> bool:
     """Whether it is text or a mapping of plain data that UTF-8 and JSON can hold."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if "\x7f" in text or _CONTROL.search(text):  # JSON writes the others as escapes
+            return False
         text.encode("utf-8")
         return bool(json.loads(text) == value) and isinstance(value, (str, dict))
     except (TypeError, ValueError, RecursionError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from bitplan.planner.files import read_bytes
 from bitplan.planner.graph.layers import LayerGraph, to_json
 from bitplan.planner.profiles.profile import Cost, Profile
 from bitplan.planner.texts import one_line, system_reason
+from bitplan.plans.checks import shown
 from bitplan.sensitivity.table import Measurement
 
 _LARGEST = sys.float_info.max
@@ -72,9 +72,8 @@ def read_numbers(path: Path, count: int) -> dict[str, tuple[float, ...]]:
 def _numbers(path: Path, layer: object, value: object, count: int) -> tuple[float, ...]:
     values: list[Any] = value if isinstance(value, list) else [value]
     if len(values) != count or not all(map(_is_number, values)):
-        shown = reprlib.repr(value)  # which does not fail for lists within lists, and is short
-        raise UserError(f"{path}: {one_line(layer, _SHOWN)} has {shown} instead of {count} finite numbers; correct it "
-                        "or remove the layer from all files")  # fmt: skip
+        raise UserError(f"{path}: {one_line(layer, _SHOWN)} has {shown(value)} instead of {count} finite numbers; "
+                        "correct it or remove the layer from all files")  # fmt: skip
     return tuple(float(v) for v in values)
 
 

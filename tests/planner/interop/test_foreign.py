@@ -134,6 +134,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a tag of no time": (text(RATIO, "a: !!timestamp nope"), "is not YAML"),
     "deep lists": (text(RATIO, "a: " + "[" * 5000 + "]" * 5000), "ratio_weight.yaml"),
     "more digits than a float has": (entry(SQNR, CONV, [1.0, 10**400, 3.0]), "3 finite numbers"),
+    "digits without end": (text(SQNR, "model.conv_in: 0x" + "f" * 9000), "3 finite numbers"),
     "a name that a terminal obeys": (entry(RATIO, "model.\x1b[2J", 1.0), "unet.\\x1b[2J"),
     "more noise than a float has": (entry(SQNR, CONV, [-1e5, 2.0, 3.0]), "at least -300"),
     "more weights than a file holds": (entry(RATIO, CONV, 1e300), "whole number"),
