@@ -296,6 +296,5 @@ def _check_plain(value: Any, path: Path, place: str) -> None:
                     f"{path}, {place.lstrip('.') or 'the top'}: key {shown(key)} is not text; put it in quotes"
                 )
             _check_plain(part, path, f"{place}.{key}")
-    if isinstance(value, list):
-        for i, part in enumerate(value):
-            _check_plain(part, path, f"{place}.{i}")
+    for i, part in enumerate(value if isinstance(value, list) else ()):
+        _check_plain(part, path, f"{place}.{i}")
