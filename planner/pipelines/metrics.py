@@ -14,7 +14,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.encoder import load_encoder
 from bitplan.planner.pipelines.references import is_reference, load_reference, typed, user_function
 from bitplan.planner.pipelines.subject import Subject
-from bitplan.planner.units import COSTS
+from bitplan.planner.profiles.rules import RESERVED
 from bitplan.sensitivity.metrics import METRICS, OUTPUTS, Metric, default_metrics, metric_named
 from bitplan.sensitivity.metrics.curvature import probe_for
 from bitplan.sensitivity.metrics.learned import Encoder
@@ -22,7 +22,6 @@ from bitplan.sensitivity.metrics.trial import check_metric
 from bitplan.sensitivity.runs.outcome import READINGS
 from bitplan.sensitivity.table import FAMILIES, OWN, MeasurementError
 
-_RESERVED = (*COSTS, *FAMILIES, OWN, "both", "lexicographic")  # words of objectives
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")  # as `--cap NAME=VALUE` and `--objective NAME=1,...` parse it
 
 
@@ -83,7 +82,7 @@ def _built_in(name: str) -> Metric:
 def _checked(metric: Metric, reference: str) -> Metric:
     if metric.name in METRICS and METRICS[metric.name] != metric:
         raise UserError(f"{reference} is named {metric.name}, which is a built-in metric; rename it")
-    if metric.name in _RESERVED:
+    if metric.name in RESERVED:
         raise UserError(f"{reference} is named {metric.name}, which has another meaning for `solve`; rename it")
     if not _NAME.fullmatch(metric.name):
         raise UserError(f"{reference} is named {metric.name!r}; a name has letters, digits, '_', '-' and '.' only")

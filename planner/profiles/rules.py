@@ -10,7 +10,8 @@ from bitplan.plans.checks import LINE, WHOLE, matching, one_of, record, whole
 from bitplan.sensitivity.metrics import METRICS
 from bitplan.sensitivity.table import FAMILIES, OWN, SOURCES
 
-RESERVED = (*COSTS, *FAMILIES, OWN, "both", "lexicographic")  # words of objectives, which no metric is named
+# words of objectives and of `--by`, which no metric is named
+RESERVED = (*COSTS, *FAMILIES, OWN, "both", "lexicographic", "memory", "latency", "bits")
 LARGEST_LOSS = 1e100  # far beyond any loss, and sums of it are finite
 LARGEST_MS = 1e12  # 30 years
 ROUNDING = 1e-6  # by so much a loss of an unsigned metric may be below 0

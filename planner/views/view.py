@@ -211,7 +211,8 @@ def _cell(data: dict[str, Any]) -> Cell:
 def _variant(data: dict[str, Any]) -> Variant:
     measured = None if data["measured"] is None else _pairs(data["measured"])
     lists = {name: tuple(data[name]) for name in ("picks", "pictures")}
-    for name in (data["name"], *lists["pictures"], *([] if data["plan"] is None else [data["plan"]])):
+    plan = data.get("plan")
+    for name in (data["name"], *lists["pictures"], *([] if plan is None else [plan])):
         plain_name(name)  # a variant's name becomes that of its files
     return Variant(**data | lists | {"measured": measured})
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tests.fuzz.world import rows
 
-RESERVED = {"bytes", "ms", "quality", "alignment", "keep", "both", "memory", "latency", "bits"}
+RESERVED = {"bytes", "ms", "quality", "alignment", "both", "memory", "latency", "bits"}
 FAMILIES = {"quality", "alignment", "own"}
 _SIDE = re.compile(r"a\d+t?(\+\w+)*$")
 CLOSE = 1e-6  # relative difference of sums that count as equal

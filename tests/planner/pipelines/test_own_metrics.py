@@ -44,6 +44,9 @@ def quality(full, variant):
 def both(full, variant):
     return tone(full, variant)
 
+def latency(full, variant):
+    return tone(full, variant)
+
 def nsr(full, variant):
     return tone(full, variant)
 
@@ -91,6 +94,7 @@ def test_names_and_references_keep_their_order(module: str) -> None:
         ("{}:bytes", "named bytes, which has another meaning for `solve`"),
         ("{}:quality", "named quality, which has another meaning"),
         ("{}:both", "named both, which has another meaning"),
+        ("{}:latency", "named latency, which has another meaning"),
         ("{}:nsr", "named nsr, which is a built-in metric"),
         ("{}:Box.odd_family", "its family is 'beauty'; use one of quality, alignment, own"),
         ("{}:Box.odd_reads", "its reads is 'thoughts'; use one of denoised, output, images"),

@@ -65,6 +65,7 @@ def refuse(path: Path) -> str:
 ONE = "WHERE layer = 'unet.a' AND scheme = 'w8a8'"
 EDITS = [
     ("UPDATE measurements SET metric = 'bytes' WHERE metric = 'nsr'", "a metric is named bytes"),
+    ("UPDATE measurements SET metric = 'memory' WHERE metric = 'nsr'", "a metric is named memory"),
     ("UPDATE measurements SET metric = 'quality' WHERE metric = 'nsr'", "a metric is named quality"),
     ("UPDATE measurements SET metric = 'a b' WHERE metric = 'nsr'", "measurements, metric: 'a b' is not a metric"),
     (f"UPDATE measurements SET family = 'own' {ONE}", "is of the family 'own', and elsewhere of alignment"),

@@ -99,3 +99,12 @@ def test_random_edits_are_refused_or_can_be_shown(sweep: Any, tmp_path: Path) ->
         accepted += 1
         assert str(view) and measured_text(view)
     assert accepted > 10
+
+
+def test_what_a_variant_may_lack_is_not_missed(sweep: dict[str, Any], tmp_path: Path) -> None:
+    data = json.loads(json.dumps(sweep))
+    for name in ("limit", "objective", "bound", "gap", "errors", "plan"):
+        data["points"][0].pop(name, None)
+    (tmp_path / "sweep.json").write_text(json.dumps(data), "utf-8")
+    view = read_view(tmp_path / "sweep.json")
+    assert view.points[0].plan is None and view.points[0].picks == tuple(data["points"][0]["picks"]) and str(view)
