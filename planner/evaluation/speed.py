@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from bitplan.plans.layers.modules import module_bytes
 from bitplan.plans.layers.opening import opened
 from bitplan.plans.plan import Plan
 from bitplan.sensitivity.runs.calls import RecordedCall, recorded_calls
-from bitplan.sensitivity.runs.nested import mapped
+from bitplan.sensitivity.runs.nested import copied, mapped
 
 PLAN = "plan"
 
@@ -112,10 +111,31 @@ class TimedVariant:
     compiled: bool = False
     baseline: bool = False
 
-    def runner(self) -> Callable[[], object]:
-        """Returns a function that calls it once. torch raises an error at a graph break."""
+    def runner(self) -> Runner:
+        """Returns what calls it. torch raises an error at a graph break."""
         run: Any = torch.compile(self.module, fullgraph=True) if self.compiled else self.module
-        return partial(run, *self.call.args, **self.call.kwargs)
+        return Runner(run, self.call)
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """Repeats a recorded call.
+
+    Attributes:
+        run: the function.
+        call: the arguments.
+    """
+
+    run: Callable[..., object]
+    call: RecordedCall
+
+    def __call__(self) -> float:
+        """Calls it once and returns the seconds. Each call gets new copies of the arguments, since it may write into
+        them or use them up; copying is not timed."""
+        args, kwargs = copied((self.call.args, dict(self.call.kwargs)))
+        start = time.perf_counter()
+        self.run(*args, **kwargs)
+        return time.perf_counter() - start
 
 
 def variants_of(
@@ -159,7 +179,7 @@ def seconds_in_turn(variants: Sequence[TimedVariant], pairs: int) -> list[tuple[
     """
     runs = [variant.runner() for variant in variants]
     with kept_memory():
-        seconds = [[_seconds(run) for run in runs] for _ in range(pairs + 1)][1:]
+        seconds = [[run() for run in runs] for _ in range(pairs + 1)][1:]
     return list(zip(*seconds, strict=True))
 
 
@@ -219,9 +239,3 @@ def conditions(pipeline: str, prompts: int, pairs: int, generation: Generation) 
 def write_timings(timings: Timings, path: Path) -> None:
     """Writes the timings as JSON."""
     write_json(timings.to_json(), path)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start

@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import PathError, PathLike, inside, read_bytes
+from bitplan.planner.files import PathLike, read_bytes
 from bitplan.planner.scenes.grammar import TRAIN, held_out_scenes, sample_scene
 from bitplan.planner.texts import one_line, read_json
 from bitplan.plans.checks import LARGEST, Wrong, list_of, plain, shown
@@ -145,8 +145,8 @@ def names_picture(value: Any) -> bool:
 def with_pictures(value: Any, file: Path) -> Any:
     """Returns a condition that was read from `file`, with the paths of the pictures that it names, nested ones also.
 
-    A name is relative to the file's folder, else to the current one. Raises UserError where the picture is not below
-    that folder.
+    A name is relative to the file's folder, else to the current one. Raises UserError where the picture is below
+    neither.
     """
     if isinstance(value, Mapping):
         return {key: with_pictures(part, file) for key, part in value.items()}
@@ -154,11 +154,9 @@ def with_pictures(value: Any, file: Path) -> Any:
         return [with_pictures(part, file) for part in value]
     for folder in (file.parent, Path()):
         if isinstance(value, str) and names_picture(str(folder / value)):
-            try:
-                inside(folder, value)
-            except PathError as refused:
-                raise UserError(f"{file}: a picture lies below the folder of that file, or below the current folder; "
-                                f"{refused}") from None  # fmt: skip
+            if not _is_below(folder / value, (file.parent, Path())):
+                raise UserError(f"{file} names the picture {value}, which is below neither the folder of that file nor "
+                                "the current folder; copy it there, or run in a folder above it")  # fmt: skip
             return str(folder / value)
     return value
 
@@ -168,11 +166,15 @@ def check_pictures(value: Any, file: PathLike) -> None:
     folder."""
     for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ():
         check_pictures(part, file)
-    if names_picture(value):
-        try:
-            inside(Path(), value)
-        except PathError as refused:
-            raise UserError(f"{file}: a picture lies below the current folder; {refused}") from None
+    if names_picture(value) and not _is_below(Path(value), (Path(),)):
+        raise UserError(f"{file} names the picture {value}, which is not below the current folder; run in a folder "
+                        "above it, or name it yourself")  # fmt: skip
+
+
+def _is_below(path: Path, folders: Iterable[Path]) -> bool:
+    """Whether the file that the path leads to, through links also, is below one of the folders."""
+    place = path.resolve()
+    return any(place.is_relative_to(folder.resolve()) for folder in folders)
 
 
 def labels_of(conditions: Sequence[Any]) -> tuple[Any, ...]:

@@ -55,9 +55,27 @@ def test_variants_are_called_in_turn() -> None:
 
 def test_ratios_are_medians_of_calls_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([9.0, 9.0, 2.0, 1.0, 30.0, 10.0, 4.0, 4.0])  # the first pair warms up
-    monkeypatch.setattr(benching, "_seconds", lambda run: next(seconds))
+    monkeypatch.setattr(benching.Runner, "__call__", lambda self: next(seconds))
     full, plan = time_variants([variant([], "float32"), variant([], PLAN)], 3)
     assert (full.ms, plan.ms, plan.times["float32"]) == (4000.0, 4000.0, 2.0)
+
+
+class Spending(nn.Module):
+    """Uses its list up, writes into its tensor, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[float, int]] = []
+
+    def forward(self, x: torch.Tensor, skips: list[torch.Tensor]) -> torch.Tensor:
+        self.seen.append((float(x), len(skips)))
+        return x.add_(skips.pop())
+
+
+def test_a_repeated_call_gets_what_was_recorded() -> None:
+    module, call = Spending(), RecordedCall((torch.ones(1),), {"skips": [torch.ones(1)]})
+    time_variants([TimedVariant(PLAN, module, call, baseline=True)], 2)
+    assert module.seen == [(1.0, 1)] * 3
 
 
 def test_a_baseline_is_a_copy_in_its_own_type() -> None:

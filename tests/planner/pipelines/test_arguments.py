@@ -53,7 +53,7 @@ def test_pictures_in_lists_lie_beside_the_file_that_names_them(tmp_path: Path, m
     assert [picture.getpixel((0, 0)) for picture in row["image"]] == [(255, 0, 0), (0, 0, 255)]
     assert row["more"]["mask"][0][0].size == (2, 2) and row["text"] == "none.png"
     (folder / "p.yaml").write_text("- {prompt: a, image: [../c.png]}\n")
-    with pytest.raises(UserError, match="below the folder of that file, or below the current folder"):
+    with pytest.raises(UserError, match="below neither the folder of that file nor the current folder"):
         conditions_in(folder / "p.yaml")
     (folder / "a.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="cannot open the picture .*save it again as PNG"):
@@ -83,7 +83,7 @@ def test_pictures_in_calls_are_opened_by_their_paths(tmp_path: Path) -> None:
     generation = Generation(options={"shift": str(tmp_path / "red.png")})
     assert arguments_of(shifted(), TEXTS, generation)["shift"].getpixel((0, 0)) == (255, 0, 0)
     assert generation.to_json()["options"] == {"shift": str(tmp_path / "red.png")}
-    with pytest.raises(UserError, match="lies below the current folder"):
+    with pytest.raises(UserError, match="red.png, which is not below the current folder"):
         generation_in(generation.to_json())
 
 

@@ -10,6 +10,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.conditions import (
     GENERAL,
     built_in_prompts,
+    check_pictures,
     conditions_in,
     held_out_prompts,
     read_prompts,
@@ -116,13 +117,23 @@ def test_pictures_of_a_prompts_file_lie_below_the_current_folder(
         place.write_bytes(b"")
     (here / "link.png").symlink_to(tmp_path / "secret.png")
     monkeypatch.chdir(here)
-    for text in ("../secret.png", str(tmp_path / "secret.png"), str(here / "mine.png"), "link.png"):
+    for text in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
         Path(name).write_text(f"- image: {text}\n" if name == "p.yaml" else f"{text}\n")
-        with pytest.raises(
-            UserError, match=f"{name}: a picture lies below the folder of that file, or below the current"
-        ):
+        with pytest.raises(UserError, match=f"{name} names the picture .* below neither the folder of that file"):
             conditions_in(name)
         assert conditions_in([{"image": text}]) == [{"image": text}]  # the user's own words
+        with pytest.raises(UserError, match="X.profile names the picture .* not below the current folder"):
+            check_pictures([{"image": text}], "X.profile")
+    for text in (
+        "./mine.png",
+        "../here/mine.png",
+        str(here / "mine.png"),
+        str(tmp_path / "here" / ".." / "here" / "mine.png"),
+    ):
+        Path(name).write_text(f"- image: {text}\n" if name == "p.yaml" else f"{text}\n")
+        (found,) = conditions_in(name) or []
+        assert Path(found["image"] if name == "p.yaml" else found).samefile(here / "mine.png")
+        check_pictures(found, "X.profile")
     for text in ("mine.png", "../none.png", "a: b.png" * 99, "x/" * 300 + ".png"):
         Path(name).write_text(f"- image: '{text}'\n" if name == "p.yaml" else f"{text}\n")
         assert conditions_in(name) == [{"image": text} if name == "p.yaml" else text]
