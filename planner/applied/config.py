@@ -92,8 +92,9 @@ class BitPlanConfig:
     def from_dict(cls, data: Mapping[str, Any], **_: Any) -> BitPlanConfig:
         """Restores a config from the result of `to_dict`. Raises UserError for any other mapping."""
         if data.get("quant_method") != METHOD or data.get("version") != VERSION:
-            raise UserError(f"this quantization config is {data.get('quant_method')} version {data.get('version')}, "
-                            f"and this BitPlan reads {METHOD} {VERSION}; upgrade bitplan")  # fmt: skip
+            found = f"{data.get('quant_method')!r} version {data.get('version')!r}"
+            raise UserError(f"this quantization config is {found}, and this BitPlan reads {METHOD} "
+                            f"{VERSION}; upgrade bitplan")  # fmt: skip
         try:
             CONFIG(dict(data))
             config = cls(**{**data, "quant_method": QuantizationMethod.BITPLAN})

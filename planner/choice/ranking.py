@@ -57,11 +57,16 @@ class Ranking:
         return table(rows, ("plan", "predicted", "measured"))
 
 
+MOST = 1000  # candidates
+
+
 def check_candidates(alone: bool, candidates: int, rerank: str | None, store: Profile) -> None:
     """Raise UserError, before any solve, for several candidates of a uniform plan or an impossible ranking.
 
     alone: whether there can be one plan only.
     """
+    if candidates > MOST:
+        raise UserError(f"--candidates is {candidates}, and each is solved for; give at most {MOST}")
     if rerank == JOINT:
         readings_of(store)
     if alone and (candidates != 1 or rerank):

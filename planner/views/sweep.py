@@ -28,6 +28,7 @@ from bitplan.solvers.questions.frontier import frontier
 from bitplan.solvers.solution import Solution
 from bitplan.solvers.solve import solve
 
+MOST = 10_000  # limits
 COLUMNS = {"memory": "bytes", "latency": "ms", "bits": "bytes"}  # `--by` -> column; losses are columns themselves
 
 
@@ -151,6 +152,8 @@ def name_of(column: str, limit: float) -> str:
 def _check(sweep: Sweep) -> None:
     if sweep.points < 2:
         raise UserError(f"a sweep of {sweep.points} points has no two ends; give --points of at least 2")
+    if sweep.points > MOST:
+        raise UserError(f"a sweep of {sweep.points} points solves as often; give --points of at most {MOST}")
     if sweep.spacing not in (None, *SPACINGS):
         raise UserError(f"there is no spacing {sweep.spacing!r}; choose {' or '.join(SPACINGS)}")
 

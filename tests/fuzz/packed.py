@@ -63,6 +63,8 @@ def _accepted(case: Case, pipe: Any) -> None:
     from bitplan.plans.layers.modules import _Packed
 
     layers = {name: module for name, module in pipe.unet.named_modules() if isinstance(module, _Packed)}
+    if not layers:
+        return  # diffusers alone has loaded it
     for module in layers.values():
         numbers = (module.weight, *(tensor for tensor in module.parameters() if torch.Tensor.is_floating_point(tensor)))
         if not all(torch.isfinite(torch.Tensor(each.detach().float())).all() for each in numbers):

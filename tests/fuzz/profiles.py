@@ -140,7 +140,7 @@ def spoil(case: Case, path: Path) -> None:
             try:
                 case.edits.append(f"{edit.__name__.strip('_')}: {edit(db, random)}"[:300])
                 return
-            except (sqlite3.Error, OverflowError, UnicodeEncodeError) as refused:
+            except (sqlite3.Error, OverflowError, ValueError, TypeError, RecursionError) as refused:
                 case.edits.append(f"{edit.__name__} refused: {refused}"[:100])
     except sqlite3.Error:  # an earlier edit spoilt the file itself
         path.write_bytes(spoilt(path.read_bytes(), random))

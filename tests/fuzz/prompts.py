@@ -65,7 +65,7 @@ def _is_plain(value: Any) -> bool:
         if "\x7f" in text or _CONTROL.search(text):  # JSON writes the others as escapes
             return False
         text.encode("utf-8")
-        return bool(json.loads(text) == value) and isinstance(value, (str, dict))
+        return len(text) < 20_000 and bool(json.loads(text) == value) and isinstance(value, (str, dict))
     except (TypeError, ValueError, RecursionError):
         return False
 

@@ -132,5 +132,5 @@ def _check_points(case: Case, folder: Path, data: Any) -> None:
         if plan_data(folder / point["plan"])["schemes"] != schemes:
             case.find("a sweep whose plan differs from its point", (point["name"], case.edits))
         size = sum(o["bytes"] for cell in cells for o in cell["options"] if o["scheme"] == schemes[cell["layer"]])
-        if size != point["totals"]["bytes"] or (point["limit"] is not None and size > point["limit"]):
+        if size != point["totals"]["bytes"] or size > (point.get("limit") or size):
             case.find("a sweep whose totals are wrong", (size, point["totals"].get("bytes"), case.edits))
