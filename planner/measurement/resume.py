@@ -64,16 +64,19 @@ def run_from(recorded: RecordedReplay, layer: nn.Module, images: bool = True) ->
 def resumable(recorded: RecordedReplay, layers: Iterable[nn.Module]) -> frozenset[nn.Module]:
     """The layers at which an unchanged run can be resumed and reproduces the reference.
 
-    One replayed call of each layer is compared, and the outputs of the first. A module that keeps a state between
-    calls must not be skipped, and only a trial shows whether one does.
+    One replayed call of each layer is compared, and the outputs once for each set of calls that is looked up, which are
+    those of the components before the layer's. A module that keeps a state between calls must not be skipped, nor may
+    the output of one that is written to where torch does not see it, and only a trial shows whether there is one.
     """
-    reference, passed = recorded.replay.reference, []
+    reference, passed, tried = recorded.replay.reference, [], dict[int, bool]()
     for layer in layers:
         try:
             first = [_call(recorded, index, layer) for index in range(len(recorded.calls))[:1]]
             same = all(map(_same, denoised_of(recorded.replay.calls[:1], first), reference.denoised or ()))
-            if same and not passed:
-                same = _same(_generate(recorded, layer, first), reference.outputs)
+            looked_up = recorded.generation.ended_before(layer)
+            if same and looked_up not in tried:
+                tried[looked_up] = _same(_generate(recorded, layer, first), reference.outputs)
+            same = same and tried[looked_up]
         except Exception:  # a module that lacks its state may raise anything; the whole run is used instead
             same = False
         passed += [layer] * same

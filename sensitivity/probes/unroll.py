@@ -167,10 +167,12 @@ def _taken(
     first_of(output)  # raises if it holds no tensor
     leaves = mapped(gathered(before, output), _leaf)
     written = {}
-    for place, (tensor, version) in enumerate(zip(tensors, versions, strict=True)):
+    for place, (tensor, version, was) in enumerate(zip(tensors, versions, tensors_of(before), strict=True)):
         if _writes(tensor) != version and tensor.is_floating_point():
             written[place] = _leaf(tensor)
             tensor.copy_(written[place])  # the sampler reads what the call wrote
+        elif _writes(tensor) == version and not torch.allclose(tensor, was, 0, 0, equal_nan=True):
+            raise not_copyable("it writes into its arguments where torch does not see it, such as through .data")
     step = Step(module, *before, leaves, written)
     dependence.add(step.outputs)
     return step, mapped(plain(leaves), Tensor.clone)

@@ -10,11 +10,12 @@ later, or whose arguments or output hold anything but tensors and plain values.
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from heapq import heappop, heappush
 from typing import Any
 
@@ -75,6 +76,14 @@ class Prefix:
 
     calls: tuple[CallRecord, ...]
     first: Mapping[nn.Module, int]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return sorted(call.end for call in self.calls if call.output is not None)
+
+    def ended_before(self, layer: nn.Module) -> int:
+        """The number of calls with a result that ended before the layer's first call."""
+        return bisect(self._ends, self.first.get(layer, math.inf))
 
     def ready(self, layer: nn.Module, known: tuple[nn.Module, object] | None = None) -> Queues:
         """The results of each module's next calls in a run that resumes at `layer`, None for a call to compute.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,34 @@ def test_a_module_with_a_state_is_never_skipped(pipe: Any, how: str) -> None:
     replay = replay_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
     start = record_replay(modules_of(pipe), replay)
     assert resumable(start, [head, tail]) == {head}
+
+
+def test_an_output_that_is_written_to_unseen_is_not_looked_up(pipe: Any) -> None:
+    """The pipeline doubles the text encoder's output through .data; layers before it and behind it are tried apart."""
+    text, unet = pipe.text_encoder, pipe.unet
+    encode = pipe.encode_prompt
+
+    def doubled(*args: Any, **kwargs: Any) -> Any:
+        with hooked(text):
+            return encode(*args, **kwargs)
+
+    @contextmanager
+    def hooked(module: nn.Module) -> Iterator[None]:
+        plain = module.forward
+        module.forward = lambda *args, **kwargs: twice(plain(*args, **kwargs))
+        yield
+        module.forward = plain
+
+    def twice(out: Any) -> Any:
+        out.last_hidden_state.data.mul_(2)
+        return out
+
+    pipe.encode_prompt = doubled
+    replay = replay_of(pipe, tiny.PROMPTS, Generation(3, 2.0))
+    start = record_replay(modules_of(pipe), replay)
+    first = find_layer({"text_encoder": text}, "text_encoder.encoder.layers.0.mlp.fc1")
+    assert first in resumable(start, [first, unet.conv_in, unet.conv_out])
+    assert resumable(start, [first, unet.conv_in, unet.conv_out]) == {first}
 
 
 def test_profiles_are_measured_this_way(pipe: Any, tmp_path: Path, clip_folder: Path, monkeypatch: Any) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bitplan.sensitivity.table import MeasurementError
 from tests.sensitivity.probes.test_estimate import STEP, STEPS, WIDTH, Bench, Drawn, images_of, summed, time_at
 
 
@@ -39,3 +40,17 @@ def test_responses_are_those_of_brute_force(layer: str) -> None:
     expected = images_of(drawn, change)
     mine = summed(found, (layer, "tiny"), drawn.metric.name)
     torch.testing.assert_close(mine.double(), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().mean()))
+
+
+@pytest.mark.parametrize("how", ["data", "numpy"])
+def test_writes_that_torch_does_not_see_are_refused(how: str) -> None:
+    class Hidden(Writer):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            if how == "data":
+                x.data.mul_(0.7)
+            else:
+                x.detach().numpy()[:] *= 0.7
+            return torch.tanh(self.last(x))
+
+    with pytest.raises(MeasurementError, match="writes into its arguments where torch does not see it"):
+        Bench(sampler, toy=Hidden()).respond(Drawn("images"), layers=("last",))
