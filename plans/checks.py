@@ -138,8 +138,12 @@ def list_of(item: Check, least: int = 0, most: int = MANY, distinct: bool = Fals
             raise Wrong(f"{shown(value)} is not a list")
         if not least <= len(value) <= most:
             raise Wrong(f"it has {len(value)} entries, and {least} to {most} are allowed")
-        for place, each in enumerate(value):
-            _checked(item, each, place)
+        place = 0
+        try:
+            for place, each in enumerate(value):
+                item(each)
+        except Wrong as wrong:
+            raise wrong.under(place) from None
         if distinct and len(set(value)) < len(value):
             raise Wrong(f"{shown(next(each for each in value if value.count(each) > 1))} is listed twice")
 
@@ -157,7 +161,10 @@ def mapping_of(value: Check, key: Check | None = None, least: int = 0) -> Check:
             raise Wrong(f"it has {len(data)} entries, and at least {least} are needed")
         for own, each in data.items():
             _check_key(own, as_key)
-            _checked(value, each, own)
+            try:
+                value(each)
+            except Wrong as wrong:
+                raise wrong.under(own) from None
 
     return check
 
@@ -178,7 +185,10 @@ def record(
                 if rest is None:
                     raise Wrong(f"unknown key {shown(key)}{nearest(key[:LINE], list(known))}")
                 own = rest
-            _checked(own, value, key)
+            try:
+                own(value)
+            except Wrong as wrong:
+                raise wrong.under(key) from None
         if missing := [key for key in required if key not in data]:
             raise Wrong(f"{missing[0]!r} is missing")
 
@@ -219,13 +229,6 @@ def plain(deepest: int = DEEPEST, most: int = PROSE) -> Check:
         return (list_of(inner) if isinstance(value, (list, tuple)) else mapping_of(inner))(value)
 
     return check
-
-
-def _checked(check: Check, value: Any, key: object) -> None:
-    try:
-        check(value)
-    except Wrong as wrong:
-        raise wrong.under(key) from None
 
 
 def _check_key(key: Any, check: Check) -> None:

@@ -43,7 +43,7 @@ def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
 def parse_json(text: str) -> Any:
     """Returns the data of a JSON text. Raises ValueError, also for NaN, infinity and deep nesting."""
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
@@ -59,3 +59,6 @@ def _check(facts: os.stat_result, most: int | None) -> None:
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a finite number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # made once: profiles hold many short texts

@@ -26,11 +26,13 @@ class Rule:
         column: its name.
         holds: the condition, in SQL.
         needs: what is required, in words.
+        repeats: whether few different values are in many rows, so that each is checked once.
     """
 
     column: str
     holds: str
     needs: str
+    repeats: bool = False
 
 
 def _texts(*values: str) -> str:
@@ -54,9 +56,9 @@ def _value(column: str = "value") -> Rule:
     return Rule(column, f"typeof({column}) = 'text' AND length({column}) <= {MOST_TEXT}", "JSON text")
 
 
-_LAYER = Rule("layer", "layer IN (SELECT address FROM layers)", "an address of the table layers")
-_OWNER = Rule("owner", "owner IN (SELECT address FROM layers)", "an address of the table layers")
-_SCHEME = Rule("scheme", "scheme IN (SELECT name FROM schemes)", "a name of the table schemes")
+_LAYER = Rule("layer", "layer IN (SELECT address FROM layers)", "an address of the table layers", repeats=True)
+_OWNER = Rule("owner", "owner IN (SELECT address FROM layers)", "an address of the table layers", repeats=True)
+_SCHEME = Rule("scheme", "scheme IN (SELECT name FROM schemes)", "a name of the table schemes", repeats=True)
 _UNSIGNED = tuple(metric.name for metric in METRICS.values() if not metric.signed)
 
 
@@ -106,7 +108,7 @@ RULES: Mapping[str, tuple[tuple[str, ...], tuple[Rule, ...]]] = {
 
 
 # What losses have in common: few rows, from one pass over the table. The error depends on the samples alone.
-LOSSES = "SELECT metric, family, source, count, min(stderr), max(stderr) FROM measurements GROUP BY 1, 2, 3, 4"
+LOSSES = "SELECT DISTINCT metric, family, source, count, stderr = 9e999 FROM measurements ORDER BY 1, 2, 3, 4"
 LOSS = record(
     {
         "metric": matching(r"[A-Za-z_][\w.-]{0,199}", "a metric's name of letters, digits, '_', '-' and '.'"),

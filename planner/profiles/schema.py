@@ -5,9 +5,9 @@ The schemas of the JSON values are here, those of rows in `rules`. A profile tha
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from bitplan.planner.graph.layers import ROLES, UNKNOWN
@@ -113,10 +113,16 @@ def _problems(db: sqlite3.Connection) -> Iterator[str]:
 
 
 def _row_problems(db: sqlite3.Connection, table: str) -> Iterator[str]:
-    """The first row that breaks a rule: one pass over the table, a second one only to say which rule it is."""
+    """The first row that breaks a rule: few passes over the table, a further one only to say which rule it is."""
     keys, rules = RULES[table]
-    every = " AND ".join(f"({rule.holds})" for rule in rules)
-    if db.execute(f"SELECT 1 FROM {table} WHERE ({every}) IS NOT 1 LIMIT 1").fetchone() is None:
+    every = " AND ".join(f"({rule.holds})" for rule in rules if not rule.repeats) or "1"
+    queries = [f"SELECT 1 FROM {table} WHERE ({every}) IS NOT 1 LIMIT 1"]
+    queries += [
+        f"SELECT 1 FROM (SELECT DISTINCT {rule.column} FROM {table}) WHERE ({rule.holds}) IS NOT 1 LIMIT 1"
+        for rule in rules
+        if rule.repeats
+    ]
+    if all(db.execute(query).fetchone() is None for query in queries):
         return
     for rule in rules:
         columns = ", ".join(
@@ -136,9 +142,7 @@ def _values_problems(db: sqlite3.Connection) -> Iterator[str]:
     addresses = set()
     for address, facts in db.execute("SELECT address, facts FROM layers"):
         addresses.add(address)
-        yield from _json_problem(f"layers, row {address[:160]}", facts, FACTS)
-        if (own := parse_json(facts)["address"]) != address:
-            yield f"layers, row {address[:160]}: its facts are of {shown(own)}"
+        yield from _json_problem(f"layers, row {address[:160]}", facts, partial(_check_facts, address))
     yield from _graph_problems(_as_mapping(db, "graph"), addresses)
     for key, value in db.execute("SELECT key, value FROM baseline"):
         yield from _json_problem(f"baseline, row {key[:160]}", value, BASELINE.get(key, _ANY))
@@ -150,10 +154,7 @@ def _graph_problems(values: Mapping[str, str], addresses: set[str]) -> Iterator[
     if missing := [key for key in _REQUIRED_OF_GRAPH if addresses and key not in values]:
         yield f"graph: the row {missing[0]} is missing"
     for key, value in values.items():
-        yield from _json_problem(f"graph, row {key[:160]}", value, GRAPH.get(key, _unknown))
-        named = {layer for names in parse_json(value) for layer in names} if key in _BETWEEN_LAYERS else set()
-        if foreign := sorted(named - addresses):
-            yield f"graph, row {key}: {shown(foreign[0])} is not a layer of the profile"
+        yield from _json_problem(f"graph, row {key[:160]}", value, partial(_check_graph, addresses, key))
 
 
 def _json_problems(table: str, values: Mapping[str, str], check: Check) -> Iterator[str]:
@@ -202,7 +203,8 @@ def _response_problems(db: sqlite3.Connection) -> Iterator[str]:
 def _loss_problems(db: sqlite3.Connection) -> Iterator[str]:
     """What is wrong with the metrics and sources of losses, or differs between losses of one metric."""
     families: dict[str, str] = {}
-    for metric, family, source, count, least, most in db.execute(LOSSES):
+    infinite: dict[tuple[str, str, str, int], bool] = {}
+    for metric, family, source, count, is_infinite in db.execute(LOSSES):
         try:
             LOSS({"metric": metric, "family": family, "source": source, "count": count})
         except Wrong as wrong:
@@ -213,13 +215,26 @@ def _loss_problems(db: sqlite3.Connection) -> Iterator[str]:
         known = METRICS[metric].family if metric in METRICS and source != "imported" else family
         if families.setdefault(metric, known) != family:
             yield f"measurements: {metric} is of the family {shown(family)}, and elsewhere of {families[metric]}"
-        if most == math.inf and least < most:
+        if infinite.setdefault((metric, family, source, count), is_infinite) != is_infinite:
             yield (f"measurements: stderr of {metric} is infinite for some losses of {count} samples and finite for "
                    "others; it depends on the samples alone")  # fmt: skip
 
 
 def _as_mapping(db: sqlite3.Connection, table: str) -> dict[str, str]:
     return dict(db.execute(f"SELECT key, value FROM {table}"))
+
+
+def _check_facts(address: str, value: Any) -> None:
+    FACTS(value)
+    if value["address"] != address:
+        raise Wrong(f"its facts are of {shown(value['address'])}", ("address",))
+
+
+def _check_graph(addresses: set[str], key: str, value: Any) -> None:
+    GRAPH.get(key, _unknown)(value)
+    named = set().union(*value) if key in _BETWEEN_LAYERS else set()
+    if foreign := named - addresses:
+        raise Wrong(f"{shown(min(foreign))} is not a layer of the profile")
 
 
 def _nothing(_: Any) -> None:
