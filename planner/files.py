@@ -15,8 +15,9 @@ from bitplan.plans.files import beside as beside
 from bitplan.plans.files import check_replaceable, kind_of
 from bitplan.plans.files import inside as inside
 from bitplan.plans.files import plain_name as plain_name
-from bitplan.plans.files import read_bytes as read_bytes
 from bitplan.plans.files import written as written
+from bitplan.plans.reading import read_bytes as read_bytes
+from bitplan.plans.reading import read_text as read_text
 
 PathLike = str | Path
 FOLDER = "folder"  # what a verb writes that writes several files

@@ -39,7 +39,7 @@ class Wrong(ValueError):  # noqa: N818 - what a value is
     def __str__(self) -> str:
         """`place: problem`, one line without characters that a terminal obeys."""
         place = ".".join(part if isinstance(part, str) else str(part) for part in self.place)
-        return f"{_printable(place[:160]) or 'the top'}: {self.problem}"
+        return f"{printable(place[:160]) or 'the top'}: {self.problem}"
 
 
 def shown(value: object) -> str:
@@ -48,7 +48,7 @@ def shown(value: object) -> str:
         text = _SHORT.repr(value)
     except ValueError:  # Python refuses to write such a number
         text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
-    return _printable(text if len(text) <= 100 else f"{text[:97]}...")
+    return printable(text if len(text) <= 100 else f"{text[:97]}...")
 
 
 def number(low: float = -LARGEST, high: float = LARGEST) -> Check:
@@ -140,7 +140,7 @@ def list_of(item: Check, least: int = 0, most: int = MANY, distinct: bool = Fals
             raise Wrong(f"it has {len(value)} entries, and {least} to {most} are allowed")
         place = 0
         try:
-            for place, each in enumerate(value):
+            for place, each in enumerate(value):  # noqa: B007 - for the error
                 item(each)
         except Wrong as wrong:
             raise wrong.under(place) from None
@@ -245,5 +245,6 @@ def _outside(low: float, high: float) -> str:
     return f"not from {low:g} to {high:g}"
 
 
-def _printable(value: str) -> str:
+def printable(value: str) -> str:
+    """The text with escapes for characters that a terminal obeys."""
     return value if value.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)

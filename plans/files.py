@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LARGEST = 2**28  # bytes of a file that is read whole
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 LONGEST = 255  # bytes of one part of a name, as file systems allow
 _SPECIAL = re.compile(r"[\x00-\x1f\x7f\\:]")  # control characters, and what separates folders and drives on Windows
@@ -146,18 +145,6 @@ def written(path: Path, kind: str) -> Iterator[Path]:
     finally:
         if partial.parent.is_dir():
             partial.unlink(missing_ok=True)
-
-
-def read_bytes(path: Path) -> bytes:
-    """Returns the contents of a file that the user names, which may be a pipe. A pipe that no process writes to is not
-    waited for: it holds nothing. Raises OSError, and PathError for more than LARGEST bytes, such as an endless device.
-    """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT)) as file:
-        os.set_blocking(file.fileno(), True)
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise PathError(f"{path} holds more than {LARGEST // 2**20} MiB, which no such file has; check the path")
-    return data
 
 
 def _kind_of_bytes(start: bytes) -> str | None:

@@ -10,15 +10,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import yaml
 
-from bitplan.plans.checks import LARGEST, shown
+from bitplan.plans.checks import Wrong, printable, shown
 from bitplan.plans.dtypes import FLOAT32
-from bitplan.plans.files import PathError, beside, inside, read_bytes, written
+from bitplan.plans.files import PathError, beside, inside, written
 from bitplan.plans.names import nearest
-from bitplan.plans.plan_schema import OPTIONAL, SCHEMA, VERSION
+from bitplan.plans.plan_schema import OPTIONAL, PLAN, VERSION
 from bitplan.plans.plan_text import summary
+from bitplan.plans.reading import read_bytes, read_text
 from bitplan.plans.scheme import Scheme, SchemeError, parse_scheme
 from bitplan.plans.strict_yaml import StrictLoader
 
@@ -110,7 +110,7 @@ def load_plan(path: str | PathLike[str]) -> Plan:
     """
     path = Path(path)
     try:
-        data = yaml.load(read_bytes(path).decode("utf-8"), StrictLoader)  # noqa: S506 - a safe loader, made stricter
+        data = yaml.load(read_text(path), StrictLoader)  # noqa: S506 - a safe loader, made stricter
     except OSError as error:
         raise PlanError(f"cannot read the plan {path}: {error.strerror}; check the path") from None
     except UnicodeDecodeError:
@@ -118,7 +118,7 @@ def load_plan(path: str | PathLike[str]) -> Plan:
     except (yaml.YAMLError, ValueError) as error:
         place = getattr(error, "problem_mark", None)
         where = f", line {place.line + 1}" if place else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        problem = printable(" ".join(str(getattr(error, "problem", None) or error).split()))[:_SHOWN]
         raise PlanError(f"{path}{where}: {problem}; correct it or solve again") from None
     return _plan_of(data, path, _read_fitted)
 
@@ -162,7 +162,7 @@ def _fitted_name(path: Path) -> str:
 def _read_fitted(path: Path, entry: Mapping[str, str]) -> bytes:
     """The file of fitted parameters, which lies beside the plan. The schema allows plain file names only."""
     try:
-        data = (place := inside(path.parent, entry["file"])).read_bytes()
+        data = read_bytes(place := inside(path.parent, entry["file"]), MOST_FITTED)
     except PathError as refused:
         raise PlanError(f"{path}, parameters.file: {refused}") from None
     except OSError as error:
@@ -204,6 +204,8 @@ def check_fingerprint(plan: Plan, fingerprint: str, allow_mismatch: bool = False
         )
 
 
+MOST_FITTED = 2**32  # bytes of a file of fitted parameters
+_SHOWN = 300  # characters of what a parser says
 _SECTIONS = tuple(f.name for f in fields(Plan) if f.name not in ("groups", "fitted"))
 
 
@@ -218,12 +220,11 @@ def _plan_of(data: Any, path: Path, read_fitted: Callable[[Path, Mapping[str, st
         raise PlanError(f"{path} is not a plan: it has no `bitplan` version at the top; write one with `bitplan solve`")
     version = data["bitplan"]
     if isinstance(version, (int, float)) and version > VERSION:
-        raise PlanError(f"{path} has version {version} and this BitPlan reads up to {VERSION}; upgrade bitplan")
-    _check_plain(data, path, "")
-    errors = list(jsonschema.Draft202012Validator(SCHEMA).iter_errors(data))
-    if errors:  # a misspelt key says more than that the right one is missing
-        misspelt = [error for error in errors if error.validator == "additionalProperties"]
-        raise PlanError(f"{path}, {_explain(jsonschema.exceptions.best_match(misspelt or errors))}")
+        raise PlanError(f"{path} has version {shown(version)} and this BitPlan reads up to {VERSION}; upgrade bitplan")
+    try:
+        PLAN(data)
+    except Wrong as wrong:
+        raise PlanError(f"{path}, {wrong}") from None
     newer = [key for key in OPTIONAL if key in data]
     if newer and version < 2:
         raise PlanError(f"{path}, {newer[0]}: version {version} has no such key; write `bitplan: 2`")
@@ -273,28 +274,3 @@ def _check_fitted(plan: Plan, schemes: Mapping[str, Scheme], path: Path) -> None
     if foreign:
         raise PlanError(f"{path}, parameters: no layer uses {''.join(foreign[0])}; take the file that was written with "
                         "the plan")  # fmt: skip
-
-
-def _explain(error: Any) -> str:
-    """One line on what a schema refuses."""
-    place = ".".join(map(str, error.absolute_path)) or "the top"
-    if error.validator == "additionalProperties":
-        known = list(error.schema["properties"])
-        extra = next(key for key in error.instance if key not in known)
-        return f"{place}: unknown key {extra!r}{nearest(str(extra), known)}"
-    return f"{place}: {error.message[:160]}"
-
-
-def _check_plain(value: Any, path: Path, place: str) -> None:
-    """Refuse numbers that are not finite and keys that are not texts."""
-    if isinstance(value, (int, float)) and not -LARGEST <= value <= LARGEST:
-        raise PlanError(f"{path}, {place.lstrip('.')}: {shown(value)} is not finite; expected a number")
-    if isinstance(value, dict):
-        for key, part in value.items():
-            if not isinstance(key, str):
-                raise PlanError(
-                    f"{path}, {place.lstrip('.') or 'the top'}: key {shown(key)} is not text; put it in quotes"
-                )
-            _check_plain(part, path, f"{place}.{key}")
-    for i, part in enumerate(value if isinstance(value, list) else ()):
-        _check_plain(part, path, f"{place}.{i}")

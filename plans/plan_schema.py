@@ -1,125 +1,72 @@
-"""What a plan file may hold, as a JSON schema. Imports no torch."""
+"""What a plan file may hold, checked when it is read and before it is written. Imports no torch."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+
+from bitplan.plans.checks import (
+    LINE,
+    Check,
+    list_of,
+    mapping_of,
+    matching,
+    number,
+    one_of,
+    optional,
+    plain,
+    record,
+    text,
+    whole,
+)
+from bitplan.plans.dtypes import FLOAT32
 
 VERSION = 2  # the newest that is read; plans without `groups` and `parameters` are written as version 1
-_DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
-_AMOUNTS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
+_SEED = 2**64
+_DIGEST = matching("[0-9a-f]{64}", "a sha256 of 64 hexadecimal digits")
+_TEXT, _COLUMN, _LAYER, _SCHEME = text(LINE), text(LINE), text(LINE), text(200)
+_NUMBERS, _AMOUNTS = mapping_of(number(), _COLUMN), mapping_of(number(0), _COLUMN)
 
 
-_MODEL = {
-    "type": "object",
-    "required": ["name", "fingerprint", "architecture", "components"],
-    "additionalProperties": False,
-    "properties": {
-        "name": {"type": "string"},
-        "dtype": {"enum": ["float32", "bfloat16", "float16"]},
-        "fingerprint": _DIGEST,
-        "architecture": _DIGEST,
-        "components": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+_MODEL = record(
+    {"name": _TEXT, "fingerprint": _DIGEST, "architecture": _DIGEST, "components": list_of(_TEXT, 1)},
+    {"dtype": one_of((FLOAT32, "bfloat16", "float16"))},
+)
+_RANGE = record({"tensor": number(0)}, {"first": number(0)})
+_CALIBRATION = record(
+    {},
+    {
+        "prompts": whole(1), "prompts_sha256": _TEXT, "steps": whole(1), "guidance": optional(number()),
+        "seed": whole(-_SEED, _SEED), "options": mapping_of(plain()), "metrics": list_of(_TEXT),
+        "ranges": mapping_of(_RANGE, _LAYER),
     },
-}
-
-
-_RANGE = {
-    "type": "object",
-    "required": ["tensor"],
-    "additionalProperties": False,
-    "properties": {"tensor": {"type": "number", "minimum": 0}, "first": {"type": "number", "minimum": 0}},
-}
-
-
-_CALIBRATION = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "prompts": {"type": "integer", "minimum": 1},
-        "prompts_sha256": {"type": "string"},
-        "steps": {"type": "integer", "minimum": 1},
-        "guidance": {"type": ["number", "null"]},
-        "seed": {"type": "integer"},
-        "options": {"type": "object"},
-        "metrics": {"type": "array", "items": {"type": "string"}},
-        "ranges": {"type": "object", "additionalProperties": _RANGE},
+)  # fmt: skip
+_SOLVER = record(
+    {"status": one_of(("optimal", "feasible", "uniform"))},
+    {
+        "objective": number(), "bound": number(), "gap": number(), "backend": _TEXT, "stopped": _TEXT,
+        "weights": _NUMBERS, "prices": _AMOUNTS, "worth": _AMOUNTS, "pins": mapping_of(_SCHEME, _LAYER),
+        "confidence": number(0.5, math.nextafter(1, 0)),
     },
-}
-
-
-_SOLVER = {
-    "type": "object",
-    "required": ["status"],
-    "additionalProperties": False,
-    "properties": {
-        "status": {"enum": ["optimal", "feasible", "uniform"]},
-        "objective": {"type": "number"},
-        "bound": {"type": "number"},
-        "gap": {"type": "number"},
-        "backend": {"type": "string"},
-        "stopped": {"type": "string"},
-        "weights": _NUMBERS,
-        "prices": _AMOUNTS,
-        "worth": _AMOUNTS,
-        "pins": {"type": "object", "additionalProperties": {"type": "string"}},
-        "confidence": {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1},
-    },
-}
-
-
-_BLOCKS = {"type": "object", "additionalProperties": _NUMBERS}
-
-
-_PREDICTIONS = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {"total": _NUMBERS, "blocks": _BLOCKS, "full": _BLOCKS},
-}
-
-
-_GROUPS = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "required": ["members", "transforms"],
-        "additionalProperties": False,
-        "properties": {
-            "members": {"type": "array", "items": {"type": "string"}, "minItems": 2, "uniqueItems": True},
-            "transforms": {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True},
-        },
-    },
-}
-
-
-_PARAMETERS = {
-    "type": "object",
-    "required": ["file", "sha256"],
-    "additionalProperties": False,
-    "properties": {"file": {"type": "string", "pattern": r"^[^/\\.:][^/\\:]*\.plan\.safetensors$"}, "sha256": _DIGEST},
-}
-
-
-_PARTS: dict[str, Any] = {
-    "bitplan": {"type": "integer", "minimum": 1},
-    "model": _MODEL,
-    "schemes": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}},
-    "simulated": {"type": "array", "items": {"type": "string"}},
-    "calibration": _CALIBRATION,
-    "budgets": _NUMBERS,
-    "predictions": _PREDICTIONS,
-    "solver": _SOLVER,
-    "groups": _GROUPS,
-    "parameters": _PARAMETERS,
-}
+)  # fmt: skip
+_BLOCKS = mapping_of(_NUMBERS, _LAYER)
+_GROUP = record({"members": list_of(_LAYER, 2, distinct=True), "transforms": list_of(_SCHEME, 1, distinct=True)})
+_FILE = matching(r"[^/\\.:][^/\\:]*\.plan\.safetensors", "the name of a file P.plan.safetensors beside the plan")
 
 
 OPTIONAL = ("groups", "parameters")  # of version 2
-
-
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": [name for name in _PARTS if name not in OPTIONAL],
-    "additionalProperties": False,
-    "properties": _PARTS,
+PARTS: Mapping[str, Check] = {
+    "bitplan": whole(1),
+    "model": _MODEL,
+    "schemes": mapping_of(_SCHEME, _LAYER, 1),
+    "simulated": list_of(_LAYER),
+    "calibration": _CALIBRATION,
+    "budgets": _NUMBERS,
+    "predictions": record({}, {"total": _NUMBERS, "blocks": _BLOCKS, "full": _BLOCKS}),
+    "solver": _SOLVER,
+    "groups": list_of(_GROUP),
+    "parameters": record({"file": _FILE, "sha256": _DIGEST}),
 }
+PLAN = record(
+    {part: check for part, check in PARTS.items() if part not in OPTIONAL}, {part: PARTS[part] for part in OPTIONAL}
+)

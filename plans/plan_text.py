@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from bitplan.plans.checks import printable
+
 _Amounts = Mapping[str, int | float]  # column -> value
 
 
@@ -22,7 +24,8 @@ def summary(
         solver: how the solver ended; empty without a solver.
     """
     counts = Counter(schemes.values()).most_common()
-    parts = [f"plan for {name}, {len(schemes)} layers: {', '.join(f'{scheme} x {count}' for scheme, count in counts)}"]
+    uses = ", ".join(f"{scheme} x {count}" for scheme, count in counts)
+    parts = [f"plan for {printable(name)}, {len(schemes)} layers: {uses}"]
     if budgets:
         parts.append(f"limits: {_listed(budgets)}")
     if totals:

@@ -19,7 +19,7 @@ from tests.test_architecture import ROOMS, ROOT, without_torch
 
 # Each stage imports its libraries after those of the stages before it.
 LIGHT = """
-import click, email.parser, highspy, jsonschema, networkx, PIL.Image, pulp, scipy.ndimage, scipy.optimize, sqlite3
+import click, email.parser, highspy, networkx, PIL.Image, pulp, scipy.ndimage, scipy.optimize, sqlite3
 import safetensors.numpy, statistics, tqdm, wrapt, yaml
 """
 BEFORE_HOOKS = "import torch, accelerate, diffusers.utils.torch_utils, transformers.utils.quantization_config"

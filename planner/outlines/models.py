@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import plain_name, read_bytes
+from bitplan.planner.files import plain_name, read_text
 from bitplan.planner.outlines import MAKERS
 from bitplan.planner.pipelines.quiet import quiet
 from bitplan.planner.scenes import PIPELINE_FOLDER
@@ -87,7 +87,7 @@ def _pipeline(folder: Path, index: Mapping[str, Any], names: Sequence[str]) -> M
 
 def _facts(place: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(read_bytes(place).decode("utf-8"))
+        facts = json.loads(read_text(place))
     except OSError as error:
         raise UserError(f"cannot read {place}: {system_reason(error)}; {_ADVICE}") from None
     except (ValueError, RecursionError) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import inside
+from bitplan.planner.files import inside, read_bytes
 from bitplan.planner.texts import system_reason
 
 _SHOWN = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
@@ -77,7 +77,7 @@ def album_of(paths: Sequence[tuple[Path, str]], room: int = _ROOM) -> Album:
 def _read(folder: Path, path: str) -> bytes:
     file = inside(folder, path)
     try:
-        return file.read_bytes()
+        return read_bytes(file)
     except OSError as error:
         raise UserError(f"cannot read the picture {file}: {system_reason(error)}; make the sweep again") from None
 

@@ -14,9 +14,9 @@ import numpy as np
 import yaml
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import PathLike, read_bytes
+from bitplan.planner.files import PathLike, read_text
 from bitplan.planner.scenes.grammar import TRAIN, held_out_scenes, sample_scene
-from bitplan.planner.texts import one_line, read_json
+from bitplan.planner.texts import one_line, read_json, system_reason
 from bitplan.plans.checks import LARGEST, Wrong, list_of, plain, shown
 from bitplan.plans.strict_yaml import StrictLoader
 
@@ -53,9 +53,9 @@ def held_out_prompts(count: int, seed: int = 0) -> list[str]:
 def read_prompts(path: Path) -> list[str]:
     """Returns the non-blank lines of a file, which end with LF, CR LF or CR. Raises UserError."""
     try:
-        lines = [line.strip() for line in _ENDS.split(read_bytes(path).decode("utf-8-sig"))]
+        lines = [line.strip() for line in _ENDS.split(read_text(path, "utf-8-sig"))]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the prompts file {path}: {one_line(error)}; give a UTF-8 text file") from error
+        raise UserError(f"cannot read the prompts file {path}: {_reason(error)}; give a UTF-8 text file") from error
     if odd := next((number for number, line in enumerate(lines, 1) if _CONTROL.search(line)), None):
         raise UserError(f"line {odd} of the prompts file {path} holds a control character; give a UTF-8 text file")
     if not any(lines):
@@ -79,6 +79,7 @@ _ENDS = re.compile(r"\r\n|\r|\n")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # all but tabs and the ends of lines
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 LISTS = (".yaml", ".yml", ".json")
+_SHOWN = 300  # characters of what a parser says
 DIGEST = "sha256"  # key of a label that is a digest
 
 
@@ -90,11 +91,11 @@ def read_conditions(path: Path) -> list[Any]:
     if path.suffix.lower() not in LISTS:
         return list(read_prompts(path))
     try:
-        text = read_bytes(path).decode("utf-8-sig")
+        text = read_text(path, "utf-8-sig")
         entries = read_json(text) if path.suffix.lower() == ".json" else yaml.load(text, StrictLoader)  # noqa: S506
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
-            f"cannot read the conditions file {path}: {one_line(error)}; give a YAML or JSON list"
+            f"cannot read the conditions file {path}: {_reason(error)}; give a YAML or JSON list"
         ) from error
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, (str, dict)) for entry in entries):
         raise UserError(
@@ -110,6 +111,10 @@ def read_conditions(path: Path) -> list[Any]:
                             "lists and mappings of texts, and put other values in quotes")  # fmt: skip
     _check_lengths(path, entries)
     return entries
+
+
+def _reason(error: Exception) -> str:
+    return system_reason(error) if isinstance(error, OSError) else one_line(error, _SHOWN)
 
 
 def _check_lengths(path: Path, entries: list[Any]) -> None:

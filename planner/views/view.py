@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import plain_name, read_bytes, write_text
+from bitplan.planner.files import plain_name, read_text, write_text
 from bitplan.planner.texts import one_line, system_reason, table
 from bitplan.planner.units import COSTS, SHOW
 from bitplan.planner.views.view_schema import VERSION, check_sweep
@@ -180,7 +180,7 @@ def write_view(view: View, path: Path) -> None:
 def read_view(path: Path) -> View:
     """Reads a view from a JSON file. Raises UserError where it is missing or malformed."""
     try:
-        data = parse_json(read_bytes(path).decode("utf-8"))
+        data = parse_json(read_text(path))
     except OSError as error:
         raise UserError(f"cannot read {path}: {system_reason(error)}; make it with `bitplan sweep`") from None
     except ValueError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from bitplan.planner.graph.layers import ROLES, UNKNOWN
+from bitplan.planner.profiles.rules import ROUNDING
+from bitplan.planner.units import COSTS
 from bitplan.plans.checks import (
     Wrong,
     flag,
@@ -68,21 +71,39 @@ def check_sweep(data: Any) -> None:
     layers = [cell["layer"] for cell in data["cells"]]
     if len(set(layers)) < len(layers):
         raise Wrong("a layer is listed twice", ("cells",))
-    counts = [len(cell["options"]) for cell in data["cells"]]
     for key in ("points", "uniform"):
         for place, variant in enumerate(data[key]):
-            _check_variant(variant, counts, (key, place))
-    _check_variant(data["full"], counts, ("full",))
+            _check_variant(variant, data["cells"], (key, place))
+    _check_variant(data["full"], data["cells"], ("full",))
 
 
-def _check_variant(variant: Mapping[str, Any], counts: list[int], place: tuple[object, ...]) -> None:
+def _check_variant(variant: Mapping[str, Any], cells: list[Any], place: tuple[object, ...]) -> None:
     picks = variant["picks"]
     if not picks:
         return
-    if len(picks) != len(counts):
-        raise Wrong(f"it has {len(picks)} entries for {len(counts)} layers", (*place, "picks"))
-    for layer, (pick, count) in enumerate(zip(picks, counts, strict=True)):
-        if pick >= count:
+    if len(picks) != len(cells):
+        raise Wrong(f"it has {len(picks)} entries for {len(cells)} layers", (*place, "picks"))
+    for layer, (pick, cell) in enumerate(zip(picks, cells, strict=True)):
+        if pick >= (count := len(cell["options"])):
             raise Wrong(f"{shown(pick)} is not one of {count} options", (*place, "picks", layer))
-    if "bytes" not in variant.get("totals", {}):
+    totals = variant.get("totals", {})
+    if "bytes" not in totals:
         raise Wrong("'bytes' is missing", (*place, "totals"))
+    picked = [cell["options"][pick] for pick, cell in zip(picks, cells, strict=True)]
+    for column, total in totals.items():
+        amounts = _amounts(picked, column)
+        if amounts and abs(total - math.fsum(amounts)) > _tolerance(amounts):
+            raise Wrong(f"{shown(total)} is not the sum of the picked options, {math.fsum(amounts):.10g}",
+                        (*place, "totals", column))  # fmt: skip
+
+
+def _amounts(options: list[Mapping[str, Any]], column: str) -> list[float]:
+    """The amounts of a cost or a metric; none of a family, whose scale only the profile states."""
+    if column in COSTS:
+        return [option[column] for option in options]
+    return [option["losses"][column][0] for option in options if column in option["losses"]]
+
+
+def _tolerance(amounts: list[float]) -> float:
+    """Sums are rounded, and a loss that is below 0 by rounding counts as 0."""
+    return ROUNDING * math.fsum(map(abs, amounts)) - math.fsum(min(amount, 0.0) for amount in amounts)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
-from bitplan.plans.files import PathError, inside, read_bytes, written
+from bitplan.plans.files import PathError, inside, written
 
 OUTSIDE = (
     "/etc/passwd", "//host/share", "../x", "a/../../x", "a/..", "..", ".", "./x", "", "a//b", "a/", "C:/x", "C:x",
@@ -43,27 +42,6 @@ def test_links_may_stay_in_the_folder_and_not_leave_it(tmp_path: Path) -> None:
             inside(folder, name)
     (tmp_path / "same").symlink_to(folder)
     assert inside(tmp_path / "same", "real/x") == tmp_path / "same" / "real" / "x"
-
-
-def test_a_pipe_is_read_to_its_end_and_one_without_a_writer_is_not_waited_for(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    assert read_bytes(pipe) == b""
-    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # so that the writer need not wait either
-    writing = os.open(pipe, os.O_WRONLY)
-    thread = threading.Thread(target=lambda: (os.write(writing, b"x" * 9), os.close(writing)))
-    thread.start()
-    assert read_bytes(pipe) == b"x" * 9
-    thread.join()
-    os.close(reading)
-
-
-def test_an_endless_device_and_a_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bitplan.plans.files.LARGEST", 2**20)
-    with pytest.raises(PathError, match="more than 1 MiB"):
-        read_bytes(Path("/dev/zero"))
-    with pytest.raises(OSError, match="Is a directory"):
-        read_bytes(tmp_path)
 
 
 def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:

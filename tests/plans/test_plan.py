@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from bitplan.plans.parameters import encoded
 from bitplan.plans.plan import Plan, PlanError, check_fingerprint, check_layers, dump_plan, load_plan, save_plan
-from bitplan.plans.plan_schema import SCHEMA
+from bitplan.plans.plan_schema import PARTS
 from bitplan.plans.scheme import EXAMPLES
 from bitplan.plans.transforms import TRANSFORMS, TransformLine
 
@@ -53,7 +53,7 @@ def test_documented_example_is_what_we_write(example: Plan, tmp_path: Path) -> N
 
 def test_documented_keys_are_those_of_the_schema() -> None:
     table = re.findall(r"^\| `(\w+)` \|", DOCS.read_text("utf-8"), re.MULTILINE)
-    assert table == list(SCHEMA["properties"])
+    assert table == list(PARTS)
 
 
 numbers = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
@@ -101,34 +101,34 @@ EDITS = [
     ("bitplan: 1", "bitplan: 3", "version 3 .* upgrade"),
     ("bitplan: 1", "bitplan: 3.0", "version 3.0 .* upgrade"),
     ("simulated:", "groups: []\nsimulated:", "groups: version 1 has no such key; write `bitplan: 2`"),
-    ("bitplan: 1", "bitplan: true", "bitplan: True is not of type 'integer'"),
+    ("bitplan: 1", "bitplan: true", "bitplan: True is not an integer"),
     ("bitplan: 1\n", "", "no `bitplan` version"),
     ("solver:", "solvr:", "unknown key 'solvr'; did you mean 'solver'"),
-    ("  name: scenes\n", "", "model: 'name' is a required property"),
-    ("9f86d", "zzzzz", "model.fingerprint: .*does not match"),
+    ("  name: scenes\n", "", "model: 'name' is missing"),
+    ("9f86d", "zzzzz", "model.fingerprint: .*is not a sha256"),
     ("w8a8t", "w8a9t", "schemes.unet.mid_block.attentions.0.to_k: .*8, 6, 4 bits, or a16 without `t`, not a9"),
     ("w4a4", "w4q4", "schemes.unet.conv_out: 'w4q4' names no scheme; did you mean 'w4a4'"),
     ("unet.conv_out: w4a4", "unet.conv_in: w4a4", "'unet.conv_in' is given twice"),
     ("  unet.conv_out: w4a4", "  7: w4a4", "schemes: key 7 is not text"),
-    ("  unet.conv_out: w4a4", "  unet.conv_out: 4", "schemes.unet.conv_out: 4 is not of type 'string'"),
+    ("  unet.conv_out: w4a4", "  unet.conv_out: 4", "schemes.unet.conv_out: 4 is not text"),
     ("- unet.conv_out", "- unet.conv_ou", "simulated: unet.conv_ou has no scheme"),
     ("objective: 0.0156", "objective: .nan", "solver.objective: nan is not finite"),
     ("bytes: 1200000", "bytes: .inf", "budgets.bytes: inf is not finite"),
-    ("bytes: 1200000", "bytes: 1" + "0" * 400, "budgets.bytes: 10{9,}.* is not finite"),
+    ("bytes: 1200000", "bytes: 1" + "0" * 400, "budgets.bytes: 10+\\.\\.\\.0+ is not finite"),
     ("bytes: 1200000", "bytes: 1" + "0" * 5000, "a value cannot be read"),
     ("bytes: 1200000", "bytes: 0x" + "f" * 9000, "budgets.bytes: a number of 36000 bits is not finite"),
     ("bytes: 1200000", "bytes: !!bool maybe", "a value cannot be read .KeyError: 'maybe'"),
     ("bytes: 1200000", "bytes: !!timestamp nope", "a value cannot be read .AttributeError"),
     ("bytes: 1200000", "bytes: " + "[" * 5000, "a value cannot be read .RecursionError"),
-    ("bytes: 1200000", "bytes: '1200000'", "budgets.bytes: '1200000' is not of type 'number'"),
+    ("bytes: 1200000", "bytes: '1200000'", "budgets.bytes: '1200000' is not a number"),
     ("bytes: 1200000", "bytes: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
     ("bytes: 1200000", "bytes: &a 1\n  ms: *a", "aliases are not allowed"),
     ("bytes: 1200000", "<<: {bytes: 1}", "merge"),
     ("bytes: 1200000", "? [a]\n  : 1", "unhashable|found"),
     ("name: scenes", "name: sce\0nes", "special characters"),
     ("status: optimal", "status: perfect", "solver.status: 'perfect' is not one of"),
-    ("tensor: 3.25", "tensor: -1.0", "tensor: -1.0 is less than the minimum"),
-    ("  blocks:", "    blocks:", "line \\d+|not of type"),
+    ("tensor: 3.25", "tensor: -1.0", "tensor: -1.0 is not finite and at least 0"),
+    ("  blocks:", "    blocks:", "predictions.total.blocks: None is not a number"),
 ]
 
 
@@ -235,11 +235,11 @@ def test_fitted_parameters_are_a_file_beside_the_plan(scaled: Plan, tmp_path: Pa
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("file: some.plan", "file: ../some.plan", "parameters.file: .*does not match"),
-        ("file: some.plan", "file: /etc/some.plan", "parameters.file: .*does not match"),
-        ("file: some.plan", "file: .some.plan", "parameters.file: .*does not match"),
+        ("file: some.plan", "file: ../some.plan", "parameters.file: .*is not the name of a file"),
+        ("file: some.plan", "file: /etc/some.plan", "parameters.file: .*is not the name of a file"),
+        ("file: some.plan", "file: .some.plan", "parameters.file: .*is not the name of a file"),
         ("file: some.plan", "file: another.plan", "cannot read .*another.plan.safetensors.*beside the plan"),
-        ("sha256: ", "sha256: 0", "parameters.sha256: .*does not match"),
+        ("sha256: ", "sha256: 0", "parameters.sha256: .*is not a sha256"),
         ("  - net.k\n", "  - net.last\n", "groups.0: the scheme of net.last has no \\+even"),
         ("  - net.k\n", "  - net.none\n", "groups.0: the scheme of net.none has no \\+even"),
         ("net.out: w8a8+even", "net.out: w8a8", "no layer uses net.out\\+even"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,9 @@ from bitplan.planner.files import read_bytes
 from bitplan.planner.graph.layers import LayerGraph, to_json
 from bitplan.planner.profiles.profile import Cost, Profile
 from bitplan.planner.texts import one_line, system_reason
-from bitplan.plans.checks import shown
+from bitplan.plans.checks import LARGEST, shown
 from bitplan.sensitivity.table import Measurement
 
-_LARGEST = sys.float_info.max
 _SHOWN = 200  # characters of a file that an error shows
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -79,7 +77,7 @@ def _numbers(path: Path, layer: object, value: object, count: int) -> tuple[floa
 
 def _is_number(value: object) -> bool:
     """Whether it is a number that a float holds."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
 def check_same_layers(reference: Path, names: Sequence[str], path: Path, others: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.files import read_bytes
 from bitplan.planner.graph.layers import Layer, LayerGraph, architecture_fingerprint
 from bitplan.planner.interop.foreign.base import ForeignProfile, check_same_layers, read_numbers
 from bitplan.planner.profiles.profile import Cost
@@ -138,7 +139,7 @@ def _decided(losses: Mapping[str, Losses], corrections: _Corrections) -> str:
 
 
 def _header(folder: Path, graph: LayerGraph, decided: str) -> dict[str, Any]:
-    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
+    digests = {name: hashlib.sha256(read_bytes(folder / name)).hexdigest() for name in FILES}
     return {
         "model": {
             "name": folder.absolute().name,

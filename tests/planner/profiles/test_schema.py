@@ -101,7 +101,7 @@ EDITS = [
     ("UPDATE layers SET facts = replace(facts, '\"bias\"', '\"bais\"')", "unknown key 'bais'; did you mean 'bias'"),
     ("UPDATE layers SET facts = replace(facts, 'unet.b', 'unet.c')", "row unet.b, address: its facts are of 'unet.c'"),
     ("UPDATE layers SET facts = '[' WHERE position = 0", "layers, row unet.a: it is not JSON"),
-    ("UPDATE graph SET value = '[[\"unet.a\", \"unet.z\"]]' WHERE key = 'edges'", "graph, row edges, the top: 'unet.z' is not a layer of"),
+    ("UPDATE graph SET value = '[[\"unet.a\", \"unet.z\"]]' WHERE key = 'edges'", "top: 'unet.z' is not a layer of"),
     ("UPDATE graph SET value = '7' WHERE key = 'tied'", "graph, row tied, the top: 7 is not a list"),
     ("DELETE FROM graph WHERE key = 'unused'", "graph: the row unused is missing"),
     ("UPDATE graph SET key = 'edgs' WHERE key = 'edges'", "graph: the row edges is missing"),
