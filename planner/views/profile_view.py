@@ -46,6 +46,11 @@ class ProfileView:
         return groups_of(self.evidence)
 
     @cached_property
+    def first_of(self) -> dict[str, str]:
+        """Maps each layer to the first one of its group."""
+        return {layer: layers[0] for layers in self.groups.values() for layer in layers}
+
+    @cached_property
     def option_indices(self) -> dict[str, dict[str, int]]:
         """Maps layer and scheme to the index of the scheme among the layer's options."""
         return {layer: {s: i for i, s in enumerate(names)} for layer, names in self.evidence.offered.items()}
@@ -85,8 +90,9 @@ def _option(data: ProfileView, layer: str, scheme: str) -> Option:
         losses[metric] = (loss.mean, loss.stderr if math.isfinite(loss.stderr) else None)
     float_bits = _FLOAT_BITS.get(str(data.model.get("dtype", "")), 16)
     bits = float_bits if scheme == KEEP else parse_scheme(scheme).weight.bits
-    pair = (layer, scheme)
-    return Option(scheme, bits, evidence.size[pair], evidence.ms[pair], losses, pair not in evidence.simulated)
+    pair, first = (layer, scheme), data.first_of[layer]
+    size = 0 if scheme == KEEP and layer != first else evidence.size[first, scheme]
+    return Option(scheme, bits, size, evidence.ms[pair], losses, pair not in evidence.simulated)
 
 
 def variant_of(data: ProfileView, name: str, status: str, choice: Choice) -> Variant:

@@ -32,7 +32,7 @@ class Option:
     Attributes:
         scheme: its text form.
         bits: bits of a weight code; 16 or 32 for a layer in full precision.
-        bytes: size of the layer's weights.
+        bytes: size of the layer's weights; a shared weight in full precision is counted in its first layer only.
         ms: milliseconds of the layer in one run.
         losses: metric -> (mean, standard error or None where it is unknown).
         real: whether a low-bit kernel runs it.

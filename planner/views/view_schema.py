@@ -92,18 +92,13 @@ def _check_variant(variant: Mapping[str, Any], cells: list[Any], place: tuple[ob
     picked = [cell["options"][pick] for pick, cell in zip(picks, cells, strict=True)]
     for column, total in totals.items():
         amounts = _amounts(picked, column)
-        if amounts and abs(total - math.fsum(amounts)) > _tolerance(amounts):
-            raise Wrong(f"{shown(total)} is not the sum of the picked options, {math.fsum(amounts):.10g}",
+        if amounts and not math.isclose(total, sum(amounts), rel_tol=ROUNDING):
+            raise Wrong(f"{shown(total)} is not the sum of the picked options, {sum(amounts):.10g}",
                         (*place, "totals", column))  # fmt: skip
 
 
 def _amounts(options: list[Mapping[str, Any]], column: str) -> list[float]:
-    """The amounts of a cost or a metric; none of a family, whose scale only the profile states."""
+    """The amounts of a cost or a metric, no loss below 0; none of a family, whose scale only the profile states."""
     if column in COSTS:
         return [option[column] for option in options]
-    return [option["losses"][column][0] for option in options if column in option["losses"]]
-
-
-def _tolerance(amounts: list[float]) -> float:
-    """Sums are rounded, and a loss that is below 0 by rounding counts as 0."""
-    return ROUNDING * math.fsum(map(abs, amounts)) - math.fsum(min(amount, 0.0) for amount in amounts)
+    return [max(option["losses"][column][0], 0.0) for option in options if column in option["losses"]]
