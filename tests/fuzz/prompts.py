@@ -20,6 +20,7 @@ LINES = ("a cat", "  a dog ", "", "# a comment", "- a list", "{}", "a: b", "Ã© Ã
          "%x")  # fmt: skip
 ENDS = ("\n", "\r\n", "\r", "\n\n")
 CODES = ("utf-8", "utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1", "utf-16-le")
+KEY, TEXT, LEVELS, GREATEST = 1000, 20_000, 32, 1.7976931348623157e308  # characters, levels, absolute value
 _CONTROL = re.compile(r"(?<!\\)(?:\\\\)*(?:\\u00[01][0-9a-f]|\\[bf])")
 NAMES = ("p.txt", "p", "p.TXT", "p.md", "p.yaml.txt", ".yaml")
 
@@ -65,9 +66,18 @@ def _is_plain(value: Any) -> bool:
         if "\x7f" in text or _CONTROL.search(text):  # JSON writes the others as escapes
             return False
         text.encode("utf-8")
-        return len(text) < 20_000 and bool(json.loads(text) == value) and isinstance(value, (str, dict))
+        return bool(json.loads(text) == value) and isinstance(value, (str, dict)) and _within_limits(value)
     except (TypeError, ValueError, RecursionError):
         return False
+
+
+def _within_limits(value: Any, levels: int = LEVELS) -> bool:
+    """Whether it holds no longer texts, greater numbers and deeper lists than those that docs/security.md allows."""
+    if isinstance(value, dict):
+        return levels > 0 and all(len(key) <= KEY and _within_limits(part, levels - 1) for key, part in value.items())
+    if isinstance(value, list):
+        return levels > 0 and all(_within_limits(part, levels - 1) for part in value)
+    return len(value) <= TEXT if isinstance(value, str) else value is None or abs(value) <= GREATEST
 
 
 def _write(case: Case, name: str, text: str, code: str = "utf-8") -> Path:
@@ -98,8 +108,8 @@ def _lines(case: Case) -> tuple[Path, list[Any] | None]:
 
 
 def _is_clean(line: str) -> bool:
-    """Whether all would read the line alike: it has no characters that some take for the end of a line or of text."""
-    return not any(ord(char) < 32 and char != "\t" or char in "\x7f\ufeff" for char in line)
+    """Whether all would read the line alike: it is short, and no character of it ends a line or text for some."""
+    return len(line) <= TEXT and not any(ord(char) < 32 and char != "\t" or char in "\x7f\ufeff" for char in line)
 
 
 def _entries(random: Random) -> list[Any]:
