@@ -11,6 +11,7 @@ from bitplan.plans.checks import (
     list_of,
     mapping_of,
     matching,
+    name,
     number,
     one_of,
     optional,
@@ -24,33 +25,33 @@ from bitplan.plans.dtypes import FLOAT32
 VERSION = 2  # the newest that is read; plans without `groups` and `parameters` are written as version 1
 _SEED = 2**64
 _DIGEST = matching("[0-9a-f]{64}", "a sha256 of 64 hexadecimal digits")
-_TEXT, _COLUMN, _LAYER, _SCHEME = text(LINE), text(LINE), text(LINE), text(200)
-_NUMBERS, _AMOUNTS = mapping_of(number(), _COLUMN), mapping_of(number(0), _COLUMN)
+_NAME, _SCHEME = name(), text(200)
+_NUMBERS, _AMOUNTS = mapping_of(number(), _NAME), mapping_of(number(0), _NAME)
 
 
 _MODEL = record(
-    {"name": _TEXT, "fingerprint": _DIGEST, "architecture": _DIGEST, "components": list_of(_TEXT, 1)},
+    {"name": text(LINE), "fingerprint": _DIGEST, "architecture": _DIGEST, "components": list_of(_NAME, 1)},
     {"dtype": one_of((FLOAT32, "bfloat16", "float16"))},
 )
 _RANGE = record({"tensor": number(0)}, {"first": number(0)})
 _CALIBRATION = record(
     {},
     {
-        "prompts": whole(1), "prompts_sha256": _TEXT, "steps": whole(1), "guidance": optional(number()),
-        "seed": whole(-_SEED, _SEED), "options": mapping_of(plain()), "metrics": list_of(_TEXT),
-        "ranges": mapping_of(_RANGE, _LAYER),
+        "prompts": whole(1), "prompts_sha256": _NAME, "steps": whole(1), "guidance": optional(number()),
+        "seed": whole(-_SEED, _SEED), "options": mapping_of(plain()), "metrics": list_of(_NAME),
+        "ranges": mapping_of(_RANGE, _NAME),
     },
 )  # fmt: skip
 _SOLVER = record(
     {"status": one_of(("optimal", "feasible", "uniform"))},
     {
-        "objective": number(), "bound": number(), "gap": number(), "backend": _TEXT, "stopped": _TEXT,
-        "weights": _NUMBERS, "prices": _AMOUNTS, "worth": _AMOUNTS, "pins": mapping_of(_SCHEME, _LAYER),
+        "objective": number(), "bound": number(), "gap": number(), "backend": _NAME, "stopped": _NAME,
+        "weights": _NUMBERS, "prices": _AMOUNTS, "worth": _AMOUNTS, "pins": mapping_of(_SCHEME, _NAME),
         "confidence": number(0.5, math.nextafter(1, 0)),
     },
 )  # fmt: skip
-_BLOCKS = mapping_of(_NUMBERS, _LAYER)
-_GROUP = record({"members": list_of(_LAYER, 2, distinct=True), "transforms": list_of(_SCHEME, 1, distinct=True)})
+_BLOCKS = mapping_of(_NUMBERS, _NAME)
+_GROUP = record({"members": list_of(_NAME, 2, distinct=True), "transforms": list_of(_SCHEME, 1, distinct=True)})
 _FILE = matching(r"[^/\\.:][^/\\:]*\.plan\.safetensors", "the name of a file P.plan.safetensors beside the plan")
 
 
@@ -58,8 +59,8 @@ OPTIONAL = ("groups", "parameters")  # of version 2
 PARTS: Mapping[str, Check] = {
     "bitplan": whole(1),
     "model": _MODEL,
-    "schemes": mapping_of(_SCHEME, _LAYER, 1),
-    "simulated": list_of(_LAYER),
+    "schemes": mapping_of(_SCHEME, _NAME, 1),
+    "simulated": list_of(_NAME),
     "calibration": _CALIBRATION,
     "budgets": _NUMBERS,
     "predictions": record({}, {"total": _NUMBERS, "blocks": _BLOCKS, "full": _BLOCKS}),

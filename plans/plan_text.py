@@ -25,14 +25,14 @@ def summary(
     """
     counts = Counter(schemes.values()).most_common()
     uses = ", ".join(f"{scheme} x {count}" for scheme, count in counts)
-    parts = [f"plan for {printable(name)}, {len(schemes)} layers: {uses}"]
+    parts = [f"plan for {name}, {len(schemes)} layers: {uses}"]
     if budgets:
         parts.append(f"limits: {_listed(budgets)}")
     if totals:
         parts.append(f"predicted: {_listed(totals)}")
     if solver:
         parts.append(f"solver: {solver['status']}")
-    return "; ".join(parts)
+    return printable("; ".join(parts))
 
 
 def _listed(amounts: _Amounts) -> str:

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import plain_name, read_bytes
+from bitplan.planner.files import plain_name, read_bytes, read_text
+from bitplan.plans.checks import shown
+from bitplan.plans.reading import parse_json
 
 LIBRARIES = ("diffusers", "transformers")  # a component is a class of these, or of a module of `diffusers.pipelines`
 _ADVICE = "load it in a function of your own, and give its package.module:name"
@@ -51,6 +55,32 @@ def check_folder(name: str, folder: Path, index: Mapping[str, Any]) -> None:
                             ) from None  # fmt: skip
         for name in set(map(str, names)):
             plain_name(name)
+    for component in entries:
+        _check_packed(f"the {component} of {folder}", folder / component)
+
+
+def _check_packed(what: str, folder: Path) -> None:
+    """Raises UserError where a component's config hides that its weights are packed: other ones would be random."""
+    try:
+        config = parse_json(read_text(folder / "config.json"))
+    except (OSError, ValueError):  # not of a module, or refused when it is loaded
+        return
+    quantization = config.get("quantization_config") if isinstance(config, dict) else None
+    if quantization is not None and not (isinstance(quantization, dict) and quantization.get("quant_method")):
+        raise UserError(f"{what}: its quantization_config is {shown(quantization)}, without a quant_method; save the "
+                        "pipeline again")  # fmt: skip
+    if quantization is None and any(map(_holds_packed, folder.glob("*.safetensors"))):
+        raise UserError(f"{what} has packed weights, and its config.json has no quantization_config for them; save the "
+                        "pipeline again")  # fmt: skip
+
+
+def _holds_packed(file: Path) -> bool:
+    try:
+        with safe_open(file, "np") as weights:
+            names = set(weights.keys())
+    except (OSError, SafetensorError):  # refused when it is loaded
+        return False
+    return any(name.endswith(".codes") and f"{name.removesuffix('.codes')}.scale" in names for name in names)
 
 
 def _has_code(config: Path) -> bool:

@@ -85,7 +85,8 @@ def advice(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:  # raised by sqlite3 for damaged text
         raise ProfileError(f"{path}: {_DAMAGED.format(error=_line(error))}") from None
     except OSError as error:
-        raise ProfileError(f"{path}: {system_reason(error)}; choose another file, with --out when profiling") from None
+        reason = system_reason(error)
+        raise ProfileError(f"{path}: {reason}; choose another file, with --out for `bitplan profile`") from None
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from bitplan.planner.texts import plain, system_reason, table
 from bitplan.planner.units import show_bytes, show_milliseconds
 from bitplan.planner.views.roles import RoleOfPlan, model_roles, model_text, plan_roles
 from bitplan.planner.views.roles import plan_text as roles_text
+from bitplan.plans.checks import printable
 from bitplan.plans.plan import Plan, load_plan
 from bitplan.sensitivity.table import Measurement
 
@@ -106,7 +107,8 @@ def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = (), speeds: str = "") -
     total = plan.predictions.get("total", {})
     counts = Counter(plan.schemes.values())
     lines = [
-        f"plan for {plan.model['name']} ({len(plan.schemes)} layers, fingerprint {plan.model['fingerprint'][:12]})",
+        f"plan for {printable(plan.model['name'])} "
+        f"({len(plan.schemes)} layers, fingerprint {plan.model['fingerprint'][:12]})",
         f"solver: {plan.solver['status']}" + _proof(plan),
         "budgets: "
         + (", ".join(f"{name} <= {_amount(name, limit)}" for name, limit in plan.budgets.items()) or "none"),

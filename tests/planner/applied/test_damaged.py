@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -63,3 +64,36 @@ def test_numbers_that_no_weight_is_saved_as_are_refused(name: str, packed: Path,
 
 def test_what_was_saved_is_loaded(packed: Path) -> None:
     assert load_pipeline(str(packed)) is not None
+
+
+CONFIGS: list[tuple[str, Any, str]] = [
+    ("quantization_config", None, "the unet of .* has packed weights, and its config.json has no quantization_config"),
+    ("quantization_config", [], r"its quantization_config is \[\], without a quant_method"),
+    ("quantization_config", "bitplan", "its quantization_config is 'bitplan', without a quant_method"),
+    ("quantization_config", {}, "its quantization_config is {}, without a quant_method"),
+    ("quant_method", None, "its quantization_config is {.*, without a quant_method"),
+    ("version", 2, "version 2"),
+    ("version", True, "version"),
+    ("component", "../x", "x"),
+    ("component", 7, "component: 7 is not text"),
+    ("schemes", None, "schemes: None is not a mapping"),
+    ("schemes", {"w9": ["conv_in"]}, "names no scheme"),
+    ("schemes", {"w8a8": []}, "schemes.w8a8: it has 0 entries"),
+    ("schemes", {"w8a8": ["nowhere"]}, "nowhere"),
+    ("ranges", {"conv_in": [float("nan")]}, "ranges.conv_in.0: nan is not finite"),
+    ("ranges", {"conv_in": [-1]}, "ranges.conv_in.0: -1 is not finite and at least 0"),
+    ("kernels", "fast", "kernels: 'fast' is not one of int, fake"),
+    ("extra", 1, "unknown key 'extra'"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), CONFIGS, ids=[f"{key}-{value}"[:40] for key, value, _ in CONFIGS])
+def test_configs_that_are_not_saved_are_refused(key: str, value: Any, words: str, packed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(packed, tmp_path / "copy")
+    place = folder / "unet" / "config.json"
+    config = json.loads(place.read_text("utf-8"))
+    (config if key == "quantization_config" else config["quantization_config"])[key] = value
+    place.write_text(json.dumps(config), "utf-8")
+    with pytest.raises(UserError, match=words) as refused:
+        load_pipeline(str(folder))
+    assert str(refused.value).isprintable()
