@@ -55,11 +55,19 @@ class Geometry:
         return tuple(zip(self.kernel_size, self.stride, self.dilation, both[::-1], strict=True))
 
     def output_size(self, *sizes: int) -> tuple[int, ...]:
-        """For an input of these sizes, before padding."""
-        return tuple(
+        """For an input of these sizes, before padding. Raises ValueError for too small an input."""
+        if len(sizes) != len(self.kernel_size):
+            raise ValueError(f"an input of {len(sizes)} dimensions was given to a convolution over "
+                             f"{len(self.kernel_size)}; check the shape (samples, channels, ...)")  # fmt: skip
+        found = tuple(
             (size + pads - dilation * (kernel - 1) - 1) // stride + 1
             for size, (kernel, stride, dilation, pads) in zip(sizes, self.sizes, strict=True)
         )
+        if min(found) < 1:
+            spans = [dilation * (kernel - 1) + 1 for kernel, _, dilation, _ in self.sizes]
+            raise ValueError(f"an input of {'x'.join(map(str, sizes))} with its padding is smaller than the "
+                             f"{'x'.join(map(str, spans))} that the kernel spans; give a larger input")  # fmt: skip
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """What profiles hold: all but the kernel's size, which the shape of the weight tells."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
+from shlex import quote
 from typing import Any
 
 import click
@@ -37,7 +38,7 @@ def _profile(next_step: str, result: Any, words: Words) -> Printed:
     out = words["out"]
     with open_profile(out) as store:
         text = result if isinstance(result, str) else speeds_text(store)
-    return Printed(lambda: inspect_file(out), text, wrote=[out], then=next_step.format(out=out))
+    return Printed(lambda: inspect_file(out), text, wrote=[out], then=next_step.format(out=quote(str(out))))
 
 
 def _inspect(result: Any, words: Words) -> Printed:
@@ -50,13 +51,13 @@ def _solve(result: Any, words: Words) -> Printed:
     out, inspected = words["out"], inspect_plan(result, words["profile"])
     name = str(result.model["name"])  # of the profile's file: what is suggested must neither run code nor surprise
     pipeline = name if re.fullmatch(r"[\w./][\w./-]*", name) else "PIPELINE"
-    then = f"bitplan apply {out} {pipeline} --prompt '...' --out img.png"
+    then = f"bitplan apply {quote(str(out))} {pipeline} --prompt '...' --out img.png"
     return Printed(inspected, drawing=inspected.drawing, wrote=[out], then=then)
 
 
 def _sweep(result: Any, words: Words) -> Printed:
     out = words["out"]
-    return Printed(result, wrote=[out], then=f"bitplan report {out} --out report.html")
+    return Printed(result, wrote=[out], then=f"bitplan report {quote(str(out))} --out report.html")
 
 
 def _verify(result: Any, words: Words) -> Printed:

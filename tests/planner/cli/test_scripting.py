@@ -246,3 +246,9 @@ def test_each_option_is_completed_where_it_can_be() -> None:
             if parameter.name in wanted:
                 offered = parameter.shell_complete(click.Context(verb), "")
                 assert offered or parameter.name in ("layer",), (verb.name, parameter.name)
+
+
+def test_the_suggested_command_is_one_that_a_shell_takes(finished: Path, tmp_path: Path, command_line: Any) -> None:
+    out = tmp_path / "my plan.yaml"
+    done = command_line("solve", finished, "--memory", "30%", "--out", out)
+    assert f"next: bitplan apply '{out}' " in done.stdout
