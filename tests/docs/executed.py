@@ -93,8 +93,8 @@ def _words(text: str) -> list[str]:
     for line in text.splitlines():
         if re.fullmatch(r"\|[-|:]+\|", line):
             continue
-        if line.startswith("time of the layers:"):  # all of it depends on the processor
-            line = "time of the layers:"
+        if found := re.match("time of the layers:|int8 products:", line):  # all of it depends on the processor
+            line = found[0]
         cells = line.split("|")
         if "ms" in re.findall(r"\w+", line) and len(cells) > 2:
             times |= {place for place, cell in enumerate(cells) if re.search(r"\bms\b", cell)}
