@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from benchmarks.profile_time import pipeline_of, settings_of
 
 from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes
 from bitplan.planner.costs.table import cost_candidates
-from bitplan.planner.costs.timings import Pair, shapes_of, shrunk
 from bitplan.planner.pipelines.subject import run_subject, subject_of
 from bitplan.planner.pipelines.traced import Traced, examine
+from bitplan.planner.profiles.profile import Cost, Pair
+from bitplan.planner.profiles.timings import steadied
 from bitplan.planner.scenes import SCENES
 from bitplan.sensitivity.calibration.ranges import calibrate
 
@@ -31,7 +33,6 @@ FACTORS, RELATIVE = (1.0, 3.0, 10.0), (0.05, 0.1, 0.2, 0.3, 0.5)
 REPEATS, SEED = 20, 0
 OUT = Path(__file__).parent / "results" / "timing_noise.json"
 Times = Mapping[Pair, float]
-Shapes = Mapping[str, Hashable]
 
 
 def main() -> None:
@@ -39,15 +40,13 @@ def main() -> None:
     torch.set_num_threads(1)
     load = os.getloadavg()[0]
     traced, offered = _offered()
-    (first, errors), (second, again) = timed(traced, offered), timed(traced, offered)
-    shapes = shapes_of(traced.graph)
-    rows = {f"{factor:g} x the measured errors": simulate(second, {p: factor * e for p, e in again.items()}, shapes)
+    first, second = (list(cost_candidates(offered, traced.graph, traced.modules)) for _ in range(2))
+    true = times_of(second)
+    rows = {f"{factor:g} x the measured errors": simulate([replace(c, error=factor * (c.error or 0.0)) for c in second])
             for factor in FACTORS}  # fmt: skip
-    rows |= {
-        f"{share:.0%}": simulate(second, {p: share * ms for p, ms in second.items()}, shapes) for share in RELATIVE
-    }
-    relative = float(np.median([errors[pair] / ms for pair, ms in first.items() if ms]))
-    measured = {"as measured": judged(second, first), "steadied": judged(second, shrunk(first, errors, shapes))}
+    rows |= {f"{share:.0%}": simulate([replace(c, error=share * (c.ms or 0.0)) for c in second]) for share in RELATIVE}
+    relative = float(np.median([c.error / c.ms for c in first if c.ms and c.error]))
+    measured = {"as measured": judged(true, times_of(first)), "steadied": judged(true, times_of(steadied(first)))}
     result = {"load": load, "median_relative_error": relative, "repeats": REPEATS, "seed": SEED,
               "measured": measured, "simulated": rows}  # fmt: skip
     OUT.write_text(json.dumps(result, indent=1) + "\n")
@@ -61,24 +60,22 @@ def _offered() -> tuple[Traced, list[Candidate]]:
     return traced, candidates(traced.graph, traced.modules, parse_schemes(settings.schemes), dict(ranges))
 
 
-def timed(traced: Traced, offered: list[Candidate]) -> tuple[dict[Pair, float], dict[Pair, float]]:
-    """Return the milliseconds of each candidate, and their standard errors."""
-    costs = list(cost_candidates(offered, traced.graph, traced.modules))
-    return {(c.layer, c.scheme): c.ms or 0.0 for c in costs}, {(c.layer, c.scheme): c.error or 0.0 for c in costs}
+def times_of(costs: Sequence[Cost]) -> Times:
+    """Return the milliseconds of each candidate."""
+    return {(cost.layer, cost.scheme): cost.ms or 0.0 for cost in costs}
 
 
-def simulate(true: Times, errors: Times, shapes: Shapes) -> dict[str, dict[str, float]]:
-    """Return the medians over repeats of `judged`, of noisy timings and of the same steadied."""
+def simulate(true: Sequence[Cost]) -> dict[str, dict[str, float]]:
+    """Return the medians over repeats of `judged`, of noisy timings and of the same steadied. true: with errors."""
     random, found = np.random.default_rng(SEED), []
     for _ in range(REPEATS):
-        drawn: dict[tuple[Hashable, str], float] = {}
-        for layer, scheme in true:
-            drawn.setdefault((shapes[layer], scheme), float(random.standard_normal()))
-        raw = {
-            pair: ms * float(np.exp(errors[pair] / ms * drawn[shapes[pair[0]], pair[1]])) for pair, ms in true.items()
-        }
-        known = {pair: errors[pair] / true[pair] * ms for pair, ms in raw.items()}
-        found.append((judged(true, raw), judged(true, shrunk(raw, known, shapes))))
+        drawn: dict[tuple[float | None, str], float] = {}  # layers of one shape have equal timings
+        raw = []
+        for cost in true:
+            draw = drawn.setdefault((cost.ms, cost.scheme), float(random.standard_normal()))
+            factor = float(np.exp((cost.error or 0.0) / (cost.ms or 1.0) * draw))
+            raw.append(replace(cost, ms=(cost.ms or 0.0) * factor, error=(cost.error or 0.0) * factor))
+        found.append([judged(times_of(true), times_of(costs)) for costs in (raw, steadied(raw))])
     middle: Callable[[int, str], float] = lambda side, name: float(np.median([one[side][name] for one in found]))  # noqa: E731
     return {label: {name: middle(side, name) for name in found[0][0]} for side, label in enumerate(("raw", "steadied"))}
 

@@ -13,6 +13,7 @@ import numpy as np
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import from_json
 from bitplan.planner.profiles.profile import Profile
+from bitplan.planner.profiles.timings import steady_ms
 from bitplan.planner.units import COSTS
 from bitplan.sensitivity.table import FAMILIES, OWN, LossTable
 
@@ -26,7 +27,7 @@ class Evidence:
     Attributes:
         offered: layer -> its schemes.
         size: (layer, scheme) -> bytes.
-        ms: (layer, scheme) -> milliseconds of one run.
+        ms: (layer, scheme) -> milliseconds of one run, of `timings.steady_ms`.
         losses: the measurements.
         metrics: metric -> family, for the metrics measured for every candidate.
         shared: groups of layers that read one input.
@@ -129,7 +130,7 @@ def read_evidence(store: Profile, confidence: float | None = None) -> Evidence:
     return Evidence(
         offered=offered,
         size={(c.layer, c.scheme): c.bytes for c in costs},
-        ms={(c.layer, c.scheme): c.ms or 0.0 for c in costs},
+        ms={(c.layer, c.scheme): ms or 0.0 for c, ms in zip(costs, steady_ms(costs), strict=True)},
         losses=table,
         metrics={metric: family for metric, family in families.items() if metric not in partly},
         shared=graph.shared_inputs,

@@ -18,7 +18,6 @@ from bitplan.planner.costs.allocator import lean_memory
 from bitplan.planner.costs.candidates import Candidate, candidates, menu, parse_schemes
 from bitplan.planner.costs.parameters import fit_parameters, profile_parameters
 from bitplan.planner.costs.table import cost_candidates
-from bitplan.planner.costs.timings import steadied
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike
 from bitplan.planner.graph import layers as layer_graph
@@ -219,12 +218,9 @@ def _measure_costs(store: Profile, traced: Traced, unpriced: Sequence[Candidate]
     course = current()
     store.write_baseline({PRODUCTS: str(path_choice())})  # chosen before anything is timed
     with course.phase("costs", total, "candidates", total - len(unpriced)):
-        costs = []
         for cost in cost_candidates(unpriced, traced.graph, traced.modules):
             store.write_costs([cost])
-            costs.append(cost)
             course.advance()
-        store.write_costs(steadied(costs, traced.graph))
 
 
 def _weight_bytes(subject: Subject) -> int:

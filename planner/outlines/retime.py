@@ -19,7 +19,6 @@ from torch import nn
 
 from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes, simulated
 from bitplan.planner.costs.table import cost_candidates
-from bitplan.planner.costs.timings import steadied
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import Layer, LayerGraph, from_json
 from bitplan.planner.outlines.examine import examine
@@ -52,7 +51,7 @@ def retime(path: Path, out: Path, config: str | None = None, size: Size | None =
             new.write_baseline({PRODUCTS: str(path_choice())})
             offered = sorted(_offered(old, layers, dtype), key=lambda c: str(_shape(layers[c.layer])))
             costs = cost_candidates(offered, graph, RandomLayers(layers, dtype))
-            new.write_costs(steadied(list(bar(costs, "costs", len(offered), "candidate")), graph))
+            new.write_costs(bar(costs, "costs", len(offered), "candidate"))
 
 
 def _graph(old: Profile, config: str | None, size: Size | None) -> LayerGraph:

@@ -20,39 +20,12 @@ from typing import Any
 
 from bitplan.planner.profiles.intake import file_problem, harden, tables_problem
 from bitplan.planner.profiles.schema import first_problem
+from bitplan.planner.profiles.tables import NEWEST, OLDEST, statements
 from bitplan.planner.texts import one_line, system_reason
 
-FORMAT_VERSION, OLDEST = 3, 2  # the newest and the oldest that are read; 3 is 2 with the table `parameters`
 _APPLICATION_ID = 0x42504C4E  # "BPLN", in the file's first 100 bytes
 _SHOWN = 3  # differences that an error names
 _WAIT = 30.0  # seconds that a write waits for readers, and a reader for a write
-
-_SCHEMA = """
-CREATE TABLE header (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE layers (position INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE, facts TEXT NOT NULL);
-CREATE TABLE graph (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE schemes (position INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE baseline (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE ranges (layer TEXT PRIMARY KEY REFERENCES layers (address), value TEXT NOT NULL);
-CREATE TABLE costs (
-    layer TEXT NOT NULL REFERENCES layers (address), scheme TEXT NOT NULL REFERENCES schemes (name),
-    bytes INTEGER NOT NULL, ms REAL, kernel TEXT NOT NULL, simulated INTEGER NOT NULL, PRIMARY KEY (layer, scheme));
-CREATE TABLE measurements (
-    layer TEXT NOT NULL REFERENCES layers (address), scheme TEXT NOT NULL REFERENCES schemes (name),
-    metric TEXT NOT NULL, family TEXT NOT NULL, mean REAL NOT NULL, stderr REAL NOT NULL,
-    count INTEGER NOT NULL, finite INTEGER NOT NULL, source TEXT NOT NULL, PRIMARY KEY (layer, scheme, metric));
-CREATE TABLE responses (
-    layer TEXT NOT NULL REFERENCES layers (address), scheme TEXT NOT NULL REFERENCES schemes (name),
-    metric TEXT NOT NULL, probes INTEGER NOT NULL, sums BLOB NOT NULL, PRIMARY KEY (layer, scheme, metric));
-"""
-
-
-_PARAMETERS = """
-CREATE TABLE parameters (
-    owner TEXT NOT NULL REFERENCES layers (address), term TEXT NOT NULL, tensors BLOB NOT NULL,
-    PRIMARY KEY (owner, term));
-"""
-
 
 _ADVICE = {
     sqlite3.SQLITE_BUSY: "another process is writing it; wait for it to finish, or choose another file with --out",
@@ -195,11 +168,11 @@ def _tables(db: sqlite3.Connection) -> int:
 
 def _create_tables(db: sqlite3.Connection, header: Mapping[str, Any]) -> None:
     """Writes tables and header in one transaction: a file has all of them or is empty."""
-    for statement in _SCHEMA.split(";"):
+    for statement in statements(NEWEST):
         db.execute(statement)
     db.executemany("INSERT INTO header VALUES (?, ?)", ((key, json.dumps(value)) for key, value in header.items()))
     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    db.execute(f"PRAGMA user_version = {OLDEST}")
+    db.execute(f"PRAGMA user_version = {NEWEST}")
     db.execute("COMMIT")
     lock(db)
 
@@ -211,13 +184,13 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         raise ProfileError(f"{path}: it is empty because profiling stopped before it began; profile again")
     if _pragma(db, "application_id") != _APPLICATION_ID:
         raise ProfileError(f"{path}: {_ADVICE[sqlite3.SQLITE_NOTADB]}")
-    if not OLDEST <= version <= FORMAT_VERSION:
+    if not OLDEST <= version <= NEWEST:
         raise ProfileError(
-            f"{path}: has format {version}, this BitPlan reads {OLDEST} and {FORMAT_VERSION}; "
-            f"{'upgrade BitPlan, or ' * (version > FORMAT_VERSION)}profile again with another --out"
+            f"{path}: has format {version}, this BitPlan reads {OLDEST} to {NEWEST}; "
+            f"{'upgrade BitPlan, or ' * (version > NEWEST)}profile again with another --out"
         )
     whole = _pragma(db, "page_count") * _pragma(db, "page_size")  # SQLite reads a truncated last page as zeros
-    problem = f"{size} of {whole} bytes are there" if size < whole else tables_problem(db, _statements(version))
+    problem = f"{size} of {whole} bytes are there" if size < whole else tables_problem(db, statements(version))
     problem = problem or _pragma(db, "integrity_check(1)")
     if problem != "ok":
         raise ProfileError(f"{path}: {_DAMAGED.format(error=_line(problem))}")
@@ -225,24 +198,6 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         problem = first_problem(db)
     if problem:
         raise ProfileError(f"{path}: {problem}; restore a copy, or profile again with another --out")
-
-
-def _statements(version: int) -> list[str]:
-    """Returns the statements that made the tables of a file of this version."""
-    every = _SCHEMA + (_PARAMETERS if version >= FORMAT_VERSION else "")
-    return [statement for statement in every.split(";") if statement.strip()]
-
-
-def has_parameters(db: sqlite3.Connection) -> bool:
-    """Whether the file has the table of fitted parameters."""
-    return int(_pragma(db, "user_version")) >= FORMAT_VERSION
-
-
-def add_parameters(db: sqlite3.Connection) -> None:
-    """Within a transaction, adds that table, and with it the newest version of the format."""
-    if not has_parameters(db):
-        db.execute(_PARAMETERS)
-        db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
 
 def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The fitted parameters in a profile: one row of the table `parameters` for each owner and transform. Imports no torch.
 
-The owner is a layer, or the first layer of a group that reads one input. A profile has the table, and version 3, only
-where something was fitted.
+The owner is a layer, or the first layer of a group that reads one input. In version 2 of the
+format there is no such table.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from bitplan.planner.profiles.file import ProfileError, add_parameters, has_parameters
+from bitplan.planner.profiles.file import ProfileError
 from bitplan.planner.profiles.profile import Profile
+from bitplan.planner.profiles.tables import add_parameters, has_parameters
 
 if TYPE_CHECKING:
     from bitplan.plans.parameters import Arrays, Key

@@ -29,6 +29,7 @@ from bitplan.planner.profiles.file import (
     open_reader,
     open_writer,
 )
+from bitplan.planner.profiles.tables import cost_columns, real
 from bitplan.sensitivity.table import Measurement
 
 Pair = tuple[str, str]  # layer address, scheme text
@@ -45,7 +46,7 @@ class Cost:
         ms: of all calls in one run; None if not measured.
         kernel: the kernel that ran.
         simulated: whether no kernel on this machine runs the scheme, so that it saves no time.
-        error: the standard error of `ms`; None if it is not known. Profiles do not hold it.
+        error: the standard error of `ms`; None if it is not known, as in profiles of older formats.
     """
 
     layer: str
@@ -155,17 +156,18 @@ class Profile:
         return self._values("SELECT key, value FROM baseline ORDER BY key")
 
     def write_costs(self, costs: Iterable[Cost]) -> None:
-        """Writes costs in one transaction; replaces those of the same (layer, scheme)."""
+        """Writes costs as measured in one transaction; replaces those of the same (layer, scheme)."""
+        columns = cost_columns(self._db)
         rows = [
-            (c.layer, c.scheme, int(c.bytes), None if c.ms is None else float(c.ms), c.kernel, int(c.simulated))
+            (c.layer, c.scheme, int(c.bytes), real(c.ms), c.kernel, int(c.simulated), real(c.error))[: len(columns)]
             for c in costs
         ]
-        self._insert("REPLACE INTO costs VALUES (?, ?, ?, ?, ?, ?)", rows, 2)
+        self._insert(f"REPLACE INTO costs VALUES ({', '.join('?' * len(columns))})", rows, 2)
 
     def costs(self) -> tuple[Cost, ...]:
-        """Returns the costs in graph order, then scheme order."""
-        rows = self._rows(in_order("layer, scheme, bytes, ms, kernel, simulated", "costs"))
-        return tuple(Cost(layer, scheme, b, ms, kernel, bool(fake)) for layer, scheme, b, ms, kernel, fake in rows)
+        """Returns the costs as measured, in graph order, then scheme order; see `timings.steadied` for their noise."""
+        rows = self._rows(in_order(", ".join(cost_columns(self._db)), "costs"))
+        return tuple(Cost(*row[:5], bool(row[5]), *row[6:]) for row in rows)
 
     def write_measurements(
         self, measurements: Iterable[Measurement], families: Mapping[str, str], responses: Iterable[Response] = (),

@@ -62,7 +62,7 @@ _SCHEME = Rule("scheme", "scheme IN (SELECT name FROM schemes)", "a name of the 
 _UNSIGNED = tuple(metric.name for metric in METRICS.values() if not metric.signed)
 
 
-# table -> the columns that name a row in errors, and its rules
+# table -> the columns that name a row in errors, and its rules; those of columns of newer formats hold without them
 RULES: Mapping[str, tuple[tuple[str, ...], tuple[Rule, ...]]] = {
     "header": (("key",), (_text("key"), _value())),
     "layers": (("address",), (_whole("position", 0, WHOLE), _text("address"), _value("facts"))),
@@ -78,6 +78,8 @@ RULES: Mapping[str, tuple[tuple[str, ...], tuple[Rule, ...]]] = {
                  f"a number from 0 to {LARGEST_MS:g}, or NULL"),
             Rule("kernel", "typeof(kernel) = 'text' AND length(kernel) <= 200", "at most 200 characters"),
             _whole("simulated", 0, 1),
+            Rule("error", f"error IS NULL OR (typeof(error) = 'real' AND error BETWEEN 0 AND {LARGEST_MS!r})",
+                 f"a number from 0 to {LARGEST_MS:g}, or NULL"),
         ),
     ),
     "measurements": (

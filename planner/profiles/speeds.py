@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from bitplan.planner.profiles.profile import Profile
+from bitplan.planner.profiles.profile import Cost, Profile
+from bitplan.planner.profiles.timings import steadied
 from bitplan.planner.units import show_milliseconds
 
 FULL = "keep"  # the scheme of full precision
@@ -14,10 +16,14 @@ PRODUCTS = "int8 products"  # key of the profile's baseline: how the timing mach
 def speeds_of(store: Profile) -> dict[str, float]:
     """Scheme -> the time of the layers that it is offered to, over their time in full precision. Schemes that no kernel
     runs, and profiles without times, are left out."""
-    costs = [cost for cost in store.costs() if cost.ms is not None and not cost.simulated]
+    return _speeds(steadied(store.costs()), store.schemes())
+
+
+def _speeds(every: Sequence[Cost], schemes: Sequence[str]) -> dict[str, float]:
+    costs = [cost for cost in every if cost.ms is not None and not cost.simulated]
     full = {cost.layer: cost.ms for cost in costs if cost.scheme == FULL}
     speeds = {}
-    for scheme in store.schemes():
+    for scheme in schemes:
         own = [cost for cost in costs if cost.scheme == scheme != FULL and cost.layer in full]
         if base := math.fsum(full[cost.layer] or 0.0 for cost in own):
             speeds[scheme] = math.fsum(cost.ms or 0.0 for cost in own) / base
@@ -26,10 +32,11 @@ def speeds_of(store: Profile) -> dict[str, float]:
 
 def speeds_text(store: Profile) -> str:
     """One line: full precision's milliseconds, and each scheme's time as a multiple; empty without times."""
-    speeds = speeds_of(store)
+    costs = steadied(store.costs())
+    speeds = _speeds(costs, store.schemes())
     if not speeds:
         return ""
-    full = math.fsum(cost.ms or 0.0 for cost in store.costs() if cost.scheme == FULL)
+    full = math.fsum(cost.ms or 0.0 for cost in costs if cost.scheme == FULL)
     listed = ", ".join(f"{scheme} {ratio:.2f}x" for scheme, ratio in speeds.items())
     products = store.baseline().get(PRODUCTS)
     text = f"time of the layers: {show_milliseconds(full)} in full precision; {listed}"

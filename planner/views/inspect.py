@@ -16,6 +16,7 @@ from bitplan.planner.graph.layers import LayerGraph, from_json
 from bitplan.planner.profiles.corrections import corrections_of
 from bitplan.planner.profiles.profile import Cost, Profile, open_profile
 from bitplan.planner.profiles.speeds import speeds_text
+from bitplan.planner.profiles.timings import steadied
 from bitplan.planner.texts import plain, system_reason, table
 from bitplan.planner.units import show_bytes, show_milliseconds
 from bitplan.planner.views.roles import RoleOfPlan, model_roles, model_text, plan_roles
@@ -174,7 +175,8 @@ def inspect_profile(path: Path) -> Inspection:
     Raises ProfileError.
     """
     with open_profile(path) as store:
-        header, costs, measured, measurements = store.header(), store.costs(), store.measured(), store.measurements()
+        header, costs = store.header(), steadied(store.costs())
+        measured, measurements = store.measured(), store.measurements()
         wanted = {(c.layer, c.scheme) for c in costs if c.scheme != "keep"}
         schemes = [_scheme_facts(measurements, costs, scheme) for scheme in store.schemes()]
         families, undecided = store.families(), _undecided(store)

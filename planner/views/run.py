@@ -16,7 +16,7 @@ from bitplan.planner.choice.record import Provenance, plan_of
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import inside, make_folder
-from bitplan.planner.profiles.profile import Profile, content_digest
+from bitplan.planner.profiles.profile import Cost, Profile, content_digest
 from bitplan.planner.views.profile_view import ProfileView
 from bitplan.planner.views.sweep import Sweep, solve_points, sweep_problem, view_of
 from bitplan.planner.views.view import VIEW, Variant, View, read_view, write_view
@@ -80,9 +80,15 @@ def plan_for(store: Profile, data: ProfileView, variant: Variant) -> Plan:
 
 def profile_digest(store: Profile) -> str:
     """Returns the sha256 (hex) of a profile's header, costs and measurements."""
-    costs = [list(asdict(cost).values()) for cost in store.costs()]
+    costs = [_facts(cost) for cost in store.costs()]
     text = json.dumps([store.header(), costs, content_digest(store)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _facts(cost: Cost) -> list[Any]:
+    """Returns the values of a cost; without an error, those of formats that have none, whose digests stay the same."""
+    values = [cost.layer, cost.scheme, cost.bytes, cost.ms, cost.kernel, cost.simulated]
+    return values if cost.error is None else [*values, cost.error]
 
 
 def _is_of(view: View, origin: Mapping[str, Any]) -> bool:

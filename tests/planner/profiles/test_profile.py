@@ -24,6 +24,7 @@ from bitplan.planner.profiles.file import ProfileError
 from bitplan.planner.profiles.fitted import read_parameters, write_parameters
 from bitplan.planner.profiles.profile import Cost, Profile, content_digest, open_profile
 from bitplan.sensitivity.table import LossTable, Measurement
+from tests.planner.support.older import older
 from tests.planner.support.profile_writer import FAMILIES, GRAPH, HEADER, LAYERS, SCHEMES, fill, measure
 
 ROOT = Path(__file__).parents[3]
@@ -305,14 +306,14 @@ def test_a_start_cut_off_is_started_again(path):
         assert p.header() == HEADER
 
 
-@pytest.mark.parametrize(("version", "advice"), [(4, "upgrade BitPlan, or profile again"), (1, "profile again")])
+@pytest.mark.parametrize(("version", "advice"), [(5, "upgrade BitPlan, or profile again"), (1, "profile again")])
 def test_other_formats(path, full, version, advice):
     path.write_bytes(full.read_bytes())
     db = sqlite3.connect(path)
     db.execute(f"PRAGMA user_version = {version}")
     db.commit()
     db.close()
-    with pytest.raises(ProfileError, match=f"format {version}, this BitPlan reads 2 and 3; {advice}"):
+    with pytest.raises(ProfileError, match=f"format {version}, this BitPlan reads 2 to 4; {advice}"):
         open_profile(path)
 
 
@@ -461,14 +462,18 @@ def test_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_fitted_parameters_make_a_file_of_the_next_format(path):
-    with Profile.create(path, HEADER) as p:
+@pytest.mark.parametrize(("first", "last"), [(2, 3), (4, 4)])
+def test_fitted_parameters_make_a_file_of_format_3_or_later(path, tmp_path, first, last):
+    new = path if first == 4 else tmp_path / "new"
+    with Profile.create(new, HEADER) as p:
         p.write_graph(GRAPH, SCHEMES)
         layer = p.layers()[0]
+    if first == 2:
+        older(new, path)
+    with open_profile(path, "a") as p:
         write_parameters(p, {})
         assert read_parameters(p) == {}
-    version = sqlite3.connect(path).execute("PRAGMA user_version").fetchone()
-    assert version == (2,), "nothing was fitted: older versions read it"
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (first,)
     key, other = (layer, "+even"), (layer, "+odd")
     with open_profile(path, "a") as p:
         write_parameters(p, {key: {"scale": np.arange(3, dtype=np.float32)}})
@@ -476,6 +481,6 @@ def test_fitted_parameters_make_a_file_of_the_next_format(path):
     with open_profile(path) as p:
         found = read_parameters(p)
         assert found.keys() == {key, other} and found[key]["scale"].tolist() == [0, 1, 2, 3]
-    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (3,)
+    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (last,)
     with open_profile(path, "a") as p, pytest.raises(ProfileError, match="conflict"):
         write_parameters(p, {("unet.nowhere", "+even"): {"scale": np.ones(1, np.float32)}})

@@ -24,7 +24,7 @@ def timed(finished: Path, tmp_path: Path) -> Path:
         fast = {(layer, "w8a8") for layer in store.layers()[1::2]}
         own = {"keep": 4.0}
         store.write_costs([
-            dataclasses.replace(c, ms=2.0 if (c.layer, c.scheme) in fast else own.get(c.scheme, 8.0))
+            dataclasses.replace(c, ms=2.0 if (c.layer, c.scheme) in fast else own.get(c.scheme, 8.0), error=None)
             for c in store.costs()
         ])  # fmt: skip
     return path

@@ -201,7 +201,9 @@ def test_a_latency_budget_pulls_towards_the_faster_schemes(finished: Path, tmp_p
     path = shutil.copy(finished, tmp_path / "timed.profile")
     with open_profile(path, "a") as store:
         costs = store.costs()
-        store.write_costs([dataclasses.replace(cost, ms=1.0 if cost.scheme == "keep" else 2.0) for cost in costs])
+        store.write_costs(
+            [dataclasses.replace(cost, ms=1.0 if cost.scheme == "keep" else 2.0, error=None) for cost in costs]
+        )
         layers = len(store.layers())
     free = bitplan.solve(path, tmp_path / "p.yaml", memory="60%").predictions["total"]
     plan = bitplan.solve(path, tmp_path / "p.yaml", memory="60%", latency=f"{(free['ms'] + layers) / 2}ms")
