@@ -174,7 +174,7 @@ def toy(path: Path) -> Path:
 
 
 def put_cost(ms: float) -> str:
-    return f"INSERT INTO costs VALUES ('unet.a', 'w8a8', 10, {ms}, 'k', 0)"
+    return f"INSERT INTO costs VALUES ('unet.a', 'w8a8', 10, {ms}, 'k', 0, NULL)"
 
 
 @pytest.fixture
