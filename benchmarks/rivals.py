@@ -17,6 +17,7 @@ import numpy as np
 if sys.argv[1:2] == ["CP-SAT"]:  # before PuLP loads highspy, whose HiGHS hides the one that OR-tools needs
     import ortools.sat.python.cp_model  # noqa: F401
 
+from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Problem
 from bitplan.solvers.programs import program
 from bitplan.solvers.programs.backends import backend_named
@@ -31,10 +32,10 @@ def naive(problem: Problem, limit: float) -> dict[str, Any]:
         minima(problem, -problem.costs, problem.allowed)[0],
     )
     whole = program.build(problem, problem.allowed, -math.fsum(most) - math.fsum(least))
-    answer = program.run(problem, whole, backend_named("cbc"), limit, 0.0)
+    answer = program.run(problem, whole, backend_named("cbc"), Effort(limit).deadline(), 0.0)
     spent = time.perf_counter() - start
     objective = math.fsum(problem.costs[list(answer.picks)]) if answer.picks else None
-    return {"seconds": spent, "objective": objective, "status": answer.ended.state}
+    return {"seconds": spent, "objective": objective, "status": answer.result.state}
 
 
 def cp_sat(problem: Problem, limit: float, gap: float = 1e-3) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def solve(problem: Problem, effort: Effort = DEFAULT) -> Solution:
 
 def _solve(problem: Problem, effort: Effort) -> Solution:
     start = time.monotonic()
-    limits = SearchLimits(start + effort.time_limit, effort.gap, backend_named(effort.backend))
+    limits = SearchLimits(effort.deadline(), effort.gap, backend_named(effort.backend))
     keep = affordable(problem, problem.allowed)
     core = core_of(problem, keep)
     state = infeasible(NO_CANDIDATE) if core is None else separate_minima(problem, core)

@@ -56,7 +56,7 @@ def _with_stages(problem: Problem, request: Request, effort: Effort) -> Problem:
 def check_solved(problem: Problem, solution: Solution, effort: Effort) -> None:
     """Raise InfeasibleError or UserError with the reason if there is no choice."""
     if solution.status is Status.INFEASIBLE:
-        reason = message(explain(problem, Effort(min(effort.time_limit, LONGEST))), SHOW)
+        reason = message(explain(problem, Effort(min(effort.time_limit, LONGEST), stopped=effort.stopped)), SHOW)
         raise InfeasibleError(f"no plan fits: {reason}; raise the budget or allow more")
     if solution.status is Status.INTERRUPTED:
         raise UserError(f"no plan found in {effort.time_limit:g} s ({solution.stopped}); raise --time-limit, or take "

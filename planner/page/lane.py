@@ -65,6 +65,15 @@ class Lane:
                     del self._open[page], self._newest[page]
 
 
+def outdated(still: Callable[[], None]) -> bool:
+    """Whether a newer request of the same page has replaced the one that `still` belongs to."""
+    try:
+        still()
+    except OutdatedError:
+        return True
+    return False
+
+
 async def in_thread(work: Callable[[], T]) -> T:
     """The result of `work`, from a thread that does not keep the process alive. Raises what `work` raises."""
     loop = asyncio.get_running_loop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.files import inside
 from bitplan.planner.page.asking import SUFFIX, PageRequest, ToPaint, ToSave, ToSolve, command_of, file_name
 from bitplan.planner.page.guard import HOSTS, Guard
-from bitplan.planner.page.lane import Lane, in_thread
+from bitplan.planner.page.lane import Lane, in_thread, outdated
 from bitplan.planner.page.painter import Painter
 from bitplan.planner.page.refusals import STATUSES, refused
 from bitplan.planner.page.session import PageAnswer, Session, answer, curve, pose_anew, ranges_of, view_of
@@ -169,7 +169,8 @@ def _add_answers(app: FastAPI, current: CurrentState) -> None:
         def work(still: Callable[[], None]) -> dict[str, Any]:
             state = current.shown(request)
             words = state.request(body.asked)
-            result = answer(state.session, words, body.passing)
+            result = answer(state.session, words, body.passing, partial(outdated, still))
+            still()
             command = "" if body.passing else command_of(state.profile, Path(UNNAMED + SUFFIX), words)
             return _facts(result) | {"command": command}
 

@@ -22,7 +22,7 @@ from bitplan.planner.views.profile_view import ProfileView, solution_variant
 from bitplan.planner.views.sweep import Sweep, SweepProblem, limits_between, name_of
 from bitplan.planner.views.view import Variant, View
 from bitplan.solvers.certify import exact_total
-from bitplan.solvers.effort import Effort
+from bitplan.solvers.effort import Effort, never
 from bitplan.solvers.problem import Budget, Number, Problem, pin, plain, rebudget
 from bitplan.solvers.questions.frontier import frontier
 from bitplan.solvers.questions.infeasibility import explain, message
@@ -69,14 +69,18 @@ class PageAnswer:
     why: str = ""
 
 
-def answer(session: Session, request: Request, passing: bool) -> PageAnswer:
-    """The best plan that the request allows. passing: solve within `PASSING` instead of `SETTLED`, for a slider that
-    is being dragged. Raises UserError, ProblemError."""
+def answer(session: Session, request: Request, passing: bool, stopped: Callable[[], bool] = never) -> PageAnswer:
+    """The best plan that the request allows. Raises UserError, ProblemError.
+
+    passing: solve within `PASSING` instead of `SETTLED`, for a slider that is being dragged; stopped: whether the
+    answer is no longer wanted, so that the search ends.
+    """
     problem = pose_anew(session, request)
-    solution = _glance(problem) if passing else solve(problem, SETTLED)
+    effort = None if passing else replace(SETTLED, stopped=stopped)
+    solution = solve(problem, effort) if effort else _glance(problem)
     variant = solution_variant(session.known, NAME, solution)
     limits = {budget.column: plain(budget.limit) for budget in problem.budgets}
-    return PageAnswer(variant, limits, "" if solution.choice else _why(problem, solution, passing))
+    return PageAnswer(variant, limits, "" if solution.choice else _why(problem, solution, effort))
 
 
 def pose_anew(session: Session, request: Request) -> Problem:
@@ -164,16 +168,16 @@ def _glance(problem: Problem) -> Solution:
     return strategy_named("lagrangian").run(problem, PASSING)
 
 
-def _why(problem: Problem, solution: Solution, passing: bool) -> str:
-    """Why there is no plan. In passing, only what can be known without an integer program."""
+def _why(problem: Problem, solution: Solution, effort: Effort | None) -> str:
+    """Why there is no plan. Without an effort, in passing, only what can be known without an integer program."""
     if solution.status is Status.INTERRUPTED:
-        return _NOT_YET if passing else _NOT_FOUND
-    if passing and len(problem.budgets) > 1:
+        return _NOT_FOUND if effort else _NOT_YET
+    if effort is None and len(problem.budgets) > 1:
         each = [explain(rebudget(problem, [budget])) for budget in problem.budgets]
         reasons = [message(one, SHOW) for one in each if not one.least_sums or not one.least_sums[0].within]
         return f"no plan fits: {reasons[0] if reasons else 'each budget can be met alone, but not together'}"
     try:
-        check_solved(problem, solution, SETTLED)
+        check_solved(problem, solution, effort or SETTLED)
     except InfeasibleError as error:
         return str(error)
     return ""

@@ -33,7 +33,7 @@ def sweep_into(out: Path, store: Profile, data: ProfileView, request: Request, s
 
     request: with pins resolved to layers. Raises UserError where `out` holds pictures of another sweep, ProblemError.
     """
-    origin = {"profile": profile_digest(store), "asked": _plain(asdict(sweep) | request.to_json() | asdict(effort))}
+    origin = {"profile": profile_digest(store), "asked": _plain(asdict(sweep) | request.to_json() | effort.to_json())}
     before = view_in(out)
     if before is not None and _is_of(before, origin) and _has_plans(before, out):
         return before

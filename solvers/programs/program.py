@@ -16,6 +16,7 @@ from fractions import Fraction
 import numpy as np
 import pulp
 
+from bitplan.solvers.effort import Deadline
 from bitplan.solvers.problem import Budget, Mask, Number, Picks, Problem
 from bitplan.solvers.programs.backends import Backend
 from bitplan.solvers.programs.backends.base import FAILED, ProgramResult
@@ -93,9 +94,9 @@ def build_stretch(problem: Problem, keep: Mask) -> Program:
     return Program(lp, chosen, 0.0, 0)
 
 
-def run(problem: Problem, program: Program, backend: Backend, time_limit: float, gap: float) -> ProgramAnswer:
+def run(problem: Problem, program: Program, backend: Backend, deadline: Deadline, gap: float) -> ProgramAnswer:
     """Solve the program with a backend. gap: relative to the objective above its base."""
-    result = backend.run(program.lp, time_limit, gap)
+    result = backend.run(program.lp, deadline, gap)
     if result.has_values and not _is_integral(program):
         result = replace(result, state=FAILED, has_values=False, reason="the backend's answer is not integral")
     bound = program.base + math.ldexp(result.bound, -program.power) if math.isfinite(result.bound) else result.bound

@@ -77,7 +77,7 @@ def _frontier(
         state = infeasible(NO_CANDIDATE) if shared is None else _start(bounded, shared, state)
         if shared is not None and not state.infeasible and not state.within(effort.gap):
             core = _tightened(bounded, shared)
-            search_limits = SearchLimits(start + effort.time_limit, effort.gap, backend)
+            search_limits = SearchLimits(effort.deadline(), effort.gap, backend)
             state = infeasible(NO_CANDIDATE) if core is None else run_exact(bounded, core, state, search_limits)
         yield limit, solution_of(state, time.monotonic() - start, backend.name)
 

@@ -91,7 +91,7 @@ def explain(problem: Problem, effort: Effort = EFFORT, named: int = NAMED) -> Ex
     if len(least_sums) < 2 or not all(least.within for least in least_sums):
         return Explanation(least_sums)
     stretched = program.build_stretch(problem, problem.allowed)
-    answer = program.run(problem, stretched, backend_named(effort.backend), effort.time_limit, 0.0)
+    answer = program.run(problem, stretched, backend_named(effort.backend), effort.deadline(), 0.0)
     if answer.picks is None:
         return Explanation(least_sums)
     return Explanation(least_sums, choice_of(problem, answer.picks), _stretch(problem, answer.picks))

@@ -18,7 +18,7 @@ import pulp
 from numpy.typing import NDArray
 
 from bitplan.solvers.certify import violations
-from bitplan.solvers.effort import DEFAULT, Effort
+from bitplan.solvers.effort import DEFAULT, Deadline, Effort
 from bitplan.solvers.problem import Mask, Problem, ProblemError, nearest
 from bitplan.solvers.programs import program
 from bitplan.solvers.programs.backends import backend_named
@@ -51,11 +51,11 @@ def solve_pairs(problem: Problem, pairs: Sequence[PairTerm], effort: Effort = DE
     """
     for pair in pairs:
         _check(problem, pair)
-    start, backend = time.monotonic(), backend_named(effort.backend)
+    start, deadline, backend = time.monotonic(), effort.deadline(), backend_named(effort.backend)
     additive = solve(problem, replace(effort, gap=max(effort.gap, 1e-3)))
     if additive.choice is None:
         return additive
-    choice, bound, reason = _run_program(problem, pairs, additive.choice, effort, start)
+    choice, bound, reason = _run_program(problem, pairs, additive.choice, effort, deadline)
     bound = min(bound, choice.objective)
     status = Status.OPTIMAL if relative_gap(choice.objective, bound) <= PROVEN else Status.FEASIBLE
     return Solution(status, choice, bound, reason, time.monotonic() - start, backend.name)
@@ -82,14 +82,14 @@ def _check(problem: Problem, pair: PairTerm) -> None:
 
 
 def _run_program(
-    problem: Problem, pairs: Sequence[PairTerm], additive: Choice, effort: Effort, start: float
+    problem: Problem, pairs: Sequence[PairTerm], additive: Choice, effort: Effort, deadline: Deadline
 ) -> tuple[Choice, float, str]:
     """Return the best choice, its lower bound and why the backend stopped; cuts exclude answers that break a budget."""
-    best, bound, reason = with_pairs(problem, pairs, additive), -math.inf, "the time limit was reached"
+    best, bound, reason = with_pairs(problem, pairs, additive), -math.inf, deadline.reason()
     keep, backend = affordable(problem, problem.allowed), backend_named(effort.backend)
     cuts: list[list[int]] = []
-    while (left := effort.time_limit - (time.monotonic() - start)) > 0:
-        answer = program.run(problem, _build(problem, pairs, keep, cuts), backend, left, effort.gap)
+    while deadline.left() > 0:
+        answer = program.run(problem, _build(problem, pairs, keep, cuts), backend, deadline, effort.gap)
         reason = answer.result.reason
         if answer.result.state not in (FAILED, INFEASIBLE):
             bound = max(bound, answer.bound)
@@ -98,7 +98,7 @@ def _run_program(
             choice = with_pairs(problem, pairs, choice_of(problem, answer.picks)) if answer.picks else best
             return min(best, choice, key=lambda each: each.objective), bound, reason
         cuts += [program.cover(problem, problem.budgets[rule.place], answer.picks or (), keep) for rule in broken]
-    return best, bound, reason
+    return best, bound, deadline.reason()
 
 
 def _build(problem: Problem, pairs: Sequence[PairTerm], keep: Mask, cuts: list[list[int]]) -> program.Program:

@@ -12,12 +12,12 @@ Shapes: S labels, K prices, O options; see `core` for the others.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitplan.solvers.effort import UNLIMITED, Deadline
 from bitplan.solvers.search.core import Core, Floats, Ints
 from bitplan.solvers.search.relaxation import DualPoint
 
@@ -94,7 +94,7 @@ class _Tree:
         return options[::-1]
 
 
-def search(core: Core, points: list[DualPoint], most: float, width: int, deadline: float = math.inf) -> Ints | None:
+def search(core: Core, points: list[DualPoint], most: float, width: int, deadline: Deadline = UNLIMITED) -> Ints | None:
     """Return the entries of the best choice that costs less than `most`; None if there is no such choice.
 
     Args:
@@ -102,7 +102,7 @@ def search(core: Core, points: list[DualPoint], most: float, width: int, deadlin
         points: relaxations of this core; their prices give the bounds.
         most: the cost to stay below.
         width: the most labels after a step.
-        deadline: on the clock of `time.monotonic`.
+        deadline: when to end.
 
     Raises:
         OutOfRoomError: for too many labels, or past the deadline.
@@ -115,7 +115,7 @@ def search(core: Core, points: list[DualPoint], most: float, width: int, deadlin
     for options in steps:
         rest, light = rest - options.floor, light - options.weight.min(axis=0)
         labels = _extend(labels, options, tree, (prices, rest, core.slack - light, most))
-        if len(labels.cost) > width or time.monotonic() > deadline:
+        if len(labels.cost) > width or not deadline.left():
             raise OutOfRoomError
     if not len(labels.cost):
         return None

@@ -7,12 +7,12 @@ part in 10^9"; `certify.lower_bound` recomputes without rounding what the best p
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bitplan.solvers.certify import violations
+from bitplan.solvers.effort import Deadline
 from bitplan.solvers.problem import Mask, Problem
 from bitplan.solvers.programs import program
 from bitplan.solvers.programs.backends import Backend
@@ -41,12 +41,12 @@ class SearchLimits:
     """The limits of one search.
 
     Attributes:
-        deadline: on the clock of `time.monotonic`.
+        deadline: when to end.
         gap: the share of the objective that is good enough.
         backend: of PuLP.
     """
 
-    deadline: float
+    deadline: Deadline
     gap: float
     backend: Backend
 
@@ -162,7 +162,7 @@ def _run_labelling(
 
 
 def _label(
-    core: Core, state: SearchState, points: list[DualPoint], part: tuple[float, np.ndarray], deadline: float
+    core: Core, state: SearchState, points: list[DualPoint], part: tuple[float, np.ndarray], deadline: Deadline
 ) -> tuple[Core, Ints | None]:
     """Label the entries whose bound is below the reach. part: the reach (inf for all entries), and the bounds (E,)."""
     reach, bounds = part
@@ -186,7 +186,7 @@ def _find_feasible(
     keep[core.candidate] = True
     *others, last = problem.budgets
     relaxed = replace(problem, objective={last.column: 1.0}, budgets=tuple(others), allowed=problem.allowed & keep)
-    half = (limits.deadline + time.monotonic()) / 2
+    half = limits.deadline.half()
     small = core_of(relaxed, relaxed.allowed)
     if small is None:
         return state, False
@@ -220,17 +220,17 @@ def _run_program(problem: Problem, core: Core, state: SearchState, limits: Searc
     keep = undominated(problem, keep)
     base = math.fsum(minima(problem, problem.costs, keep)[0])
     cuts: list[list[int]] = []
-    while (left := limits.deadline - time.monotonic()) > 0:
+    while limits.deadline.left() > 0:
         span = _span(problem, keep, base, state.choice)
         built = program.build(problem, keep, span, cuts)
-        answer = program.run(problem, built, limits.backend, left, _program_gap(state, base, limits))
+        answer = program.run(problem, built, limits.backend, limits.deadline, _program_gap(state, base, limits))
         first = state.choice is None
         state, broken = _read_answer(problem, state, answer)
         if broken:
             cuts += [program.cover(problem, problem.budgets[b], answer.picks or (), keep) for b in broken]
         elif not (first and state.choice and COARSE * (state.choice.objective - base) < span):
             return state
-    return replace(state, stopped="the time limit was reached")
+    return replace(state, stopped=limits.deadline.reason())
 
 
 def _read_answer(

@@ -25,16 +25,16 @@ from bitplan.solvers.strategies.base import accept
 
 def run(problem: Problem, effort: Effort) -> Solution:
     """Solve by other means than the exact path: slower, with the same answer. Raises BackendError."""
-    start, backend = time.monotonic(), backend_named(effort.backend)
+    start, deadline, backend = time.monotonic(), effort.deadline(), backend_named(effort.backend)
     keep = affordable(problem, problem.allowed)  # else a scaled row has numbers that are too large for a backend
     least, most = minima(problem, problem.costs, keep)[0], -minima(problem, -problem.costs, keep)[0]
     base, span = math.fsum(least), math.fsum(most) - math.fsum(least)
     cuts: list[list[int]] = []
-    state = SearchState(None, base, "the time limit was reached")
+    state = SearchState(None, base, deadline.reason())
     if not math.isfinite(base):
         state = infeasible(NO_CANDIDATE)
-    while not state.infeasible and (left := effort.time_limit - (time.monotonic() - start)) > 0:
-        answer = program.run(problem, program.build(problem, keep, span, cuts), backend, left, effort.gap)
+    while not state.infeasible and deadline.left() > 0:
+        answer = program.run(problem, program.build(problem, keep, span, cuts), backend, deadline, effort.gap)
         broken = violations(problem, answer.picks) if answer.picks else ()
         if exceeded := [problem.budgets[rule.place] for rule in broken if rule.kind == "budget"]:
             cuts += [program.cover(problem, budget, answer.picks or (), keep) for budget in exceeded]

@@ -230,7 +230,7 @@ def _sweep(problem: Problem, split: Split, parts: Sequence[Number], effort: Effo
     points: list[SplitPoint] = []
     for part in parts:
         left = effort.time_limit - (time.monotonic() - start)
-        if left <= 0:
+        if left <= 0 or effort.stopped():
             break
         points.append(divide(problem, split, part, replace(effort, time_limit=left / 2)))
     return points

@@ -170,10 +170,10 @@ class Lying:
     def __init__(self, real: Backend, lies: int, state: str = backend_base.OPTIMAL) -> None:
         self.real, self.lies, self.state, self.calls = real, lies, state, 0
 
-    def run(self, program, time_limit, gap):  # type: ignore[no-untyped-def]
+    def run(self, program, deadline, gap):  # type: ignore[no-untyped-def]
         self.calls += 1
         if self.calls > self.lies:
-            return self.real.run(program, time_limit, gap)
+            return self.real.run(program, deadline, gap)
         for variable in program.variables():
             variable.varValue = 1.0 if program.objective.get(variable, 0.0) == 0.0 else 0.0
         return backend_base.ProgramResult(self.state, 0.0, True, "a lie")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pulp
 
+    from bitplan.solvers.effort import Deadline
     from bitplan.solvers.programs.backends.base import ProgramResult
 
 
@@ -38,9 +39,9 @@ class Backend:
         reason: str | None = import_module(self.module).missing()
         return reason
 
-    def run(self, program: pulp.LpProblem, time_limit: float, gap: float) -> ProgramResult:
-        """Solve the program in place. time_limit: in seconds; gap: relative to the program's objective."""
-        result: ProgramResult = import_module(self.module).run(program, time_limit, gap)
+    def run(self, program: pulp.LpProblem, deadline: Deadline, gap: float) -> ProgramResult:
+        """Solve the program in place. deadline: when to end; gap: relative to the program's objective."""
+        result: ProgramResult = import_module(self.module).run(program, deadline, gap)
         return result
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
+POLL = 0.05  # seconds between two questions whether to stop
+PATIENCE = 1.0  # seconds that a backend gets to end
 OPTIMAL, INFEASIBLE, STOPPED, FAILED = "optimal", "infeasible", "stopped", "failed"
 
 
@@ -22,3 +26,33 @@ class ProgramResult:
     bound: float
     has_values: bool
     reason: str
+
+
+def attended(work: Callable[[], object], stopped: Callable[[], bool], stop: Callable[[], object]) -> bool:
+    """Run the work in a thread of its own, and stop it when told to, or on Ctrl-C, which a call into C would delay.
+
+    stop: makes the work end soon; called only while the work runs. Returns whether it has ended; raises what it raises.
+    """
+    ended, told = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            if not told.is_set():
+                work()
+        except BaseException as error:
+            failures.append(error)
+        ended.set()
+
+    try:
+        threading.Thread(target=run, daemon=True).start()
+        while not ended.wait(POLL) and not stopped():
+            pass
+    finally:
+        if not ended.is_set():
+            told.set()
+            stop()
+            ended.wait(PATIENCE)
+    if failures:
+        raise failures[0]
+    return ended.is_set()

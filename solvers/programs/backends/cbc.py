@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import re
 import shutil
+import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import pulp
 
-from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE, OPTIMAL, STOPPED, ProgramResult
+from bitplan.solvers.effort import Deadline
+from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE, OPTIMAL, STOPPED, ProgramResult, attended
 
 OPTIONS = ["integerTolerance 1e-9", "primalTolerance 1e-9", "increment 0"]
 # With preprocessing, CBC 2.10 errs by more than its tolerances on budgets that are narrowly exceeded; without it, CBC
@@ -28,27 +30,42 @@ def missing() -> str | None:
     return None if _path() else "no cbc program is installed; install coinor-cbc or pulp[cbc]"
 
 
-def run(program: pulp.LpProblem, time_limit: float, gap: float) -> ProgramResult:
+def run(program: pulp.LpProblem, deadline: Deadline, gap: float) -> ProgramResult:
     """Solve in place and read CBC's own log, because PuLP keeps neither the bound nor the reason."""
-    start = time.monotonic()
-    result = _attempt(program, time_limit, gap, ATTEMPTS[0])
-    left = time_limit - (time.monotonic() - start)
-    return _attempt(program, left, gap, ATTEMPTS[1]) if result.state == FAILED and left > 0 else result
+    result = _attempt(program, deadline, gap, ATTEMPTS[0])
+    return _attempt(program, deadline, gap, ATTEMPTS[1]) if result.state == FAILED and deadline.left() else result
 
 
-def _attempt(program: pulp.LpProblem, time_limit: float, gap: float, option: str) -> ProgramResult:
+def _attempt(program: pulp.LpProblem, deadline: Deadline, gap: float, option: str) -> ProgramResult:
     with tempfile.TemporaryDirectory(prefix="cbc") as folder:
-        log = Path(folder) / "log.txt"
-        options = [option, *OPTIONS]
-        solver = pulp.COIN_CMD(
-            path=_path(), msg=False, timeLimit=time_limit, gapRel=gap, gapAbs=0.0, options=options, logPath=str(log)
-        )
-        solver.tmpDir = folder
-        try:
-            program.solve(solver)
-        except pulp.PulpSolverError as error:
-            return ProgramResult(FAILED, -math.inf, False, f"CBC failed: {error}")
-        return result_of(program.status, program.sol_status, log.read_text())
+        model, answer, log = (Path(folder) / name for name in ("model.mps", "answer.txt", "log.txt"))
+        solver = pulp.COIN_CMD(path=_path(), gapRel=gap, gapAbs=0.0)
+        variables, columns, rows, _ = program.writeMPS(str(model), rename=1)
+        options = [f"sec {deadline.left()}", option, *OPTIONS, *solver.getOptions(), "solve", "printingOptions all"]
+        words = [word for each in options for word in f"-{each}".split()]
+        code = _ran([str(_path()), str(model), *words, "-solution", str(answer)], log, deadline)
+        if code is None:
+            return ProgramResult(STOPPED, -math.inf, False, deadline.reason())
+        if code or not answer.exists():
+            return ProgramResult(FAILED, -math.inf, False, f"CBC failed with exit code {code}")
+        status, values, _, _, _, sol_status = solver.readsol_MPS(str(answer), program, variables, columns, rows)
+        program.assignVarsVals(values)
+        program.assignStatus(status, sol_status)
+        return result_of(status, sol_status, log.read_text())
+
+
+def _ran(command: list[str], log: Path, deadline: Deadline) -> int | None:
+    """Run the command and return its exit code; None where it was told to stop. It never outlives this call."""
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+    atexit.register(process.kill)  # for a call in a thread that ends with this process
+    try:
+        attended(process.wait, deadline.stopped, process.kill)
+    finally:
+        process.kill()
+        process.wait()
+        atexit.unregister(process.kill)
+    return None if deadline.stopped() else process.returncode
 
 
 def result_of(status: int, sol_status: int, log: str) -> ProgramResult:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import threading
+from typing import Any
 
 import pulp
 
-from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE, OPTIMAL, STOPPED, ProgramResult
+from bitplan.solvers.effort import Deadline
+from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE, OPTIMAL, STOPPED, ProgramResult, attended
 
 OPTIONS: dict[str, object] = {
     "mip_feasibility_tolerance": 1e-9,
@@ -25,11 +28,22 @@ def missing() -> str | None:
     return None if importlib.util.find_spec("highspy") else "highspy is not installed; pip install highspy"
 
 
-def run(program: pulp.LpProblem, time_limit: float, gap: float) -> ProgramResult:
+def run(program: pulp.LpProblem, deadline: Deadline, gap: float) -> ProgramResult:
     """Solve in place and read the status and bound from HiGHS itself."""
     import highspy
 
-    program.solve(pulp.HiGHS(msg=False, timeLimit=time_limit, gapRel=gap, gapAbs=0.0, **OPTIONS))
+    halt = threading.Event()
+
+    def check(kind: object, message: object, read: object, write: Any, own: object) -> None:
+        if halt.is_set():
+            write.user_interrupt = True
+
+    solver = pulp.HiGHS(
+        msg=False, timeLimit=deadline.left(), gapRel=gap, gapAbs=0.0, callbackTuple=(check, None),
+        callbacksToActivate=[highspy.cb.HighsCallbackType.kCallbackMipInterrupt], **OPTIONS,
+    )  # fmt: skip
+    if not attended(lambda: program.solve(solver), deadline.stopped, halt.set):
+        return ProgramResult(STOPPED, -math.inf, False, deadline.reason())
     model = program.solverModel
     status, info = model.getModelStatus(), model.getInfo()
     has_values = info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bitplan.solvers.certify import lower_bound, violations
+from bitplan.solvers.effort import Deadline
 from bitplan.solvers.problem import Problem, ProblemError
 from bitplan.solvers.reduction.presolve import affordable
 from bitplan.solvers.search.core import Core, core_of, shrink
@@ -149,7 +150,7 @@ def test_out_of_room_and_out_of_time_say_so() -> None:
     with pytest.raises(OutOfRoomError):
         search(core, ascend(core), math.inf, 2)
     with pytest.raises(OutOfRoomError):
-        search(core, ascend(core), math.inf, 10**6, deadline=0.0)
+        search(core, ascend(core), math.inf, 10**6, Deadline(0.0))
 
 
 def test_shrinking_drops_ways_that_lose_a_cell_and_units_that_lose_all() -> None:
