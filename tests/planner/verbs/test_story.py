@@ -24,6 +24,7 @@ from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.sources import components, generate
 from bitplan.planner.profiles.profile import open_profile
+from bitplan.planner.profiles.timings import steadied
 from bitplan.plans.layers.addresses import module_at
 from bitplan.plans.layers.modules import QuantConv2d, QuantLinear, weight_bytes
 from bitplan.plans.plan import Plan, PlanError, load_plan
@@ -47,7 +48,7 @@ def solve(finished: Path, tmp_path: Path) -> Solve:
 def full(finished: Path) -> dict[str, float]:
     """Bytes and milliseconds in full precision, summed by hand."""
     with open_profile(finished) as store:
-        kept = [cost for cost in store.costs() if cost.scheme == "keep"]
+        kept = [cost for cost in steadied(store.costs()) if cost.scheme == "keep"]
     return {"bytes": sum(c.bytes for c in kept), "ms": math.fsum(c.ms or 0 for c in kept)}
 
 
