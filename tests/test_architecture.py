@@ -274,11 +274,11 @@ def test_the_schemes_offered_by_default_are_written_as_they_are_read() -> None:
 
 
 def test_the_documents_name_the_files_as_they_are() -> None:
-    from bitplan.planner.profiles.file import _SCHEMA as TABLES  # noqa: N811
+    from bitplan.planner.profiles.tables import NEWEST, statements
     from bitplan.plans.plan_schema import PARTS
 
     profile, plan = ((ROOT / "docs" / name).read_text() for name in ("profile-file.md", "plan-file.md"))
-    for table, columns in re.findall(r"CREATE TABLE (\w+) \((.*?)\);", TABLES, re.DOTALL):
+    for table, columns in re.findall(r"CREATE TABLE (\w+) \((.*?)\);", ";".join([*statements(NEWEST), ""]), re.DOTALL):
         row = re.search(rf"^\| `{table}` \| (.*?) \|", profile, re.MULTILINE)
         declared = re.findall(r"(\w+) (?:TEXT|INTEGER|REAL|BLOB)", columns)
         assert row and row.group(1).split(", ") == declared, table
