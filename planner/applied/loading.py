@@ -44,7 +44,8 @@ def can_load_packed(plan: Plan, folder: str) -> bool:
         index = DiffusionPipeline.load_config(folder)
     except Exception:  # whatever it is, loading the pipeline says it better
         return False
-    return all((index.get(name) or [None])[0] == "diffusers" for name in plan.model["components"])
+    entries = [index.get(name) for name in plan.model["components"]] if isinstance(index, dict) else [None]
+    return all(isinstance(entry, (list, tuple)) and [*entry[:1]] == ["diffusers"] for entry in entries)
 
 
 def check_packed(pipe: Any, config: PipelineQuantizationConfig) -> None:

@@ -17,6 +17,7 @@ from bitplan.planner.outlines.inputs import InputMaker, Latents
 from bitplan.planner.outlines.models import MetaModel, read
 from bitplan.planner.outlines.outline import Component, Outline, Size, StoredBytes
 from bitplan.planner.texts import cause_of
+from bitplan.plans.checks import shown
 from bitplan.plans.formats.storage import stored_bytes
 from bitplan.plans.scheme import Scheme, parse_scheme
 
@@ -43,17 +44,19 @@ def _component(model: MetaModel, name: str, module: nn.Module, size: Size) -> Co
     parts = {name: module}
     maker = MAKERS.get(kind)
     config: Any = module.config
-    call = _latents(config, maker, size, model.scale) if maker else None
-    inputs = maker.make(config, call) if maker and call else None
-    if inputs is None:
-        why = f"the inputs of {kind} are not known{' for this configuration' if maker else ''}"
-        return Component(name, kind, parameters, survey(parts, find_layers(parts)), None, why)
+    call, why = None, f"the inputs of {kind} are not known"
     try:
-        with torch.no_grad(), torch.device("meta"):
-            return Component(name, kind, parameters, trace(parts, lambda: module(**inputs)), call)
-    except Exception as error:  # its forward reads values, or its inputs differ from the maker's
+        call = _latents(config, maker, size, model.scale) if maker else None
+        inputs = maker.make(config, call) if maker and call else None
+        if inputs is not None:
+            with torch.no_grad(), torch.device("meta"):
+                return Component(name, kind, parameters, trace(parts, lambda: module(**inputs)), call)
+        why += " for this configuration" if maker else ""
+    except UserError:
+        raise
+    except Exception as error:  # its forward reads values, or its inputs or values differ from those that are known
         why = f"{kind} does not run without values ({cause_of(error, 120)})"
-        return Component(name, kind, parameters, survey(parts, find_layers(parts)), None, why)
+    return Component(name, kind, parameters, survey(parts, find_layers(parts)), None, why)
 
 
 def _latents(config: Any, maker: InputMaker, size: Size, scale: int | None) -> Latents:
@@ -81,9 +84,20 @@ def _side(config: Any, maker: InputMaker, size: Size, scale: int) -> tuple[int, 
     for word, pixels in (("height", size.height), ("width", size.width)):
         if pixels is not None and (pixels < step or pixels % step):
             raise UserError(f"--{word} {pixels} is not a multiple of {step}, as this model needs; give one")
-    sample = getattr(config, "sample_size", None) or tuple(filter(None, (getattr(config, key, None) for key in _KEYS)))
-    rows, columns = (sample, sample) if isinstance(sample, int) else sample or maker.side
+    rows, columns = _stated(config) or maker.side
     return size.height // scale if size.height else rows, size.width // scale if size.width else columns
+
+
+def _stated(config: Any) -> tuple[int, int] | None:
+    """Returns the rows and columns that the configuration states, None for none. Raises UserError."""
+    sample = getattr(config, "sample_size", None) or tuple(filter(None, (getattr(config, key, None) for key in _KEYS)))
+    if not sample:
+        return None
+    pair = tuple(sample) if isinstance(sample, (list, tuple)) else (sample, sample)
+    if len(pair) != 2 or not all(type(side) is int and side > 0 for side in pair):
+        raise UserError(f"the configuration states the sample size {shown(sample)}; correct it to a positive integer, "
+                        "or to two of them")  # fmt: skip
+    return pair[0], pair[1]
 
 
 def stored(parts: Sequence[Component], schemes: Sequence[Scheme]) -> tuple[StoredBytes, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tests.fuzz.values import NAMES, NUMBERS, PATHS, TEXTS, Random, mutated, nas
 from tests.fuzz.world import copied, plan_data
 
 STATUSES = {200, 202, 400, 403, 404, 405, 409, 413, 415, 422}
-ROUTES = ("/api/solve", "/api/solve", "/api/curve", "/api/save", "/api/save", "/api/start", "/", "/api/nothing")
+ROUTES = ("/api/solve", "/api/solve", "/api/curve", "/api/save", "/api/save", "/api/paint", "/api/paint", "/api/start",
+          "/", "/api/nothing")  # fmt: skip
 WORDS = ("memory", "latency", "bits", "caps", "objective", "slack", "pins", "confidence", "kernels", "more")
 
 
@@ -26,14 +28,29 @@ def run(case: Case) -> None:
     from bitplan.planner.page.server import app_of
 
     profile = copied(case.world, case.world.profile, case.box.inputs)
+    paints = case.random.random() < 0.3  # the profile names the canary, which may not be imported
+    options = PaintOptions(str(case.world.pipeline) if paints else None, 1 if paints else None, None, "int")
     with watched(case.box):
-        state = state_of(profile, case.box.out, PaintOptions(None, None, None, "int"))
+        state = state_of(profile, case.box.out, options)
         client = TestClient(app_of(state), "http://127.0.0.1", raise_server_exceptions=False)
     for _ in range(case.random.choice((1, 2, 3))):
         _send(case, client, state.token)
+        _painted(case, state.painter)
     for path in case.box.out.iterdir():
         if not _is_plan(path):
             case.find("the explorer wrote something else than a plan", (path.name, case.edits))
+
+
+def _painted(case: Case, painter: Any) -> None:
+    """Waits for the picture that is being painted, and checks what the page shows of it."""
+    with watched(case.box):
+        while painter.picture.busy:
+            time.sleep(0.01)
+    picture = painter.picture
+    if picture.state == "done" and not (picture.plan.startswith("data:image") and picture.full):
+        case.find("a picture is done and not there", (picture, case.edits))
+    if picture.state == "failed" and ("\n" in picture.error or not picture.error or "report" in picture.error):
+        case.find(f"painting failed with a report: {picture.error[:60]}", (picture.error, case.edits))
 
 
 def _send(case: Case, client: Any, token: str) -> None:
@@ -85,6 +102,8 @@ def _body(random: Random, route: str) -> bytes:
     body: Any = asked if route == "/api/curve" else {"asked": asked}
     if route == "/api/save":
         body["name"] = random.choice(("P", "Q.plan.yaml", "x.yml", *PATHS, *NAMES, *TEXTS))
+    if route == "/api/paint":
+        body |= {"prompt": random.choice(("", "", "a cat", *TEXTS)), "seed": random.choice((0, 0, 1, *NUMBERS))}
     if random.random() < 0.3:
         body = mutated(body, random)
     return text_of(body).encode("utf-8", "surrogatepass")

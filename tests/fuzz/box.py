@@ -60,7 +60,7 @@ def _is_of(path: str, place: Path) -> bool:
     """Whether a verb that writes to `place` may write to `path`: into it, beside it by its name, or a folder above."""
     name, folder = os.path.basename(path), os.path.dirname(path)
     beside = folder == str(place.parent) and place.name.partition(".")[0] in name
-    return beside or path.startswith(f"{place}/") or str(place).startswith(f"{path}/gone")
+    return beside or path.startswith(f"{place}/") or str(place).startswith(f"{path}/")
 
 
 def new_box(root: Path) -> Box:
@@ -137,8 +137,14 @@ def _opened(box: Box, path: Any, mode: Any, flags: Any) -> None:
     writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)) if isinstance(flags, int) else False
     if writes and not box.may_write(place):
         box.events.append(f"wrote {_short(box, place)}")
-    elif place.startswith((f"{box.root}/sibling/", f"{box.root}/cwd/{CANARY}")):
+    elif place.startswith(f"{box.root}/") and os.path.realpath(place).startswith(_strange(box)):
         box.events.append(f"read {_short(box, place)}")
+
+
+def _strange(box: Box) -> tuple[str, ...]:
+    """How the paths of the files begin that no command may read, by their name or through a link."""
+    root = os.path.realpath(box.root)
+    return f"{root}/sibling/", f"{root}/cwd/{CANARY}"
 
 
 def _absolute(path: Any, folder: int = -1) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import asks, foreign, lines, packed, plans, profiles, prompts, sweeps
+from tests.fuzz import asks, configs, fitted, foreign, lines, packed, plans, profiles, prompts, sweeps
 from tests.fuzz.case import Family
 
 FAMILIES = {
@@ -12,6 +12,8 @@ FAMILIES = {
         Family("sweeps", "sweep.json, and names in it", sweeps.run, 3),
         Family("plans", "plan files", plans.run, 4),
         Family("packed", "packed folders: configurations, headers, tensors", packed.run, 4),
+        Family("fitted", "fitted parameters of plans", fitted.run, 1),
+        Family("configs", "configurations of diffusers' own", configs.run, 1),
         Family("prompts", "files of prompts", prompts.run, 6),
         Family("foreign", "measurements of another tool", foreign.run, 2),
         Family("asks", "requests to the explorer", asks.run, 1),

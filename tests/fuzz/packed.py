@@ -130,17 +130,17 @@ def _index(case: Case, folder: Path) -> None:
 
 def _header(case: Case, folder: Path) -> None:
     """Edits the header of the tensors: names, types, shapes, places."""
-    header, body = _parts(folder / TENSORS)
+    header, body = parts_of(folder / TENSORS)
     if header is None:
         return
-    _write_parts(folder / TENSORS, text_of(mutated(header, case.random)).encode("utf-8", "surrogatepass"), body)
+    write_parts(folder / TENSORS, text_of(mutated(header, case.random)).encode("utf-8", "surrogatepass"), body)
     case.edits.append("header of the tensors")
 
 
 def _retyped(case: Case, folder: Path) -> None:
     """Gives a tensor another type or shape of the same size, or the numbers of another tensor."""
     random = case.random
-    header, body = _parts(folder / TENSORS)
+    header, body = parts_of(folder / TENSORS)
     if header is None:
         return
     name = random.choice([key for key in header if key != "__metadata__"])
@@ -156,14 +156,14 @@ def _retyped(case: Case, folder: Path) -> None:
         entry["data_offsets"] = other["data_offsets"]
     else:
         entry["dtype"] = random.choice(("U8", "I8", "F32", "BF16", "F64", "C64", "X"))
-    _write_parts(folder / TENSORS, text_of(header).encode(), body)
+    write_parts(folder / TENSORS, text_of(header).encode(), body)
     case.edits.append(f"{name} {entry}")
 
 
 def _numbers(case: Case, folder: Path) -> None:
     """Puts NaN, infinities, zeros, negative and huge numbers into a tensor."""
     random = case.random
-    header, body = _parts(folder / TENSORS)
+    header, body = parts_of(folder / TENSORS)
     if header is None:
         return
     names = [key for key in header if key != "__metadata__"]
@@ -179,7 +179,7 @@ def _numbers(case: Case, folder: Path) -> None:
     length = (stop - start) if random.random() < 0.3 else 4
     for at in range(start, min(start + length, stop), 4):
         data[at : min(at + 4, stop)] = value[: min(4, stop - at)]
-    _write_parts(folder / TENSORS, text_of(header).encode(), bytes(data))
+    write_parts(folder / TENSORS, text_of(header).encode(), bytes(data))
     case.edits.append(f"{name} {header[name]['dtype']} = {value.hex()} x {length // 4}")
 
 
@@ -193,7 +193,7 @@ def _file(case: Case, folder: Path) -> None:
     case.edits.append(f"bytes of {path.name}")
 
 
-def _parts(path: Path) -> tuple[Any, bytes]:
+def parts_of(path: Path) -> tuple[Any, bytes]:
     """The header and the numbers of a file of tensors; None where it is spoilt already."""
     try:
         data = path.read_bytes()
@@ -205,7 +205,7 @@ def _parts(path: Path) -> tuple[Any, bytes]:
         return None, b""
 
 
-def _write_parts(path: Path, header: bytes, body: bytes) -> None:
+def write_parts(path: Path, header: bytes, body: bytes) -> None:
     header += b" " * (-len(header) % 8)
     path.write_bytes(len(header).to_bytes(8, "little") + header + body)
 

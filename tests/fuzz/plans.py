@@ -36,7 +36,7 @@ def run(case: Case) -> None:
         _apply(case, path, edits)
     inspected = command(case, "inspect", path, *random.choice(((), ("--json",))))
     if inspected.accepted:
-        _accepted(case, path)
+        accepted(case, path)
     elif not edits:
         case.find("a good plan is refused", inspected.err)
     if own or random.random() < 0.2:
@@ -85,7 +85,7 @@ def yaml_text(data: Any) -> str:
     return text
 
 
-def _accepted(case: Case, path: Path) -> None:
+def accepted(case: Case, path: Path) -> None:
     """A plan that is read is written again and read as the same, and holds finite numbers only."""
     from bitplan.plans.plan import load_plan, save_plan
 

@@ -21,7 +21,7 @@ LINES = ("a cat", "  a dog ", "", "# a comment", "- a list", "{}", "a: b", "Ã© Ã
 ENDS = ("\n", "\r\n", "\r", "\n\n")
 CODES = ("utf-8", "utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1", "utf-16-le")
 KEY, TEXT, LEVELS, GREATEST = 1000, 20_000, 32, 1.7976931348623157e308  # characters, levels, absolute value
-_CONTROL = re.compile(r"(?<!\\)(?:\\\\)*(?:\\u00[01][0-9a-f]|\\[bf])")
+_CONTROL = re.compile(r"(?<!\\)(?:\\\\)*(?:\\u00[01][0-9a-f]|\\[bfr])")
 NAMES = ("p.txt", "p", "p.TXT", "p.md", "p.yaml.txt", ".yaml")
 
 

@@ -29,6 +29,8 @@ def run(case: Case) -> None:
     data = json.loads((folder / "sweep.json").read_text())
     if painted := random.random() < 0.5:
         _paint(data, folder)
+    if random.random() < 0.15:
+        _link(case, folder)
     edits = random.choice((0, 1, 1, 1, 2, 3))
     text = text_of(data)
     for _ in range(edits):
@@ -38,12 +40,26 @@ def run(case: Case) -> None:
     reported = command(case, "report", folder, "--out", page)
     if reported.accepted:
         _check_page(case, page)
-    if not edits and not reported.accepted:
+    if not edits and not case.edits and not reported.accepted:
         case.find("a good sweep is refused", reported.err)
     if random.random() < 0.6:
         swept = command(case, "sweep", profile, "--points", POINTS, "--out", folder)
         if swept.accepted:
             _check_sweep(case, folder, painted)
+
+
+def _link(case: Case, folder: Path) -> None:
+    """Puts a link in the place of a file or a folder of the sweep: out of it, to itself, or to nothing."""
+    random, sibling = case.random, case.box.root / "sibling"
+    places = [path for path in sorted(folder.rglob("*")) if path.name != "sweep.json"]
+    if not places:
+        return
+    place = random.choice(places)
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    to = random.choice((sibling, sibling / "victim.yaml", sibling / "picture.png", place.name, "gone", "sweep.json",
+                        "/dev/zero", sibling / "gone"))  # fmt: skip
+    place.symlink_to(to)
+    case.edits.append(f"{place.relative_to(folder)} is a link to {to}")
 
 
 def _paint(data: dict[str, Any], folder: Path) -> None:

@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import bitplan
+from bitplan.planner.applied.loading import can_load_packed
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.sources import load_pipeline
+from bitplan.plans.plan import Plan
 from tests.packed import plan_for
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -97,3 +99,14 @@ def test_configs_that_are_not_saved_are_refused(key: str, value: Any, words: str
     with pytest.raises(UserError, match=words) as refused:
         load_pipeline(str(folder))
     assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "index", ["text", 5, [1], {"unet": 5}, {"unet": {"a": 1}}, {"unet": []}, {"unet": [[]]}, {"unet": None}, {}]
+)
+def test_an_index_of_no_components_is_not_packed(index: Any, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    plan = Plan({"components": ["unet"]}, {"unet.layer": "w8a8"}, solver={"status": "uniform"})
+    assert can_load_packed(plan, str(tmp_path)) is False
+    (tmp_path / "model_index.json").write_text(json.dumps({"unet": ["diffusers", "UNet2DModel"]}))
+    assert can_load_packed(plan, str(tmp_path)) is True

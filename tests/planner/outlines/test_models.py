@@ -52,3 +52,25 @@ def test_a_pipeline_that_cannot_be_loaded_is_one_line(
     finally:
         logger.removeHandler(seen)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("size", [[8], [8, 8, 8], "8", 0.5, -8, [8, True], ["8", 8], {"a": 8}])
+def test_a_sample_size_that_is_none_is_one_line(size: Any, tmp_path: Path, command_line: Any) -> None:
+    data = {"_class_name": "UNet2DModel", **SMALL, "sample_size": size}
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    done = command_line("inspect", "--config", tmp_path)
+    assert done.exit_code == 2 and "the configuration states the sample size" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_values_that_the_inputs_cannot_be_made_of_are_told(tmp_path: Path, command_line: Any) -> None:
+    data = {"_class_name": "UNet2DModel", **SMALL, "sample_size": 2**62}
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    done = command_line("inspect", "--config", tmp_path)
+    assert done.exit_code == 0 and "does not run without values" in done.stdout + done.stderr
+
+
+SMALL = {
+    "block_out_channels": [8], "layers_per_block": 1, "norm_num_groups": 4, "down_block_types": ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"], "mid_block_type": None,
+}  # fmt: skip
