@@ -55,6 +55,11 @@ class Scheme:
         return f"{self.inputs}{''.join(map(str, shared))}"
 
 
+def weights_alone(scheme: Scheme) -> Scheme:
+    """Returns the scheme of the same weights with inputs as they are."""
+    return Scheme(scheme.weight, KEEP.inputs)
+
+
 _WHOLE = (("tensor", "absmax"),)
 KEEP = Scheme(WeightFormat("keep"), InputFormat())
 

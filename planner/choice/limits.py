@@ -11,7 +11,7 @@ from bitplan.planner.choice.problem import formulate, in_one_unit
 from bitplan.planner.choice.request import Request, resolve
 from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.units import SHOW, bits_to_bytes, parse_bytes, parse_milliseconds
-from bitplan.plans.scheme import parse_scheme
+from bitplan.plans.scheme import parse_scheme, weights_alone
 from bitplan.solvers.certify import exact_total
 from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Number, Problem, pin, plain
@@ -97,9 +97,12 @@ def _cap(evidence: Evidence, column: str, value: str) -> float:
 
 
 def uniform_choice(problem: Problem, text: str, pins: Mapping[str, str]) -> Choice:
-    """Return the choice of one scheme where it is allowed, and `keep` or a pin elsewhere. Raises UserError."""
+    """Return the choice of one scheme where it is allowed, and its weights alone, `keep` or a pin elsewhere.
+
+    Raises UserError.
+    """
     scheme = str(parse_scheme(text))
-    chosen = uniform(problem, scheme, ("keep", *pins.values()))
+    chosen = uniform(problem, scheme, (str(weights_alone(parse_scheme(text))), "keep", *pins.values()))
     if scheme not in chosen.names.values():
         offered = dict.fromkeys(name for names in problem.candidates for name in names)
         raise UserError(f"no layer may take {scheme}; the profile has {', '.join(offered)}; measure it with "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from torch import nn
@@ -12,7 +12,7 @@ from bitplan.planner.graph.layers import Layer, LayerGraph
 from bitplan.plans.kernels import KernelError, choose_kernel, geometry_of
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.modules import kind_of
-from bitplan.plans.scheme import KEEP, Scheme, parse_scheme
+from bitplan.plans.scheme import KEEP, Scheme, parse_scheme, weights_alone
 from bitplan.plans.transforms import TRANSFORMS
 from bitplan.sensitivity.calibration.ranges import ActivationRange
 
@@ -54,7 +54,7 @@ def candidates(
 
 def adapted(layer: Layer, scheme: Scheme) -> Scheme:
     """Returns the scheme, or its weights alone for a layer that looks rows up without rounding an input."""
-    return replace(scheme, inputs=KEEP.inputs) if KINDS[layer.kind].looks_up else scheme
+    return weights_alone(scheme) if KINDS[layer.kind].looks_up else scheme
 
 
 def menu(graph: LayerGraph, schemes: Sequence[Scheme]) -> tuple[Scheme, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitplan.planner.costs.candidates import fits
+from bitplan.planner.costs.candidates import adapted, fits
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.trace import find_layers, survey, trace
 from bitplan.planner.outlines import MAKERS
@@ -109,7 +109,7 @@ def stored(parts: Sequence[Component], schemes: Sequence[Scheme]) -> tuple[Store
     half = ITEMSIZES["bfloat16"]
     rows = [StoredBytes(name, weights * i, parameters * i, 0) for name, i in ITEMSIZES.items()]
     for scheme in schemes:
-        quantized = {layer.address for layer in layers if fits(layer, scheme, None)}
+        quantized = {layer.address for layer in layers if fits(layer, adapted(layer, scheme), None)}
         size = sum(
             stored_bytes(layer.weight, scheme.weight) if layer.address in quantized else prod(layer.weight) * half
             for layer in layers

@@ -13,7 +13,7 @@ from bitplan.planner.graph.layers import Layer, LayerGraph, blocks_of, from_json
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.units import COSTS
 from bitplan.planner.views.view import FULL, Cell, Column, Option, Variant
-from bitplan.plans.scheme import parse_scheme
+from bitplan.plans.scheme import parse_scheme, weights_alone
 from bitplan.sensitivity.table import FAMILIES
 from bitplan.solvers.problem import Problem, ProblemError
 from bitplan.solvers.solution import Choice, Solution, choice_of, uniform
@@ -121,7 +121,7 @@ def full_precision_variant(data: ProfileView) -> Variant:
 
 
 def uniform_variants(data: ProfileView, real: bool) -> tuple[Variant, ...]:
-    """Returns for each scheme the variant that uses it in every layer that may take it and keeps the others.
+    """Returns for each scheme the variant that uses it, or else its weights alone, where it may and keeps the others.
 
     real: only where a kernel runs the scheme.
     """
@@ -130,7 +130,7 @@ def uniform_variants(data: ProfileView, real: bool) -> tuple[Variant, ...]:
     variants = []
     for scheme in schemes:
         try:
-            choice = uniform(problem, scheme, (KEEP,))
+            choice = uniform(problem, scheme, (str(weights_alone(parse_scheme(scheme))), KEEP))
         except ProblemError:  # a layer may take neither
             continue
         if scheme in choice.names.values():

@@ -55,3 +55,5 @@ def test_the_default_menu_quantizes_embeddings_for_real(tmp_path: Path) -> None:
     assert not bitplan.verify(tmp_path / "p.plan.yaml", out).failures
     again = bitplan.profile(made(), out, checks=1, probes=1, count=4)  # continued: nothing is left to do
     assert again == out
+    uniform = bitplan.solve(out, tmp_path / "u.plan.yaml", uniform="w8a8")
+    assert uniform.schemes == {EMBEDDING: "w8a16", LINEAR: "w8a8"}
