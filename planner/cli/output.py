@@ -82,7 +82,7 @@ def guarded(doing: str = "the command") -> Iterator[None]:
     except OSError as error:
         named = error.filename or doing
         stop(f"{named}: {system_reason(error)}; check the path, its permissions and the disk", BAD_INPUT)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         if is_own(error):
             stop(_with_phase(error) if isinstance(error, CallError) else error, BAD_INPUT)
         _crash(error, doing)

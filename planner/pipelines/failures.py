@@ -19,8 +19,8 @@ def calling(what: str, advice: str = "call it alone to see why") -> Iterator[Non
     cause; `sys.exit` in that code also. BitPlan's own errors, and interrupts, pass through."""
     try:
         yield
-    except (Exception, SystemExit) as error:
-        if is_own(error):
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        if is_own(error) or isinstance(error, KeyboardInterrupt):
             raise
         raise CallError(f"{what} fails with {cause_of(error, _MOST)}; {advice}") from error
 

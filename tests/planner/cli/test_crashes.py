@@ -31,6 +31,10 @@ class WithoutTextError(Exception):
         raise RuntimeError("no text")
 
 
+class Panic(BaseException):
+    """As libraries in Rust raise."""
+
+
 def deep() -> None:
     deep()
 
@@ -44,7 +48,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 UNFORESEEN = [KeyError("x"), OverflowError("too large"), MemoryError(), RuntimeError("out of\nmemory"), SystemExit(0),
               ValueError("of a library"), WithoutTextError(), ImportError("torch"),
-              torch.OutOfMemoryError("CUDA")]  # fmt: skip
+              torch.OutOfMemoryError("CUDA"), Panic("index out of bounds")]  # fmt: skip
 
 
 @pytest.fixture
@@ -138,7 +142,7 @@ def test_a_call_argument_that_is_no_yaml_is_bad_input(command_line: Any, tmp_pat
 
 
 CALLS = [RuntimeError(), RuntimeError("mat1 and\nmat2"), KeyError("prompt"), MemoryError(), SystemExit(3),
-         ValueError("`height` has to be divisible by 8")]  # fmt: skip
+         ValueError("`height` has to be divisible by 8"), Panic("index out of bounds")]  # fmt: skip
 
 
 @pytest.mark.parametrize("error", CALLS, ids=lambda error: type(error).__name__)
