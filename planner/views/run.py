@@ -17,7 +17,7 @@ from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import inside, make_folder
 from bitplan.planner.profiles.profile import Cost, Profile, content_digest
-from bitplan.planner.views.profile_view import ProfileView
+from bitplan.planner.views.profile_view import ProfileView, cells_of, columns_of
 from bitplan.planner.views.sweep import Sweep, solve_points, sweep_problem, view_of
 from bitplan.planner.views.view import VIEW, Variant, View, read_view, write_view
 from bitplan.plans.plan import Plan, save_plan
@@ -35,7 +35,7 @@ def sweep_into(out: Path, store: Profile, data: ProfileView, request: Request, s
     """
     origin = {"profile": profile_digest(store), "asked": _plain(asdict(sweep) | request.to_json() | effort.to_json())}
     before = view_in(out)
-    if before is not None and _is_of(before, origin) and _has_plans(before, out):
+    if before is not None and _is_of(before, origin, data) and _has_plans(before, out):
         return before
     if before is not None and is_painted(before):
         raise UserError(f"{out} holds the pictures of another sweep, {_differs(before.about, origin)}; choose another "
@@ -91,8 +91,10 @@ def _facts(cost: Cost) -> list[Any]:
     return values if cost.error is None else [*values, cost.error]
 
 
-def _is_of(view: View, origin: Mapping[str, Any]) -> bool:
-    return all(view.about.get(key) == value for key, value in origin.items())
+def _is_of(view: View, origin: Mapping[str, Any], data: ProfileView) -> bool:
+    """Whether the view is of this profile and these settings, and states the profile's layers as they are."""
+    same = all(view.about.get(key) == value for key, value in origin.items())
+    return same and (view.model, view.columns, view.cells) == (_plain(data.model), columns_of(data), cells_of(data))
 
 
 def _has_plans(view: View, out: Path) -> bool:

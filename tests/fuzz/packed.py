@@ -12,6 +12,7 @@ from tests.fuzz.case import Case, command, raised
 from tests.fuzz.values import CANARY, NAMES, mutated, nasty, spoilt, text_of
 from tests.fuzz.world import copied
 
+LARGE = 1e6
 CONFIG, INDEX, TENSORS = "unet/config.json", "model_index.json", "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -77,14 +78,27 @@ def _accepted(case: Case, pipe: Any) -> None:
         if type(error).__name__ != "KernelError":
             case.find(f"loaded, and raised {raised(error)}", (error, case.edits))
         return
-    if not torch.isfinite(out).all():
+    if not torch.isfinite(out).all() and all(_is_moderate(tensor) for tensor in pipe.unet.state_dict().values()):
         case.find("loaded, and its output is not finite", case.edits)
+
+
+def _is_moderate(tensor: Any) -> bool:
+    """Whether sums of products of the numbers are in the range of floats."""
+    return not tensor.is_floating_point() or bool((tensor.float().abs() < LARGE).all())
+
+
+def _data(path: Path) -> Any:
+    """What the file says; None where an earlier edit spoilt it."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _config(case: Case, folder: Path) -> None:
     """Edits what the configuration says of the quantization."""
     path = folder / CONFIG
-    data = json.loads(path.read_text())
+    data = _data(path)
     if not isinstance(data, dict) or "quantization_config" not in data:
         return
     data["quantization_config"] = mutated(data["quantization_config"], case.random)
@@ -95,7 +109,7 @@ def _config(case: Case, folder: Path) -> None:
 def _moved(case: Case, folder: Path) -> None:
     """Gives a layer another scheme, another path, or a range."""
     path = folder / CONFIG
-    data = json.loads(path.read_text())
+    data = _data(path)
     try:
         own = data["quantization_config"]
         scheme = case.random.choice(list(own["schemes"]))
@@ -117,7 +131,7 @@ def _moved(case: Case, folder: Path) -> None:
 def _index(case: Case, folder: Path) -> None:
     """Edits which classes the pipeline is made of."""
     path = folder / INDEX
-    data = json.loads(path.read_text())
+    data = _data(path)
     if case.random.random() < 0.5 and isinstance(data, dict):
         data[case.random.choice(("unet", "scheduler", "vae", "_class_name"))] = case.random.choice(
             ([CANARY, "Metric"], [CANARY, "pipe"], [f"..{CANARY}", "pipe"], CANARY, [None, None], ["diffusers", CANARY])

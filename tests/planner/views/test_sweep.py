@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -152,3 +153,22 @@ def test_what_is_there_is_taken_up_and_what_is_not_the_same_is_solved_anew(finis
     (tmp_path / str(fewer.points[0].plan)).unlink()
     assert bitplan.sweep(finished, tmp_path, **asked | {"points": 2}) == fewer
     assert (tmp_path / str(fewer.points[0].plan)).is_file()
+
+
+@pytest.mark.parametrize("part", ["layer", "bytes", "column", "model"])
+def test_an_edited_sweep_is_solved_anew(part: str, finished: Path, tmp_path: Path) -> None:
+    view = bitplan.sweep(finished, tmp_path / "run", points=3)
+    place = tmp_path / "run" / "sweep.json"
+    before = place.read_text("utf-8")
+    data = json.loads(before)
+    if part == "layer":
+        data["cells"][0]["layer"] = "unet.other"
+    elif part == "bytes":
+        data["cells"][0]["options"][0]["bytes"] += 1
+    elif part == "column":
+        data["columns"][-1]["unit"] = "other"
+    else:
+        data["model"]["name"] = "other"
+    place.write_text(json.dumps(data), "utf-8")
+    again = bitplan.sweep(finished, tmp_path / "run", points=3)
+    assert again.cells == view.cells and place.read_text("utf-8") == before
