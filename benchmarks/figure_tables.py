@@ -73,6 +73,11 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
                            for what in ("joint", "measured")},
             **{name: f"figures/{name}" for name in ("pixel correlation", "SSIM", "two-way", "scene shown")}}),
     ),
+    "fuzz": (
+        Table("", "families/*", {
+            "input": "@0", "cases": "cases", "cases that failed": "failed", "commands": "commands",
+            "commands that accepted it": "accepted", "seconds": "seconds", "slowest case": "slowest"}),
+    ),
     "int8_products": (
         Table("Time over float32's of all layers of a set.", "*", {
             "path": "@0", "layers of SD-1.5's kind": "sd/total", "layers of `scenes`": "scenes/total",

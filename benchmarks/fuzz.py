@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def run_one(args: argparse.Namespace, world: World) -> None:
 def about(args: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """The run and the machine."""
     return {"seed": args.seed, "first": args.first, "machine": platform.machine(), "python": platform.python_version(),
-            "cpus": os.cpu_count(), "threads": 1, "seconds": seconds}  # fmt: skip
+            "cpus": os.cpu_count(), "threads": 1, "seconds": seconds,
+            **{name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")}}  # fmt: skip
 
 
 def main() -> None:
