@@ -42,6 +42,8 @@ def results_of(args: argparse.Namespace, world: World) -> Iterator[Result]:
             bar.set_description(name)
             for result in run_family(FAMILIES[name], args.seed, range(args.first, args.first + count), world):
                 bar.update()
+                for kind, _ in result.findings:
+                    bar.write(f"{name} {result.number}: {kind}", sys.stderr)
                 yield result
 
 
