@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -41,27 +41,38 @@ class Replay:
 
 
 def build_replay(
-    subject: Subject, denoisers: Iterable[nn.Module], conditions: Sequence[Any], seed: int, timesteps: int
+    subject: Subject, denoisers: Sequence[nn.Module], conditions: Sequence[Any], seed: int, timesteps: int
 ) -> Replay:
     """Record the inputs of the denoisers in full precision and select `timesteps` calls of each, evenly spaced."""
     record = partial(_recorded, subject, tuple(denoisers), conditions, (seed, timesteps))
     outputs, calls, owners = settled(subject.run, record)
     kind, count = output_of(subject, outputs), len(outputs)
+    denoised = denoised_of(calls, call_again(calls))
+    if not owners and any(len(rows) % count for rows in denoised):  # the run calls its denoiser for a sample alone
+        outputs, calls, owners = _recorded(subject, tuple(denoisers), conditions, (seed, timesteps), True)
+        denoised = denoised_of(calls, call_again(calls))
     generate = partial(run_subject, subject, conditions, seed)
 
     def run() -> Outcome:
         return outcome_of(denoised_of(calls, call_again(calls)), count, generate(), kind, owners)
 
-    reference = outcome_of(denoised_of(calls, call_again(calls)), count, outputs, kind, owners)
+    reference = outcome_of(denoised, count, outputs, kind, owners)
     return Replay(run, lambda: call_again(calls[:1]), reference, calls, generate, count, owners)
 
 
 def _recorded(
-    subject: Subject, denoisers: Sequence[nn.Module], conditions: Sequence[Any], numbers: tuple[int, int]
-) -> tuple[torch.Tensor, tuple[RecordedCall, ...], tuple[int, ...]]:
-    """The outputs, the selected calls, and the `owners` of `Replay`. numbers: the seed, and the calls to select."""
+    subject: Subject, denoisers: Sequence[nn.Module], conditions: Sequence[Any], numbers: tuple[int, int],
+    divided: bool = False,
+) -> tuple[torch.Tensor, tuple[RecordedCall, ...], tuple[int, ...]]:  # fmt: skip
+    """The outputs, the selected calls, and the `owners` of `Replay`.
+
+    Args:
+        subject, denoisers, conditions: what runs, and what of it is recorded.
+        numbers: the seed, and the calls to select.
+        divided: whether to run each condition alone, even if the subject takes several.
+    """
     seed, timesteps = numbers
-    divided = has_own_calls(subject.run)
+    divided = divided or has_own_calls(subject.run)
     outputs: list[torch.Tensor] = []
     calls: list[RecordedCall] = []
     owners: list[int] = []

@@ -122,8 +122,8 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
         unpriced = _unpriced(store, offered) if options.part[0] == 1 else ()
         current().expect(_expected(store, pairs, unpriced, options))
         worker = worker_of(setup, traced.subject, metric_set)
-        if not store.measured():
-            try_measuring(worker, options.method)  # before the slow work
+        if options.method == "probes" or not store.measured():
+            worker = try_measuring(worker, options.method)  # before the slow work
         if unpriced:
             _measure_costs(store, traced, unpriced, len(offered))
         with lean_memory(options.folder is not None):

@@ -6,6 +6,7 @@ A subject must give equal outputs in equal runs: a loss is the difference of two
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.chains import chain_of
 from bitplan.planner.measurement.replay import build_replay
-from bitplan.planner.measurement.worker import Worker
+from bitplan.planner.measurement.worker import Worker, divided
+from bitplan.planner.pipelines.calling import has_own_calls
 from bitplan.planner.pipelines.subject import Subject, run_subject
+from bitplan.planner.texts import one_line
 from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.layers.addresses import addresses
 from bitplan.sensitivity.probes.chain import draw
@@ -28,8 +31,9 @@ ROUNDING = {FLOAT32: 1e-3}  # difference of two equal runs, relative to the outp
 ROUGH = 0.05  # the same in 16 bits
 
 
-def try_measuring(worker: Worker, method: str) -> None:
-    """Run the first condition as the method will. Raises UserError, MeasurementError.
+def try_measuring(worker: Worker, method: str) -> Worker:
+    """Run the first condition as the method will. Returns the worker, or one that gives each condition its own call,
+    where probes cannot copy a batch of several. Raises UserError, MeasurementError.
 
     Raises UserError if the output is not that of the traced run, which had the same condition and seed.
     """
@@ -37,13 +41,18 @@ def try_measuring(worker: Worker, method: str) -> None:
     run = partial(run_subject, subject, worker.conditions[:1], seed)
     try:
         outputs = _probed(worker) if method == "probes" else _replayed(worker)
-    except MeasurementError:  # copies of a batch may differ for the same reason
+    except MeasurementError as error:  # copies of a batch may differ for the same reason
         _check_equal(subject, run)
-        raise
+        if method != "probes" or len(worker.conditions) == 1 or has_own_calls(subject.run):
+            raise
+        worker = divided(worker)
+        outputs = _probed(worker)
+        print(f"conditions are probed one at a time: {one_line(error).split(';')[0]}", file=sys.stderr)
     expected = worker.setup.sample
     limit = ROUNDING.get(worker.setup.settings.dtype, ROUGH) * float(expected.float().norm())
     if outputs.shape != expected.shape or not float((outputs - expected).float().norm()) <= limit:
         _check_equal(subject, run)
+    return worker
 
 
 def _check_equal(subject: Subject, run: Callable[[], Tensor]) -> None:

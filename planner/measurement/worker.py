@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import components_of
 from bitplan.planner.measurement.replay import Replay, build_replay
 from bitplan.planner.measurement.resume import RecordedReplay, record_replay
-from bitplan.planner.pipelines.calling import learn
+from bitplan.planner.pipelines.calling import OneByOne, learn
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics, single_layer_metrics
 from bitplan.planner.pipelines.sources import components, load_subject
@@ -79,6 +79,7 @@ class WorkerSetup(TraceRecord):
         threads: torch threads, on which the rounding of every loss depends.
         conditions: the conditions, if the labels in the settings do not contain them; else empty.
         parameters: (owner, transform) -> what the transform was fitted with.
+        one_by_one: whether each condition has a call of its own, since probes cannot copy a batch of several.
     """
 
     settings: Settings
@@ -87,6 +88,7 @@ class WorkerSetup(TraceRecord):
     threads: int
     conditions: tuple[Any, ...] = ()
     parameters: Mapping[Key, Fitted] = field(default_factory=dict)
+    one_by_one: bool = False
 
     def fitted(self, layer: str, scheme: Scheme) -> Fitted:
         """The fitted parameters that the scheme needs in a layer."""
@@ -189,4 +191,11 @@ def worker_of(setup: WorkerSetup, subject: Subject, metric_set: MetricSet | None
         )
         metric_set = single_layer_metrics(metric_set, setup.sample)
     learn(subject.run, setup.conditions or conditions_in(subject, settings.prompts), settings.generation.seed)
+    if setup.one_by_one:
+        subject = replace(subject, run=OneByOne(subject.run))
     return Worker(setup, subject, components(subject, setup.components), metric_set)
+
+
+def divided(worker: Worker) -> Worker:
+    """The same worker with a call for each condition."""
+    return worker_of(replace(worker.setup, one_by_one=True), worker.subject, worker.metric_set)

@@ -59,8 +59,12 @@ class Caller:
             with torch.no_grad():
                 self((*conditions, *conditions)[:2], seed)
 
-    def _call(self, conditions: Sequence[Any], seed: int, way: Way) -> Tensor:
+    def _rows(self, conditions: Sequence[Any], seed: int, way: Way) -> Tensor:
+        """What the pipeline returns."""
         return outputs_of(self.pipe, conditions, replace(self.generation, seed=seed), way)
+
+    def _call(self, conditions: Sequence[Any], seed: int, way: Way) -> Tensor:
+        return _by_condition(self._rows(conditions, seed, way), len(conditions))
 
     def _several(self, conditions: Sequence[Any], seed: int) -> Tensor:
         assert self.together is not None
@@ -102,12 +106,16 @@ class Caller:
         """The first run of several conditions: in one call if that gives what each has alone, else in one call each."""
         try:
             way = Way(together=True, output_type=self.alone.output_type if self.alone else self._output_types()[0])
-            out = self._call(conditions, seed, way)
+            rows = self._rows(conditions, seed, way)
         except Exception as error:  # whether the batch is refused or a condition wrong, the calls alone show
             if _is_final(error):
                 raise
             self.tries += 1
             return self._apart(conditions, seed)
+        if len(rows) == len(conditions) and _plain(conditions):
+            self.together = way
+            return rows
+        out = _by_condition(rows, len(conditions))
         if len(out) == len(conditions) and self._same_as_alone(conditions, seed, out):
             self.together = way
             return out
@@ -126,12 +134,11 @@ class Caller:
         return torch.cat([first, *rest])
 
     def _same_as_alone(self, conditions: Sequence[Any], seed: int, out: Tensor) -> bool:
-        """Whether the last row is what its condition gives alone; texts and numbers are batches in every pipeline.
+        """Whether the last row is what its condition gives alone.
 
-        Pipelines read a list of pictures as a batch, as the frames of a video, or as several inputs of one sample.
+        Pipelines read a list of pictures as a batch, as the frames of a video, or as several inputs of one sample, and
+        may give several rows of each condition in any order.
         """
-        if _plain(conditions):
-            return True
         self.tries += 1
         with torch.no_grad():
             single = self._one(conditions[-1], seed + len(conditions) - 1).detach()
@@ -140,6 +147,12 @@ class Caller:
             return False
         limit = SAME.get(_dtype_of(self.pipe), SAME_HALF)
         return bool((last - single).square().mean().sqrt() <= limit * single.std().clamp_min(1e-12))
+
+
+def _by_condition(rows: Tensor, count: int) -> Tensor:
+    """One output for each of `count` conditions, where a pipeline gives several rows of each, such as frames."""
+    each, rest = divmod(len(rows), max(count, 1))
+    return rows if rest or each < 2 else rows.unflatten(0, (count, each))
 
 
 def _is_final(error: Exception) -> bool:
@@ -157,10 +170,31 @@ def _dtype_of(pipe: Any) -> torch.dtype:
     return getattr(pipe, "dtype", torch.float32)
 
 
+@dataclass(frozen=True)
+class OneByOne:
+    """A subject's `run` that gives each condition a call of its own.
+
+    Attributes:
+        function: the `run` itself.
+    """
+
+    function: Callable[[Sequence[Any], int], Tensor]
+
+    def __call__(self, conditions: Sequence[Any], seed: int) -> Tensor:
+        """Returns one output for each condition."""
+        return torch.cat([self.function([condition], seed + i) for i, condition in enumerate(conditions)])
+
+
 def _caller_of(run: Any) -> Caller | None:
     """Returns the caller behind a subject's `run`; None for a function of the user's own."""
-    inner = getattr(run, "function", run)
-    return inner if isinstance(inner, Caller) else None
+    while not isinstance(run, Caller) and hasattr(run, "function"):
+        run = run.function
+    return run if isinstance(run, Caller) else None
+
+
+def is_pipeline(run: Any) -> bool:
+    """Whether a subject's `run` calls a pipeline of diffusers; else it is a function of the user's own."""
+    return _caller_of(run) is not None
 
 
 def settled(run: Any, work: Callable[[], T]) -> T:
@@ -185,6 +219,8 @@ def generation_used(run: Any, generation: Generation) -> Generation:
 def has_own_calls(run: Any) -> bool:
     """Whether each condition is known to have its own call."""
     caller = _caller_of(run)
+    if isinstance(run, OneByOne):
+        return True
     return caller is not None and caller.together is not None and not caller.together.together
 
 

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.pipelines.calling import Caller
+from bitplan.planner.pipelines.calling import Caller, is_pipeline
 from bitplan.planner.pipelines.conditions import GENERAL, built_in_prompts, held_out_prompts, is_digest, labels_of
 from bitplan.planner.pipelines.failures import calling, shown
 from bitplan.planner.pipelines.generation import Generation, call_parameters, conditions_for
 from bitplan.planner.scenes import SCENES
 from bitplan.sensitivity.metrics import Metric
+from bitplan.sensitivity.runs.outcome import PICTURES, out_of_range
 
 OUTPUTS = {
     "images": "(P, 3, H, W) in 0..1",
@@ -155,6 +156,8 @@ def output_of(subject: Subject, out: Tensor) -> str:
     """Returns the kind of output, from the subject or the shape. Raises UserError if both disagree."""
     images, video = out.dim() == 4 and out.shape[1] == 3, out.dim() == 5 and out.shape[2] == 3
     by_shape = "images" if images else "video" if video else "audio" if out.dim() == 3 else "array"
+    if subject.output is None and by_shape in PICTURES and is_pipeline(subject.run) and out_of_range(out):
+        by_shape = "array"  # such as the normals of surfaces, in -1..1
     kind = subject.output or by_shape
     if kind in ("images", "video") and kind != by_shape:
         raise UserError(f"{subject.name} returned {tuple(out.shape)} for {kind}, which are {OUTPUTS[kind]}")

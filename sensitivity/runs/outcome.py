@@ -68,12 +68,17 @@ def check_reference(outcome: Outcome) -> None:
                 f"{bad} of {sum(x.numel() for x in tensors)} full-precision numbers ({name}) are not finite; "
                 "check the pipeline's weights and dtype before profiling"
             )
-    if outcome.kind in PICTURES and outcome.outputs is not None and outcome.outputs.numel():
-        low, high = (float(x) for x in outcome.outputs.detach().aminmax())
-        if low < -_ROUNDING or high > 1 + _ROUNDING:
-            raise MeasurementError(
-                f"the full-precision {outcome.kind} span {low:.3g}..{high:.3g}; hand in pixels in 0..1"
-            )
+    if outcome.kind in PICTURES and outcome.outputs is not None and (span := out_of_range(outcome.outputs)):
+        low, high = span
+        raise MeasurementError(f"the full-precision {outcome.kind} span {low:.3g}..{high:.3g}; hand in pixels in 0..1")
+
+
+def out_of_range(pixels: torch.Tensor) -> tuple[float, float] | None:
+    """The smallest and the largest number of pixels that are not in 0..1; None if they are, or none is a number."""
+    if not pixels.numel():
+        return None
+    low, high = (float(x) for x in pixels.detach().aminmax())
+    return (low, high) if low < -_ROUNDING or high > 1 + _ROUNDING else None
 
 
 def clean(outcome: Outcome) -> tuple[Outcome, bool]:

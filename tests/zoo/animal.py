@@ -46,5 +46,5 @@ def wake(module: nn.Module) -> None:
     effect.
     """
     for weight in module.parameters():
-        if weight.dim() > 1 and not weight.abs().max() > 0:
+        if weight.dim() > 1 and not weight.any():
             weight.normal_(std=SPREAD)

@@ -35,6 +35,9 @@ class Denoiser(nn.Module):
         elif self.how == "written":
             x *= 0.5
         out = self.last(torch.tanh(self.first(x) + known + time))
+        if self.how == "perturbed":
+            plain, perturbed = out.chunk(2)
+            out = torch.cat([plain, perturbed.abs()])
         return (out, {"more": "text"}) if self.how == "mixed output" else out
 
 
@@ -49,6 +52,17 @@ class Pair(NamedTuple):
     text: str
 
 
+def _perturbed(denoiser: nn.Module, x: Tensor, time: float, known: Tensor) -> Tensor:
+    """The denoiser computes the first and the second half of its rows in different ways."""
+    plain, perturbed = denoiser(torch.cat([x, x]), time, torch.cat([known, known])).chunk(2)
+    return plain + 0.5 * (plain - perturbed)
+
+
+def _in_turn(denoiser: nn.Module, x: Tensor, time: float, known: Tensor) -> Tensor:
+    """A call for each sample."""
+    return torch.cat([denoiser(x[i : i + 1], time, known[i : i + 1]) for i in range(len(x))])
+
+
 CALLS: dict[str, Call] = {
     "plain": lambda denoiser, x, time, known: denoiser(x, time, known),
     "consumed": lambda denoiser, x, time, known: denoiser(x, time, known=[known / 2, known / 2]),
@@ -56,6 +70,8 @@ CALLS: dict[str, Call] = {
     "dataclass": lambda denoiser, x, time, known: denoiser(x, time, Known(known)),
     "named tuple": lambda denoiser, x, time, known: denoiser(x, time, Pair(known, "text")),
     "written": lambda denoiser, x, time, known: denoiser(x, time, known),
+    "perturbed": _perturbed,
+    "in turn": _in_turn,
     "mixed output": lambda denoiser, x, time, known: denoiser(x, time, known)[0],
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bitplan.planner.errors import CallError, UserError
 from bitplan.planner.measurement.replay import build_replay
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.results import tensor_of
-from bitplan.planner.pipelines.subject import run_subject, subject_of
+from bitplan.planner.pipelines.subject import output_of, run_subject, subject_of
 from bitplan.planner.pipelines.traced import examine
 from bitplan.planner.profiles.profile import open_profile
 
@@ -103,6 +104,28 @@ class OwnTypes(Base):
         return Several(rgb=[[each, each] for each in pictures] if output_type == "frames" else pictures, depth=None)
 
 
+class Views(Base):
+    """Gives two rows for each prompt; with several prompts, in an order of its own where `mixing`."""
+
+    mixing = False
+
+    def __call__(self, prompt: str | list[str], generator: Any = None, output_type: str = "pil") -> Any:
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        out = self.paint(torch.cat([number(text) for text in texts]), generator)
+        views = torch.cat([out, 1 - out]) if self.mixing else torch.stack([out, 1 - out], 1).flatten(0, 1)
+        return (views,)
+
+
+class MixedViews(Views):
+    mixing = True
+
+
+class Normals(Base):
+    def __call__(self, prompt: str | list[str], generator: Any = None, output_type: str = "pil") -> Any:
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        return (2 * self.paint(torch.cat([number(text) for text in texts]), generator) - 1,)
+
+
 def made(kind: type[Base], **options: Any) -> Any:
     torch.manual_seed(0)
     return subject_of(kind(nn.Sequential(nn.Linear(3, 3))), Generation(options=options))
@@ -125,6 +148,26 @@ def test_each_condition_gives_the_same_in_every_way(
     torch.testing.assert_close(run_subject(subject, conditions, 5), together)
     pipe = made(kind).run.pipe
     assert together.shape[1:] == ((2, 3, SIDE, SIDE) if options else (3, SIDE, SIDE)) and pipe.calls == []
+
+
+@pytest.mark.parametrize("kind", (Views, MixedViews))
+def test_several_rows_of_a_condition_are_one_output(kind: type[Base]) -> None:
+    subject = made(kind)
+    together = run_subject(subject, TEXTS, 5)
+    assert together.shape == (3, 2, 3, SIDE, SIDE)
+    torch.testing.assert_close(together[:, 1], 1 - together[:, 0])
+    alone = torch.cat([run_subject(made(kind), [text], 5 + i) for i, text in enumerate(TEXTS)])
+    torch.testing.assert_close(together, alone)
+    assert subject.run.together.together is (kind is Views)
+
+
+def test_pictures_outside_of_0_to_1_are_arrays() -> None:
+    """Such as normals, from a pipeline; for a function of the user's own it is an error."""
+    subject = made(Normals)
+    out = run_subject(subject, TEXTS, 0)
+    assert float(out.min()) < 0 and output_of(subject, out) == "array"
+    assert output_of(subject, out / 2 + 0.5) == "images"
+    assert output_of(replace(subject, run=lambda *_: out), out) == "images"
 
 
 def test_what_works_is_remembered() -> None:
