@@ -74,6 +74,7 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
             **{name: f"figures/{name}" for name in ("pixel correlation", "SSIM", "two-way", "scene shown")}}),
     ),
     "fuzz": (
+        Table("", "", {"cases": "cases", "cases that failed": "failed"}),
         Table("", "families/*", {
             "input": "@0", "cases": "cases", "cases that failed": "failed", "commands": "commands",
             "commands that accepted it": "accepted", "seconds": "seconds", "slowest case": "slowest"}),

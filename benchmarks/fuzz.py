@@ -1,6 +1,6 @@
 """Gives BitPlan nasty files and command lines: no traceback, no nonsense accepted, no write outside --out, no import.
 
-    python -m benchmarks.fuzz --cases 100000 [--seed 0] [--family profiles [--case 17]]
+    python -m benchmarks.fuzz [--cases 1000] [--seed 0] [--family profiles [--case 17]]
 
 The families are those of `tests/fuzz/families.py`. Each case is a function of the seed and its number, and runs alone
 with --family and --case, which prints what it did and keeps its folder. A case fails if a command raises, ends with
