@@ -27,8 +27,8 @@ def run(case: Case) -> None:
     from bitplan.planner.page.serve import state_of
     from bitplan.planner.page.server import app_of
 
-    profile = copied(case.world, case.world.profile, case.box.inputs)
-    paints = case.random.random() < 0.3  # the profile names the canary, which may not be imported
+    paints = case.random.random() < 0.3  # else the profile names the canary, which may not be imported
+    profile = copied(case.world, case.world.whole if paints else case.world.profile, case.box.inputs)
     options = PaintOptions(str(case.world.pipeline) if paints else None, 1 if paints else None, None, "int")
     with watched(case.box):
         state = state_of(profile, case.box.out, options)
@@ -103,6 +103,8 @@ def _body(random: Random, route: str) -> bytes:
     if route == "/api/save":
         body["name"] = random.choice(("P", "Q.plan.yaml", "x.yml", *PATHS, *NAMES, *TEXTS))
     if route == "/api/paint":
+        if random.random() < 0.5:
+            return json.dumps({"asked": {"memory": "30%"}, "prompt": "", "seed": 0}).encode()
         body |= {"prompt": random.choice(("", "", "a cat", *TEXTS)), "seed": random.choice((0, 0, 1, *NUMBERS))}
     if random.random() < 0.3:
         body = mutated(body, random)

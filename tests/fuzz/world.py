@@ -29,7 +29,8 @@ class World:
     Attributes:
         root: their folder.
         profile: a profile of 6 layers and 3 schemes, with 3 metrics.
-        plan: a plan of that profile.
+        whole: the profile of all layers of the pipeline.
+        plan: a plan of `profile`.
         run: a sweep of it.
         pipeline: a tiny pipeline.
         pipeline_plan: a plan for it.
@@ -41,6 +42,10 @@ class World:
     @property
     def profile(self) -> Path:
         return self.root / "good.profile"
+
+    @property
+    def whole(self) -> Path:
+        return self.root / "whole.profile"
 
     @property
     def plan(self) -> Path:
@@ -107,6 +112,7 @@ def build(root: Path) -> World:
     pipe.save_pretrained(world.packed)
     bitplan.profile(str(world.pipeline), world.profile, schemes=SCHEMES, steps=2, timesteps=1, count=2, probes=1,
                     checks=0)  # fmt: skip
+    shutil.copyfile(world.profile, world.whole)
     with sqlite3.connect(world.profile) as db:
         _cut(db)
     db.close()
