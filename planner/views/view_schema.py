@@ -55,13 +55,16 @@ _VARIANT = record(
      "plan": optional(text(1000))},
 )  # fmt: skip
 _COLUMN = record({"name": name(), "unit": one_of(("", "bytes", "ms")), "family": one_of(("", *FAMILIES, OWN))})
+_PLAIN = mapping_of(plain())
+_MODEL = record({}, {"components": list_of(text(1000))}, plain())
+_ABOUT = record({}, {"asked": _PLAIN, "painting": _PLAIN}, plain())
 SWEEP = record(
     {
-        "model": mapping_of(plain()), "by": name(), "weights": _NUMBERS, "budgets": _NUMBERS, "smallest": _AMOUNT,
+        "model": _MODEL, "by": name(), "weights": _NUMBERS, "budgets": _NUMBERS, "smallest": _AMOUNT,
         "columns": list_of(_COLUMN), "cells": list_of(_CELL, 1), "points": list_of(_VARIANT),
         "uniform": list_of(_VARIANT), "full": _VARIANT, "conditions": list_of(text()), "version": one_of((VERSION,)),
     },
-    {"about": mapping_of(plain())},
+    {"about": _ABOUT},
 )  # fmt: skip
 
 
