@@ -20,6 +20,7 @@ LINES = ("a cat", "  a dog ", "", "# a comment", "- a list", "{}", "a: b", "Ã© Ã
          "%x")  # fmt: skip
 ENDS = ("\n", "\r\n", "\r", "\n\n")
 CODES = ("utf-8", "utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1", "utf-16-le")
+PICTURE = "../sibling/picture.png"  # no picture outside the folders of the file and of the user is opened
 KEY, TEXT, LEVELS, GREATEST = 1000, 20_000, 32, 1.7976931348623157e308  # characters, levels, absolute value
 _CONTROL = re.compile(r"(?<!\\)(?:\\\\)*(?:\\u00[01][0-9a-f]|\\[bfr])")
 NAMES = ("p.txt", "p", "p.TXT", "p.md", "p.yaml.txt", ".yaml")
@@ -159,7 +160,7 @@ def _yaml(case: Case) -> tuple[Path, list[Any] | None]:
         text = yaml.safe_dump(entries, allow_unicode=random.random() < 0.5)
     except (yaml.YAMLError, UnicodeEncodeError):
         text = text_of(entries)
-    good = all(map(_is_plain, entries)) and not any(name in text for name in RAW)
+    good = all(map(_is_plain, entries)) and not any(name in text for name in (*RAW, PICTURE))
     path = _write(case, "p.yaml", text)
     return path, entries if good and _survives(text, entries) else None
 
