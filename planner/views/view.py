@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import plain_name, read_text, write_text
+from bitplan.planner.files import PathError, plain_name, read_text, write_text
 from bitplan.planner.texts import one_line, system_reason, table
 from bitplan.planner.units import COSTS, SHOW
 from bitplan.planner.views.view_schema import VERSION, check_sweep
@@ -189,9 +189,11 @@ def read_view(path: Path) -> View:
         raise UserError(f"{path} is not a sweep of version {VERSION}; make it again with `bitplan sweep`")
     try:
         check_sweep(data)
+        return _view(data)
     except Wrong as wrong:
         raise UserError(f"{path}, {wrong}; make it again with `bitplan sweep`") from None
-    return _view(data)
+    except PathError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _view(data: Mapping[str, Any]) -> View:

@@ -279,10 +279,14 @@ def test_a_narrow_screen_and_less_motion(opened: Any, file: Path) -> None:
 def test_eight_hundred_layers(opened: Any, tmp_path: Path) -> None:
     view = views.view_of()
     names = [(view.cells[i % 9], f"unet.up.{i // 320}") for i in range(800)]
-    rooms = [replace(cell, layer=f"{block}.{i}", block=block) for i, (cell, block) in enumerate(names)]
-    grown = [replace(one, picks=tuple(one.picks[i % 9] for i in range(800)) if one.picks else ()) for one in
-             (view.full, *view.uniform, *view.points)]  # fmt: skip
-    large = replace(view, cells=tuple(rooms), full=grown[0], uniform=tuple(grown[1:4]), points=tuple(grown[4:]))
+    rooms = tuple(replace(cell, layer=f"{block}.{i}", block=block) for i, (cell, block) in enumerate(names))
+    grown = [
+        views.variant(one.name, one.status, tuple(one.picks[i % 9] for i in range(800)), one.limit, rooms)
+        if one.picks
+        else one
+        for one in (view.full, *view.uniform, *view.points)
+    ]
+    large = replace(view, cells=rooms, full=grown[0], uniform=tuple(grown[1:4]), points=tuple(grown[4:]))
     write_report([views.run_in(tmp_path / "run", large)], tmp_path / "r.html")
     page = opened.new_page(viewport=SIZE)
     seen = Seen(page, tmp_path / "r.html")

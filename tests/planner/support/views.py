@@ -31,8 +31,10 @@ def cell(place: int, name: str) -> Cell:
 CELLS = tuple(cell(place, name) for place, name in enumerate(PLACES))
 
 
-def variant(name: str, status: str, picks: tuple[int, ...], limit: float | None = None) -> Variant:
-    taken = [one.options[pick] for one, pick in zip(CELLS, picks, strict=True)]
+def variant(
+    name: str, status: str, picks: tuple[int, ...], limit: float | None = None, cells: tuple[Cell, ...] = CELLS
+) -> Variant:
+    taken = [one.options[pick] for one, pick in zip(cells, picks, strict=True)]
     losses = {m: sum(option.losses.get(m, (0.0, 0.0))[0] for option in taken) for m in METRICS}
     totals: dict[str, float] = {"bytes": sum(o.bytes for o in taken), "ms": sum(o.ms for o in taken)} | losses
     totals |= {"quality": losses["nsr"] + losses["dssim"], "alignment": losses["clip_drop"]}
