@@ -158,7 +158,7 @@ def arguments_of(
         [torch.Generator().manual_seed(generation.seed + i) for i in range(len(conditions))],
     )
     listed = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
-    arguments: dict[str, Any] = listed if way.together or way.listed else dict(rows[0])
+    arguments: dict[str, Any] = dict(listed if way.together or way.listed else rows[0])
     settings = {"num_inference_steps": generation.steps, "guidance_scale": generation.guidance}
     arguments |= {name: value for name, value in settings.items() if value is not None}
     arguments |= {name: opened(value) for name, value in generation.options.items()}

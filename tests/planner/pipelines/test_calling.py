@@ -170,6 +170,18 @@ def test_pictures_outside_of_0_to_1_are_arrays() -> None:
     assert output_of(replace(subject, run=lambda *_: out), out) == "images"
 
 
+class Unconditional(Base):
+    def __call__(self, batch_size: int = 1, num_inference_steps: int = 2, generator: Any = None) -> Any:
+        self.calls.append(batch_size)
+        return (self.paint(torch.zeros(batch_size, 3), generator),)
+
+
+def test_conditions_without_arguments_are_a_batch_also_with_steps() -> None:
+    subject = subject_of(Unconditional(nn.Sequential(nn.Linear(3, 3))), Generation(2))
+    run_subject(subject, [{}, {}, {}], 0)
+    assert subject.run.pipe.calls == [3]
+
+
 def test_what_works_is_remembered() -> None:
     """After the first run nothing is tried: as many calls as conditions, and an error is raised at once."""
     subject = made(OnePicture)
