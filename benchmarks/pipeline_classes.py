@@ -38,11 +38,11 @@ def taken(animal: Animal, clip: Path, folder: Path) -> dict[str, Any]:
     _without_ftfy()  # the class has been imported
     subject = replace(subject_of(pipe, animal.generation), conditions=animal.conditions)
     full = run_subject(subject, animal.conditions, 0)
-    told, method = profiled(subject, clip, folder)
-    with open_profile(told) as store:
+    profile, method = profiled(subject, clip, folder)
+    with open_profile(profile) as store:
         sources = {m.layer: m.source for m in store.measurements()}
         parts = store.header()["model"]["components"]
-    bitplan.solve(told, folder / "p.plan.yaml", memory=MEMORY)
+    bitplan.solve(profile, folder / "p.plan.yaml", memory=MEMORY)
     bitplan.apply(pipe, folder / "p.plan.yaml", kernels="int")
     planned = run_subject(subject, animal.conditions, 0)
     bitplan.restore(pipe)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from os import PathLike, fspath
 from typing import Any
 
+from bitplan.plans.checks import printable
 from bitplan.plans.names import nearest as nearest
 
 
@@ -38,8 +38,7 @@ def table(rows: Sequence[Mapping[str, Any]] | Iterable[Sequence[Any]], headers: 
 def one_line(error: object, most: int | None = None) -> str:
     """The text of an error on one line, at most so many characters of it; those that a terminal would obey are written
     as escapes. An error without a text of its own is named by its type, and one whose text is a bare key also."""
-    text = " ".join(_text_of(error).split())[:most]
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(" ".join(_text_of(error).split())[:most])
 
 
 def cause_of(error: BaseException, most: int | None = None) -> str:
@@ -62,20 +61,3 @@ def _text_of(error: object) -> str:
         return text
     kind = type(error).__name__
     return f"{kind}: {text}" if isinstance(error, KeyError) else text if text.strip() else kind
-
-
-def read_json(text: str) -> Any:
-    """The data of a JSON text. Raises ValueError, also for a key that is given twice and for a number that is none, and
-    RecursionError."""
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError(f"a key is given twice, among {', '.join(name for name, _ in pairs)[:60]}")
-    return values
-
-
-def _refused(name: str) -> None:
-    raise ValueError(f"{name} is not a number of JSON")

@@ -119,6 +119,9 @@ def matching(pattern: str, what: str) -> Check:
     return check
 
 
+DIGEST = matching("[0-9a-f]{64}", "a sha256 of 64 hexadecimal digits")
+
+
 def one_of(values: Collection[Any]) -> Check:
     """One of these texts or numbers."""
     known = tuple(values)
@@ -238,7 +241,7 @@ def _check_key(key: Any, check: Check) -> None:
 
 
 def _outside(low: float, high: float) -> str:
-    if low >= -LARGEST and high <= LARGEST and (low, high) == (-LARGEST, LARGEST):
+    if (low, high) == (-LARGEST, LARGEST):
         return "not finite"
     if high >= LARGEST:
         return f"not finite and at least {low:g}" if high == LARGEST else f"less than {low:g}"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from bitplan.plans.checks import (
+    DIGEST,
     LINE,
     Check,
     list_of,
@@ -20,18 +21,17 @@ from bitplan.plans.checks import (
     text,
     whole,
 )
-from bitplan.plans.dtypes import FLOAT32
+from bitplan.plans.dtypes import FLOATS
 
 VERSION = 2  # the newest that is read; plans without `groups` and `parameters` are written as version 1
 _SEED = 2**64
-_DIGEST = matching("[0-9a-f]{64}", "a sha256 of 64 hexadecimal digits")
 _NAME, _SCHEME = name(), text(200)
 _NUMBERS, _AMOUNTS = mapping_of(number(), _NAME), mapping_of(number(0), _NAME)
 
 
 _MODEL = record(
-    {"name": text(LINE), "fingerprint": _DIGEST, "architecture": _DIGEST, "components": list_of(_NAME, 1)},
-    {"dtype": one_of((FLOAT32, "bfloat16", "float16"))},
+    {"name": text(LINE), "fingerprint": DIGEST, "architecture": DIGEST, "components": list_of(_NAME, 1)},
+    {"dtype": one_of(FLOATS)},
 )
 _RANGE = record({"tensor": number(0)}, {"first": number(0)})
 _CALIBRATION = record(
@@ -66,7 +66,7 @@ PARTS: Mapping[str, Check] = {
     "predictions": record({}, {"total": _NUMBERS, "blocks": _BLOCKS, "full": _BLOCKS}),
     "solver": _SOLVER,
     "groups": list_of(_GROUP),
-    "parameters": record({"file": _FILE, "sha256": _DIGEST}),
+    "parameters": record({"file": _FILE, "sha256": DIGEST}),
 }
 PLAN = record(
     {part: check for part, check in PARTS.items() if part not in OPTIONAL}, {part: PARTS[part] for part in OPTIONAL}

@@ -45,12 +45,15 @@ def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
         return file.read().decode(encoding)
 
 
-def parse_json(text: str) -> Any:
-    """Returns the data of a JSON text. Raises ValueError, also for NaN, infinity and deep nesting."""
+def parse_json(text: str, distinct: bool = False) -> Any:
+    """Returns the data of a JSON text. Raises ValueError, also for NaN, infinity and deep nesting.
+
+    distinct: also refuse a key that is given twice; else the last one counts.
+    """
     try:
-        return _DECODER.decode(text)
+        return (_DISTINCT if distinct else _DECODER).decode(text)
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deep, beyond the recursion limit") from None
 
 
 def _opened(path: str | os.PathLike[str]) -> int:
@@ -90,8 +93,16 @@ def _check(facts: os.stat_result, most: int | None) -> None:
         raise OSError(errno.EFBIG, f"it has {facts.st_size:,} bytes, and at most {most:,} are read")
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError(f"a key is given twice, among {', '.join(name for name, _ in pairs)[:60]}")
+    return values
+
+
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a finite number")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse)  # made once: profiles hold many short texts
+_DISTINCT = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_once)

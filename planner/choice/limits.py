@@ -101,8 +101,9 @@ def uniform_choice(problem: Problem, text: str, pins: Mapping[str, str]) -> Choi
 
     Raises UserError.
     """
-    scheme = str(parse_scheme(text))
-    chosen = uniform(problem, scheme, (str(weights_alone(parse_scheme(text))), "keep", *pins.values()))
+    parsed = parse_scheme(text)
+    scheme = str(parsed)
+    chosen = uniform(problem, scheme, (str(weights_alone(parsed)), "keep", *pins.values()))
     if scheme not in chosen.names.values():
         offered = dict.fromkeys(name for names in problem.candidates for name in names)
         raise UserError(f"no layer may take {scheme}; the profile has {', '.join(offered)}; measure it with "

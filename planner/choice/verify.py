@@ -22,7 +22,7 @@ from bitplan.solvers.programs.backends import BACKENDS
 from bitplan.solvers.solution import PROVEN
 from bitplan.solvers.strategies import ilp
 
-SMALLEST = 1e-300  # per cent that are told from 0
+SMALLEST = 1e-300  # the smallest percentage that is printed as a number
 CLOSE = 1e-9  # relative difference of floating-point sums in another order
 
 

@@ -96,7 +96,7 @@ def stop(error: Exception | str, code: int) -> NoReturn:
 
 
 def leave_unread() -> NoReturn:
-    """Exit where the reader of standard output has gone, as `head` does, without a word at the end of the process."""
+    """Exit without a message after the reader of standard output, such as `head`, has closed it."""
     with contextlib.suppress(Exception):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise Ended(UNREAD)

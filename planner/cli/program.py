@@ -34,7 +34,7 @@ class GuardedGroup(click.Group):
 
 
 def _flushed(run: Callable[[], Any]) -> Any:
-    """Run, and notice here, not at the end of the process, that the reader of standard output has gone."""
+    """Run, then flush standard output, so that a reader that has closed it is noticed before the process ends."""
     try:
         return run()
     finally:

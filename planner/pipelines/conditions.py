@@ -16,8 +16,9 @@ import yaml
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike, read_text
 from bitplan.planner.scenes.grammar import TRAIN, held_out_scenes, sample_scene
-from bitplan.planner.texts import one_line, read_json, system_reason
+from bitplan.planner.texts import one_line, system_reason
 from bitplan.plans.checks import LARGEST, Wrong, list_of, plain, shown
+from bitplan.plans.reading import parse_json
 from bitplan.plans.strict_yaml import StrictLoader
 
 GENERAL = (
@@ -92,7 +93,7 @@ def read_conditions(path: Path) -> list[Any]:
         return list(read_prompts(path))
     try:
         text = read_text(path, "utf-8-sig")
-        entries = read_json(text) if path.suffix.lower() == ".json" else yaml.load(text, StrictLoader)  # noqa: S506
+        entries = parse_json(text, distinct=True) if path.suffix.lower() == ".json" else yaml.load(text, StrictLoader)  # noqa: S506
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
             f"cannot read the conditions file {path}: {_reason(error)}; give a YAML or JSON list"

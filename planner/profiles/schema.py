@@ -13,6 +13,7 @@ from typing import Any
 from bitplan.planner.graph.layers import ROLES, UNKNOWN
 from bitplan.planner.profiles.rules import LOSS, LOSSES, RESERVED, RULES, UNKEPT
 from bitplan.plans.checks import (
+    DIGEST,
     WHOLE,
     Check,
     Wrong,
@@ -20,7 +21,6 @@ from bitplan.plans.checks import (
     flag,
     list_of,
     mapping_of,
-    matching,
     name,
     number,
     one_of,
@@ -31,19 +31,18 @@ from bitplan.plans.checks import (
     text,
     whole,
 )
-from bitplan.plans.dtypes import FLOAT32
+from bitplan.plans.dtypes import FLOATS
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.reading import parse_json
 from bitplan.plans.scheme import SchemeError, parse_scheme
 from bitplan.sensitivity.metrics import METRICS
 
-_DIGEST = matching("[0-9a-f]{64}", "a sha256 of 64 hexadecimal digits")
 _NAMES = list_of(name())
 _SHAPE = list_of(whole(0), 0, 16)
 _ANY = plain()
 _MODEL = record(
-    {"name": text(1000), "fingerprint": _DIGEST, "architecture": _DIGEST, "components": _NAMES},
-    {"pipeline": text(1000), "dtype": one_of((FLOAT32, "bfloat16", "float16"))},
+    {"name": text(1000), "fingerprint": DIGEST, "architecture": DIGEST, "components": _NAMES},
+    {"pipeline": text(1000), "dtype": one_of(FLOATS)},
     _ANY,
 )
 _SETTINGS = record({"prompts": list_of(_ANY, 1)}, {"components": _NAMES, "schemes": _NAMES, "metrics": _NAMES}, _ANY)

@@ -15,11 +15,12 @@ from bitplan.planner.measurement.engines import ENGINES
 from bitplan.planner.measurement.methods import DTYPES, METHODS
 from bitplan.planner.units import SPACINGS
 from bitplan.planner.verbs.texts import pairs, pins_to_keep, yaml_values
+from bitplan.plans.dtypes import FLOATS
 from bitplan.sensitivity.metrics import METRICS
 from bitplan.sensitivity.table import FAMILIES
 
 DEFAULT_SCHEMES = ("w8a8", "w6a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8", "w4g64ma8", "w3g64ma8", "w2g64ma8")
-BASELINES = ("float32", "bfloat16", "float16")  # float types that `bench` compares plans with
+BASELINES = FLOATS  # float types that `bench` compares plans with
 LOSSES = tuple(name for name, metric in METRICS.items() if metric.additive)  # the metrics of single layers
 
 
