@@ -1,0 +1,96 @@
+"""Subjects that run their denoiser in odd ways, one a row of `SUBJECTS`.
+
+To add a kind: a function that builds its subject from `tests.odd.parts`, here or in a file of its own, and a row below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bitplan.planner.pipelines.subject import Subject
+from tests.odd.parts import Net, Odd, made, sampled
+
+
+def plain() -> Subject:
+    return sampled(made(Net))
+
+
+class Writing(Net):
+    def forward(self, x: Tensor, time: float, known: Tensor) -> Tensor:
+        x *= 0.5
+        return super().forward(x, time, known)
+
+
+def writing() -> Subject:
+    """The denoiser writes into its input, so the sampler goes on with what it wrote."""
+    return sampled(made(Writing))
+
+
+def training() -> Subject:
+    """Dropout in train mode, so that two equal runs differ."""
+    net = made(Net)
+    net.middle = nn.Sequential(nn.Dropout(0.5), net.middle).train()
+    return sampled(net)
+
+
+def unseeded() -> Subject:
+    """The sampler draws noise without a seed."""
+    net = made(Net)
+    return sampled(net, lambda x, time, known: net(x + 0.1 * torch.randn_like(x), time, known))
+
+
+def guided() -> Subject:
+    """Guidance by one call for twice as many rows, as pipelines make it."""
+    net = made(Net)
+
+    def denoise(x: Tensor, time: float, known: Tensor) -> Tensor:
+        without, with_it = net(torch.cat([x, x]), time, torch.cat([0 * known, known])).chunk(2)
+        return without + 2 * (with_it - without)
+
+    return sampled(net, denoise)
+
+
+def in_turn() -> Subject:
+    """A call of the denoiser for each sample."""
+    net = made(Net)
+    return sampled(
+        net,
+        lambda x, time, known: torch.cat([net(row[None], time, one[None]) for row, one in zip(x, known, strict=True)]),
+    )
+
+
+class Checkpointed(Net):
+    def forward(self, x: Tensor, time: float, known: Tensor) -> Tensor:
+        return checkpoint(super().forward, x, time, known, use_reentrant=False)  # type: ignore[no-any-return]
+
+
+def checkpointed() -> Subject:
+    """The denoiser computes its activations again for gradients."""
+    return sampled(made(Checkpointed))
+
+
+def detached() -> Subject:
+    """The run ends in a tensor without gradients."""
+    subject = sampled(made(Net))
+    return replace(subject, run=lambda conditions, seed: subject.run(conditions, seed).detach())
+
+
+EXACT = 1e-3  # error of an exhaustive measurement
+
+SUBJECTS = (
+    Odd("plain", plain),
+    Odd("plain, exhaustive", plain, error=EXACT, method="exhaustive"),
+    Odd("writes into its input", writing),
+    Odd("writes into its input, exhaustive", writing, error=EXACT, method="exhaustive"),
+    Odd("dropout in train mode", training, "net.middle.0 gives different outputs for equal inputs"),
+    Odd("an unseeded draw", unseeded, "net gets different inputs"),
+    Odd("guidance outside the denoiser", guided),
+    Odd("a call for each sample", in_turn),
+    Odd("checkpointed", checkpointed),
+    Odd("without gradients", detached, "no gradients flow through Subject to its outputs; measure with --method"),
+    Odd("without gradients, exhaustive", detached, error=EXACT, method="exhaustive"),
+)
