@@ -32,8 +32,14 @@ def _parse(text: str, units: Mapping[str, Fraction], whole: Fraction, what: str)
 
 
 def parse_bytes(text: str, whole: int) -> int:
-    """An amount in bytes, rounded down; `whole` is 100%. Raises UserError."""
-    return math.floor(_parse(text, _BYTES, Fraction(whole), "memory budget"))
+    """An amount in bytes, rounded down; `whole` is 100%. Raises UserError, also for a number from 1 to 1023 without a
+    unit: no model is that small, so a unit is missing."""
+    amount = math.floor(_parse(text, _BYTES, Fraction(whole), "memory budget"))
+    bare = text.strip()
+    if 0 < amount < _SIZES["KiB"] and not bare[-1].isalpha() and bare[-1] != "%":
+        raise UserError(f"memory budget {bare!r} has no unit and would be {amount} bytes; write {bare}% or {bare}MB, "
+                        f"or {bare}B for bytes")  # fmt: skip
+    return amount
 
 
 def parse_milliseconds(text: str, whole: float) -> float:

@@ -14,7 +14,7 @@ WHOLE = 1_000_003
     ("text", "expected"),
     [("35%", 350_001), ("100%", WHOLE), ("0", 0), ("1234", 1234), ("1234 B", 1234), ("900MiB", 900 * 2**20),
      ("1.2GB", 1_200_000_000), (" 1.5 kib ", 1536), ("2KB", 2000), ("3mb", 3_000_000), (".5GiB", 2**29),
-     ("1e3", 1000), ("2.5E-1 KiB", 256), ("150%", 1_500_004)],
+     ("1e3B", 1000), ("1024", 1024), ("2e3", 2000), ("20B", 20), ("2.5E-1 KiB", 256), ("150%", 1_500_004)],
 )  # fmt: skip
 def test_bytes(text: str, expected: int) -> None:
     assert parse_bytes(text, WHOLE) == expected
@@ -28,6 +28,15 @@ def test_bytes(text: str, expected: int) -> None:
 )  # fmt: skip
 def test_bytes_are_exact(text: str, whole: int, expected: int) -> None:
     assert parse_bytes(text, whole) == expected
+
+
+@pytest.mark.parametrize("text", ["20", "12", " 12 ", "1", "1023", "1e3", "0.5e2"])
+def test_a_small_amount_of_bytes_needs_its_unit(text: str) -> None:
+    """Who writes 20 means a share or MB: no model has 20 bytes."""
+    bare = text.strip()
+    with pytest.raises(UserError, match=f"{bare}% or {bare}MB, or {bare}B for bytes"):
+        parse_bytes(text, WHOLE)
+    assert parse_bytes(f"{bare}B", WHOLE) == int(float(bare))
 
 
 def test_bits_are_taken_as_written() -> None:
