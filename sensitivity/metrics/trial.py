@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from bitplan.sensitivity.metrics import Metric
+from bitplan.sensitivity.metrics.calls import losses_of
 from bitplan.sensitivity.table import MeasurementError
 
 SAME = 1e-6  # largest loss of equal outputs that is rounding
@@ -53,22 +52,12 @@ def _change(sample: torch.Tensor) -> torch.Tensor:
 
 
 def _losses(metric: Metric, full: torch.Tensor, variant: torch.Tensor) -> torch.Tensor:
-    """Compute and check the losses. The metric gets copies, since it may write into them."""
-    try:
-        with torch.no_grad():
-            losses: Any = metric.function(full.clone(), variant.clone())
-    except Exception as error:  # the user's code may raise anything
-        reason = " ".join(str(error).split())[:200]
-        shape = tuple(full.shape)
-        raise MeasurementError(f"metric {metric.name} fails on outputs of shape {shape}: {type(error).__name__}: "
-                        f"{reason}; correct it, or leave it out") from error  # fmt: skip
-    if not isinstance(losses, torch.Tensor) or losses.shape != (len(full),):
-        actual = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
-        raise MeasurementError(f"metric {metric.name} gives {actual} for {len(full)} outputs; it must give a tensor of "
-                        f"shape ({len(full)},), one loss a sample")  # fmt: skip
-    if losses.is_complex() or not bool(torch.isfinite(losses).all()):
-        bad = "complex numbers" if losses.is_complex() else f"{int((~losses.isfinite()).sum())} losses not finite"
-        raise MeasurementError(f"metric {metric.name} gives {bad}; losses are finite numbers")
+    """Compute and check the losses."""
+    with torch.no_grad():
+        losses = losses_of(metric, full, variant)
+    if not bool(torch.isfinite(losses).all()):
+        bad = int((~losses.isfinite()).sum())
+        raise MeasurementError(f"metric {metric.name} gives {bad} losses not finite; losses are finite numbers")
     return losses.double()
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.sensitivity.metrics import Metric
+from bitplan.sensitivity.metrics.calls import probe_of
 from bitplan.sensitivity.metrics.learned import Encoder
 from bitplan.sensitivity.probes.unroll import Step, gradients_of, outputs_of
 from bitplan.sensitivity.runs.outcome import Outcome, read
@@ -73,7 +74,7 @@ def draw(
     count = 1 if metric.signed else count
     with torch.enable_grad():
         reading = read(Outcome(outputs=chain.result), [metric.reads], encoder, texts)[metric.reads]
-    weights = [metric.probe(reading.detach(), generator).to(reading.dtype) for _ in range(count)]
+    weights = [probe_of(metric, reading.detach(), generator).to(reading.dtype) for _ in range(count)]
     leaves = outputs_of(chain.steps)
     by_leaf = [torch.stack(g) for g in zip(*(gradients_of(reading, leaves, v) for v in weights), strict=True)]
     return Probes(metric.name, count, by_step(chain.steps, by_leaf), True)
@@ -82,7 +83,7 @@ def draw(
 def _on_output(step: Step, metric: Metric, count: int, generator: torch.Generator) -> list[Tensor]:
     """Weightings of a step's first output, and zeros for its other outputs."""
     full = step.output.detach()
-    first = torch.stack([metric.probe(full, generator) for _ in range(count)])
+    first = torch.stack([probe_of(metric, full, generator) for _ in range(count)])
     return [first, *(other.new_zeros(count, *other.shape) for other in step.outputs[1:])]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from bitplan.sensitivity.metrics.base import Metric
+from bitplan.sensitivity.metrics.calls import losses_of
 from bitplan.sensitivity.metrics.learned import Encoder, embed, similarity
 from bitplan.sensitivity.table import MeasurementError
 
@@ -53,10 +54,10 @@ class Outcome:
 
 
 def losses(metric: Metric, full: Readings, variant: Readings) -> torch.Tensor:
-    """The loss of each sample, call after call."""
+    """The loss of each sample, call after call. Raises as `bitplan.sensitivity.metrics.calls.losses_of`."""
     if isinstance(full, torch.Tensor) or isinstance(variant, torch.Tensor):
-        return metric.function(full, variant)  # type: ignore[arg-type]
-    return torch.cat([metric.function(*both) for both in zip(full, variant, strict=True)])
+        return losses_of(metric, full, variant)  # type: ignore[arg-type]
+    return torch.cat([losses_of(metric, *both) for both in zip(full, variant, strict=True)])
 
 
 def check_reference(outcome: Outcome) -> None:
