@@ -28,7 +28,7 @@ def run(case: Case) -> None:
     from bitplan.planner.page.server import app_of
 
     paints = case.random.random() < 0.3  # else the profile names the canary, which may not be imported
-    profile = copied(case.world, case.world.whole if paints else case.world.profile, case.box.inputs)
+    profile = copied(case.world.whole if paints else case.world.profile, case.box.inputs)
     options = PaintOptions(str(case.world.pipeline) if paints else None, 1 if paints else None, None, "int")
     with watched(case.box):
         state = state_of(profile, case.box.out, options)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.values import CANARY
+from tests.fuzz.values import CANARY, Below
 
 VICTIM = "a file that is not BitPlan's\n"
 _MOVES = {"os.remove": 1, "os.rename": 2, "os.mkdir": 1, "os.rmdir": 1, "os.link": 2, "os.symlink": 2, "os.truncate": 1,
@@ -33,6 +33,8 @@ class Box:
 
     Attributes:
         root: the folder; the current one is `root/cwd`, which holds the canary.
+        inputs: the folder of the files that the case spoils.
+        out: the folder that the case may write to.
         events: what happened outside `root/out` and the other places.
         places: other paths that the running command may write to, as its `--out` names them.
     """
@@ -40,15 +42,7 @@ class Box:
     root: Path
     events: list[str] = field(default_factory=list)
     places: list[Path] = field(default_factory=list)
-
-    @property
-    def inputs(self) -> Path:
-        return self.root / "in"
-
-    @property
-    def out(self) -> Path:
-        """The folder that the case may write to."""
-        return self.root / "out"
+    inputs, out = Below("in"), Below("out")
 
     def may_write(self, path: str) -> bool:
         if path.startswith((f"{self.out}/", f"{self.root}/tmp/", *_HARMLESS)) or path == str(self.out):

@@ -22,7 +22,7 @@ NAMES = ("sample_size", "in_channels", "out_channels", "block_out_channels", "no
 def run(case: Case) -> None:
     """Spoils a configuration of a good pipeline, and gives its folder and its files to commands."""
     random = case.random
-    folder = copied(case.world, case.world.pipeline, case.box.inputs)
+    folder = copied(case.world.pipeline, case.box.inputs)
     edits = random.choice((0, 1, 1, 1, 1, 2))
     for _ in range(edits):
         _spoil(case, folder / random.choice(FILES))

@@ -38,7 +38,7 @@ def run(case: Case) -> None:
         out = case.box.out / "x.png"
         prompts = case.box.inputs / "prompts.yaml"
         prompts.write_text("- {}\n")
-        pipeline = copied(case.world, case.world.pipeline, case.box.inputs)
+        pipeline = copied(case.world.pipeline, case.box.inputs)
         applied = command(case, "apply", path, pipeline, "--prompts", prompts, "--steps", 1, "--out", out,
                           "--kernels", "fake")  # fmt: skip
         if applied.accepted != any(case.box.out.glob("x*")):

@@ -125,7 +125,7 @@ def _places(case: Case) -> dict[str, list[str]]:
     """Kind -> paths: good files, what is no file, and places to write to. All of them are in the folder of the case."""
     box, world = case.box, case.world
     inputs = box.inputs
-    profile, plan, run_ = (copied(world, path, inputs) for path in (world.profile, world.plan, world.run))
+    profile, plan, run_ = (copied(path, inputs) for path in (world.profile, world.plan, world.run))
     (inputs / "empty").write_text("")
     (inputs / "text.yaml").write_text("- a cat\n")
     (inputs / "folder.profile").mkdir()
@@ -143,7 +143,7 @@ def _places(case: Case) -> dict[str, list[str]]:
             out / "run"]  # fmt: skip
     return {
         "profile": [str(profile), str(profile), str(inputs / "same.profile")],
-        "plan": [str(plan), str(plan), str(copied(world, world.pipeline_plan, inputs))],
+        "plan": [str(plan), str(plan), str(copied(world.pipeline_plan, inputs))],
         "run": [str(run_)], "folder": [str(inputs)], "unfit": [*map(str, unfit), *more],
         "nodes": [*map(str, _nodes(inputs))], "out": [*map(str, outs)],
     }  # fmt: skip

@@ -19,7 +19,7 @@ CONFIG, INDEX, TENSORS = "unet/config.json", "model_index.json", "unet/diffusion
 def run(case: Case) -> None:
     """Spoils a copy of the folder, loads it and runs it."""
     random = case.random
-    folder = copied(case.world, case.world.packed, case.box.inputs)
+    folder = copied(case.world.packed, case.box.inputs)
     edits = random.choice((0, 1, 1, 1, 1, 1, 1, 2))
     for _ in range(edits):
         random.choice(_EDITS)(case, folder)

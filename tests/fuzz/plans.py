@@ -29,7 +29,7 @@ def run(case: Case) -> None:
     """Spoils a copy of a plan, and gives it to commands."""
     random = case.random
     own = random.random() < 0.5  # the plan of the profile, or of the pipeline
-    path = copied(case.world, case.world.plan if own else case.world.pipeline_plan, case.box.inputs)
+    path = copied(case.world.plan if own else case.world.pipeline_plan, case.box.inputs)
     edits = random.choice((0, 1, 1, 1, 1, 2, 3))
     data = _spoil(case, path, edits)
     if not own:
@@ -40,7 +40,7 @@ def run(case: Case) -> None:
     elif not edits:
         case.find("a good plan is refused", inspected.err)
     if own or random.random() < 0.2:
-        profile = copied(case.world, case.world.profile, case.box.inputs)
+        profile = copied(case.world.profile, case.box.inputs)
         _verify(case, path, profile)
         random.choice(_COMMANDS)(case, path, profile)
     _ = data
@@ -128,7 +128,7 @@ def _verify(case: Case, path: Path, profile: Path) -> None:
 def _apply(case: Case, path: Path, edits: int) -> None:
     more = case.random.choice(((), ("--allow-mismatch",), ("--kernels", "fake"), ("--allow-mismatch", "--kernels",
                                "fake")))  # fmt: skip
-    pipeline = copied(case.world, case.world.pipeline, case.box.inputs)
+    pipeline = copied(case.world.pipeline, case.box.inputs)
     out = case.box.out / "x.png"
     applied = command(case, "apply", path, pipeline, "--prompts", _conditions(case), "--steps", 1, "--out", out, *more)
     if applied.accepted != any(case.box.out.glob("x*")):

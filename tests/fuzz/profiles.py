@@ -19,7 +19,7 @@ SQLITE = 0x7FFFFFFFFFFFFFFF  # the largest integer that SQLite holds
 
 def run(case: Case) -> None:
     """Spoils a copy of the profile, and gives it to commands."""
-    path = copied(case.world, case.world.profile, case.box.inputs)
+    path = copied(case.world.profile, case.box.inputs)
     edits = case.random.choice((0, 1, 1, 1, 1, 1, 1, 2, 2, 3))
     for _ in range(edits):
         spoil(case, path)
@@ -93,7 +93,7 @@ def _rerank(case: Case, path: Path, plan: Path) -> None:
 
 def _with_plan(verb: str, *more: str) -> Callable[[Case, Path, Path], None]:
     def give(case: Case, path: Path, plan: Path) -> None:
-        command(case, verb, copied(case.world, plan, case.box.root / "tmp"), path, *more)
+        command(case, verb, copied(plan, case.box.root / "tmp"), path, *more)
 
     return give
 
@@ -110,7 +110,7 @@ def _merge(case: Case, path: Path, plan: Path) -> None:
 
 def _export(case: Case, path: Path, plan: Path) -> None:
     to = case.random.choice(("sdnq", "torchao", "gguf-recipe", "modelopt"))
-    own = copied(case.world, plan, case.box.root / "tmp")
+    own = copied(plan, case.box.root / "tmp")
     command(case, "export", own, "--to", to, "--model", path, "--approximate", "--out", case.box.out / "e.json")
 
 

@@ -39,7 +39,7 @@ def run(case: Case) -> None:
         if not _is_plain(entry):
             case.find("a prompt that is neither text nor plain data", (repr(entry)[:200], case.edits))
     if random.random() < 0.25:
-        pipeline = copied(case.world, case.world.pipeline, case.box.inputs)
+        pipeline = copied(case.world.pipeline, case.box.inputs)
         command(case, "apply", case.world.pipeline_plan, pipeline, "--prompts", path, "--steps", 1,
                 "--out", case.box.out / "x.png")  # fmt: skip
 

@@ -22,7 +22,7 @@ PNG = bytes.fromhex(
 def run(case: Case) -> None:
     """Spoils the folder of a sweep, continues the sweep in it, and makes a page of it."""
     random = case.random
-    profile = copied(case.world, case.world.profile, case.box.inputs)
+    profile = copied(case.world.profile, case.box.inputs)
     folder = case.box.out
     folder.rmdir()
     shutil.copytree(case.world.run, folder)

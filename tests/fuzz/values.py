@@ -6,6 +6,7 @@ import copy
 import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 CANARY = "canary_module"  # lies in the folder of each case; nothing may import it
@@ -143,3 +144,13 @@ def spoilt(data: bytes, random: Random) -> bytes:
         elif random.random() < 0.3:
             del out[at:]
     return bytes(out)
+
+
+class Below:
+    """An attribute of an object that has a `root`: the path of this name in that folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Any, _: type) -> Path:
+        return Path(owner.root / self.name)

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from tests.fuzz.values import Below
+
 POINTS = 3  # limits of the sweep
 SCHEMES = ("w8a8", "w4ma8", "w2ma8")
 LAYERS = ("time_embedding.linear_1", "conv_in", "down_blocks.0.resnets.0.conv1", "up_blocks.0.resnets.0.conv1",
@@ -38,34 +40,9 @@ class World:
     """
 
     root: Path
-
-    @property
-    def profile(self) -> Path:
-        return self.root / "good.profile"
-
-    @property
-    def whole(self) -> Path:
-        return self.root / "whole.profile"
-
-    @property
-    def plan(self) -> Path:
-        return self.root / "good.plan.yaml"
-
-    @property
-    def run(self) -> Path:
-        return self.root / "run"
-
-    @property
-    def pipeline(self) -> Path:
-        return self.root / "pipeline"
-
-    @property
-    def pipeline_plan(self) -> Path:
-        return self.root / "pipeline.plan.yaml"
-
-    @property
-    def packed(self) -> Path:
-        return self.root / "packed"
+    profile, whole, plan = Below("good.profile"), Below("whole.profile"), Below("good.plan.yaml")
+    run, pipeline, packed = Below("run"), Below("pipeline"), Below("packed")
+    pipeline_plan = Below("pipeline.plan.yaml")
 
 
 class CurrentError:
@@ -121,7 +98,7 @@ def build(root: Path) -> World:
     return world
 
 
-def copied(world: World, path: Path, folder: Path) -> Path:
+def copied(path: Path, folder: Path) -> Path:
     """A copy of one of the files or folders in another folder."""
     target = folder / path.name
     return Path(shutil.copytree(path, target) if path.is_dir() else shutil.copyfile(path, target))
