@@ -10,7 +10,6 @@ actual to predicted time of 1 is unbiased. Writes benchmarks/results/timing_nois
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmarks.about import about, write_result
 from benchmarks.profile_time import pipeline_of, settings_of
 
 from bitplan.planner.costs.candidates import Candidate, candidates, parse_schemes
@@ -47,9 +47,9 @@ def main() -> None:
     rows |= {f"{share:.0%}": simulate([replace(c, error=share * (c.ms or 0.0)) for c in second]) for share in RELATIVE}
     relative = float(np.median([c.error / c.ms for c in first if c.ms and c.error]))
     measured = {"as measured": judged(true, times_of(first)), "steadied": judged(true, times_of(steadied(first)))}
-    result = {"load": load, "median_relative_error": relative, "repeats": REPEATS, "seed": SEED,
-              "measured": measured, "simulated": rows}  # fmt: skip
-    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    result = {"load": load, "median_relative_error": relative, "repeats": REPEATS, "measured": measured,
+              "simulated": rows}  # fmt: skip
+    write_result(OUT, result, about(SEED))
 
 
 def _offered() -> tuple[Traced, list[Candidate]]:
