@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from torch import nn
 from bitplan.planner.pipelines.calling import has_own_calls, settled
 from bitplan.planner.pipelines.subject import Subject, output_of, run_subject
 from bitplan.sensitivity.runs.calls import RecordedCall, recorded_calls
+from bitplan.sensitivity.runs.generators import drawing_from
 from bitplan.sensitivity.runs.nested import copied, first_of, gathered
 from bitplan.sensitivity.runs.outcome import Outcome
 
@@ -100,12 +101,15 @@ def evenly_spaced(modules: Sequence[object], count: int) -> tuple[int, ...]:
 
 @torch.no_grad()
 def call_again(calls: Sequence[RecordedCall]) -> list[Any]:
-    """Repeat recorded calls and return their results. Each gets copies, since a module may write into its arguments."""
-    return [_called(call.module, *copied((call.args, call.kwargs))) for call in calls if call.module is not None]
+    """Repeat recorded calls and return their results. Each gets copies, since a module may write into its arguments,
+    and draws the random numbers of the recorded call."""
+    return [_called(call.module, call) for call in calls if call.module is not None]
 
 
-def _called(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    return module(*args, **kwargs)
+def _called(module: nn.Module, call: RecordedCall) -> Any:
+    args, kwargs = copied((call.args, call.kwargs))
+    with drawing_from(call.random):
+        return module(*args, **kwargs)
 
 
 def denoised_of(calls: Sequence[RecordedCall], results: Sequence[Any]) -> tuple[torch.Tensor, ...]:

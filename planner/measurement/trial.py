@@ -24,6 +24,7 @@ from bitplan.planner.texts import one_line
 from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.layers.addresses import addresses
 from bitplan.sensitivity.probes.chain import draw
+from bitplan.sensitivity.runs.generators import moved, states
 from bitplan.sensitivity.runs.nested import tensors_of
 from bitplan.sensitivity.table import MeasurementError
 
@@ -39,6 +40,7 @@ def try_measuring(worker: Worker, method: str) -> Worker:
     """
     subject, seed = worker.subject, worker.setup.settings.generation.seed
     run = partial(run_subject, subject, worker.conditions[:1], seed)
+    _check_eval(subject, run)
     try:
         outputs = _probed(worker) if method == "probes" else _replayed(worker)
     except MeasurementError as error:  # copies of a batch may differ for the same reason
@@ -59,9 +61,31 @@ def _check_equal(subject: Subject, run: Callable[[], Tensor]) -> None:
     """Raises UserError that names the first call in which two runs differ."""
     if cause := _cause(subject.modules, run):
         raise UserError(
-            f"two equal runs of {subject.name} give different outputs: {cause}; draw random numbers from the seed "
-            "alone, and call eval() on its modules"
+            f"two equal runs of {subject.name} give different outputs: {cause}; draw random numbers from the seed alone"
         )
+
+
+def _check_eval(subject: Subject, run: Callable[[], Tensor]) -> None:
+    """Raises UserError that names the first module that draws random numbers as in training, such as a dropout.
+
+    Its two runs are equal, since torch's generators begin at the seed, but it is not the model that is used later.
+    """
+    begins: list[tuple[Tensor, ...]] = []
+    found: list[str] = []
+    training = {module: names[0] for module, names in addresses(subject.modules).items() if module.training}
+
+    def ends(module: nn.Module, *_: object) -> None:
+        if moved(begins.pop()):
+            found.append(training[module])
+
+    with ExitStack() as stack:
+        for module in training:
+            stack.callback(module.register_forward_pre_hook(lambda *_: begins.append(states())).remove)
+            stack.callback(module.register_forward_hook(ends).remove)
+        if training:
+            run()
+    if found:
+        raise UserError(f"{found[0]} draws random numbers as in training; call eval() on the modules of {subject.name}")
 
 
 def _replayed(worker: Worker) -> Tensor:

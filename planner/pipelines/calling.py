@@ -1,7 +1,8 @@
 """Finds out how a diffusers pipeline is called: several conditions in one call or one, and in which form.
 
 Signatures do not tell it, so the first run tries the ways in order, and the way that works is used from then on. Only
-the first run tries: later errors are raised as they are. In every way, condition i draws its noise from seed + i.
+the first run tries: later errors are raised as they are. In every way, condition i draws its noise from seed + i. A
+pipeline that draws from torch's global generators, whatever generator it is given, gets a call for each condition.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from bitplan.planner.errors import is_own
 from bitplan.planner.pipelines.generation import ANY, Generation, Way, argument_rows, call_parameters, outputs_of
 from bitplan.planner.pipelines.quiet import quiet_libraries
+from bitplan.sensitivity.runs.generators import seeded
 
 T = TypeVar("T")
 SAME = {torch.float32: 1e-2, torch.float64: 1e-2}  # difference of a batch from one condition, relative to its spread
@@ -59,12 +61,13 @@ class Caller:
             with torch.no_grad():
                 self((*conditions, *conditions)[:2], seed)
 
-    def _rows(self, conditions: Sequence[Any], seed: int, way: Way) -> Tensor:
-        """What the pipeline returns."""
-        return outputs_of(self.pipe, conditions, replace(self.generation, seed=seed), way)
+    def _rows(self, conditions: Sequence[Any], seed: int, way: Way) -> tuple[Tensor, bool]:
+        """What the pipeline returns, and whether it drew from torch's global generators, which begin at the seed."""
+        with seeded(seed) as drew:
+            return outputs_of(self.pipe, conditions, replace(self.generation, seed=seed), way), drew()
 
     def _call(self, conditions: Sequence[Any], seed: int, way: Way) -> Tensor:
-        return _by_condition(self._rows(conditions, seed, way), len(conditions))
+        return _by_condition(self._rows(conditions, seed, way)[0], len(conditions))
 
     def _several(self, conditions: Sequence[Any], seed: int) -> Tensor:
         assert self.together is not None
@@ -79,7 +82,7 @@ class Caller:
         refused: Exception | None = None
         for way in self._ways_alone():
             try:
-                out = self._call([condition], seed, way)
+                rows, drew = self._rows([condition], seed, way)
             except Exception as error:  # a pipeline may raise anything for an argument that it does not take
                 if _is_final(error):
                     raise
@@ -88,7 +91,8 @@ class Caller:
                     refused = error  # the plainest call: what the user would see without BitPlan
             else:
                 self.alone = way
-                return out
+                self.together = way if drew else self.together
+                return _by_condition(rows, 1)
         assert refused is not None
         raise refused
 
@@ -106,17 +110,17 @@ class Caller:
         """The first run of several conditions: in one call if that gives what each has alone, else in one call each."""
         try:
             way = Way(together=True, output_type=self.alone.output_type if self.alone else self._output_types()[0])
-            rows = self._rows(conditions, seed, way)
+            rows, drew = self._rows(conditions, seed, way)
         except Exception as error:  # whether the batch is refused or a condition wrong, the calls alone show
             if _is_final(error):
                 raise
             self.tries += 1
             return self._apart(conditions, seed)
-        if len(rows) == len(conditions) and _plain(conditions):
+        if len(rows) == len(conditions) and _plain(conditions) and not drew:
             self.together = way
             return rows
         out = _by_condition(rows, len(conditions))
-        if len(out) == len(conditions) and self._same_as_alone(conditions, seed, out):
+        if len(out) == len(conditions) and not drew and self._same_as_alone(conditions, seed, out):
             self.together = way
             return out
         self.tries += 1
@@ -182,7 +186,11 @@ class OneByOne:
 
     def __call__(self, conditions: Sequence[Any], seed: int) -> Tensor:
         """Returns one output for each condition."""
-        return torch.cat([self.function([condition], seed + i) for i, condition in enumerate(conditions)])
+        return torch.cat([self._one(condition, seed + i) for i, condition in enumerate(conditions)])
+
+    def _one(self, condition: Any, seed: int) -> Tensor:
+        with seeded(seed):
+            return self.function([condition], seed)
 
 
 def _caller_of(run: Any) -> Caller | None:

@@ -20,6 +20,7 @@ from bitplan.planner.pipelines.failures import calling, shown
 from bitplan.planner.pipelines.generation import Generation, call_parameters, conditions_for
 from bitplan.planner.scenes import SCENES
 from bitplan.sensitivity.metrics import Metric
+from bitplan.sensitivity.runs.generators import seeded
 from bitplan.sensitivity.runs.outcome import PICTURES, out_of_range
 
 OUTPUTS = {
@@ -37,7 +38,8 @@ class Subject:
     Attributes:
         modules: name -> module, of all modules in the run; the components to plan are chosen among them.
         run: (conditions, seed) -> float outputs, one for each condition. Condition i draws its noise from seed + i, so
-            that its output does not depend on the batch. It must not disable gradients; the caller does.
+            that its output does not depend on the batch. Torch's global generators begin at the seed of each call. It
+            must not disable gradients; the caller does.
         conditions: the default conditions, of any type; or a function (count, held out) -> conditions.
         output: a key of `OUTPUTS`; None to derive it from the shape of the outputs.
         metrics: names of built-in metrics, or `Metric`s; None for the default metrics of the kind of output.
@@ -143,8 +145,10 @@ def run_subject(subject: Subject, conditions: Sequence[Any], seed: int, batch: i
 
 
 def checked(subject: Subject, conditions: Sequence[Any], seed: int) -> Tensor:
-    """Returns the result of `subject.run`. Raises UserError if it is not one output for each condition."""
-    with calling(f"{subject.name}, called with {shown(conditions)} and seed {seed},"):
+    """Returns the result of `subject.run`, for which torch's global generators begin at the seed; then they are as
+    before. Raises UserError if it is not one output for each condition.
+    """
+    with calling(f"{subject.name}, called with {shown(conditions)} and seed {seed},"), seeded(seed):
         out = subject.run(conditions, seed)
     if not isinstance(out, Tensor) or not out.is_floating_point() or not out.dim() or len(out) != len(conditions):
         what = f"a {out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.sensitivity.probes.dependence import Dependence
+from bitplan.sensitivity.runs.generators import moved, states
 from bitplan.sensitivity.runs.nested import (
     copied,
     first_of,
@@ -158,10 +159,12 @@ def _taken(
 ) -> tuple[Step, Any]:  # fmt: skip
     """Call a module without a graph; return the call and its result, whose graph begins in the outputs of the call."""
     before = dependence.cut(copied(arguments))  # samplers and modules may write into both
-    tensors, snapshot = tensors_of(arguments), Snapshot(arguments)
+    tensors, snapshot, begin = tensors_of(arguments), Snapshot(arguments), states()
     versions = [_writes(tensor) for tensor in tensors]
     with torch.no_grad():
         output = forward(*arguments[0], **arguments[1])
+    if moved(begin):
+        raise not_copyable("it draws random numbers")
     if snapshot.kept():
         raise not_copyable("it keeps something in its arguments from call to call, such as a cache")
     first_of(output)  # raises if it holds no tensor

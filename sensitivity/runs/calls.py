@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from bitplan.sensitivity.runs.generators import states
 from bitplan.sensitivity.runs.nested import copied
 
 
@@ -20,11 +21,13 @@ class RecordedCall:
     Attributes:
         args, kwargs: copies of its arguments, detached.
         module: the module, or None if it is not to be repeated.
+        random: the states of torch's generators at its start.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     module: nn.Module | None = None
+    random: tuple[Tensor, ...] = ()
 
 
 @contextlib.contextmanager
@@ -35,7 +38,7 @@ def recorded_calls(*modules: nn.Module) -> Iterator[list[RecordedCall]]:
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # the module and the sampler may write into the arguments later; tensors of inference mode cannot be written to
         with torch.inference_mode(False), torch.no_grad():
-            calls.append(RecordedCall(*copied((args, kwargs)), module))
+            calls.append(RecordedCall(*copied((args, kwargs)), module, states()))
 
     with contextlib.ExitStack() as stack:
         for module in dict.fromkeys(modules):

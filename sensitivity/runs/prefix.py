@@ -23,6 +23,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from bitplan.sensitivity.runs.generators import moved, states
+
 LIMIT = 2 << 30  # bytes of outputs that a recording may hold
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
@@ -187,7 +189,7 @@ class _Recorder:
     deep: list[tuple[int, int]] = field(default_factory=list)
 
     def call(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        start, before, states = self._tick(), _output((args, kwargs)), _random_states()
+        start, before, begin = self._tick(), _output((args, kwargs)), states()
         self.depth += 1
         try:
             result = forward(*args, **kwargs)
@@ -195,7 +197,7 @@ class _Recorder:
             self.depth -= 1
         after = _output((args, kwargs))
         same = before.spec == after.spec and all(a is b for a, b in zip(before.leaves, after.leaves, strict=True))
-        pure = same and before.unwritten() and all(map(torch.equal, states, _random_states()))
+        pure = same and before.unwritten() and not moved(begin)
         output = _output(result)
         keep = pure and output.unwritten() and self.depth <= self.deepest
         self.calls.append(CallRecord(module, start, self._tick(), output if keep else None))
@@ -247,8 +249,3 @@ def _memory(output: Output) -> list[tuple[int, int]]:
     """The address and bytes of each block of memory that an output keeps alive."""
     storages = [leaf.untyped_storage() for leaf in output.leaves if isinstance(leaf, torch.Tensor)]
     return list({storage.data_ptr(): storage.nbytes() for storage in storages}.items())
-
-
-def _random_states() -> list[torch.Tensor]:
-    """The states of torch's global random number generators."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]

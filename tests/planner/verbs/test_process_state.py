@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import random
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers.utils.logging as diffusers_logging
+import numpy as np
 import pytest
 import torch
 import transformers.utils.logging as transformers_logging
@@ -28,6 +30,7 @@ from bitplan.planner.pipelines.quiet import quiet, quiet_libraries
 from bitplan.planner.pipelines.references import importable, typed
 from bitplan.planner.pipelines.sources import load_pipeline, load_subject
 from bitplan.planner.progress import silenced
+from bitplan.sensitivity.runs.generators import seeded
 
 
 def state() -> dict[str, Any]:
@@ -44,6 +47,7 @@ def state() -> dict[str, Any]:
         "warnings": list(warnings.filters),
         "threads": torch.get_num_threads(),
         "torch": (torch.is_grad_enabled(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()),
+        "random": (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()),  # noqa: NPY002
         "calls": {cls: vars(cls).get("__call__") for cls in classes_of(DiffusionPipeline)},
         "registered": tuple(sorted(sys.modules[applied.DIFFUSERS].AUTO_QUANTIZER_MAPPING)),
     }  # fmt: skip
@@ -122,7 +126,7 @@ def test_the_process_is_as_before_after_an_error(
 CONTEXTS = {
     "quiet": quiet, "quiet_libraries": quiet_libraries, "importable": lambda: importable("/nowhere"),
     "environment": lambda: environment({"BITPLAN_TEST": "1", "PATH": "x"}), "silenced": silenced,
-    "kept_memory": allocator.kept_memory, "lean_memory": allocator.lean_memory,
+    "seeded": lambda: seeded(0), "kept_memory": allocator.kept_memory, "lean_memory": allocator.lean_memory,
 }  # fmt: skip
 UNSEEN = ("kept_memory", "lean_memory")  # of the C library, which cannot be asked
 
