@@ -34,7 +34,7 @@ def range_tensor(ranges: Mapping[str, float] | None) -> dict[str, Tensor]:
     if ranges is None:
         return {}
     numbers = [ranges["tensor"], *([ranges["first"]] if "first" in ranges else [])]
-    return {RANGE: torch.tensor(numbers, dtype=torch.float32)}
+    return {RANGE: torch.tensor(numbers, dtype=torch.float32, device="cpu")}
 
 
 def layout_of(scheme: Scheme, shape: Sequence[int]) -> dict[str, Tensor]:

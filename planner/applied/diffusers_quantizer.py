@@ -104,7 +104,7 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
         self.lay_out(model)
         for path in config.layers:
             if set(path.split(".")) & set(keep_in_fp32_modules or ()):
-                model.get_submodule(path).compute = torch.empty(0, dtype=torch.float32)
+                model.get_submodule(path).compute = torch.empty(0, dtype=torch.float32, device="cpu")
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Raises UserError if layers would stay empty, because diffusers only warns."""

@@ -18,7 +18,7 @@ class CacheLoad:
 
     def __init__(self, size: int) -> None:
         """size: bytes of the model."""
-        self._values = torch.ones(min(size, _LARGEST) // 4)
+        self._values = torch.ones(min(size, _LARGEST) // 4, dtype=torch.float32, device="cpu")
 
     def run(self) -> None:
         self._values.sum()

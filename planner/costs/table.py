@@ -73,8 +73,8 @@ def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad
 def _stand_in(layer: Layer, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     """Returns an input of that shape: row numbers for an embedding, else random values."""
     if KINDS[layer.kind].looks_up:
-        return torch.randint(layer.weight[0], shape, generator=generator)
-    return torch.randn(shape, generator=generator)
+        return torch.randint(layer.weight[0], shape, generator=generator, dtype=torch.int64, device="cpu")
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def parameters_of(layers: Sequence[Layer]) -> int:

@@ -94,8 +94,8 @@ def evenly_spaced(modules: Sequence[object], count: int) -> tuple[int, ...]:
     indices: list[int] = []
     for module in dict.fromkeys(modules):
         own = [index for index, other in enumerate(modules) if other is module]
-        chosen = torch.linspace(0, len(own) - 1, min(count, len(own))).round().long().tolist()
-        indices += [own[i] for i in dict.fromkeys(chosen)]
+        chosen = torch.linspace(0, len(own) - 1, min(count, len(own)), dtype=torch.float32, device="cpu")
+        indices += [own[i] for i in dict.fromkeys(chosen.round().long().tolist())]
     return tuple(sorted(indices))
 
 

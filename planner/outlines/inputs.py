@@ -58,7 +58,7 @@ class InputMaker:
 
 def blank(*shape: int) -> torch.Tensor:
     """Returns a float tensor on the meta device."""
-    return torch.empty(shape, device="meta")
+    return torch.empty(shape, dtype=torch.float32, device="meta")
 
 
 def _labels(batch: int) -> torch.Tensor:

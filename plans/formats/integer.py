@@ -62,7 +62,7 @@ def dequantize_rows(packed: Packed, start: int, stop: int) -> Tensor:
 
 def on_grid(weight: Tensor, grid: Grid) -> Tensor:
     """(O, K) float32."""
-    out = torch.empty(weight.shape, device=weight.device)
+    out = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
     step = max(1, BLOCK // weight.shape[1])
     for start in range(0, len(weight), step):
         rows = slice(start, start + step)

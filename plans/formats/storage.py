@@ -57,7 +57,7 @@ def _checked(weight: Tensor) -> Tensor:
 @torch.no_grad()
 def dequantize(packed: Packed) -> Tensor:
     """The weight that `packed` stands for: float32, of its original shape."""
-    weight = torch.empty(packed.outputs, packed.inputs, device=packed.device)
+    weight = torch.empty(packed.outputs, packed.inputs, dtype=torch.float32, device=packed.device)
     for start, stop in row_blocks(packed, _BLOCK):
         weight[start:stop] = dequantize_rows(packed, start, stop)
     return shaped(weight, packed.shape)

@@ -60,7 +60,7 @@ def _static_ranges(x: Tensor, fmt: InputFormat, scales: ActivationScales | None)
         raise ActivationError(f"`{fmt}` has no calibrated range for this layer; calibrate it, or use a dynamic format")
     leading = tuple(x.shape[:-1])
     if scales.first is None:
-        return torch.full((x.numel() // x.shape[-1],), scales.tensor, dtype=torch.float32)
+        return torch.full((x.numel() // x.shape[-1],), scales.tensor, dtype=torch.float32, device=x.device)
     try:
         return row_ranges(leading, scales.tensor, scales.first)
     except ValueError as error:

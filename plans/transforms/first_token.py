@@ -18,7 +18,7 @@ def row_ranges(leading: tuple[int, ...], tensor: float, first: float) -> Tensor:
     """`leading` is (batch..., tokens); token 0 gets the range `first`, all others `tensor`."""
     if len(leading) < 2:
         raise ValueError(f"`+first` needs an input (batch, tokens, features), got {len(leading) + 1} dimensions")
-    ranges = torch.full((prod(leading[:-1]), leading[-1]), tensor, dtype=torch.float32)
+    ranges = torch.full((prod(leading[:-1]), leading[-1]), tensor, dtype=torch.float32, device="cpu")
     ranges[:, :1] = first
     return ranges.view(-1)
 

@@ -9,6 +9,7 @@ Hessian of its own, and one product serves the whole batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -175,7 +176,7 @@ def _root_of_tridiagonal(diagonal: list[torch.Tensor], off_diagonal: list[torch.
 
 def _not_quadratic(function: Loss, full: torch.Tensor, slope: torch.Tensor) -> str | None:
     """Why the loss is not quadratic in small changes, or None: its slope, or its growth when a change is doubled."""
-    noise = torch.randn(full.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(full.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu")
     noise = (noise.to(full.device) * full.double().square().mean().sqrt()).to(full.dtype)
     powers = []
     for size in _SIZES:
@@ -183,7 +184,7 @@ def _not_quadratic(function: Loss, full: torch.Tensor, slope: torch.Tensor) -> s
             once, twice = (float(function(full, full + factor * size * noise).sum()) for factor in (1, 2))
         if once == 0 or twice / once <= 0:
             continue
-        powers.append(float(torch.tensor(twice / once).log2()))
+        powers.append(math.log2(twice / once))
         linear = abs(float((slope.double() * size * noise.double()).sum()))
         if abs(powers[-1] - 2) <= _TOLERANCE and linear <= 0.1 * abs(once):
             return None

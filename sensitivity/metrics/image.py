@@ -15,7 +15,7 @@ C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 with L = 1, the range of the 
 
 def _window() -> torch.Tensor:
     """The weights of a line of the window, (WINDOW,) float64."""
-    offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
+    offsets = torch.arange(WINDOW, dtype=torch.float64, device="cpu") - WINDOW // 2
     weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
     return weights / weights.sum()
 
@@ -81,5 +81,6 @@ def _one_pixel(x: torch.Tensor, windows: torch.Tensor, generator: torch.Generato
         torch.multinomial(_window(), windows.numel(), replacement=True, generator=generator).view(windows.shape)
         for _ in range(2)
     )
-    place = (torch.arange(rows)[:, None] + down) * x.shape[-1] + torch.arange(columns) + right
+    top, left = (torch.arange(size, dtype=torch.int64, device="cpu") for size in (rows, columns))
+    place = (top[:, None] + down) * x.shape[-1] + left + right
     return x.flatten(2).gather(2, place.flatten(2).to(x.device)).view(windows.shape)

@@ -99,7 +99,9 @@ def clip_encoder(clip_model: Any, tokenizer: Any, mean: Sequence[float], std: Se
     length = int(clip_model.config.text_config.max_position_embeddings)
 
     def image(images: torch.Tensor) -> torch.Tensor:
-        shift, scale = (torch.tensor(x, device=clip_model.device).view(-1, 1, 1) for x in (mean, std))
+        shift, scale = (
+            torch.tensor(x, dtype=torch.float32, device=clip_model.device).view(-1, 1, 1) for x in (mean, std)
+        )
         pixels = (fit_images(images.to(clip_model.device).float(), size) - shift) / scale
         return _unit(clip_model.get_image_features(pixel_values=pixels.to(clip_model.dtype)))
 

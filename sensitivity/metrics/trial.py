@@ -45,7 +45,9 @@ def check_metric(metric: Metric, sample: torch.Tensor) -> None:
 def _change(sample: torch.Tensor) -> torch.Tensor:
     """The sample with a little noise, clipped to its own range, so that images stay valid."""
     low, high = sample.aminmax()
-    noise = torch.randn(sample.shape, generator=torch.Generator().manual_seed(0)).to(sample)
+    noise = torch.randn(sample.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu").to(
+        sample
+    )
     spread = (sample.float().std() if sample.numel() > 1 else sample.float().abs().max()).to(sample)
     changed = sample + AMOUNT * spread * noise
     return changed.clamp(low, high) if low < high else changed

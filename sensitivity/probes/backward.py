@@ -192,5 +192,6 @@ def _add(metrics: dict[str, Tensor], sums: Tensor, portion: Sequence[Part], samp
         own = sums[part.offset : part.offset + part.stop - part.start].cpu()
         if part.probes.propagates:
             own = own.view(len(own), -1, samples).sum(1)
-        whole = metrics.setdefault(part.probes.metric, torch.zeros(part.probes.count, own.shape[1]))
+        empty = own.new_zeros(part.probes.count, own.shape[1])
+        whole = metrics.setdefault(part.probes.metric, empty)
         whole[part.start : part.stop] += own

@@ -71,6 +71,9 @@ def join_responses(chain: Chain, by_step: Mapping[int, Responses], probes: Seque
                 weighted = [one * chain.weights[index] for index, one in sums.items()]
                 metrics[each.metric] = torch.stack(weighted).sum(0)
             elif not each.propagates:
-                parts = [sums.get(i, torch.zeros(each.count, chain.steps[i].rows)) for i in chain.readout]
+                parts = [
+                    sums.get(i, torch.zeros(each.count, chain.steps[i].rows, dtype=torch.float32, device="cpu"))
+                    for i in chain.readout
+                ]
                 metrics[each.metric] = torch.cat(parts, 1)
     return joined

@@ -93,8 +93,7 @@ def single_layers(step: Step, batched: Sequence[bool], layers: Mapping[str, nn.M
     """The layers that get one row for the whole batch, such as a time, and whose output may be repeated for each
     sample. A trial shows that each repeated row acts on its own sample alone."""
     args, kwargs = repeated((step.args, step.kwargs), batched, COPIES)
-    scaled = torch.rand(COPIES * step.rows, generator=torch.Generator().manual_seed(2)) < 0.5
-    scaled[:2] = torch.tensor([False, True])  # at least one of each
+    scaled = _half_of(COPIES * step.rows)
     single: list[str] = []
     tried: dict[str, bool] = {}
 
@@ -120,13 +119,20 @@ def single_layers(step: Step, batched: Sequence[bool], layers: Mapping[str, nn.M
     return frozenset(single)
 
 
+def _half_of(rows: int) -> Tensor:
+    """Returns a mask of about half the rows; it contains at least one of each."""
+    drawn = torch.rand(rows, generator=torch.Generator().manual_seed(2), dtype=torch.float32, device="cpu") < 0.5
+    drawn[0], drawn[1] = False, True
+    return drawn
+
+
 def _acts_alone(step: Step, run: Callable[[], Sequence[Tensor]], scaled: Tensor) -> bool:
     """Whether scaling a layer's output in some rows changes all these rows of the outputs and no others."""
     try:
         returned = run()
     except Exception:  # a module may raise anything if it gets a row for each sample and expects one for all
         return False
-    changed = torch.zeros(len(scaled), dtype=torch.bool)
+    changed = torch.zeros(len(scaled), dtype=torch.bool, device="cpu")
     for one, other in zip(step.outputs, returned, strict=True):
         full = torch.cat([one.detach()] * COPIES)
         if other.shape != full.shape or not alike(full[~scaled], other[~scaled]):

@@ -219,8 +219,8 @@ def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> 
 
 def _with_one_more(samples: int, tensor: Tensor) -> Tensor:
     """The tensor of `samples` samples with its first rows repeated for one more sample."""
-    rows = torch.arange(len(tensor) * (samples + 1) // samples) % max(len(tensor), 1)
-    return tensor.detach()[rows.to(tensor.device)]
+    rows = torch.arange(len(tensor) * (samples + 1) // samples, dtype=torch.int64, device=tensor.device)
+    return tensor.detach()[rows % max(len(tensor), 1)]
 
 
 def _try(run: Callable[[], object]) -> None:

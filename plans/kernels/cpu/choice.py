@@ -87,8 +87,12 @@ def _features() -> tuple[str, ...]:
 def is_exact(path: ProductPath) -> bool:
     """Whether sums of the largest codes are right. oneDNN's are not without VNNI: they saturate in 16 bits. torch does
     not use it there, but does where a VNNI processor is restricted by ONEDNN_MAX_CPU_ISA."""
-    sizes = (torch.arange(size * DEPTH, device="cpu").view(size, DEPTH) % 28 + 100 for size in (5, 9))
-    left, right = (size * (-1) ** torch.arange(len(size), device="cpu").view(-1, 1) for size in sizes)
+    sizes = (
+        torch.arange(size * DEPTH, dtype=torch.int64, device="cpu").view(size, DEPTH) % 28 + 100 for size in (5, 9)
+    )
+    left, right = (
+        size * (-1) ** torch.arange(len(size), dtype=torch.int64, device="cpu").view(-1, 1) for size in sizes
+    )
     operands = [path.operand(codes.to(torch.int8)) for codes in (left, right)]
     return torch.equal(path.product(operands[0], operands[1].t()).long(), left @ right.t())
 

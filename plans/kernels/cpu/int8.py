@@ -44,7 +44,7 @@ def run(x: Tensor, layer: Held) -> Tensor:
         out = convolve(codes, scale, packed, bias, layer.geometry, path).to(x.dtype)
         return out.contiguous() if x.is_contiguous() else out
     codes, scale = quantize_rows(x, inputs, scales)
-    out = torch.empty(len(codes), packed.outputs)
+    out = torch.empty(len(codes), packed.outputs, dtype=torch.float32, device=codes.device)
     write_products(out, codes, scale, packed, bias, path)
     return out.view(*x.shape[:-1], packed.outputs).to(x.dtype)
 
@@ -54,7 +54,7 @@ def convolve(
 ) -> Tensor:
     """(N, O, ...) float32 of (N, ..., C) codes."""
     sizes = geometry.output_size(*codes.shape[1:-1])
-    out = torch.empty(len(codes), *sizes, packed.outputs)
+    out = torch.empty(len(codes), *sizes, packed.outputs, dtype=torch.float32, device=codes.device)
     if path.direct and takes(packed, geometry):
         write_convolution(out, codes, scale, packed, bias, geometry)
         return out.movedim(-1, 1)

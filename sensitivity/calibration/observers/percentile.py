@@ -20,7 +20,7 @@ class Percentile:
     says = "magnitude that 99.99 % stay below"
 
     def __init__(self) -> None:
-        self._counts = torch.zeros((_HIGH - _LOW) * _BINS, dtype=torch.int64)
+        self._counts = torch.zeros((_HIGH - _LOW) * _BINS, dtype=torch.int64, device="cpu")
         self._absmax = 0.0
 
     def see(self, magnitudes: torch.Tensor) -> None:
