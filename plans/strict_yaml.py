@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -30,3 +31,22 @@ class StrictLoader(yaml.SafeLoader):
         if twice is not None:
             raise yaml.MarkedYAMLError(problem=f"key {twice!r} is given twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class PlainLoader(StrictLoader):
+    """YAML that people write by hand: null, true, false and decimal numbers are values, and every other word is a text.
+
+    YAML 1.1, which `StrictLoader` reads, takes `no` for false, `16:9` for 969 and `010` for 8.
+    """
+
+
+_TAG = "tag:yaml.org,2002:"
+PlainLoader.yaml_implicit_resolvers = {}
+for _kind, _pattern, _first in (
+    ("null", r"null|~|", ["n", "~", ""]),
+    ("bool", r"[Tt]rue|[Ff]alse|TRUE|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[1-9][0-9]*(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
+     list("-+.0123456789")),
+):  # fmt: skip
+    PlainLoader.add_implicit_resolver(_TAG + _kind, re.compile(f"(?:{_pattern})$"), _first)  # type: ignore[no-untyped-call]

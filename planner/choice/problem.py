@@ -62,10 +62,10 @@ def _unit_of(evidence: Evidence, column: str) -> float:
 
 
 def weighed(objective: Mapping[str, float], columns: Mapping[str, object]) -> dict[str, float]:
-    """Return the objective without families that were not measured. Raises UserError if nothing is left."""
+    """Return the objective without families that were not measured. Raises UserError if no weight above 0 is left."""
     rest = {name: weight for name, weight in objective.items() if name in columns or name not in FAMILIES}
-    if objective and not rest:
-        raise UserError(f"the profile measured no {' and no '.join(objective)}; it has {', '.join(columns)}")
+    if (missing := [name for name in objective if name not in rest]) and not any(rest.values()):
+        raise UserError(f"the profile measured no {' and no '.join(missing)}; it has {', '.join(columns)}")
     return rest
 
 

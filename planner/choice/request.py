@@ -31,24 +31,38 @@ def weights_of(objective: str) -> dict[str, float]:
     """Parse an objective and return column -> weight; a lexicographic one gives its last column the weight 1.
 
     Other objectives are `quality`, `alignment`, `both`, or weights, such as `quality=1,alignment=0.5`.
-    Raises UserError for a weight that is not a finite number of at least 0.
+    Raises UserError for a column that is missing or named twice, for a weight that is not a finite number of at least
+    0, and where every weight is 0.
     """
     if objective == "both":
         return dict.fromkeys(FAMILIES, 1.0)
     if order := order_of(objective):
+        _check_columns(objective, order)
         return {order[-1]: 1.0}
-    weights = {}
-    for part in objective.split(","):
-        name, _, value = part.partition("=")
-        try:
-            weights[name.strip()] = float(value) if value else 1.0
-        except ValueError:
-            raise UserError(
-                f"objective {part!r} is not a weight; write quality, alignment, both or quality=1"
-            ) from None
+    parts = [part.partition("=") for part in objective.split(",")]
+    _check_columns(objective, [name.strip() for name, _, _ in parts])
+    weights = {name.strip(): _weight(f"{name}={value}", value) if equals else 1.0 for name, equals, value in parts}
     if bad := [name for name, weight in weights.items() if not 0 <= weight < float("inf")]:
         raise UserError(f"the weight of {bad[0]} is {weights[bad[0]]}; give a finite number of at least 0")
+    if not any(weights.values()):
+        raise UserError(f"the objective {objective} has no weight above 0, so that every plan would be best; give one, "
+                        f"such as {next(iter(weights))}=1")  # fmt: skip
     return weights
+
+
+def _weight(part: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(f"objective {part!r} is not a weight; write quality, alignment, both or quality=1") from None
+
+
+def _check_columns(objective: str, names: Sequence[str]) -> None:
+    """Raise UserError for an empty name, and for one that is given twice."""
+    if not all(names):
+        raise UserError(f"the objective {objective!r} has a column without a name; write for example quality=1,nsr=0.5")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"the objective {objective} names {twice[0]} twice; name each column once")
 
 
 def check_kernels(kernels: str) -> None:

@@ -24,8 +24,10 @@ class Commas(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
-        names = value.split(",") if value else []
-        return tuple(filter(None, names)) or tuple(names)
+        names = tuple(filter(None, (name.strip() for name in value.split(","))))
+        if not names:
+            self.fail(f"{value!r} has no names; give some, or leave the option out", param, ctx)
+        return names
 
 
 def parameters_of(verb: Verb) -> Iterator[click.Parameter]:

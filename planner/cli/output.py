@@ -22,6 +22,7 @@ from bitplan.planner.errors import (
     UNREAD,
     CallError,
     InfeasibleError,
+    UserError,
     is_own,
 )
 from bitplan.planner.texts import cause_of, one_line, system_reason
@@ -36,6 +37,15 @@ class Command(click.Command):
 
     def get_help_option_names(self, ctx: click.Context) -> list[str]:
         return ["-h", "--help"]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse an option that is given twice, of which click would take the last one in silence."""
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            single = [each for each in order if isinstance(each, click.Option) and not (each.multiple or each.is_flag)]
+            if twice := [each for each in single if single.count(each) > 1]:
+                raise UserError(f"{twice[0].opts[0]} is given twice; give it once")
+        return super().parse_args(ctx, args)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,9 @@ def check_options(schemes: Sequence[str], dtype: str, options: MeasureOptions) -
 
     Raises UserError for an unknown scheme or method, or an engine that cannot run.
     """
-    parse_schemes(schemes)
+    if parse_schemes(schemes) == (KEEP,):
+        raise UserError(f"--schemes {','.join(schemes)} leaves nothing to measure, since keep changes nothing; give "
+                        "others, such as w8a8,w4g64ma8")  # fmt: skip
     method_named(options.method)
     check_dtype(dtype, options.method == "exhaustive" or options.checks > 0 or math.isfinite(options.seconds))
     if engine_named(options.engine, options.cluster).distributed and options.folder is not None:

@@ -19,7 +19,7 @@ from bitplan.planner.scenes.grammar import TRAIN, held_out_scenes, sample_scene
 from bitplan.planner.texts import one_line, system_reason
 from bitplan.plans.checks import LARGEST, Wrong, list_of, plain, shown
 from bitplan.plans.reading import parse_json
-from bitplan.plans.strict_yaml import StrictLoader
+from bitplan.plans.strict_yaml import PlainLoader
 
 GENERAL = (
     "a photo of a red fox sitting in deep snow at dawn",
@@ -93,15 +93,18 @@ def read_conditions(path: Path) -> list[Any]:
         return list(read_prompts(path))
     try:
         text = read_text(path, "utf-8-sig")
-        entries = parse_json(text, distinct=True) if path.suffix.lower() == ".json" else yaml.load(text, StrictLoader)  # noqa: S506
+        entries = parse_json(text, distinct=True) if path.suffix.lower() == ".json" else yaml.load(text, PlainLoader)  # noqa: S506
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
             f"cannot read the conditions file {path}: {_reason(error)}; give a YAML or JSON list"
         ) from error
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, (str, dict)) for entry in entries):
+    if not isinstance(entries, list) or not entries:
         raise UserError(
             f"the conditions file {path} is not a list of prompts or mappings; write `- prompt: ...` entries"
         )
+    if odd := next((each for each in enumerate(entries, 1) if not isinstance(each[1], (str, dict))), None):
+        raise UserError(f"the conditions file {path} is not a list of prompts or mappings: entry {odd[0]} is "
+                        f"{shown(odd[1])}, of type {type(odd[1]).__name__}; put a prompt in quotes")  # fmt: skip
     for number, entry in enumerate(entries, 1):
         try:
             odd = _not_plain(entry)

@@ -21,6 +21,8 @@ from bitplan.planner.pipelines.results import channels_first, first_of, tensor_o
 from bitplan.planner.texts import one_line
 
 ANY = ""  # the pipeline's own output type
+GIVEN = {"generator": "--seed", "num_inference_steps": "--steps", "guidance_scale": "--guidance",
+         "batch_size": "the number of prompts"}  # arguments that BitPlan gives -> what sets them  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -160,15 +162,34 @@ def arguments_of(
     listed = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
     arguments: dict[str, Any] = dict(listed if way.together or way.listed else rows[0])
     settings = {"num_inference_steps": generation.steps, "guidance_scale": generation.guidance}
-    arguments |= {name: value for name, value in settings.items() if value is not None}
-    arguments |= {name: opened(value) for name, value in generation.options.items()}
+    common = {name: value for name, value in settings.items() if value is not None}
+    _check_once(listed, {**common, "generator": noise}, generation.options)
+    arguments |= common | {name: opened(value) for name, value in generation.options.items()}
     check_taken(pipe, arguments)
     if not listed and "batch_size" in parameters:
         arguments["batch_size"] = len(conditions)
-    common: dict[str, Any] = {"generator": noise if way.together else noise[0]}
+    given: dict[str, Any] = {"generator": noise if way.together else noise[0]}
     if way.output_type != ANY:
-        common["output_type"] = way.output_type
-    return {name: value for name, value in common.items() if name in parameters} | arguments
+        given["output_type"] = way.output_type
+    return {name: value for name, value in given.items() if name in parameters} | arguments
+
+
+def check_options(options: Iterable[str]) -> None:
+    """Raises UserError for an argument of every call that BitPlan gives by itself."""
+    if own := [name for name in options if name in GIVEN]:
+        raise UserError(f"{own[0]} is set by {GIVEN[own[0]]}; leave --call {own[0]} out")
+
+
+def _check_once(row: Iterable[str], given: Iterable[str], options: Iterable[str]) -> None:
+    """Raises UserError for an argument of the conditions that every call has, too.
+
+    row: the keys of a condition; given: arguments that BitPlan gives; options: those of --call.
+    """
+    for name in row:
+        if name in given:
+            raise UserError(f"a condition gives {name}, which is set by {GIVEN[name]} for all; leave one of them out")
+        if name in options:
+            raise UserError(f"a condition gives {name}, and --call {name} gives it for all; leave one of them out")
 
 
 def check_taken(pipe: Any, names: Iterable[str]) -> None:
@@ -178,9 +199,9 @@ def check_taken(pipe: Any, names: Iterable[str]) -> None:
         if name not in parameters:
             near = get_close_matches(name, parameters, 1)
             meant = f"did you mean {near[0]}? " if near else ""
-            raise UserError(
-                f"{type(pipe).__name__} has no argument {name}; {meant}its arguments are {', '.join(parameters)}"
-            )
+            quoted = "" if name.isidentifier() else "if it begins a prompt, put the prompt in quotes; "
+            raise UserError(f"{type(pipe).__name__} has no argument {name}; {quoted}{meant}its arguments are "
+                            f"{', '.join(parameters)}")  # fmt: skip
 
 
 def call_parameters(pipe: Any) -> dict[str, inspect.Parameter]:
@@ -210,6 +231,8 @@ def argument_rows(conditions: Sequence[Any]) -> list[dict[str, Any]]:
     rows = [{"prompt": condition} if isinstance(condition, str) else condition for condition in conditions]
     if wrong := [row for row in rows if not isinstance(row, Mapping)]:
         raise UserError(f"a condition of a pipeline is a prompt or a mapping, not a {type(wrong[0]).__name__}")
+    if odd := [row["prompt"] for row in rows if isinstance(row.get("prompt"), (bool, int, float))]:
+        raise UserError(f"the prompt {odd[0]} is of type {type(odd[0]).__name__}, not a text; put it in quotes")
     if any(row.keys() != rows[0].keys() for row in rows):
         raise UserError(f"conditions have different keys, such as {', '.join(rows[0])}; use the same keys in each")
     return [{name: opened(value) for name, value in row.items()} for row in rows]

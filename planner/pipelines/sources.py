@@ -17,7 +17,7 @@ from bitplan.planner.files import PathError, PathLike
 from bitplan.planner.graph.layers import GraphError
 from bitplan.planner.pipelines.failures import calling
 from bitplan.planner.pipelines.folders import check_folder, check_index
-from bitplan.planner.pipelines.generation import Generation, outputs_of
+from bitplan.planner.pipelines.generation import Generation, check_options, outputs_of
 from bitplan.planner.pipelines.marks import is_marked
 from bitplan.planner.pipelines.offload import offloaded
 from bitplan.planner.pipelines.quiet import quiet
@@ -85,6 +85,7 @@ def generation_of(
         raise UserError(f"--steps is {steps}; give at least 1")
     if guidance is not None and not math.isfinite(guidance):
         raise UserError(f"--guidance {guidance} is not finite; give a number, such as 7.5")
+    check_options(call or ())
     return Generation(
         steps or default.steps,
         default.guidance if guidance is None else guidance,

@@ -8,7 +8,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bitplan.planner.errors import UserError
 
 if TYPE_CHECKING:
     from bitplan.planner.verbs.parameters import Parameter
@@ -29,6 +32,7 @@ def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
         for word in (word for word, row in rows.items() if row.loads):
             bound.arguments[word] = typed(bound.arguments[word])
         _check_places(rows, bound.arguments)
+        _check_distinct(rows, bound.arguments)
         return function(*bound.args, **bound.kwargs)
 
     return call
@@ -40,6 +44,17 @@ def rows_of(verb: str, words: Mapping[str, Any]) -> dict[str, Parameter]:
 
     found = {word: PARAMETERS.get(f"{verb}.{word}") or PARAMETERS.get(word) for word in words}
     return {word: row for word, row in found.items() if row is not None}
+
+
+def _check_distinct(rows: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:
+    """Raise UserError for a list that has one value twice, unless its row allows that."""
+    for word, row in rows.items():
+        several = values[word] if (row.many or row.split) and not (row.parse or row.repeats) else ()
+        known: list[object] = []
+        for value in _each(several):
+            if (place := Path(value).resolve() if row.reads and isinstance(value, (str, Path)) else value) in known:
+                raise UserError(f"{row.flag or word} has {value} twice; name it once")
+            known.append(place)
 
 
 def _check_places(rows: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:

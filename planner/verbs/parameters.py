@@ -38,6 +38,7 @@ class Parameter:
         argument: whether it is an argument, not an option, where the verb takes it by position.
         many: whether it takes several values.
         split: whether its text is a comma-separated list.
+        repeats: whether a list may have one value twice.
         parse: turns the texts into the verb's value.
         complete: what the shell offers: a function of `bitplan.planner.cli.completion`, or `module:TABLE`.
         loads: whether it names a pipeline, a metric or a model that is loaded, and whose code may run.
@@ -54,6 +55,7 @@ class Parameter:
     argument: bool = False
     many: bool = False
     split: bool = False
+    repeats: bool = False
     parse: Callable[[Sequence[str]], Any] | None = None
     complete: str = ""
     loads: bool = False
@@ -151,7 +153,7 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     # what runs, and on what
     "prompts": _path("A file with one prompt a line, or a YAML list of the arguments of calls."),
     "solve.prompts": _path("For --rerank: a file with one prompt a line [8 held-out prompts]."),
-    "prompt": Parameter("What to paint; may be given several times [a built-in prompt].", many=True),
+    "prompt": Parameter("What to paint; may be given several times [a built-in prompt].", many=True, repeats=True),
     "count": _number("Number of built-in prompts.", 1),
     "evaluate.count": _number("Number of built-in prompts.", 2),
     "call": Parameter("An argument of every call, such as height=512.", metavar="NAME=VALUE", many=True,

@@ -36,11 +36,21 @@ def yaml_values(option: str) -> Callable[[Sequence[str]], dict[str, Any]]:
 
 
 def _yaml_value(word: str, text: str) -> Any:
-    """The value of a YAML text. Raises UserError, which names the word of the command line."""
+    """The value of a YAML text: a number, true, false, null, a quoted text, or a list or mapping in brackets.
+
+    Every other text stands for itself, also one with `: ` or ` #` in it. Raises UserError, which names the word of the
+    command line.
+    """
     import yaml
 
+    from bitplan.plans.strict_yaml import PlainLoader
+
     try:
-        return yaml.safe_load(text)
+        node = yaml.compose(text, PlainLoader)
+        bare = isinstance(node, yaml.ScalarNode) and node.style is None and node.value != text.strip()
+        if bare or (isinstance(node, yaml.CollectionNode) and not node.flow_style):
+            return text
+        return yaml.load(text, PlainLoader)  # noqa: S506
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # of PyYAML
         problem = one_line(getattr(error, "problem", None) or error, 200)
         raise UserError(f"{word!r} is not a YAML value ({problem}); write a number, a text or a closed list, such as "

@@ -51,9 +51,10 @@ class World:
         return self.text("no folder", "file") / "x.png"
 
     def profiling(self, pipeline: object = None, out: object = None, **options: object) -> list[object]:
-        chosen = {"prompts": self.text("a cat\na dog", "p.txt"), "clip": self.clip, "schemes": "w8a8"} | options
+        chosen = {"prompts": self.text("a cat\na dog", "p.txt"), "clip": self.clip, "schemes": "w8a8", "steps": 1}
+        chosen |= options
         return [
-            "profile", pipeline or self.pipeline, "--out", out or self.tmp / "new.profile", "--steps", 1,
+            "profile", pipeline or self.pipeline, "--out", out or self.tmp / "new.profile",
             *(part for name, value in chosen.items() for part in (f"--{name}", value)),
         ]  # fmt: skip
 
@@ -61,7 +62,8 @@ class World:
         return ["solve", profile or self.profile, "--out", self.tmp / "new.yaml", *options]
 
     def sweeping(self, start: str, stop: str, *options: object) -> list[object]:
-        return ["sweep", self.profile, "--from", start, "--to", stop, "--out", self.tmp / "new", *options]
+        where = ["--out", self.tmp / "new"] if "--out" not in options else []
+        return ["sweep", self.profile, "--from", start, "--to", stop, *where, *options]
 
     def benching(self, plan: Path | None = None, **options: object) -> list[object]:
         named = [part for name, value in options.items() for part in (f"--{name}", value)]
@@ -69,8 +71,8 @@ class World:
 
     def applying(self, plan: Path | None = None, *options: object, pipeline: object = None) -> list[object]:
         where = ["--out", self.tmp / "x.png"] if "--out" not in options else []
-        return ["apply", plan or self.plan, pipeline or self.pipeline, "--prompt", "a cat", "--steps", 1, *where,
-                *options]  # fmt: skip
+        steps = ["--steps", 1] if "--steps" not in options else []
+        return ["apply", plan or self.plan, pipeline or self.pipeline, "--prompt", "a cat", *steps, *where, *options]
 
 
 def truncated_profile(w: World) -> list[object]:
@@ -171,7 +173,7 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("profile resumed otherwise", BAD_INPUT, "--out", other_settings),
     ("schemes unknown", BAD_INPUT, "did you mean", lambda w: w.profiling(schemes="w8a8,w4q64a8")),
     ("schemes of 7 bits", BAD_INPUT, "8, 6, 5", lambda w: w.profiling(schemes="w7a8")),
-    ("schemes empty", BAD_INPUT, "did you mean", lambda w: w.profiling(schemes=",")),
+    ("schemes empty", BAD_INPUT, "',' has no names", lambda w: w.profiling(schemes=",")),
     ("schemes with a space", BAD_INPUT, "did you mean", lambda w: w.profiling(schemes="w8a8;w4a8")),
     ("method unknown", BAD_INPUT, "'probes', 'exhaustive'", lambda w: w.profiling(method="fisher")),
     ("probes 0", BAD_INPUT, "x>=1", lambda w: w.profiling(probes=0)),
@@ -253,7 +255,7 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("gap of all", BAD_INPUT, "gap is 1; expected", lambda w: w.solving("--gap", "1")),
     ("confidence of a percentage", BAD_INPUT, "at least 0.5", lambda w: w.solving("--confidence", "95")),
     ("slack negative", BAD_INPUT, "--slack", lambda w: w.solving("--slack=-0.1")),
-    ("lexicographic by nothing", BAD_INPUT, "did you mean", lambda w: w.solving("--objective", "lexicographic:")),
+    ("lexicographic by nothing", BAD_INPUT, "without a name", lambda w: w.solving("--objective", "lexicographic:")),
     ("lexicographic by a typo", BAD_INPUT, "did you mean",
      lambda w: w.solving("--objective", "lexicographic:qualty,alignment")),
     ("candidates by greed", BAD_INPUT, "--solver exact",
@@ -334,7 +336,9 @@ BAD: list[Case] = [  # what, exit code, a part of the advice, and the command li
     ("file of prompts missing", BAD_INPUT, "cannot read the prompts",
      lambda w: ["apply", w.plan, w.pipeline, "--prompts", w.tmp / "gone.txt", "--out", w.tmp / "x.png"]),
     ("report under a file", BAD_INPUT, "--out", lambda w: evaluating(w, w.below_a_file())),
-    ("report of plans of one name", BAD_INPUT, "rename", lambda w: evaluating(w, w.tmp / "r", w.plan)),
+    ("report of plans of one name", BAD_INPUT, "rename",
+     lambda w: evaluating(w, w.tmp / "r", Path(shutil.copy(w.plan, w.tmp)))),
+    ("report of one plan twice", BAD_INPUT, "name it once", lambda w: evaluating(w, w.tmp / "r", w.plan)),
     ("report of plans of other layers", BAD_INPUT, "one by one",
      lambda w: evaluating(w, w.tmp / "r", w.spoilt_plan(lambda p: p["schemes"].pop("unet.conv_in")))),
     ("inspect missing", BAD_INPUT, "check the path", lambda w: ["inspect", w.tmp / "none"]),

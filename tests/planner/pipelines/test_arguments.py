@@ -15,6 +15,7 @@ from bitplan.planner.pipelines.conditions import conditions_in, labels_of
 from bitplan.planner.pipelines.generation import Generation, arguments_of, generation_in, opened
 from bitplan.planner.pipelines.sources import generation_of
 from bitplan.planner.pipelines.subject import run_subject, subject_of
+from tests import tiny
 from tests.planner.pipelines.test_calling import TEXTS, Base, OneGenerator, number
 
 torch.set_num_threads(1)
@@ -97,3 +98,34 @@ def test_default_steps_are_for_calls_that_take_them() -> None:
         run_subject(subject_of(subject.run.pipe, generation_of("some/pipeline", 20, None, 0)), TEXTS, 0)
     with pytest.raises(UserError, match="no argument output_typ; did you mean output_type"):
         run_subject(subject_of(subject.run.pipe, Generation(options={"output_typ": "np"})), TEXTS, 0)
+
+
+@pytest.mark.parametrize(
+    ("condition", "generation", "words"),
+    [
+        ({"prompt": "a", "generator": 5}, Generation(), "a condition gives generator, which is set by --seed"),
+        ({"prompt": "a", "num_inference_steps": 9}, Generation(2), "num_inference_steps, which is set by --steps"),
+        ({"prompt": "a", "guidance_scale": 9.0}, Generation(2, 1.5), "guidance_scale, which is set by --guidance"),
+        ("a", Generation(options={"prompt": "b"}), "gives prompt, and --call prompt gives it for all"),
+        ({"prompt": False}, Generation(), "the prompt False is of type bool, not a text; put it in quotes"),
+        (
+            {"a portrait": "an old man"},
+            Generation(),
+            "no argument a portrait; if it begins a prompt, put the prompt in q",
+        ),
+    ],
+)
+def test_an_argument_is_given_once_and_a_prompt_is_a_text(condition: Any, generation: Generation, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        arguments_of(tiny.build_pipeline(), [condition], generation)
+
+
+def test_what_is_set_for_all_may_be_given_with_a_condition_alone() -> None:
+    given = arguments_of(tiny.build_pipeline(), [{"prompt": "a", "guidance_scale": 9.0}], Generation(2))
+    assert given["guidance_scale"] == [9.0] and given["num_inference_steps"] == 2
+
+
+@pytest.mark.parametrize("name", ["generator", "num_inference_steps", "guidance_scale", "batch_size"])
+def test_arguments_that_other_options_set_are_refused_before_anything_is_loaded(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is set by .*; leave --call {name} out"):
+        generation_of("some/pipeline", None, None, 0, {name: 5})

@@ -80,16 +80,28 @@ def test_yaml_is_read_as_yaml(tmp_path: Path) -> None:
     assert conditions_in(path) == ENTRIES
 
 
+def test_words_of_yaml_files_are_texts(tmp_path: Path) -> None:
+    """YAML 1.1 would read false, true, 969, 8 and a date."""
+    path = tmp_path / "p.yaml"
+    path.write_text("- no\n- off\n- {a: Yes, b: 16:9, c: 010, d: 2001-01-01, e: [1, -2.5, 1e3, true, null, ~]}\n")
+    rest = {"a": "Yes", "b": "16:9", "c": "010", "d": "2001-01-01", "e": [1, -2.5, 1000.0, True, None, None]}
+    assert conditions_in(path) == ["no", "off", rest]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
-    [("p.yaml", "- {prompt: 2001-01-01}", "entry 1 .* a date"), ("p.yaml", "- x\n- {a: .nan}", "entry 2 .* nan"),
+    [("p.yaml", "- {a: !!timestamp 2001-01-01}", "entry 1 .* a date"), ("p.yaml", "- x\n- {a: .nan}", "entry 2 .* nan"),
      ("p.yaml", "- {a: !!binary aGk=}", "a bytes"), ("p.yaml", "- {a: !!set {b}}", "a set"),
      ("p.yaml", "- {1: a}", "a key that is not text"), ("p.yaml", "- {a: 1, a: 2}", "given twice"),
      ("p.yaml", "- &a {b: c}\n- *a", "aliases"), ("p.yaml", "- !!bool maybe", "cannot be read"),
      ("p.yaml", "- !!timestamp nope", "cannot be read"), ("p.yaml", '- "\\x1b[2J"', "character"),
      ("p.json", '[{"a": 1, "a": 2}]', "given twice"), ("p.json", '[{"a": NaN}]', "NaN"),
      ("p.json", '["\\ud800"]', "character"), ("p.json", '[{"a": 1e999}]', "inf"), ("p.json", "[" * 9999, "recursion"),
-     ("p.json", "[1]", "not a list of prompts"), ("p.txt", "a\nb\x00\n", "line 2 .* control"),
+     ("p.json", "[1]", "not a list of prompts"),
+     ("p.yaml", "- a\n- 42", "entry 2 is 42, of type int; .* quotes"),
+     ("p.yaml", "- true", "entry 1 is True, of type bool"),
+     ("p.yaml", "a: b", "not a list of prompts"),
+     ("p.txt", "a\nb\x00\n", "line 2 .* control"),
      ("p.txt", "a\x0cb", "line 1 .* control")],
 )  # fmt: skip
 def test_what_is_no_plain_data_is_refused_in_one_line(name: str, content: str, words: str, tmp_path: Path) -> None:
