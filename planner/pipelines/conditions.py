@@ -105,6 +105,13 @@ def read_conditions(path: Path) -> list[Any]:
     if odd := next((each for each in enumerate(entries, 1) if not isinstance(each[1], (str, dict))), None):
         raise UserError(f"the conditions file {path} is not a list of prompts or mappings: entry {odd[0]} is "
                         f"{shown(odd[1])}, of type {type(odd[1]).__name__}; put a prompt in quotes")  # fmt: skip
+    _check_plain(path, entries)
+    _check_lengths(path, entries)
+    return entries
+
+
+def _check_plain(path: Path, entries: list[Any]) -> None:
+    """Raises UserError where an entry is or holds what is no plain data."""
     for number, entry in enumerate(entries, 1):
         try:
             odd = _not_plain(entry)
@@ -113,8 +120,6 @@ def read_conditions(path: Path) -> list[Any]:
         if odd is not None:
             raise UserError(f"entry {number} of the conditions file {path} holds {odd}; write texts, finite numbers, "
                             "lists and mappings of texts, and put other values in quotes")  # fmt: skip
-    _check_lengths(path, entries)
-    return entries
 
 
 def _reason(error: Exception) -> str:
