@@ -18,6 +18,7 @@ from bitplan.planner.pipelines.calling import has_own_calls, settled
 from bitplan.planner.pipelines.subject import checked
 from bitplan.sensitivity.probes.batches import batched, check_order
 from bitplan.sensitivity.probes.chain import Chain
+from bitplan.sensitivity.probes.shares import called
 from bitplan.sensitivity.probes.unroll import Step, frozen, rehearse, unroll
 from bitplan.sensitivity.runs.nested import leaves_of
 from bitplan.sensitivity.table import MeasurementError
@@ -31,8 +32,7 @@ def chain_of(worker: Worker, conditions: Sequence[Any], first: int, visits: int 
     """Within the `with`, gives the unrolled full-precision run of some conditions; no parameter requires gradients.
 
     Args:
-        worker: the worker that runs it.
-        conditions: the conditions.
+        worker, conditions: what runs, and on what.
         first: the index of the first of them.
         visits: the number of steps of a denoiser that are differentiated.
 
@@ -43,7 +43,8 @@ def chain_of(worker: Worker, conditions: Sequence[Any], first: int, visits: int 
     settings, subject = worker.setup.settings, worker.subject
     with frozen(subject.modules.values()):
         run, seed = partial(checked, subject), settings.generation.seed + first
-        steps, result = settled(subject.run, lambda: unroll(worker.stages, lambda: run(conditions, seed)))
+        with called({name: worker.module(name) for name in worker.setup.graph.by_address}) as ran:
+            steps, result = settled(subject.run, lambda: unroll(worker.stages, lambda: run(conditions, seed)))
         if not result.requires_grad:
             raise UserError(
                 f"no gradients flow through {subject.kind} to its outputs; measure with --method exhaustive"
@@ -53,9 +54,10 @@ def chain_of(worker: Worker, conditions: Sequence[Any], first: int, visits: int 
         larger = partial(run, (*conditions, conditions[0]), seed)
         steps, grows, alone = _copyable(worker, steps, calls, len(conditions), larger)
         readout, chosen = _select(calls, settings.timesteps), _select(calls, visits)
-        all_weights = _weights(steps, {*readout, *chosen}, calls)
-        weights = {index: weight for index, weight in all_weights.items() if grows[index] is not None}
-        yield Chain(steps, result, readout, weights, [each or () for each in grows], denoisers, alone)
+        weights = _weights(steps, {*readout, *chosen}, calls)
+        weights = {index: weight for index, weight in weights.items() if grows[index] is not None}
+        idle = frozenset(worker.setup.graph.by_address.keys() - ran)
+        yield Chain(steps, result, readout, weights, [each or () for each in grows], denoisers, alone, idle)
 
 
 def _copyable(

@@ -46,6 +46,7 @@ class JobResult:
         prompts: the range of prompts of the responses, as in `Job`.
         responses: metric -> (K, S) responses.
         readings: metric -> how to read its responses.
+        idle: whether the layer ran on none of these prompts, so that the responses are 0.
     """
 
     pair: Pair
@@ -53,6 +54,7 @@ class JobResult:
     prompts: tuple[int, int | None] = (0, None)
     responses: Mapping[str, Sums] = field(default_factory=dict)
     readings: Mapping[str, Reading] = field(default_factory=dict)
+    idle: bool = False
 
 
 def jobs_of(method: str, pairs: Iterable[Pair], layers: int) -> tuple[Job, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 
 from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.profiles.profile import Pair, Profile
-from bitplan.planner.profiles.responses import PROBED, Probed, probed, response_of, responses_of
+from bitplan.planner.profiles.responses import PROBED, Probed, probed, record_of, response_of, responses_of
 from bitplan.sensitivity.responses import Reading, Sums, measurement_of
 from bitplan.sensitivity.table import MeasurementError
 
@@ -34,7 +34,11 @@ def write_rounds(store: Profile, results: Iterable[JobResult], families: Mapping
 
 
 def _write_round(store: Profile, results: Sequence[JobResult], families: Mapping[str, str]) -> None:
-    """Append the responses of a round to those of earlier rounds, and update the estimates."""
+    """Append the responses of a round to those of earlier rounds, and update the estimates.
+
+    A layer that ran in no round so far has responses and no estimate. One without responses in this round loses those
+    of earlier rounds: its loss is not that of some prompts alone.
+    """
     reached = [result for result in results if result.responses]
     if not reached:
         raise MeasurementError(
@@ -42,20 +46,31 @@ def _write_round(store: Profile, results: Sequence[JobResult], families: Mapping
         )
     before, stored = probed(store), responses_of(store)
     readings, first = _joined_readings(before.readings, reached[0].readings), not before.prompts
+    after = _joined_lists(before, results, int(reached[0].prompts[1] or 0), readings)
     exact = store.measured("exhaustive")
     measurements, responses = [], []
     for result in reached:
+        if result.pair[0] in after.unreached:
+            continue
         if not first and any((*result.pair, metric) not in stored for metric in result.responses):
             continue  # a pair without earlier rounds: see `write_missed`
         sums = {metric: _joined(stored.get((*result.pair, metric)), new) for metric, new in result.responses.items()}
         responses += [response_of(result.pair, metric, whole) for metric, whole in sums.items()]
-        if result.pair not in exact:
+        if result.pair not in exact and result.pair[0] not in after.idle:
             measurements += [measurement_of(*result.pair, name, readings[name], whole) for name, whole in sums.items()]
-    value = {"prompts": reached[0].prompts[1], "readings": {name: asdict(each) for name, each in readings.items()}}
+    new = [layer for layer in after.unreached if layer not in before.unreached]
+    store.write_measurements(measurements, families, responses, {PROBED: record_of(after)}, new)
+
+
+def _joined_lists(
+    before: Probed, results: Sequence[JobResult], prompts: int, readings: Mapping[str, Reading]
+) -> Probed:  # fmt: skip
+    """What the profile has been probed on after a round with these results."""
     unreached = dict.fromkeys((*before.unreached, *(result.pair[0] for result in results if not result.responses)))
-    if unreached:
-        value["unreached"] = list(unreached)
-    store.write_measurements(measurements, families, responses, {PROBED: value})
+    ran = {result.pair[0] for result in results if not result.idle}
+    new = (result.pair[0] for result in results if result.idle and not before.prompts)
+    idle = dict.fromkeys((*before.idle, *new))
+    return Probed(prompts, readings, tuple(unreached), tuple(layer for layer in idle if layer not in ran))
 
 
 def write_missed(store: Profile, results: Iterable[JobResult], families: Mapping[str, str]) -> None:
@@ -73,13 +88,20 @@ def write_missed(store: Profile, results: Iterable[JobResult], families: Mapping
 
 
 def _write_pair(store: Profile, rounds: Sequence[JobResult], finished: Probed, families: Mapping[str, str]) -> None:
-    pair, sums = rounds[0].pair, dict[str, Sums]()
+    pair, sums, known = rounds[0].pair, dict[str, Sums](), probed(store)
+    if not all(result.responses for result in rounds):
+        unreached = tuple(dict.fromkeys((*known.unreached, pair[0])))
+        store.write_measurements((), families, (), {PROBED: record_of(replace(known, unreached=unreached))}, pair[:1])
+        return
     for result in rounds:
         sums |= {metric: _joined(sums.get(metric), new) for metric, new in result.responses.items()}
+    responses = [response_of(pair, metric, whole) for metric, whole in sums.items()]
+    if all(result.idle for result in rounds):
+        idle = tuple(dict.fromkeys((*known.idle, pair[0])))
+        store.write_measurements((), families, responses, {PROBED: record_of(replace(known, idle=idle))})
+        return
     measurements = [measurement_of(*pair, metric, finished.readings[metric], whole) for metric, whole in sums.items()]
-    store.write_measurements(
-        measurements, families, [response_of(pair, metric, whole) for metric, whole in sums.items()]
-    )
+    store.write_measurements(measurements, families, responses)
 
 
 def _joined_readings(old: Mapping[str, Reading], new: Mapping[str, Reading]) -> dict[str, Reading]:

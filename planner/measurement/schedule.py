@@ -67,7 +67,8 @@ def measure_exhaustively(schedule: Schedule, pairs: Sequence[Pair], phase: str =
 def measure_by_probes(schedule: Schedule, checks: int, around: str) -> None:
     """Probe on all prompts, measure some pairs exhaustively, and correct the estimates by them.
 
-    Pairs that no probe reaches are measured exhaustively, and `checks` others. If there is a deadline, measure until
+    Pairs that no probe reaches are measured exhaustively, such as those of layers that ran in no round, and `checks`
+    others. If there is a deadline, measure until
     then the pairs that a plan with the memory `around` is undecided about.
     """
     _catch_up(schedule)
@@ -98,7 +99,8 @@ def _catch_up(schedule: Schedule) -> None:
     finished, measured = probed(schedule.store), schedule.store.measured()
     if not finished.prompts:
         return
-    missed = [pair for pair in schedule.pairs if pair not in measured and pair[0] not in finished.unreached]
+    known = {*finished.unreached, *finished.idle}
+    missed = [pair for pair in schedule.pairs if pair not in measured and pair[0] not in known]
     portions = _divide(schedule, missed, PORTION)
     jobs = [job for portion in portions for job in rounds_of([portion], 0, finished.prompts, schedule.round)]
     with _results(schedule, jobs, "estimates missed", (finished.prompts, 0, "prompts")) as results:

@@ -17,9 +17,13 @@ _TINY = 1e-300
 
 
 def estimates_of(store: Profile) -> dict[tuple[str, str, str], Measurement]:
-    """Returns the uncorrected estimates of the probes by (layer, scheme, metric)."""
-    readings = probed(store).readings
-    return {key: measurement_of(*key, readings[key[2]], sums) for key, sums in responses_of(store).items()}
+    """Returns the uncorrected estimates of the probes by (layer, scheme, metric), of layers that ran."""
+    known = probed(store)
+    return {
+        key: measurement_of(*key, known.readings[key[2]], sums)
+        for key, sums in responses_of(store).items()
+        if key[0] not in known.idle
+    }
 
 
 def choose_checks(store: Profile, count: int) -> list[Pair]:

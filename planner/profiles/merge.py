@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from bitplan.planner.profiles.copies import check_new, new_profile
 from bitplan.planner.profiles.corrections import correct
 from bitplan.planner.profiles.fitted import read_parameters, write_parameters
 from bitplan.planner.profiles.profile import Profile, Response, open_profile
-from bitplan.planner.profiles.responses import PROBED
+from bitplan.planner.profiles.responses import PROBED, Probed, probed, record_of
 from bitplan.planner.profiles.speeds import PRODUCTS
 from bitplan.sensitivity.table import ESTIMATES, Measurement, describe
 
@@ -78,8 +80,8 @@ def _check_same(first: Profile, other: Profile) -> None:
     metrics = first.families(), other.families()
     if all(metrics) and metrics[0] != metrics[1]:
         raise _different("metrics", *metrics, first, other)
-    ours, theirs = (store.baseline().get(PROBED) for store in (first, other))
-    if ours and theirs:
+    ours, theirs = (record_of(replace(probed(store), unreached=(), idle=())) for store in (first, other))
+    if ours["prompts"] and theirs["prompts"]:
         _compare(PROBED, ours, theirs, first, other)
     _check_parameters(first, other)
     ranges, others = first.ranges(), other.ranges()
@@ -197,6 +199,8 @@ def _write(stores: Sequence[Profile], timed: Profile, contents: tuple[Rows, Resp
     with new_profile(out, timed.header()) as store:
         store.write_graph(timed.graph(), timed.schemes())
         store.write_baseline({name: value for old in (*stores, timed) for name, value in _baseline(old, timed)})
+        if responses:
+            store.write_baseline({PROBED: record_of(_probed(stores))})
         store.write_ranges(timed.ranges() or next((old.ranges() for old in stores if old.ranges()), {}))
         write_parameters(store, next((held for old in stores if (held := read_parameters(old))), {}))
         store.write_costs(timed.costs())
@@ -204,6 +208,15 @@ def _write(stores: Sequence[Profile], timed: Profile, contents: tuple[Rows, Resp
         store.write_measurements((m for row in rows.values() for m in row), families, responses.values())
         if responses:
             correct(store, families)
+
+
+def _probed(stores: Sequence[Profile]) -> Probed:
+    """What all profiles were probed on, with the layers that are unreached or idle in any of them."""
+    every = [found for store in stores if (found := probed(store)).prompts]
+    unreached, idle = (
+        tuple(dict.fromkeys(chain(*lists))) for lists in zip(*((p.unreached, p.idle) for p in every), strict=True)
+    )
+    return replace(every[0], unreached=unreached, idle=idle)
 
 
 def _baseline(store: Profile, timed: Profile) -> list[tuple[str, Any]]:

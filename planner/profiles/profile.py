@@ -29,7 +29,7 @@ from bitplan.planner.profiles.file import (
     open_reader,
     open_writer,
 )
-from bitplan.planner.profiles.tables import cost_columns, real
+from bitplan.planner.profiles.tables import cost_columns, drop_estimates, real
 from bitplan.sensitivity.table import Measurement
 
 Pair = tuple[str, str]  # layer address, scheme text
@@ -171,7 +171,7 @@ class Profile:
 
     def write_measurements(
         self, measurements: Iterable[Measurement], families: Mapping[str, str], responses: Iterable[Response] = (),
-        baseline: Mapping[str, Any] | None = None,
+        baseline: Mapping[str, Any] | None = None, without: Iterable[str] = (),
     ) -> None:  # fmt: skip
         """Writes measurements in one transaction, which must contain all metrics of each (layer, scheme).
 
@@ -182,18 +182,17 @@ class Profile:
             families: metric -> family.
             responses: the responses that estimates are computed from.
             baseline: numbers that belong to them, as in `write_baseline`.
+            without: layers whose responses and estimates are removed first.
 
         Raises:
             ProfileError: an exhaustive measurement exists already, or a layer or scheme is unknown; nothing is written.
         """
-        rows = [
-            (m.layer, m.scheme, m.metric, families[m.metric])
-            + (float(m.mean), float(m.stderr), int(m.count), int(m.finite), m.source)
-            for m in measurements
-        ]
+        rows = [(m.layer, m.scheme, m.metric, families[m.metric], float(m.mean), float(m.stderr), int(m.count),
+                 int(m.finite), m.source) for m in measurements]  # fmt: skip
         sums = [(r.layer, r.scheme, r.metric, r.probes, r.sums) for r in responses]
         numbers = [(name, dump(self.path, name, value)) for name, value in (baseline or {}).items()]
         with self._transaction() as db:
+            drop_estimates(db, without)
             db.executemany("DELETE FROM measurements WHERE layer=? AND scheme=? AND metric=? AND source<>'exhaustive'",
                            (row[:3] for row in rows))  # fmt: skip
             insert(self.path, db, "INSERT INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows, 3)

@@ -7,7 +7,8 @@ an interrupted command continues with the next round.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +27,14 @@ class Probed:
     Attributes:
         prompts: the number of prompts so far, from the first on.
         readings: metric -> how its responses become losses.
-        unreached: layers whose output does not reach the probed output.
+        unreached: layers whose responses are not known, such as those on one input for all samples.
+        idle: layers that ran on none of these prompts; their responses are 0, and no estimates.
     """
 
     prompts: int
     readings: Mapping[str, Reading]
     unreached: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
 
 
 def probed(store: Profile) -> Probed:
@@ -41,7 +44,14 @@ def probed(store: Profile) -> Probed:
         name: Reading(tuple(each["strata"]), tuple(each["clusters"]), each["signed"])
         for name, each in record["readings"].items()
     }
-    return Probed(record["prompts"], readings, tuple(record.get("unreached", ())))
+    return Probed(record["prompts"], readings, *(tuple(record.get(name, ())) for name in ("unreached", "idle")))
+
+
+def record_of(found: Probed) -> dict[str, Any]:
+    """Returns it in the form of the baseline, without lists that are empty."""
+    lists = {"unreached": list(found.unreached), "idle": list(found.idle)}
+    readings = {name: asdict(each) for name, each in found.readings.items()}
+    return {"prompts": found.prompts, "readings": readings} | {name: own for name, own in lists.items() if own}
 
 
 def response_of(pair: Pair, metric: str, sums: Sums) -> Response:

@@ -87,7 +87,7 @@ _READING = record({"strata": list_of(whole(-WHOLE)), "clusters": list_of(whole(-
 _CORRECTION = record({**dict.fromkeys(("bias", "slope", "centre", "low", "high"), number()),
                       "scatter": _MAGNITUDE, "checks": whole(), "applies": flag})  # fmt: skip
 BASELINE: Mapping[str, Check] = {
-    "probed": record({"prompts": whole(), "readings": mapping_of(_READING)}, {"unreached": _NAMES}),
+    "probed": record({"prompts": whole(), "readings": mapping_of(_READING)}, {"unreached": _NAMES, "idle": _NAMES}),
     "corrections": mapping_of(_CORRECTION),
     "int8 products": text(1000),
 }

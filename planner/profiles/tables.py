@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 
 OLDEST, NEWEST = 2, 4  # the versions that are read
 _COSTS = ("layer", "scheme", "bytes", "ms", "kernel", "simulated")
@@ -61,6 +62,13 @@ def add_parameters(db: sqlite3.Connection) -> None:
     if not has_parameters(db):
         db.execute(_PARAMETERS)
         db.execute(f"PRAGMA user_version = {_FITTED}")
+
+
+def drop_estimates(db: sqlite3.Connection, layers: Iterable[str]) -> None:
+    """Within a transaction, removes the responses of layers and what was estimated from them."""
+    for layer in layers:
+        db.execute("DELETE FROM responses WHERE layer = ?", (layer,))
+        db.execute("DELETE FROM measurements WHERE layer = ? AND source IN ('probes', 'corrected')", (layer,))
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -18,7 +18,24 @@ from bitplan.sensitivity.runs.nested import repeated, tensors_of
 STACKED = 1 << 26  # numbers of output changes that are multiplied at once
 Product = Callable[[Tensor, Tensor], Tensor]
 Changes = Callable[[Tensor], Iterator[tuple[str, Tensor]]]  # a layer's input -> (scheme, change of its output)
-Responses = dict[tuple[str, str], dict[str, Tensor]]  # (layer, scheme) -> metric -> (K, S): K probes, S samples
+
+
+class Responses(dict[tuple[str, str], dict[str, Tensor]]):
+    """(layer, scheme) -> metric -> (K, S) of K probes and S samples.
+
+    Attributes:
+        unknown: the layers that ran on rows whose samples are not known, so that their responses are not whole.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unknown: set[str] = set()
+
+    def without(self, layers: set[str]) -> Responses:
+        """These responses, in which those of some layers are removed."""
+        for pair in [pair for pair in self if pair[0] in layers]:
+            del self[pair]
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +114,10 @@ class Visit:
         for tensor in [tensor for tensor in arguments if tensor.is_floating_point()][:1]:
             tensor.requires_grad_()  # a checkpointed block needs one input with a gradient
         cotangents, take = self._cotangents(), partial(self._take, reached)
-        with torch.enable_grad(), observed(self.subjects.layers, self.copies, self.shares, take):
+        with (
+            torch.enable_grad(),
+            observed(self.subjects.layers, self.copies, self.shares, take, self.responses.unknown.add),
+        ):
             outputs = step.again(args, kwargs)
             ends = [(x, v.to(x.dtype)) for x, v in zip(outputs, cotangents, strict=True) if x.requires_grad]
             if not ends:  # the first call, if it runs none of the layers
@@ -120,6 +140,7 @@ class Visit:
     def _take(self, reached: set[str], layer: str, x: Tensor, gradient: Tensor) -> None:
         """Add the responses of one call of a layer. x: its input for one copy; gradient: on its output, all copies."""
         if not self.chain.knows_samples(self.index):
+            self.responses.unknown.add(layer)
             return
         reached.add(layer)
         g_rkn = gradient.reshape(self.copies, len(x), -1).transpose(0, 1)
@@ -145,16 +166,19 @@ def _copy(gradient: Tensor, tensor: Tensor, copy: int) -> Tensor:
 
 
 def observed(
-    layers: Mapping[str, nn.Module], copies: int, shares: Shares, take: Callable[[str, Tensor, Tensor], None]
-) -> AbstractContextManager[None]:
-    """Within it, `take` gets each layer, its input for one copy, and the gradient on its output for all copies."""
+    layers: Mapping[str, nn.Module], copies: int, shares: Shares, take: Callable[[str, Tensor, Tensor], None],
+    refuse: Callable[[str], None],
+) -> AbstractContextManager[None]:  # fmt: skip
+    """Within it, `take` gets each layer, its input for one copy, and the gradient on its output for all copies, and
+    `refuse` each layer that runs on rows whose samples are not known."""
 
     def observe(layer: str, narrow: Tensor, output: Tensor) -> Tensor | None:
         wide, widened = shares.widened(layer, narrow, output, copies)
         replacement = None if widened is output else widened
-        if not torch.is_grad_enabled() or not wide.ndim or len(wide) % copies:
-            return replacement  # the first pass of a checkpoint, or one input for all samples
-        if not shares.of(layer, len(wide) // copies):
+        if not torch.is_grad_enabled() or not wide.numel():
+            return replacement  # the first pass of a checkpoint, or no row of any sample
+        if not wide.ndim or len(wide) % copies or not shares.of(layer, len(wide) // copies):
+            refuse(layer)  # such as one input for all samples
             return replacement
         x = wide.detach()[: len(wide) // copies].clone()
         if widened.requires_grad:

@@ -29,6 +29,7 @@ class Chain:
         batched: of each step, which of its tensors hold the batch (`batches.batched`).
         guided: modules whose batch may hold several copies of the samples, one behind the other, as for guidance.
         alone: whether there is one sample and each call can have one copy of it alone.
+        idle: the layers that the run called on no row, such as experts that other samples reach.
     """
 
     steps: Sequence[Step]
@@ -38,6 +39,7 @@ class Chain:
     batched: Sequence[tuple[bool, ...]]
     guided: frozenset[nn.Module]
     alone: bool = False
+    idle: frozenset[str] = frozenset()
 
     def knows_samples(self, index: int) -> bool:
         """Whether the sample of each row of a step is known."""

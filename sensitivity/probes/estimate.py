@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bitplan.sensitivity.probes.backward import Changes, Product, Responses, Subjects, Visit, portions
 from bitplan.sensitivity.probes.chain import Chain, Probes
@@ -42,7 +42,7 @@ def probe(
     subjects = Subjects(layers, changes, product)
     single: dict[nn.Module, frozenset[str]] = {}
     for index in sorted(chain.weights, reverse=True):
-        responses: Responses = {}
+        responses = Responses()
         left_out: set[str] = set()
         step, batched = chain.steps[index], chain.batched[index]
         if step.module not in single:  # a module treats single rows alike in all its steps
@@ -50,16 +50,20 @@ def probe(
         shares = shares_of(step, batched, layers, single[step.module])
         for portion in portions(probes, index, 1 if chain.alone else max(1, rows // step.rows)):
             left_out |= layers.keys() - Visit(chain, index, subjects, shares, portion, responses).run()
-        yield index, {pair: sums for pair, sums in responses.items() if pair[0] not in left_out}
+        yield index, responses.without(left_out)
 
 
-def join_responses(chain: Chain, by_step: Mapping[int, Responses], probes: Sequence[Probes]) -> Responses:
-    """Join the responses of all differentiated steps.
+def join_responses(
+    chain: Chain, by_step: Mapping[int, Responses], probes: Sequence[Probes]
+) -> dict[tuple[str, str], dict[str, Tensor]]:
+    """Join the responses of all differentiated steps, of layers that ran on known samples alone.
 
     Those of the result are added up with the weights of the steps. Those of denoised outputs are put side by side; they
     are 0 for a layer that only other steps run.
     """
-    joined: Responses = {pair: {} for responses in by_step.values() for pair in responses}
+    unknown = set().union(*(responses.unknown for responses in by_step.values()))
+    pairs = dict.fromkeys(pair for responses in by_step.values() for pair in responses if pair[0] not in unknown)
+    joined: dict[tuple[str, str], dict[str, Tensor]] = {pair: {} for pair in pairs}
     for pair, metrics in joined.items():
         for each in probes:
             sums = {

@@ -160,3 +160,11 @@ def hooked(layers: Mapping[str, nn.Module], observe: Callable[[str, Tensor, Tens
         for name, layer in layers.items():
             stack.callback(layer.register_forward_hook(hook(name), with_kwargs=True).remove)
         yield
+
+
+@contextmanager
+def called(layers: Mapping[str, nn.Module]) -> Iterator[set[str]]:
+    """Within the `with`, collects the names of the layers that are called on at least one number."""
+    names: set[str] = set()
+    with hooked(layers, lambda layer, x, _: names.add(layer) if x.numel() else None):
+        yield names

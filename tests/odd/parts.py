@@ -25,6 +25,7 @@ class Odd:
         refused: a part of the refusal; empty where the subject is taken.
         error: the largest relative error of a loss, of which 0.25 is the noise of 48 probes.
         method: how losses are measured.
+        count: the number of conditions at most.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Odd:
     refused: str = ""
     error: float = 0.3
     method: str = "probes"
+    count: int = 8
 
 
 class Net(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bitplan.planner.pipelines.subject import Subject
+from tests.odd.experts import EXPERTS
 from tests.odd.parts import Net, Odd, made, sampled
 
 
@@ -93,4 +94,5 @@ SUBJECTS = (
     Odd("checkpointed", checkpointed),
     Odd("without gradients", detached, "no gradients flow through Subject to its outputs; measure with --method"),
     Odd("without gradients, exhaustive", detached, error=EXACT, method="exhaustive"),
+    *EXPERTS,
 )

@@ -44,7 +44,7 @@ def test_refused_by_name_before_anything_slow(row: Odd, tmp_path: Path) -> None:
 
 @rows(refused=False)
 def test_right_within_the_stated_error(row: Odd, tmp_path: Path) -> None:
-    profile = bitplan.profile(row.build(), tmp_path / "o.profile", method=row.method, **OPTIONS)
+    profile = bitplan.profile(row.build(), tmp_path / "o.profile", method=row.method, count=row.count, **OPTIONS)
     with open_profile(profile) as store:
         found = {(m.layer, m.scheme): m.mean for m in store.measurements() if m.metric == truth.METRIC}
     assert set(found) == {(layer, scheme) for layer in truth.called(row.build()) for scheme in SCHEMES}

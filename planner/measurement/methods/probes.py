@@ -34,8 +34,8 @@ DENOISED_SHARE = 2  # the denoiser's output has several samples a prompt, so it 
 def measure(worker: Worker, job: Job) -> Iterator[JobResult]:
     """Yield the responses of the job's conditions to each pair.
 
-    A layer that no call runs on a whole batch, or that runs on one input for all samples, has none.
-    Raises UserError, MeasurementError.
+    They are 0 for a layer that runs on none of these conditions. A layer that runs on rows whose samples are not known,
+    such as one input for all of them, has none. Raises UserError, MeasurementError.
     """
     first, last = job.prompts
     metric_set = worker.metric_set
@@ -52,9 +52,11 @@ def measure(worker: Worker, job: Job) -> Iterator[JobResult]:
                 current().hint(job.size / len(chain.weights))
         readings = {each.metric: _reading(worker, chain, each, first) for each in probes}
     sums = join_responses(chain, by_step, probes)
+    zeros = {each.metric: torch.zeros(each.count, len(readings[each.metric].clusters)) for each in probes}
     for pair in job.pairs:
-        arrays = {metric: whole.numpy() for metric, whole in sums.get(pair, {}).items()}
-        yield JobResult(pair, (), job.prompts, arrays, readings)
+        idle = pair[0] in chain.idle
+        arrays = {metric: whole.numpy() for metric, whole in (zeros if idle else sums.get(pair, {})).items()}
+        yield JobResult(pair, (), job.prompts, arrays, readings, idle)
 
 
 @contextmanager
