@@ -16,7 +16,6 @@ import yaml
 
 import bitplan
 from bitplan.planner.cli import main
-from bitplan.planner.costs import clock as timing
 from tests.planner.interop.test_foreign import GOOD
 from tests.planner.support.documented import (
     FILES,
@@ -86,7 +85,6 @@ def test_it_runs(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(folders[command.page])
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(timing, "_BUDGET", 0.0)  # milliseconds are read by nobody here
     for name in FILES:
         monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)
     words = given(command, stand_in)

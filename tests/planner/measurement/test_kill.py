@@ -45,7 +45,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(profiling, "measure_exhaustively", interrupted)
-    result = command_line(*run.command[3:])
+    result = command_line(*run.words)
     assert result.exit_code == 130
     assert "continues from there" in result.stderr
     assert progress(run.out) > 0

@@ -153,7 +153,7 @@ def test_interrupted_after_a_round_it_can_be_planned_with(
 
     with monkeypatch.context() as patched:
         patched.setattr(rounds, "_write_round", once)
-        result = command_line(*run.command[3:])
+        result = command_line(*run.words)
     assert result.exit_code == 130
     assert "continues from there" in result.stderr
     assert state(run.out).prompts == ROUND
@@ -161,7 +161,7 @@ def test_interrupted_after_a_round_it_can_be_planned_with(
     assert bitplan.verify(plan, run.out).failures == ()
     assert bitplan.predict(plan, run.out)["nsr"].joint > 0
     assert losses(run.out).keys() == losses(whole).keys()
-    assert command_line(*run.command[3:]).exit_code == 0
+    assert command_line(*run.words).exit_code == 0
     assert digest(run.out) == digest(whole)
 
 

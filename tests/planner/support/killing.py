@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from bitplan.planner.measurement.engines.ray import RayActor
 from bitplan.planner.profiles.file import ProfileError
 from bitplan.planner.profiles.profile import content_digest, open_profile
+from tests.planner.support.forked import start
 
-SETTINGS = (
-    "--method",
-    "exhaustive",
-    "--schemes",
-    "w2ma8",
-    "--steps",
-    "2",
-    "--timesteps",
-    "1",
-    "--guidance",
-    "2",
-    "--threads",
-    "1",
-)
+SETTINGS = ("--method", "exhaustive", "--schemes", "w2ma8", "--steps", "2", "--timesteps", "1", "--guidance", "2",
+            "--threads", "1")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,9 +31,12 @@ class Run:
     options: tuple[str, ...] = ()
 
     @property
-    def command(self) -> list[str]:
+    def words(self) -> list[str]:
         places = (str(self.folder), "--clip", str(self.clip), "--prompts", str(self.prompts), "--out", str(self.out))
-        return [sys.executable, "-m", "bitplan", "profile", *places, *SETTINGS, *self.options]
+        return ["profile", *places, *SETTINGS, *self.options]
+
+    def start(self, output: Path = Path(os.devnull)) -> BaseProcess:
+        return start(*self.words, output=output)
 
 
 def progress(path: Path) -> int:
@@ -70,18 +61,21 @@ def kill_at(run: Run, rows: int, delay: float) -> int:
     """Starts, waits for `rows` rows and `delay` more seconds, and kills; returns the stored rows, or -1 if it had
     finished.
     """
-    process = subprocess.Popen(run.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and progress(run.out) < rows:
+    process = run.start()
+    while process.exitcode is None and progress(run.out) < rows:
         time.sleep(0.03)
     time.sleep(delay)
-    os.kill(process.pid, signal.SIGKILL)
-    finished = process.wait() == 0
-    return -1 if finished else progress(run.out)
+    process.kill()
+    process.join()
+    return -1 if process.exitcode == 0 else progress(run.out)
 
 
 def finish(run: Run) -> str:
     """Runs to the end and returns the content digest."""
-    subprocess.run(run.command, check=True, capture_output=True, text=True)
+    printed = run.out.with_suffix(".log")
+    process = run.start(printed)
+    process.join()
+    assert process.exitcode == 0, printed.read_text()
     with open_profile(run.out) as store:
         return content_digest(store)
 
@@ -102,7 +96,7 @@ def workers_below(pid: int) -> list[int]:
         family = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-    return [process.pid for process in family if "ray::Worker" in " ".join(_title(process))]
+    return [process.pid for process in family if f"ray::{RayActor.__name__}" in " ".join(_title(process))]
 
 
 def _title(process: Any) -> list[str]:
