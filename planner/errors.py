@@ -16,8 +16,8 @@ class CallError(UserError):
 
 
 # Exit codes. NO: `check` does not confirm the profile. CRASHED: BitPlan did not foresee the error (EX_SOFTWARE of
-# sysexits.h). INTERRUPTED and UNREAD are what a shell states for SIGINT and SIGPIPE.
-NO, BAD_INPUT, INFEASIBLE, CRASHED, INTERRUPTED, UNREAD = 1, 2, 3, 70, 130, 141
+# sysexits.h). UNREAD is what a shell states for SIGPIPE; `bitplan.planner.interrupts` has those of other signals.
+NO, BAD_INPUT, INFEASIBLE, CRASHED, UNREAD = 1, 2, 3, 70, 141
 
 
 def is_own(error: BaseException) -> bool:

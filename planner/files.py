@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.interrupts import current
 from bitplan.planner.texts import system_reason
 from bitplan.plans.files import PathError as PathError
 from bitplan.plans.files import beside as beside
 from bitplan.plans.files import check_replaceable, kind_of
 from bitplan.plans.files import inside as inside
 from bitplan.plans.files import plain_name as plain_name
-from bitplan.plans.files import written as written
+from bitplan.plans.files import written as written_whole
 from bitplan.plans.reading import read_bytes as read_bytes
 from bitplan.plans.reading import read_text as read_text
 
@@ -58,8 +60,16 @@ def _is_same(path: Path, other: object) -> bool:
         return False
 
 
+@contextmanager
+def written(path: Path, kind: str) -> Iterator[Path]:
+    """`bitplan.plans.files.written`, and the file is among those that an interrupted verb has kept."""
+    with written_whole(path, kind) as partial:
+        yield partial
+    current().files.append(path)
+
+
 def write_text(text: str, path: Path, kind: str = "text") -> None:
-    """Writes the text to `path` in one move. Raises UserError where that fails, and as `bitplan.plans.files.written`.
+    """Writes the text to `path` in one move. Raises UserError where that fails, and as `written`.
 
     kind: a key of `bitplan.plans.files.KINDS`.
     """

@@ -50,7 +50,7 @@ SHELL_ONLY = {"completion"}  # the commands that are no verbs
 WITHOUT_TORCH = (  # modules and whole packages
     "bitplan", "solvers", "plans.scheme", "plans.kinds", "plans.plan", "plans.plan_schema",
     "sensitivity.table", "sensitivity.responses", "sensitivity.correction",
-    "planner.errors", "planner.units", "planner.texts", "planner.progress", "planner.files",
+    "planner.errors", "planner.units", "planner.texts", "planner.progress", "planner.files", "planner.interrupts",
     "planner.cli", "planner.verbs", "planner.page", "planner.choice", "planner.profiles", "planner.scenes",
     "planner.graph.layers", "planner.graph.roles", "planner.graph.components", "planner.pipelines.conditions",
     "planner.finetunes.ratios", "planner.finetunes.verdict", "planner.interop", "planner.applied.__init__",

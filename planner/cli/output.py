@@ -13,18 +13,19 @@ from typing import Any, NoReturn
 
 import click
 
+from bitplan.planner.cli.ending import tell
 from bitplan.planner.crash import where_reported
 from bitplan.planner.errors import (
     BAD_INPUT,
     CRASHED,
     INFEASIBLE,
-    INTERRUPTED,
     UNREAD,
     CallError,
     InfeasibleError,
     UserError,
     is_own,
 )
+from bitplan.planner.interrupts import current, recorded, told_of
 from bitplan.planner.texts import cause_of, one_line, system_reason
 
 JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document on standard output, no text.")
@@ -73,29 +74,34 @@ class Ended(SystemExit):
     """The command ends with this exit code, and what there is to say has been said."""
 
 
+class Interrupted(Ended):
+    """The command was interrupted."""
+
+
 @contextlib.contextmanager
 def guarded(doing: str = "the command") -> Iterator[None]:
-    """Turns every error into one line and an exit code; an interrupt keeps what is measured.
+    """Turns every error into one line and an exit code. An interrupt is told with what was kept.
 
     doing: the verb and what it works on, for errors that BitPlan did not foresee.
     """
-    try:
-        yield
-    except (Ended, click.ClickException, click.exceptions.Exit):  # click says these in its own words
-        raise
-    except InfeasibleError as error:
-        stop(error, INFEASIBLE)
-    except (KeyboardInterrupt, click.Abort):
-        stop("interrupted; what was measured is kept, and the same command continues from there", INTERRUPTED)
-    except BrokenPipeError:
-        leave_unread()
-    except OSError as error:
-        named = error.filename or doing
-        stop(f"{named}: {system_reason(error)}; check the path, its permissions and the disk", BAD_INPUT)
-    except BaseException as error:  # a panic of a library in Rust is no Exception
-        if is_own(error):
-            stop(_with_phase(error) if isinstance(error, CallError) else error, BAD_INPUT)
-        _crash(error, doing)
+    with recorded(current()):
+        try:
+            yield
+        except (Ended, click.ClickException, click.exceptions.Exit):  # click says these in its own words
+            raise
+        except InfeasibleError as error:
+            stop(error, INFEASIBLE)
+        except (KeyboardInterrupt, click.Abort) as error:
+            _interrupted(error)
+        except BrokenPipeError:
+            leave_unread()
+        except OSError as error:
+            named = error.filename or doing
+            stop(f"{named}: {system_reason(error)}; check the path, its permissions and the disk", BAD_INPUT)
+        except BaseException as error:  # a panic of a library in Rust is no Exception
+            if is_own(error):
+                stop(_with_phase(error) if isinstance(error, CallError) else error, BAD_INPUT)
+            _crash(error, doing)
 
 
 def stop(error: Exception | str, code: int) -> NoReturn:
@@ -103,6 +109,15 @@ def stop(error: Exception | str, code: int) -> NoReturn:
     with contextlib.suppress(OSError):  # nobody reads it
         click.echo("bitplan: " + one_line(error), err=True)
     raise Ended(code)
+
+
+def _interrupted(error: BaseException) -> NoReturn:
+    """Tell what was kept, once, and exit as a shell states for the signal."""
+    (says, code), kept = told_of(error), current()
+    if not kept.told:
+        kept.told = True
+        tell(f"{says}; {kept}")
+    raise Interrupted(code)
 
 
 def leave_unread() -> NoReturn:

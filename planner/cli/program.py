@@ -6,19 +6,33 @@ import codecs
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import click
 
-from bitplan.planner.cli.output import guarded
+from bitplan.planner.cli.ending import answering, leave
+from bitplan.planner.cli.output import Interrupted, guarded
 
 _ERRORS = "bitplan"  # the name of `_escaped` among Python's handlers of encoding errors
 
 
 class GuardedGroup(click.Group):
     """The group of all commands. Whatever is raised becomes one line and an exit code."""
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        """Run as the command of this process, which then ends. Where it is interrupted, all that it started ends."""
+        if threading.current_thread() is not threading.main_thread():  # which no signal reaches
+            return self.main(*args, **more)
+        try:
+            with answering(leave):
+                return self.main(*args, **more)
+        except SystemExit as ended:
+            if isinstance(ended, Interrupted):
+                leave(ended.code)
+            raise
 
     def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
         if not standalone_mode:

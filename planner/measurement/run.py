@@ -21,6 +21,7 @@ from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike
 from bitplan.planner.graph import layers as layer_graph
+from bitplan.planner.interrupts import keeps
 from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import share_of
 from bitplan.planner.measurement.methods import check_dtype, method_named
@@ -105,6 +106,11 @@ def header_of(traced: Traced, settings: Settings) -> dict[str, Any]:
     }
 
 
+def kept_in(out: PathLike) -> str:
+    """What is kept where a measurement into `out` is interrupted."""
+    return f"what was measured is kept in {out}, and the same command continues from there"
+
+
 def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureOptions) -> None:
     """Fill the profile at `out`, one transaction for each measurement.
 
@@ -115,6 +121,7 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
     schemes = parse_schemes(settings.schemes)
     metric_set = _metric_set(traced, settings, options)
     with opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
+        keeps(kept_in(out))
         store.write_graph(layer_graph.to_json(traced.graph), [str(s) for s in menu(traced.graph, schemes)])
         ranges = _ranges(store, traced, settings)
         parameters = profile_parameters(store, traced.graph, traced.modules, schemes, ranges)

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 @functools.cache
 def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function of a verb. The names of pipelines, metrics and models among its arguments are marked as typed by the
-    user, and the places that it writes to are checked before it begins, as `bitplan.planner.files.check_place` says."""
+    user, and the places that it writes to are checked before it begins, as `bitplan.planner.files.check_place` says. An
+    interrupt leaves it with a note on what it has kept."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: Any, **words: Any) -> Any:
+        from bitplan.planner.interrupts import current, recorded
         from bitplan.planner.pipelines.references import typed
 
         bound = signature.bind(*args, **words)
@@ -33,7 +35,8 @@ def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
             bound.arguments[word] = typed(bound.arguments[word])
         _check_places(rows, bound.arguments)
         _check_distinct(rows, bound.arguments)
-        return function(*bound.args, **bound.kwargs)
+        with recorded(current()):
+            return function(*bound.args, **bound.kwargs)
 
     return call
 

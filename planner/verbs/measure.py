@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitplan.planner.files import PathLike, write_json
+from bitplan.planner.interrupts import keeps
 from bitplan.planner.progress import course_of
 from bitplan.planner.verbs import checks as checking
 from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
@@ -60,7 +61,7 @@ def profile(
     Returns the path of the profile. Raises UserError.
     """
     from bitplan.planner.measurement.engines import Cluster
-    from bitplan.planner.measurement.run import MeasureOptions, check_options, run_profile
+    from bitplan.planner.measurement.run import MeasureOptions, check_options, kept_in, run_profile
     from bitplan.planner.measurement.worker import Settings
     from bitplan.planner.pipelines.calling import generation_used
     from bitplan.planner.pipelines.conditions import conditions_in, labels_of
@@ -74,6 +75,8 @@ def profile(
         around, offload_folder,
     )  # fmt: skip
     check_options(schemes, dtype, options)
+    if Path(out).exists():
+        keeps(kept_in(out))
     own = conditions_in(prompts)
     subject = load_subject(pipeline, generation, dtype, offload_folder)
     conditions = conditions_of(subject, own, count)
