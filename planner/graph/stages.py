@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from bitplan.plans.layers.addresses import addresses
-from bitplan.sensitivity.probes.unroll import Snapshot
+from bitplan.sensitivity.probes.writes import Snapshot
 
 
 @contextmanager

@@ -8,7 +8,6 @@ alone, whatever the number of steps.
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.sensitivity.probes.dependence import Dependence
+from bitplan.sensitivity.probes.writes import Snapshot, writes_into, written_unseen
 from bitplan.sensitivity.runs.generators import moved, states
 from bitplan.sensitivity.runs.nested import (
     copied,
@@ -96,43 +96,15 @@ class Step:
         return [*returned, *(tensors[place] for place in self.written)]
 
 
-class Snapshot:
-    """The content of the arguments of a call at one moment, in lists, mappings and other objects."""
-
-    def __init__(self, arguments: object) -> None:
-        self.arguments, self.content = arguments, list(_content(arguments))
-
-    def kept(self) -> bool:
-        """Whether the arguments hold something new, which a later call could read. What is removed is not kept."""
-        before = Counter((id(value), writes) for value, writes in self.content)
-        return bool(Counter((id(value), writes) for value, writes in _content(self.arguments)) - before)
-
-
-def _content(value: object, inside: bool = False, depth: int = 8) -> Iterator[tuple[object, int]]:
-    """The contents of a value, each with the number of writes into it.
-
-    inside: whether the value is an attribute of an object. Only tensors count there: objects may set other attributes
-    when they are first used.
-    """
-    if isinstance(value, (Tensor, nn.Module)) or not depth:
-        written = inside and isinstance(value, Tensor) and not value.is_inference()
-        yield value, value._version if written else 0
-    elif isinstance(value, (Mapping, tuple, list)):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _content(part, inside, depth - 1)
-    elif hasattr(value, "__dict__") and not isinstance(value, type):
-        yield from _content(vars(value), True, depth - 1)
-    elif not inside:
-        yield value, 0
-
-
 def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Step], T]:
     """Call `run` with gradients enabled and return the calls of the modules, in order, and its result.
 
     The graph of an argument or of the result ends in outputs of earlier calls; what depends on none has no graph.
-    Raises MeasurementError if a call leaves something in its arguments for a later call.
+    Raises MeasurementError if a call leaves something in its arguments for a later call, or the run writes into a
+    result where torch does not see it, so that gradients miss it.
     """
     steps: list[Step] = []
+    given: list[Any] = []
     dependence = Dependence()
 
     def stub_of(module: nn.Module) -> Callable[..., Any]:
@@ -142,6 +114,7 @@ def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Ste
             with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
                 step, returned = _taken(module, forward, (args, kwargs), dependence)
             steps.append(step)
+            given.append(returned)
             return returned
 
         return stub
@@ -150,7 +123,17 @@ def unroll(modules: Iterable[nn.Module], run: Callable[[], T]) -> tuple[list[Ste
         for module in dict.fromkeys(modules):
             stack.enter_context(_replaced(module, stub_of(module)))
         result = run()
+    _check_seen(steps, given)
     return steps, dependence.cut(result)
+
+
+def _check_seen(steps: Sequence[Step], given: Sequence[Any]) -> None:
+    """Raises MeasurementError if the run wrote into what it was `given` by a call where torch does not see it."""
+    if any(written_unseen(back, plain(step.returned)) for back, step in zip(given, steps, strict=True)):
+        raise MeasurementError(
+            "the run writes into what a module returned where torch does not see it, such as through numpy or .data, "
+            "so that gradients miss it; measure with --method exhaustive"
+        )
 
 
 def _taken(
@@ -160,7 +143,7 @@ def _taken(
     """Call a module without a graph; return the call and its result, whose graph begins in the outputs of the call."""
     before = dependence.cut(copied(arguments))  # samplers and modules may write into both
     tensors, snapshot, begin = tensors_of(arguments), Snapshot(arguments), states()
-    versions = [_writes(tensor) for tensor in tensors]
+    versions = [writes_into(tensor) for tensor in tensors]
     with torch.no_grad():
         output = forward(*arguments[0], **arguments[1])
     if moved(begin):
@@ -171,10 +154,10 @@ def _taken(
     leaves = mapped(gathered(before, output), _leaf)
     written = {}
     for place, (tensor, version, was) in enumerate(zip(tensors, versions, tensors_of(before), strict=True)):
-        if _writes(tensor) != version and tensor.is_floating_point():
+        if writes_into(tensor) != version and tensor.is_floating_point():
             written[place] = _leaf(tensor)
             tensor.copy_(written[place])  # the sampler reads what the call wrote
-        elif _writes(tensor) == version and not torch.allclose(tensor, was, 0, 0, equal_nan=True):
+        elif writes_into(tensor) == version and not torch.allclose(tensor, was, 0, 0, equal_nan=True):
             raise not_copyable("it writes into its arguments where torch does not see it, such as through .data")
     step = Step(module, *before, leaves, written)
     dependence.add(step.outputs)
@@ -183,11 +166,6 @@ def _taken(
 
 def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().requires_grad_(tensor.is_floating_point())
-
-
-def _writes(tensor: Tensor) -> int:
-    """The number of writes into a tensor; tensors of inference mode do not count them."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def rehearse(steps: Sequence[Step], samples: int, run: Callable[[], object]) -> list[tuple[Step, list[torch.Size]]]:

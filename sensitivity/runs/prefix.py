@@ -4,7 +4,8 @@ Nothing that a model computes before the first call of a layer depends on that l
 call of every module. A resumed run looks up the results of calls that ended before the layer's first call, outermost
 calls first. The order is that of the recorded run, whatever the names. Some calls are computed again, since a look-up
 would not equal them: those that write into their arguments or draw torch's random numbers, whose output is written into
-later, or whose arguments or output hold anything but tensors and plain values.
+later, or whose arguments or output hold anything but tensors and plain values. Writes are found by the contents, since
+torch does not count those through numpy or `.data`; and each look-up gives copies, into which its caller may write.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from heapq import heappop, heappush
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from bitplan.sensitivity.runs.generators import moved, states
+from bitplan.sensitivity.runs.nested import copied
 
 LIMIT = 2 << 30  # bytes of outputs that a recording may hold
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
@@ -34,18 +37,29 @@ class Output:
     """The result of a call.
 
     Attributes:
-        leaves: the leaves of the result as a tree.
+        leaves: the leaves of the result as a tree; while a run is recorded, the module's own tensors.
         spec: the structure of that tree.
         versions: the number of writes into each leaf, None for a plain value.
+        content: copies of the leaves.
     """
 
     leaves: tuple[Any, ...]
     spec: TreeSpec
     versions: tuple[int | None, ...]
+    content: tuple[Any, ...]
 
     def unwritten(self) -> bool:
         """Whether each leaf is a plain value or a tensor that nothing wrote into since."""
-        return all(_is_known(leaf) for leaf in self.leaves) and self.versions == _versions(self.leaves)
+        known = all(_is_known(leaf) for leaf in self.leaves) and self.versions == _versions(self.leaves)
+        return known and all(map(_equal, self.leaves, self.content))
+
+    def settled(self) -> Output:
+        """The same with the copies alone."""
+        return replace(self, leaves=self.content, versions=_versions(self.content))
+
+    def given(self) -> Any:
+        """The result in new containers of new copies, into which the caller may write."""
+        return tree_unflatten(copied(self.content), self.spec)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +113,7 @@ class Prefix:
                 continue
             output = call.output if call.end < cut else None
             if known and call.module is known[0] and call.start == self.first[known[0]] and call.output is not None:
-                output = _output(known[1])
+                output = _output(known[1], copied)
             covered = call.end if output else covered
             queues[call.module].append(output)
         return {module: queue for module, queue in queues.items() if any(queue)}
@@ -145,7 +159,7 @@ def _look_up(queue: Iterator[Output | None], forward: Callable[..., Any], *args:
     output = next(queue, None)
     if output is None:
         return forward(*args, **kwargs)
-    return tree_unflatten(output.leaves, output.spec)  # new containers, since the caller may change them
+    return output.given()
 
 
 @contextmanager
@@ -175,6 +189,7 @@ class _Recorder:
         depth: the number of calls that are running.
         bytes: bytes of the held outputs.
         calls: the calls that have ended.
+        copies: id of a tensor -> its copy, while an output holds that, since modules return what others returned.
         held: address of a block of memory -> the number of outputs that hold it.
         deep: (-depth, index in `calls`) of the held outputs, a heap.
     """
@@ -185,20 +200,21 @@ class _Recorder:
     depth: int = 0
     bytes: int = 0
     calls: list[CallRecord] = field(default_factory=list)
+    copies: WeakValueDictionary[int, torch.Tensor] = field(default_factory=WeakValueDictionary)
     held: Counter[int] = field(default_factory=Counter)
     deep: list[tuple[int, int]] = field(default_factory=list)
 
     def call(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        start, before, begin = self._tick(), _output((args, kwargs)), states()
+        start, before, begin = self._tick(), _output((args, kwargs), copied), states()
         self.depth += 1
         try:
             result = forward(*args, **kwargs)
         finally:
             self.depth -= 1
-        after = _output((args, kwargs))
-        same = before.spec == after.spec and all(a is b for a, b in zip(before.leaves, after.leaves, strict=True))
+        after, spec = tree_flatten((args, kwargs))
+        same = before.spec == spec and all(a is b for a, b in zip(before.leaves, after, strict=True))
         pure = same and before.unwritten() and not moved(begin)
-        output = _output(result)
+        output = _output(result, self._copied)
         keep = pure and output.unwritten() and self.depth <= self.deepest
         self.calls.append(CallRecord(module, start, self._tick(), output if keep else None))
         if keep:
@@ -206,9 +222,19 @@ class _Recorder:
         return result
 
     def prefix(self) -> Prefix:
-        calls = [c if c.output is None or c.output.unwritten() else replace(c, output=None) for c in self.calls]
+        calls = [replace(c, output=_settled(c.output)) for c in self.calls]
         calls.sort(key=lambda call: call.start)
         return Prefix(tuple(calls), {call.module: call.start for call in reversed(calls)})
+
+    def _copied(self, leaves: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Copies of leaves, those of before where nothing changed."""
+        return tuple(self._copy(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves)
+
+    def _copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        copy = self.copies.get(id(tensor))
+        if copy is None or not _equal(tensor, copy):
+            copy = self.copies[id(tensor)] = tensor.detach().clone()
+        return copy
 
     def _tick(self) -> int:
         self.moment += 1
@@ -231,9 +257,21 @@ class _Recorder:
         self.calls[index] = replace(call, output=None)
 
 
-def _output(tree: object) -> Output:
+def _output(tree: object, copies: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> Output:
     leaves, spec = tree_flatten(tree)
-    return Output(tuple(leaves), spec, _versions(leaves))
+    known = all(_is_known(leaf) for leaf in leaves)
+    return Output(tuple(leaves), spec, _versions(leaves), copies(tuple(leaves)) if known else ())
+
+
+def _settled(output: Output | None) -> Output | None:
+    return output.settled() if output is not None and output.unwritten() else None
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two tensors, or plain values, are the same to the bit."""
+    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+        return one is other
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _versions(leaves: Iterable[Any]) -> tuple[int | None, ...]:
@@ -247,5 +285,5 @@ def _is_known(leaf: object) -> bool:
 
 def _memory(output: Output) -> list[tuple[int, int]]:
     """The address and bytes of each block of memory that an output keeps alive."""
-    storages = [leaf.untyped_storage() for leaf in output.leaves if isinstance(leaf, torch.Tensor)]
+    storages = [leaf.untyped_storage() for leaf in output.content if isinstance(leaf, torch.Tensor)]
     return list({storage.data_ptr(): storage.nbytes() for storage in storages}.items())

@@ -6,7 +6,9 @@ To add a kind: a function that builds its subject from `tests.odd.parts`, here o
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -14,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from bitplan.planner.pipelines.subject import Subject
 from tests.odd.experts import EXPERTS
 from tests.odd.parts import Net, Odd, made, sampled
+from tests.odd.writers import WRITES, by_denoiser, by_sampler
 
 
 def plain() -> Subject:
@@ -39,9 +42,9 @@ def training() -> Subject:
 
 
 def unseeded() -> Subject:
-    """The sampler draws noise without a seed."""
-    net = made(Net)
-    return sampled(net, lambda x, time, known: net(x + 0.1 * torch.randn_like(x), time, known))
+    """The sampler draws noise of numpy's without a seed."""
+    net, noise = made(Net), np.random.default_rng()
+    return sampled(net, lambda x, time, known: net(x + torch.tensor(noise.normal(size=x.shape)).float(), time, known))
 
 
 def guided() -> Subject:
@@ -82,12 +85,24 @@ def detached() -> Subject:
 
 EXACT = 1e-3  # error of an exhaustive measurement
 
+UNSEEN = "where torch does not see it, such as through"
+WRITERS = (
+    *(Odd(f"writes by {how} into a dictionary, exhaustive", partial(by_denoiser, how, "dict"), error=EXACT,
+          method="exhaustive") for how in WRITES),
+    Odd("writes by [...] into its input", partial(by_denoiser, "[...]", "x")),
+    Odd("writes by mul_ into a dictionary", partial(by_denoiser, "mul_", "dict")),
+    Odd("writes by numpy into a dictionary", partial(by_denoiser, "numpy", "dict"), UNSEEN),
+    Odd("the sampler writes by mul_", partial(by_sampler, "mul_")),
+    Odd("the sampler writes by numpy", partial(by_sampler, "numpy"), UNSEEN),
+    Odd("the sampler writes by .data", partial(by_sampler, ".data"), UNSEEN),
+)  # fmt: skip
+
 SUBJECTS = (
     Odd("plain", plain),
     Odd("plain, exhaustive", plain, error=EXACT, method="exhaustive"),
     Odd("writes into its input", writing),
     Odd("writes into its input, exhaustive", writing, error=EXACT, method="exhaustive"),
-    Odd("dropout in train mode", training, "net.middle.0 gives different outputs for equal inputs"),
+    Odd("dropout in train mode", training, "net.middle.0 draws random numbers as in training; call eval()"),
     Odd("an unseeded draw", unseeded, "net gets different inputs"),
     Odd("guidance outside the denoiser", guided),
     Odd("a call for each sample", in_turn),
@@ -95,4 +110,5 @@ SUBJECTS = (
     Odd("without gradients", detached, "no gradients flow through Subject to its outputs; measure with --method"),
     Odd("without gradients, exhaustive", detached, error=EXACT, method="exhaustive"),
     *EXPERTS,
+    *WRITERS,
 )

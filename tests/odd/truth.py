@@ -3,8 +3,10 @@ from its own seed, and the outputs are compared. It uses no code that measures o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,3 +67,22 @@ def called(subject: Subject) -> set[str]:
     for hook in hooks:
         hook.remove()
     return names
+
+
+def denoised_losses(build: Callable[[], Subject], pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    """(layer, scheme) -> loss of the denoiser's own output, on copies of what it gets in a run in full precision."""
+    subject, found, calls = build(), {}, list[tuple[Any, Any]]()
+    net = subject.modules["net"]
+
+    def repeated() -> list[Tensor]:
+        return [net(*copy.deepcopy(args), **copy.deepcopy(kwargs)).clone() for args, kwargs in calls]
+
+    with torch.no_grad():
+        hook = net.register_forward_pre_hook(lambda _, *got: calls.append(copy.deepcopy(got)), with_kwargs=True)
+        subject.run(list(subject.conditions), 0)  # type: ignore[arg-type]
+        hook.remove()
+        full = repeated()
+        for layer, scheme in pairs:
+            with simulated(subject, {layer: scheme}):
+                found[layer, scheme] = sum(map(loss, full, repeated())) / len(full)
+    return found
