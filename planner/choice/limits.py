@@ -8,8 +8,9 @@ from fractions import Fraction
 
 from bitplan.planner.choice.evidence import Evidence, check_known, groups_of, whole
 from bitplan.planner.choice.problem import formulate, in_one_unit
-from bitplan.planner.choice.request import Request, resolve
+from bitplan.planner.choice.request import Request, resolve, resolved_names
 from bitplan.planner.errors import InfeasibleError, UserError
+from bitplan.planner.graph.naming import tell_counts
 from bitplan.planner.units import SHOW, bits_to_bytes, parse_bytes, parse_milliseconds
 from bitplan.plans.scheme import parse_scheme, weights_alone
 from bitplan.solvers.certify import exact_total
@@ -24,8 +25,13 @@ LONGEST = 20.0  # seconds to compute by how much budgets are too tight together
 
 
 def settled(evidence: Evidence, request: Request) -> Request:
-    """Return the request with pins on layers only: a pin on a role becomes pins on its layers. Raises UserError."""
-    return replace(request, pins=resolve(request.pins, evidence.roles, groups_of(evidence)))
+    """Return the request with pins on groups only: a pin on several layers becomes a pin on each group of them.
+
+    For each name of several layers, the number of layers is said on standard error. Raises UserError.
+    """
+    groups = groups_of(evidence)
+    tell_counts(resolved_names(request.pins, evidence.roles, groups))
+    return replace(request, pins=resolve(request.pins, evidence.roles, groups))
 
 
 def pose(evidence: Evidence, request: Request, effort: Effort) -> Problem:

@@ -1,4 +1,4 @@
-"""The request for a plan: budgets, objective and conditions, among them pins of whole roles, such as `role:in`.
+"""The request for a plan: budgets, objective and conditions, among them pins of several layers, such as `role:in`.
 
 Imports no torch.
 """
@@ -6,12 +6,13 @@ Imports no torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import ROLES, UNKNOWN
+from bitplan.planner.graph.naming import layers_named
 from bitplan.sensitivity.table import FAMILIES
 
 LEXICOGRAPHIC = "lexicographic:"
@@ -84,7 +85,7 @@ class Request:
         caps: column -> upper bound on its sum: a number, or a scheme whose uniform plan sets the bound.
         objective: `quality`, `alignment`, `both`, weights, or `lexicographic:alignment,quality`.
         slack: share by which a later stage of a lexicographic objective may worsen an earlier one.
-        pins: layer or `role:NAME` -> scheme.
+        pins: layer, block, pattern or `role:NAME` -> scheme.
         kernels: `int` allows only schemes that a real kernel runs; `fake` allows every scheme.
         confidence: confidence of the upper bounds that replace the mean losses; None for mean losses.
     """
@@ -147,34 +148,51 @@ PREFIX = "role:"
 def resolve(
     pins: Mapping[str, str], roles: Mapping[str, str], groups: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:  # fmt: skip
-    """Return layer -> scheme for pins whose keys are layers or `role:NAME`, which stands for all layers of the role.
+    """Return group -> scheme for pins whose keys are layers, or stand for several layers as `resolved_names` says.
 
-    A pin of a layer takes precedence over the pin of its role.
+    A pin of a layer takes precedence over one that stands for several.
 
     Args:
-        pins: layer or `role:NAME` -> scheme.
+        pins: layer, block, pattern or `role:NAME` -> scheme.
         roles: layer -> role.
         groups: group -> the layers that share one weight; the pin of a group holds for all of them.
 
     Raises:
-        UserError: no layer has a role, or one weight has two roles with different schemes.
+        UserError: a name stands for no layer, or one weight has two different schemes.
     """
-    exact = {name: scheme for name, scheme in pins.items() if not name.startswith(PREFIX)}
-    by_role = {name.removeprefix(PREFIX): scheme for name, scheme in pins.items() if name.startswith(PREFIX)}
-    for role in by_role:
-        _check_role(role, roles)
-    from_roles: dict[str, str] = {}
-    for group, layers in groups.items():
-        schemes = {roles[layer]: by_role[roles[layer]] for layer in layers if roles.get(layer) in by_role}
-        if schemes and not exact.keys() & {group, *layers}:
-            from_roles[group] = _only_scheme(group, schemes)
-    return exact | from_roles
+    found = resolved_names(pins, roles, groups)
+    chosen: dict[str, str] = {}
+    for exact in (True, False):
+        of_layer = {name: own for name, own in found.items() if (own == (name,)) == exact}
+        for group, layers in groups.items():
+            schemes = {name: pins[name] for name, own in of_layer.items() if not set(own).isdisjoint(layers)}
+            if schemes and group not in chosen:
+                chosen[group] = _only_scheme(group, schemes)
+    return chosen
+
+
+def resolved_names(
+    names: Iterable[str], roles: Mapping[str, str], groups: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Return name -> the layers that it stands for: those of a role for `role:NAME`, else as `layers_named` says.
+
+    Raises UserError for a name that stands for no layer.
+    """
+    layers = [layer for members in groups.values() for layer in members]
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        if name.startswith(PREFIX) and name not in layers:
+            _check_role(name.removeprefix(PREFIX), roles)
+            found[name] = tuple(layer for layer in layers if roles.get(layer) == name.removeprefix(PREFIX))
+        else:
+            found |= layers_named([name], layers)
+    return found
 
 
 def _only_scheme(group: str, schemes: Mapping[str, str]) -> str:
-    """Return the scheme on which all roles of a group agree; `schemes` is role -> scheme."""
+    """Return the scheme on which all pins of a group agree; `schemes` is the pin's name -> scheme."""
     if len(set(schemes.values())) > 1:
-        conflict = " and ".join(f"{PREFIX}{role} = {scheme}" for role, scheme in schemes.items())
+        conflict = " and ".join(f"{name} = {scheme}" for name, scheme in schemes.items())
         raise UserError(
             f"{group} and the layers that share its weight are pinned twice, {conflict}; pin {group} itself"
         )

@@ -9,12 +9,12 @@ from typing import Any
 from bitplan.planner.choice.evidence import groups_of, read_evidence, shown_columns
 from bitplan.planner.choice.record import check_same_model, picks_of, problem_of
 from bitplan.planner.errors import UserError
+from bitplan.planner.graph.naming import layer_named
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.texts import table
 from bitplan.planner.units import SHOW
 from bitplan.plans.plan import Plan
 from bitplan.solvers.effort import Effort
-from bitplan.solvers.problem import nearest
 from bitplan.solvers.questions.alternatives import Alternative, alternatives
 from bitplan.solvers.solution import choice_of
 
@@ -59,11 +59,11 @@ class LayerExplanation:
 def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> LayerExplanation:
     """Return the alternatives of one layer within the plan's own budgets.
 
-    Raises UserError for an unknown layer, a profile of another model, or a plan with schemes unknown to the profile.
+    layer: its address, or a block or pattern that stands for it alone. Raises UserError for an unknown layer, a profile
+    of another model, or a plan with schemes unknown to the profile.
     """
     check_same_model(plan, store)
-    if layer not in plan.schemes:
-        raise UserError(f"no layer is named {layer!r}{nearest(layer, plan.schemes)}")
+    layer = layer_named(layer, plan.schemes)
     evidence = read_evidence(store, plan.solver.get("confidence"))
     problem = problem_of(evidence, plan)
     picks, wrong = picks_of(problem, evidence, plan)

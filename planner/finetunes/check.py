@@ -194,7 +194,7 @@ def _traced(store: Profile, settings: Settings, pipeline: str | Subject, options
             f"{subject.name} is to be checked on the {len(settings.prompts)} conditions that {store.path} was measured "
             "on, and these are others; let it bring those, or give them as prompts"
         )
-    return examine(subject, conditions, settings.generation.seed, model["components"])
+    return examine(subject, conditions, settings.generation.seed, settings.components or model["components"])
 
 
 def _measured(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import networkx as nx
 
 from bitplan.planner.graph.layers import GraphError, Layer, LayerGraph, component_of
+from bitplan.planner.graph.naming import layers_named, matching
 
 
 def iterating(graph: LayerGraph) -> tuple[str, ...]:
@@ -27,18 +28,24 @@ def iterating(graph: LayerGraph) -> tuple[str, ...]:
     return looped or (max(macs, key=lambda name: macs[name]),)
 
 
-def only(graph: LayerGraph, components: Collection[str]) -> LayerGraph:
-    """The graph as if only these components had been traced.
+def only(graph: LayerGraph, names: Collection[str]) -> LayerGraph:
+    """The graph as if only these layers had been traced. names: of components, blocks or layers, or patterns of these,
+    as `bitplan.planner.graph.naming.matching` reads them.
 
-    Edges are contracted through the layers of other components. A layer that belongs to several components gets its
-    first address in `components`. Raises GraphError for an unknown component, or if no layer remains.
+    Edges are contracted through the other layers. A layer with several addresses gets its first one that is named.
+    Raises GraphError for a component that did not run, or whose layers did not, and UserError for another name.
     """
-    unknown = sorted(set(components) - {part.name for part in graph.parts})
-    layers = {layer.address: own for layer in graph.layers if (own := _restricted(layer, components))}
-    if unknown or not layers:
-        has = ", ".join(part.name for part in graph.parts)
-        problem = f"no component {', '.join(unknown)}" if unknown else f"no layers in {', '.join(components)}"
-        raise GraphError(f"the layer graph has {problem}; it has {has}")
+    ran = [part.name for part in graph.parts]
+    addresses = [name for layer in graph.layers for name in (layer.address, *layer.aliases)]
+    whole = [name for name in names if "." not in name and not set(name) & set("*?[")]
+    if unknown := sorted(set(whole) - set(ran)):
+        raise GraphError(f"the layer graph has no component {', '.join(unknown)}; it has {', '.join(ran)}")
+    if idle := [name for name in whole if not matching(name, addresses)]:
+        has = ", ".join(dict.fromkeys(map(component_of, addresses)))
+        raise GraphError(f"the run reached no layer of {', '.join(idle)} that can be planned; layers are in {has}")
+    chosen = {layer for its in layers_named(names, addresses).values() for layer in its}
+    components = set(map(component_of, chosen))
+    layers = {layer.address: own for layer in graph.layers if (own := _restricted(layer, chosen))}
     name_of = {old: layer.address for old, layer in layers.items()}
     order = {name: place for place, name in enumerate(name_of.values())}
     edges = ((name_of[a], name_of[b]) for a, b in _contracted(graph.flow, name_of))
@@ -47,14 +54,14 @@ def only(graph: LayerGraph, components: Collection[str]) -> LayerGraph:
         edges=tuple(sorted(set(edges), key=lambda edge: (order[edge[0]], order[edge[1]]))),
         shared_inputs=_among(graph.shared_inputs, name_of),
         tied=_among(graph.tied, name_of),
-        unused=tuple(name for name in graph.unused if component_of(name) in components),
+        unused=tuple(name for name in graph.unused if any(matching(own, [name]) for own in names)),
         parts=tuple(part for part in graph.parts if part.name in components),
-        reasons=tuple((name, why) for name, why in graph.reasons if component_of(name) in components),
+        reasons=tuple((name, why) for name, why in graph.reasons if any(matching(own, [name]) for own in names)),
     )
 
 
-def _restricted(layer: Layer, components: Collection[str]) -> Layer | None:
-    names = [name for name in (layer.address, *layer.aliases) if component_of(name) in components]
+def _restricted(layer: Layer, chosen: Collection[str]) -> Layer | None:
+    names = [name for name in (layer.address, *layer.aliases) if name in chosen]
     return replace(layer, address=names[0], aliases=tuple(names[1:])) if names else None
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import plain_name, read_text
+from bitplan.planner.graph.naming import components_in
 from bitplan.planner.outlines import MAKERS
 from bitplan.planner.pipelines.quiet import quiet
 from bitplan.planner.scenes import PIPELINE_FOLDER
@@ -74,6 +75,7 @@ def _pipeline(folder: Path, index: Mapping[str, Any], names: Sequence[str]) -> M
     for name in kinds:
         plain_name(name)
     available = {name: kind for name, kind in kinds.items() if (folder / name / CONFIG).is_file() and _is_module(*kind)}
+    names = components_in(names, available)
     missing = [name for name in names if name not in available]
     if missing or not available:
         raise UserError(

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.components import iterating, only
 from bitplan.planner.graph.fingerprint import fingerprint
-from bitplan.planner.graph.layers import LayerGraph, component_of
+from bitplan.planner.graph.layers import LayerGraph, component_of, components_of
+from bitplan.planner.graph.naming import components_in, matching, tell_counts
 from bitplan.planner.graph.stages import watched_stages
 from bitplan.planner.graph.trace import trace
 from bitplan.planner.pipelines.calling import learn, settled
@@ -65,9 +66,10 @@ class Traced(TraceRecord):
 def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: Sequence[str] = ()) -> Traced:
     """Traces the subject on its first condition; the counts of the graph are those of one sample.
 
-    names: components to plan, by default the denoisers. Raises UserError, GraphError.
+    names: what to plan, by default the denoisers: components, blocks or layers, or patterns of these. Raises UserError,
+    GraphError.
     """
-    float_components(subject, names or tuple(subject.modules))
+    float_components(subject, components_in(names, subject.modules) or tuple(subject.modules))
     with current().phase("tracing"):
         whole, calls, keeping, sample = settled(subject.run, partial(_traced_run, subject, conditions[:1], seed))
         learn(subject.run, conditions, seed)
@@ -75,7 +77,8 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
     graph = only(whole, tuple(names) or sampled)
     if bare := [layer.address for layer in graph.layers if "." not in layer.address]:
         raise UserError(f"{bare[0]} is a layer without a parent module; put it into an nn.Sequential, or leave it out")
-    parts = float_components(subject, tuple(names) or sampled)
+    parts = float_components(subject, components_in(names, components_of(graph)) or sampled)
+    tell_counts({name: matching(name, list(graph.by_address)) for name in names if name not in parts})
     denoisers = tuple(address for address in calls if component_of(address) in sampled)
     planned = tuple(f"{layer.address}." for layer in graph.layers)
     relevant = (a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))

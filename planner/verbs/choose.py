@@ -41,7 +41,7 @@ def solve(
         objective: `quality`, `alignment`, `both`, weights such as `quality=1,nsr=0.5`, or
             `lexicographic:alignment,quality`.
         slack: share by which a lexicographic objective may worsen an earlier column.
-        pins: layer or `role:NAME` -> scheme.
+        pins: layer, block, pattern or `role:NAME` -> scheme, such as `unet.mid_block` or `unet.*.attn*`.
         kernels: `int` allows only schemes that a real kernel runs here; `fake` allows every scheme.
         confidence: plan with each loss at its upper bound of this confidence; None for mean losses.
         uniform: give this scheme to every layer instead of solving.

@@ -33,6 +33,7 @@ def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
         rows = rows_of(verb, bound.arguments)
         for word in (word for word, row in rows.items() if row.loads):
             bound.arguments[word] = typed(bound.arguments[word])
+        bound.arguments |= _listed(rows, bound.arguments)
         _check_places(rows, bound.arguments)
         _check_distinct(rows, bound.arguments)
         with recorded(current()):
@@ -47,6 +48,12 @@ def rows_of(verb: str, words: Mapping[str, Any]) -> dict[str, Parameter]:
 
     found = {word: PARAMETERS.get(f"{verb}.{word}") or PARAMETERS.get(word) for word in words}
     return {word: row for word, row in found.items() if row is not None}
+
+
+def _listed(rows: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The lists that are given as one text, which Python would read as a list of letters."""
+    texts = {word: row for word, row in rows.items() if (row.many or row.split) and isinstance(values[word], str)}
+    return {word: tuple(values[word].split(",")) if row.split else (values[word],) for word, row in texts.items()}
 
 
 def _check_distinct(rows: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:

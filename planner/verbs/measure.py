@@ -38,7 +38,8 @@ def profile(
         prompts: a file with one prompt a line, a YAML list of the arguments of calls, or such a list.
         count: number of built-in prompts, where `prompts` is None.
         schemes: the schemes to measure.
-        components: the pipeline's components to plan; empty for the denoiser.
+        components: the pipeline's components to plan, or blocks or patterns of layers, such as `unet.mid_block` or
+            `text_encoder*`; empty for the denoiser.
         clip: folder or hub id of the CLIPModel that measures alignment.
         timesteps: number of calls of each denoiser whose own outputs are measured.
         steps: denoising steps an image; None for the pipeline's default.
