@@ -200,7 +200,8 @@ def check_fingerprint(plan: Plan, fingerprint: str, allow_mismatch: bool = False
     if made_for != fingerprint and not allow_mismatch:
         raise PlanError(
             f"the plan was made for {plan.model['name']} with fingerprint {made_for[:12]}, this model has "
-            f"{fingerprint[:12]}; profile it, or give --allow-mismatch for a fine-tune of the same architecture"
+            f"{fingerprint[:12]}; profile it, or, for a fine-tune of the same architecture, give --allow-mismatch, as "
+            "`bitplan apply` and `bitplan evaluate` take it"
         )
 
 

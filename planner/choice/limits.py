@@ -66,7 +66,7 @@ def check_solved(problem: Problem, solution: Solution, effort: Effort) -> None:
         raise InfeasibleError(f"no plan fits: {reason}; raise the budget or allow more")
     if solution.status is Status.INTERRUPTED:
         raise UserError(f"no plan found in {effort.time_limit:g} s ({solution.stopped}); raise --time-limit, or take "
-                        f"--solver {STRATEGIES[0].name}")  # fmt: skip
+                        f"`bitplan solve --solver {STRATEGIES[0].name}`")  # fmt: skip
 
 
 def budgets_of(evidence: Evidence, request: Request) -> tuple[Budget, ...]:
@@ -112,8 +112,9 @@ def uniform_choice(problem: Problem, text: str, pins: Mapping[str, str]) -> Choi
     chosen = uniform(problem, scheme, (str(weights_alone(parsed)), "keep", *pins.values()))
     if scheme not in chosen.names.values():
         offered = dict.fromkeys(name for names in problem.candidates for name in names)
-        raise UserError(f"no layer may take {scheme}; the profile has {', '.join(offered)}; measure it with "
-                        "--schemes, or, where no kernel runs it, simulate with --kernels fake")  # fmt: skip
+        raise UserError(f"no layer may take {scheme}; the profile has {', '.join(offered)}; measure it by "
+                        "`bitplan profile --schemes`, or, where no kernel runs it, simulate with --kernels fake"
+                        )  # fmt: skip
     return chosen
 
 

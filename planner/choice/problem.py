@@ -99,7 +99,7 @@ def _loss(evidence: Evidence, layer: str, scheme: str, metric: str) -> float:
     measurement = evidence.losses.measurement(layer, scheme, metric)
     if not math.isfinite(measurement.stderr):
         few = f"{metric} of {layer} at {scheme} has no standard error, from {measurement.count} samples"
-        raise UserError(f"{few}; profile on more prompts, or leave --confidence out")
+        raise UserError(f"{few}; profile on more prompts, or `bitplan solve` without --confidence")
     return max(measurement.mean + evidence.z * measurement.stderr, 0.0)
 
 

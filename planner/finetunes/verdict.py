@@ -124,7 +124,7 @@ def _advice(inputs: CheckInputs, verdict: str, families: Sequence[RegretVerdict]
         return (
             f"To tell, {enough}, or profile it." if more <= 8 * pairs else f"To tell, {enough} is enough: profile it."
         )
-    text = "Use them with --allow-mismatch, or bitplan.apply(pipe, plan, allow_mismatch=True)."
+    text = "Use them with `bitplan apply --allow-mismatch`, or bitplan.apply(pipe, plan, allow_mismatch=True)."
     if inputs.static:
         text += (
             " Layers with static activations (t) would keep the ranges of the old model, which this check has "

@@ -80,7 +80,7 @@ def _pipeline(folder: Path, index: Mapping[str, Any], names: Sequence[str]) -> M
     if missing or not available:
         raise UserError(
             f"{folder} has no configuration of a module {', '.join(missing)}; it has those of "
-            f"{', '.join(available) or 'none'}; name some of them with --components"
+            f"{', '.join(available) or 'none'}; `bitplan inspect` takes some of them by --components"
         )
     places = {name: folder / name / CONFIG for name in names or available}
     parts = {name: _build(place, _facts(place), available[name]) for name, place in places.items()}

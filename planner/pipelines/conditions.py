@@ -37,7 +37,8 @@ def built_in_prompts(scenes: bool, count: int, seed: int = 0) -> list[str]:
     """Returns `count` prompts to measure on. scenes: captions for the embedded pipeline instead of general prompts."""
     if not scenes:
         if count > len(GENERAL):
-            raise UserError(f"there are {len(GENERAL)} built-in prompts, not {count}; give more in a --prompts file")
+            raise UserError(f"there are {len(GENERAL)} built-in prompts, not {count}; ask for fewer, or give your "
+                            "own, as `bitplan profile` and `bitplan evaluate` take by --prompts")  # fmt: skip
         return list(GENERAL[:count])
     rng = np.random.default_rng([seed, 3])
     return [sample_scene(rng, 1 + i % 2, TRAIN).caption for i in range(count)]

@@ -220,8 +220,9 @@ def conditions_for(pipe: Any, prompts: Sequence[str]) -> list[Any]:
     required = [name for name, p in parameters.items() if p.default is p.empty and name != "prompt"]
     if required:
         raise UserError(
-            f"{type(pipe).__name__} needs {', '.join(required)}; give conditions in a YAML file, --prompts FILE.yaml, "
-            f"a list of entries such as `{required[0]}: ...`"
+            f"{type(pipe).__name__} needs {', '.join(required)}; give conditions in a YAML file, a list of "
+            f"entries such as `{required[0]}: ...`, as `bitplan profile` and `bitplan evaluate` take by --prompts, or "
+            "those of a Subject that loads the pipeline"
         )
     return list(prompts) if "prompt" in parameters else [{} for _ in prompts]
 

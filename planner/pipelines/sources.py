@@ -57,7 +57,10 @@ def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
     if not is_reference(name):
         return subject_of(load_pipeline(name, dtype), generation, name)
     if dtype != FLOAT32:
-        raise UserError(f"{name} determines its own float type; leave --dtype {dtype} out")
+        raise UserError(
+            f"{name} determines its own float type, and {dtype} is asked for; load it in {dtype} there, or "
+            "leave --dtype of `bitplan profile` out"
+        )
     target = load_reference(name)
     if not isinstance(target, (Subject, DiffusionPipeline)):
         with calling(name):

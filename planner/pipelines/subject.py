@@ -98,7 +98,8 @@ def conditions_of(subject: Subject, chosen: Sequence[Any] | None, count: int, he
     if chosen is None:
         chosen = _own_conditions(subject, own, count, held_out) if callable(own) else own[:count]
     if not chosen:
-        raise UserError(f"{subject.name} has no conditions to run on; give the Subject some, or --prompts FILE")
+        raise UserError(f"{subject.name} has no conditions to run on; give the Subject some, or a verb that takes "
+                        "it, as `bitplan profile` and `bitplan evaluate` do, --prompts FILE")  # fmt: skip
     return list(chosen)
 
 

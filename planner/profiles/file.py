@@ -28,19 +28,26 @@ _SHOWN = 3  # differences that an error names
 _WAIT = 30.0  # seconds that a write waits for readers, and a reader for a write
 
 _ADVICE = {
-    sqlite3.SQLITE_BUSY: "another process is writing it; wait for it to finish, or choose another file with --out",
+    sqlite3.SQLITE_BUSY: "another process is writing it; wait for it to finish, or {other}",
     sqlite3.SQLITE_FULL: "the disk is full; free some space and run the same command again; finished writes are safe",
     sqlite3.SQLITE_IOERR: "{error}; check the disk and its free space, then run the same command again; "
     "finished writes are safe",
-    sqlite3.SQLITE_NOTADB: "this is not a profile; choose another file, with --out when profiling",
+    sqlite3.SQLITE_NOTADB: "this is not a profile; {other}",
     sqlite3.SQLITE_CORRUPT: "the file is damaged ({error}); restore a copy, or profile again with another --out",
-    sqlite3.SQLITE_CANTOPEN: "{error}; check that the folder exists and is writable, or choose another with --out",
+    sqlite3.SQLITE_CANTOPEN: "{error}; check that the folder exists and is writable, or {other}",
     sqlite3.SQLITE_CONSTRAINT: "the values conflict ({error}); write each layer and each scheme once",
-    sqlite3.SQLITE_READONLY: "it is read-only; change its permissions, or choose another file with --out",
+    sqlite3.SQLITE_READONLY: "it is read-only; change its permissions, or {other}",
 }
+_OTHER = {False: "name a file that `bitplan profile` wrote", True: "choose another --out"}  # by whether it is written
 
 
 _DAMAGED = _ADVICE[sqlite3.SQLITE_CORRUPT]
+
+
+class _OtherFileError(sqlite3.DatabaseError):
+    """A database that is no profile."""
+
+    sqlite_errorcode = sqlite3.SQLITE_NOTADB
 
 
 class ProfileError(ValueError):
@@ -48,18 +55,22 @@ class ProfileError(ValueError):
 
 
 @contextmanager
-def advice(path: Path) -> Iterator[None]:
-    """Turns every error of SQLite and of the file system into a ProfileError."""
+def advice(path: Path, writes: bool = False) -> Iterator[None]:
+    """Turns every error of SQLite and of the file system into a ProfileError.
+
+    writes: whether the profile is written and not only read; a verb that writes it has an option --out.
+    """
     try:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the other bits are variants
-        raise ProfileError(f"{path}: {_ADVICE.get(code, _DAMAGED).format(error=_line(error))}") from None
+        raise ProfileError(f"{path}: {_ADVICE.get(code, _DAMAGED).format(error=_line(error), other=_OTHER[writes])}"
+                           ) from None  # fmt: skip
     except UnicodeDecodeError as error:  # raised by sqlite3 for damaged text
         raise ProfileError(f"{path}: {_DAMAGED.format(error=_line(error))}") from None
     except OSError as error:
         reason = system_reason(error)
-        raise ProfileError(f"{path}: {reason}; choose another file, with --out for `bitplan profile`") from None
+        raise ProfileError(f"{path}: {reason}; {_OTHER[writes]}") from None
 
 
 @contextmanager
@@ -183,7 +194,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     if not size:
         raise ProfileError(f"{path}: it is empty because profiling stopped before it began; profile again")
     if _pragma(db, "application_id") != _APPLICATION_ID:
-        raise ProfileError(f"{path}: {_ADVICE[sqlite3.SQLITE_NOTADB]}")
+        raise _OtherFileError
     if not OLDEST <= version <= NEWEST:
         raise ProfileError(
             f"{path}: has format {version}, this BitPlan reads {OLDEST} to {NEWEST}; "

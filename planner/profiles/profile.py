@@ -93,7 +93,7 @@ class Profile:
         values = json.loads(dump(path, "header", dict(header)))
         if not path.absolute().parent.is_dir():
             raise ProfileError(f"{path}: the folder {path.parent} does not exist; create it, or change --out")
-        with advice(path):
+        with advice(path, writes=True):
             profile = cls(path, open_writer(path, values))
         try:
             check_same(path, profile.header(), values)
@@ -249,7 +249,7 @@ class Profile:
         db = self._db
         if not db.in_transaction:
             raise ProfileError(f"{self.path}: it is open for reading only; open it with mode 'a'")
-        with advice(self.path):
+        with advice(self.path, writes=True):
             try:
                 yield db
                 db.execute("COMMIT")
@@ -280,7 +280,7 @@ def open_profile(path: str | PathLike[str], mode: str = "r") -> Profile:
     path = Path(path)
     if mode not in ("r", "a"):
         raise ProfileError(f"{path}: mode is 'r' to read or 'a' to append, not {mode!r}")
-    with advice(path):
+    with advice(path, writes=mode == "a"):
         if not path.exists():
             raise ProfileError(f"{path}: there is no such file; create it with `bitplan profile PIPELINE --out {path}`")
         return Profile(path, open_reader(path) if mode == "r" else open_writer(path, None))

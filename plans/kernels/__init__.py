@@ -66,7 +66,7 @@ def check_somewhere(scheme: Scheme, kind: str, geometry: Geometry | None = None)
 
 def _none_runs(what: str, reasons: Mapping[str, str | None], real_only: bool) -> KernelError:
     why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    simulating = ", or simulate with `--kernels fake`" if real_only else ""
+    simulating = ", or simulate it, as `bitplan apply --kernels fake` does" if real_only else ""
     return KernelError(f"no kernel runs {what} ({why}); take another scheme{simulating}")
 
 

@@ -254,7 +254,7 @@ def test_truncated_anywhere(path, full, opener):
     cuts = [1, 15, 16, 99, 100, 511, 512, 513, 1023, 4095, 4096, 4097, len(whole) - 1, len(whole) - 4096]
     for cut in [*cuts, *range(7, len(whole), len(whole) // 60)]:
         path.write_bytes(whole[:cut])
-        with pytest.raises(ProfileError, match=r"x\.profile: .*; .*--out") as caught:
+        with pytest.raises(ProfileError, match=r"x\.profile: .*; .*(--out|bitplan profile)") as caught:
             opener(path)
         assert "\n" not in str(caught.value)
         assert path.read_bytes() == whole[:cut]
@@ -279,8 +279,9 @@ def test_damaged_bytes_raise_nothing_else(path, full, data):
 def test_files_of_others_are_left_alone(path, size):
     path.write_bytes(b"dear diary " * 500)
     os.truncate(path, size)
-    for opener in (open_profile, lambda p: open_profile(p, "a"), lambda p: Profile.create(p, HEADER)):
-        with pytest.raises(ProfileError, match=r"not a profile.*--out"):
+    writers = (lambda p: open_profile(p, "a"), lambda p: Profile.create(p, HEADER))
+    for opener, advice in ((open_profile, "name a file that `bitplan"), *((each, "another --out") for each in writers)):
+        with pytest.raises(ProfileError, match=f"not a profile; .*{advice}"):
             opener(path)
     assert path.read_bytes() == (b"dear diary " * 500)[:size]
 
@@ -411,7 +412,7 @@ def test_unreadable_folder(open_folder, full):
 
     def work() -> None:
         for opener in (open_profile, lambda p: Profile.create(p, HEADER)):
-            with pytest.raises(ProfileError, match="--out"):
+            with pytest.raises(ProfileError, match="Permission denied; (name a file|choose another --out)"):
                 opener(open_folder / "x.profile")
 
     in_child(work)
