@@ -106,14 +106,15 @@ def kind_of(path: Path) -> str | None:
                         ) from None  # fmt: skip
 
 
-def check_replaceable(path: Path, kind: str) -> None:
-    """Raises PathError where a file of this kind must not take the place of what lies at `path`."""
+def check_replaceable(path: Path, kind: str) -> str | None:
+    """Returns the `kind_of` what lies at `path`. Raises PathError where a file of this kind must not take its place."""
     called, replaceable = KINDS[kind]
     found = kind_of(path)
     streamed = found == "stream" and kind != "profile"
     if found is not None and found not in replaceable and not streamed:
         what = _OTHERS.get(found) or KINDS[found][0]
         raise PathError(f"{path} is {what}, and {called} would be written; choose another --out")
+    return found
 
 
 def beside(path: Path, name: str) -> Path:
@@ -131,8 +132,7 @@ def written(path: Path, kind: str) -> Iterator[Path]:
 
     kind: a key of KINDS. Raises OSError where the file cannot be written, and as `check_replaceable`.
     """
-    check_replaceable(path, kind)
-    if kind_of(path) == "stream":
+    if check_replaceable(path, kind) == "stream":
         with tempfile.TemporaryDirectory() as folder:
             partial = Path(folder) / path.name
             yield partial

@@ -30,9 +30,12 @@ def _speeds(every: Sequence[Cost], schemes: Sequence[str]) -> dict[str, float]:
     return speeds
 
 
-def speeds_text(store: Profile) -> str:
-    """One line: full precision's milliseconds, and each scheme's time as a multiple; empty without times."""
-    costs = steadied(store.costs())
+def speeds_text(store: Profile, costs: Sequence[Cost] | None = None) -> str:
+    """One line: full precision's milliseconds, and each scheme's time as a multiple; empty without times.
+
+    costs: `steadied` costs of the profile, where they are at hand.
+    """
+    costs = steadied(store.costs()) if costs is None else costs
     speeds = _speeds(costs, store.schemes())
     if not speeds:
         return ""

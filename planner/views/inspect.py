@@ -181,7 +181,7 @@ def inspect_profile(path: Path) -> Inspection:
         schemes = [_scheme_facts(measurements, costs, scheme) for scheme in store.schemes()]
         families, undecided = store.families(), _undecided(store)
         graph = from_json(store.graph()) if store.layers() else None
-        sources, speeds = certainty(store, undecided), speeds_text(store)
+        sources, speeds = certainty(store, undecided), speeds_text(store, costs)
     # costs list the candidates; a part of a profile may have none
     counts = len(wanted & measured if wanted else measured), len(wanted) if wanted else None
     facts = {

@@ -13,6 +13,7 @@ import pytest
 from bitplan.planner.choice.evidence import read_evidence
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import GraphError
+from bitplan.planner.profiles import schema
 from bitplan.planner.profiles.profile import Cost, Profile, ProfileError, open_profile
 from bitplan.sensitivity.table import Measurement, MeasurementError
 from tests.planner.support.profile_writer import HEADER, graph, layer
@@ -58,7 +59,9 @@ def refuse(path: Path) -> str:
         with pytest.raises(ProfileError) as caught:
             open_profile(path, mode)
         lines.append(str(caught.value))
-    assert lines[0] == lines[1] and lines[0].isprintable() and len(lines[0]) < 500 + len(str(path))
+    assert lines[0].isprintable() and lines[1].isprintable()
+    assert lines[0].replace("name a file that `bitplan profile` wrote", "choose another --out") == lines[1]
+    assert len(lines[0]) < 500 + len(str(path))
     return lines[0]
 
 
@@ -205,3 +208,48 @@ def test_random_edits_are_refused_in_one_line_or_are_still_numbers_in_range(whol
         assert all(0 <= ms <= 1e12 for ms in evidence.ms.values())
         assert set(evidence.metrics) <= {"nsr", "clip_drop", "x"}
     assert accepted > 10
+
+
+FACTS = "SELECT facts FROM layers WHERE address = 'unet.a'"
+WITH = f"""replace(({FACTS}), '{{{{"address": "unet.a"', '{{{{"address": "unet.b", {{}}')"""  # one more key
+
+
+def test_facts_that_differ_in_the_address_alone_are_checked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"unet.{number}" for number in range(20)]
+    with Profile.create(tmp_path / "x.profile", HEADER) as store:
+        store.write_graph(graph(*map(layer, names)), SCHEMES)
+    checked, check = [], schema.FACTS
+    monkeypatch.setattr(schema, "FACTS", lambda facts: checked.append(facts["address"]) or check(facts))
+    open_profile(tmp_path / "x.profile").close()
+    assert checked == names[:1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (f"replace(({FACTS}), 'unet.a', 'unet.c')", "layers, row unet.b, address: its facts are of 'unet.c'"),
+        (FACTS, "layers, row unet.b, address: its facts are of 'unet.a'"),
+        (WITH.format('"x": 1'), "unknown key 'x'"),
+        (WITH.format('"address": "unet.a"'), "address: its facts are of 'unet.a'"),
+        (WITH.format('"\\u0061ddress": "unet.a"'), "address: its facts are of 'unet.a'"),
+        (f"replace(({FACTS}), 'unet.a', 'unet.b') || ' '", ""),
+        (f"replace(({FACTS}), 'unet.a', 'unet.b') || '}}'", "it is not JSON"),
+    ],
+)  # fmt: skip
+def test_facts_like_those_of_another_layer_are_checked_all_the_same(copy: Path, changed: str, message: str) -> None:
+    edit(copy, f"UPDATE layers SET facts = ({changed}) WHERE address = 'unet.b'")
+    if message:
+        assert message in refuse(copy)
+    else:
+        open_profile(copy).close()
+
+
+def test_a_repeated_key_in_all_facts_is_no_way_around(copy: Path) -> None:
+    """The first one that is right would stand for the second one, which names the first one's layer."""
+    for name in LAYERS:
+        start = f'{{"address": "{name}"'
+        edit(copy, f"UPDATE layers SET facts = replace(facts, '{start}', '{start}, \"address\": \"unet.a\"')"
+             f" WHERE address = '{name}'")  # fmt: skip
+    assert "layers, row unet.b, address: its facts are of 'unet.a'" in refuse(copy)

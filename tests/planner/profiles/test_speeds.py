@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import bitplan
+from bitplan.planner.profiles import timings
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.planner.profiles.speeds import PRODUCTS, speeds_of, speeds_text
+from bitplan.planner.views import inspect
 from bitplan.plans.kernels.cpu.choice import path_choice
 
 
@@ -51,6 +53,15 @@ def test_profile_solve_and_inspect_show_the_line(timed: Path, tmp_path: Path, co
     told = command_line("cost", timed, "--out", again).stdout
     with open_profile(again) as store:
         assert speeds_text(store) in told
+
+
+def test_inspect_moves_the_timings_once(timed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And once more for the plan whose undecided layers it lists."""
+    calls, steady_ms = [], timings.steady_ms
+    monkeypatch.setattr(timings, "steady_ms", lambda costs: calls.append(len(costs)) or steady_ms(costs))
+    monkeypatch.setattr(inspect, "open_choices", lambda *_: [])
+    assert "time of the layers" in str(inspect.inspect_profile(timed))
+    assert len(calls) == 1
 
 
 def test_without_times_there_is_nothing_to_say(timed: Path) -> None:
