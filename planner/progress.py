@@ -21,6 +21,7 @@ _SILENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _UNKNOWN = "{desc}: {elapsed} elapsed"
 _KNOWN = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} remaining"
 _OFTEN, _SELDOM = 0.1, 10.0  # seconds between two lines, on a terminal and in a log
+_PATIENT = 2.0, 10.0  # seconds until the first line of a run that is usually quick, on a terminal and in a log
 _ENOUGH = 0.25  # share of a phase after which its own pace alone predicts its rest
 
 
@@ -95,14 +96,20 @@ class Course:
     expected seconds of later phases. So a run that continues an interrupted one shows the right remaining time, too.
     """
 
-    def __init__(self, name: str, visible: bool = True, deadline: float = math.inf) -> None:
-        """name: name of the run; deadline: when the run ends at the latest, by `time.monotonic`."""
+    def __init__(
+        self, name: str, visible: bool = True, deadline: float = math.inf, patient: bool = False
+    ) -> None:  # fmt: skip
+        """name: name of the run; deadline: when the run ends at the latest, by `time.monotonic`; patient: show nothing
+        of a run that ends within seconds."""
         self.deadline = deadline
         self.spent: dict[str, float] = {}
         self._name, self._expected, self._phase = name, dict[str, float](), Phase("", 0, "", 0, 1, 0, 0)
         interval = _OFTEN if sys.stderr.isatty() else _SELDOM
-        self._next, self._interval = 0.0, interval
-        self._bar = tqdm(desc=name, disable=is_silent() or not visible, dynamic_ncols=True, bar_format=_UNKNOWN)
+        delay = _PATIENT[not sys.stderr.isatty()] if patient else 0.0
+        self._first, self._next, self._interval = time.monotonic() + delay, 0.0, interval
+        self._bar = tqdm(
+            desc=name, disable=is_silent() or not visible, dynamic_ncols=True, bar_format=_UNKNOWN, delay=delay
+        )
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Set the expected seconds of later phases, by their names."""
@@ -134,6 +141,11 @@ class Course:
         self._phase.partial += steps * self._phase.each
         self._show()
 
+    def tick(self) -> bool:
+        """Show how much time has elapsed. Returns False, so that a search asks it whether to stop."""
+        self._show()
+        return False
+
     def close(self, complete: bool) -> None:
         """Leave the line as it is, or full where the run is complete."""
         if complete:
@@ -151,8 +163,9 @@ class Course:
 
     def _show(self, at: float | None = None) -> None:
         now = time.monotonic() if at is None else at
-        if self._bar.disable or (at is None and now < self._next):
+        if self._bar.disable or now < self._first or (at is None and now < self._next):
             return
+        self._bar.delay = 0  # or tqdm would not end the line
         self._next, remaining = now + self._interval, self.remaining(now)
         # tqdm divides the remaining amount by the amount a second: here both are seconds
         elapsed = max(self._bar.format_dict["elapsed"], 1e-6)
@@ -170,9 +183,12 @@ def current() -> Course:
 
 
 @contextmanager
-def course_of(name: str) -> Iterator[Course]:
-    """Make the `with`, or the function that this decorates, one run. After an error its line stays as it is."""
-    course, complete = Course(name), False
+def course_of(name: str, patient: bool = False) -> Iterator[Course]:
+    """Make the `with`, or the function that this decorates, one run. After an error its line stays as it is.
+
+    patient: as in `Course`.
+    """
+    course, complete = Course(name, patient=patient), False
     token = _CURRENT.set(course)
     try:
         yield course

@@ -28,6 +28,12 @@ class Deadline:
     time: float = math.inf
     stopped: Callable[[], bool] = never
 
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """Return the deadline at which a search that does not end in these seconds is told to stop."""
+        time_ = time.monotonic() + seconds
+        return cls(time_, lambda: time.monotonic() > time_)
+
     def left(self) -> float:
         """Return the seconds that are left; 0 where it is told to stop."""
         return 0.0 if self.stopped() else max(self.time - time.monotonic(), 0.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from bitplan.planner.choice.evidence import read_evidence
+from bitplan.planner.choice.evidence import Evidence, read_evidence
 from bitplan.planner.choice.limits import check_solved, pose, settled, uniform_choice
-from bitplan.planner.choice.record import STEPS, Provenance, plan_of
+from bitplan.planner.choice.record import STEPS, Provenance, picks_of, plan_of
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.profiles.profile import Profile
@@ -46,22 +47,36 @@ def make_plans(store: Profile, request: Request, search: Search, uniform: str | 
     """
     if uniform:
         return [make_uniform(store, request, uniform)]
+    return list(find_plans(store, request, search))
+
+
+def find_plans(store: Profile, request: Request, search: Search, known: Sequence[Plan] = ()) -> Iterator[Plan]:
+    """Yield the plans of `make_plans` as they are found. known: the first of them, which an earlier search found."""
     evidence = read_evidence(store, request.confidence)
     request = settled(evidence, request)
     problem = pose(evidence, request, search.effort)
-    solutions = _solutions(problem, search)
-    first = solutions[0]
-    savings = {}
-    if search.worth:
-        values = marginal_values(problem, first, STEPS, search.effort)
-        savings = {each.column: each.saved for each in values if each.saved is not None}
-    provenance = Provenance(first, request.pins, request.confidence)
-    plans = []
-    for solution in solutions:
+    found = [_solution_in(problem, evidence, plan) for plan in known]
+    yield from known
+    for number, solution in enumerate(_solutions(problem, search, found)):
+        savings = {}
+        if search.worth and not number and not known:
+            values = marginal_values(problem, solution, STEPS, search.effort)
+            savings = {each.column: each.saved for each in values if each.saved is not None}
         assert solution.choice is not None
-        own = replace(provenance, solution=solution, worth=savings if solution is first else {})
-        plans.append(plan_of(store, evidence, (problem, solution.choice), own))
-    return plans
+        provenance = Provenance(solution, request.pins, request.confidence, savings)
+        yield plan_of(store, evidence, (problem, solution.choice), provenance)
+
+
+def _solution_in(problem: Problem, evidence: Evidence, plan: Plan) -> Solution:
+    """Return the solution that a plan records. Raises UserError for a plan of another profile."""
+    picks, wrong = picks_of(problem, evidence, plan)
+    if wrong or violations(problem, picks):
+        raise UserError(f"a plan of an interrupted search does not fit: {(*wrong, 'it exceeds a budget')[0]}; delete "
+                        "its .candidates.json, or choose another --out")  # fmt: skip
+    record, choice = plan.solver, choice_of(problem, picks)
+    prices = tuple(record["prices"][budget.column] for budget in problem.budgets)
+    status = Status[str(record["status"]).upper()]
+    return Solution(status, choice, record["bound"], record["stopped"], 0.0, record["backend"], prices)
 
 
 def make_uniform(store: Profile, request: Request, scheme: str) -> Plan:
@@ -76,19 +91,24 @@ def make_uniform(store: Profile, request: Request, scheme: str) -> Plan:
     return plan_of(store, evidence, (problem, choice), Provenance(None, request.pins, request.confidence))
 
 
-def _solutions(problem: Problem, search: Search) -> list[Solution]:
-    """Return solutions with a choice, the best first. Raises InfeasibleError, UserError."""
+def _solutions(problem: Problem, search: Search, known: Sequence[Solution]) -> Iterator[Solution]:
+    """Yield solutions with a choice, the best first, after the known ones. Raises InfeasibleError, UserError."""
     strategy, effort = strategy_named(search.solver), search.effort
     if search.candidates == 1:
         solution = strategy.run(problem, effort)
         check_solved(problem, solution, effort)
-        return [solution]
+        yield solution
+        return
     if strategy is not STRATEGIES[0]:
         raise UserError(f"--candidates needs --solver {STRATEGIES[0].name}, not {strategy.name}; leave one of them out")
-    solutions = list(k_best(problem, search.candidates, effort, distance=search.distance))
-    first, *others = solutions
-    check_solved(problem, first, effort)
-    return [first, *(_candidate(problem, first, other, effort) for other in others if other.choice is not None)]
+    first, choices = next(iter(known), None), [each.choice for each in known if each.choice is not None]
+    for solution in k_best(problem, search.candidates, effort, distance=search.distance, known=choices):
+        if first is None:
+            check_solved(problem, solution, effort)
+            first = solution
+            yield solution
+        elif solution.choice is not None:
+            yield _candidate(problem, first, solution, effort)
 
 
 def _candidate(problem: Problem, first: Solution, other: Solution, effort: Effort) -> Solution:

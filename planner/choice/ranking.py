@@ -12,6 +12,7 @@ from bitplan.planner.choice.joint import readings_of
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import beside, write_json
 from bitplan.planner.profiles.profile import Profile
+from bitplan.planner.progress import bar
 from bitplan.planner.texts import table
 from bitplan.plans.plan import Plan, save_plan
 
@@ -81,22 +82,13 @@ def sibling(out: Path, part: object) -> Path:
     return beside(out, f"{stem}.{part}{out.name.removeprefix(stem)}")
 
 
-def save_candidates(plans: Sequence[Plan], out: Path) -> list[Path]:
-    """Save the best plan as `out` and, if there are several, each one in its own file; return these files."""
-    paths = [sibling(out, number + 1) for number in range(len(plans))] if len(plans) > 1 else []
-    for plan, path in zip(plans, paths, strict=False):
-        save_plan(plan, path)
-    save_plan(plans[0], out)
-    return paths
-
-
 def rank(plans: Sequence[Plan], out: Path, evidence: Evidence, measure: Callable[[Plan], Losses]) -> Plan:
     """Measure every plan, write the best as `out` and the ranking as `P.ranking.json` beside it, and return the best.
 
     Raises PlanError, UserError, and the errors of `measure`.
     """
     ranked, path = [], sibling(out, "ranking").with_suffix("").with_suffix(".json")
-    for number, plan in enumerate(plans):
+    for number, plan in enumerate(bar(plans, "measuring", len(plans), "plan")):
         losses = measure(plan)
         name = (sibling(out, number + 1) if len(plans) > 1 else out).name
         ranked.append(RankedPlan(name, plan.solver["objective"], score(plan, losses, evidence), losses))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.verbs.parameters import BASELINES
 from bitplan.plans.dtypes import FLOAT32
+
+if TYPE_CHECKING:
+    from bitplan.solvers.effort import Effort
 
 CHECKS = 16
 
@@ -42,6 +47,20 @@ def check_painted(images: int, points: int | None, count: int | None) -> None:
 def checks_of(checks: int | None, dtype: str) -> int:
     """The number of estimates that are also measured exhaustively: `checks`, or the float type's default."""
     return checks if checks is not None else CHECKS if dtype == FLOAT32 else 0
+
+
+def effort_of(time_limit: float, gap: float, backend: str | None) -> Effort:
+    """The effort of a search that shows that it goes on. Prints why an installed backend is not used.
+
+    Raises ProblemError, BackendError.
+    """
+    from bitplan.planner.progress import current
+    from bitplan.solvers.effort import Effort
+    from bitplan.solvers.programs.backends import backend_named
+
+    if note := backend_named(backend).note:
+        print(note, file=sys.stderr)
+    return Effort(time_limit, gap, backend, lambda: current().tick())
 
 
 def part_of(text: str | None) -> tuple[int, int]:

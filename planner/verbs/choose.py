@@ -59,25 +59,33 @@ def solve(
 
     Raises UserError, and InfeasibleError where no plan meets the budgets.
     """
-    from bitplan.planner.choice.answer import Search, make_plans
+    from bitplan.planner.choice.answer import Search, make_uniform
+    from bitplan.planner.choice.candidates import solve_into, unfinished
     from bitplan.planner.choice.evidence import read_evidence
-    from bitplan.planner.choice.ranking import JOINT, check_candidates, rank, save_candidates
+    from bitplan.planner.choice.ranking import JOINT, check_candidates, rank
     from bitplan.planner.pipelines.references import check_typed, read_names
     from bitplan.planner.profiles.profile import open_profile
-    from bitplan.solvers.effort import Effort
+    from bitplan.planner.progress import course_of
+    from bitplan.plans.plan import save_plan
 
     with open_profile(profile) as store:
         check_candidates(bool(uniform), candidates, rerank, store)
         metrics = read_names(store.header()["settings"].get("metrics", ()), store.path, trust)
         if rerank not in (None, JOINT):
             check_typed(*metrics)
-        search = Search(Effort(time_limit, gap, backend), solver, candidates, distance, worth)
-        plans = make_plans(store, request, search, uniform)
-        save_candidates(plans, Path(out))
-        if not rerank:
-            return plans[0]
-        measure = _measure(plans, store, rerank, (prompts, clip, request.kernels, metrics))
-        return rank(plans, Path(out), read_evidence(store), measure)
+        if uniform:
+            plan = make_uniform(store, request, uniform)
+            save_plan(plan, out)
+            return plan
+        search = Search(checks.effort_of(time_limit, gap, backend), solver, candidates, distance, worth)
+        with course_of("solve", patient=True) as course:
+            plans = solve_into(store, request, search, Path(out), course)
+        best = plans[0]
+        if rerank:
+            measure = _measure(plans, store, rerank, (prompts, clip, request.kernels, metrics))
+            best = rank(plans, Path(out), read_evidence(store), measure)
+        unfinished(store, request, search, Path(out)).finish()
+        return best
 
 
 def _measure(
@@ -149,10 +157,9 @@ def sweep(
     from bitplan.planner.views.profile_view import load_profile_view
     from bitplan.planner.views.run import sweep_into
     from bitplan.planner.views.sweep import Sweep
-    from bitplan.solvers.effort import Effort
 
     checks.check_painted(images, paint, count)
-    limits, effort = Sweep(by, points, start, stop, spacing), Effort(time_limit, gap, backend)
+    limits, effort = Sweep(by, points, start, stop, spacing), checks.effort_of(time_limit, gap, backend)
     with open_profile(profile) as store:
         header, known = store.header(), load_profile_view(store, request.confidence)
         name = pipeline or read_name(header["model"]["name"], store.path, trust)
@@ -188,10 +195,10 @@ def verify(
     from bitplan.planner.choice.published import plan_in
     from bitplan.planner.choice.verify import check
     from bitplan.planner.profiles.profile import open_profile
-    from bitplan.solvers.effort import Effort
+    from bitplan.planner.progress import course_of
 
-    with open_profile(profile) as store:
-        return check(plan_in(plan), store, Effort(time_limit, 0.0, backend) if prove else None)
+    with open_profile(profile) as store, course_of("verify", patient=True):
+        return check(plan_in(plan), store, checks.effort_of(time_limit, 0.0, backend) if prove else None)
 
 
 def predict(plan: Plan | PathLike, profile: PathLike) -> Predictions:
@@ -230,7 +237,7 @@ def why(
     from bitplan.planner.choice.published import plan_in
     from bitplan.planner.choice.why import explain_layer
     from bitplan.planner.profiles.profile import open_profile
-    from bitplan.solvers.effort import Effort
+    from bitplan.planner.progress import course_of
 
-    with open_profile(profile) as store:
-        return explain_layer(plan_in(plan), store, layer, Effort(time_limit, gap, backend))
+    with open_profile(profile) as store, course_of("why", patient=True):
+        return explain_layer(plan_in(plan), store, layer, checks.effort_of(time_limit, gap, backend))

@@ -6,7 +6,7 @@ diversity cuts: Danna et al. 2007, "Generating multiple solutions for mixed inte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +17,12 @@ from bitplan.solvers.solution import Choice, Solution
 from bitplan.solvers.solve import solve
 
 
-def k_best(problem: Problem, count: int, effort: Effort = DEFAULT, *, distance: int = 1) -> Iterator[Solution]:
+def k_best(
+    problem: Problem, count: int, effort: Effort = DEFAULT, *, distance: int = 1, known: Sequence[Choice] = ()
+) -> Iterator[Solution]:
     """Yield up to `count` solutions of rising objective, any two of which differ in at least `distance` groups.
+
+    known: the choices of the first ones, which an earlier search found; they count, and only the others are yielded.
 
     The effort is for each solution. If no further choice exists, the last solution gives the reason. Raises
     ProblemError and BackendError.
@@ -28,7 +32,9 @@ def k_best(problem: Problem, count: int, effort: Effort = DEFAULT, *, distance: 
             f"cannot find {count} choices at distance {distance}; ask for at least 1 choice, at a distance of 1 to "
             f"{len(problem.groups)}"
         )
-    for _ in range(count):
+    for choice in known:
+        problem = without(problem, choice, distance)
+    for _ in range(len(known), count):
         solution = solve(problem, effort)
         yield solution
         if solution.choice is None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bitplan.solvers.effort import Deadline
+
 POLL = 0.05  # seconds between two questions whether to stop
 PATIENCE = 1.0  # seconds that a backend gets to end
+OVERTIME = 10.0  # seconds after the time limit until a backend that does not end by itself is stopped
 OPTIMAL, INFEASIBLE, STOPPED, FAILED = "optimal", "infeasible", "stopped", "failed"
 
 
@@ -26,6 +30,17 @@ class ProgramResult:
     bound: float
     has_values: bool
     reason: str
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the kind and the text of an error in one line of at most 200 characters."""
+    text = " ".join(str(error).split())
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:200]
+
+
+def overdue(deadline: Deadline) -> Callable[[], bool]:
+    """Return the function that says whether a backend is to be stopped: it was told to, or it does not end."""
+    return lambda: deadline.stopped() or time.monotonic() > deadline.time + OVERTIME
 
 
 def attended(work: Callable[[], object], stopped: Callable[[], bool], stop: Callable[[], object]) -> bool:

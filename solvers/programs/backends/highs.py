@@ -10,8 +10,18 @@ from typing import Any
 import pulp
 
 from bitplan.solvers.effort import Deadline
-from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE, OPTIMAL, STOPPED, ProgramResult, attended
+from bitplan.solvers.programs.backends.base import (
+    FAILED,
+    INFEASIBLE,
+    OPTIMAL,
+    STOPPED,
+    ProgramResult,
+    attended,
+    overdue,
+)
 
+# Where HiGHS asks whether to end: between nodes, and inside one linear program, of which the first may take minutes.
+INTERRUPTS = ("kCallbackMipInterrupt", "kCallbackSimplexInterrupt", "kCallbackIpmInterrupt")
 OPTIONS: dict[str, object] = {
     "mip_feasibility_tolerance": 1e-9,
     "primal_feasibility_tolerance": 1e-9,
@@ -24,8 +34,20 @@ OPTIONS: dict[str, object] = {
 
 
 def missing() -> str | None:
-    """Return why HiGHS cannot run here, or None."""
-    return None if importlib.util.find_spec("highspy") else "highspy is not installed; pip install highspy"
+    """Return why HiGHS is not installed here, or None."""
+    return None if _is_installed() else "highspy is not installed; pip install highspy"
+
+
+def place() -> str:
+    """Return what is installed."""
+    return "highspy"
+
+
+def _is_installed() -> bool:
+    try:
+        return importlib.util.find_spec("highspy") is not None
+    except ValueError:  # a module without a specification
+        return True
 
 
 def run(program: pulp.LpProblem, deadline: Deadline, gap: float) -> ProgramResult:
@@ -40,9 +62,9 @@ def run(program: pulp.LpProblem, deadline: Deadline, gap: float) -> ProgramResul
 
     solver = pulp.HiGHS(
         msg=False, timeLimit=deadline.left(), gapRel=gap, gapAbs=0.0, callbackTuple=(check, None),
-        callbacksToActivate=[highspy.cb.HighsCallbackType.kCallbackMipInterrupt], **OPTIONS,
+        callbacksToActivate=[getattr(highspy.cb.HighsCallbackType, name) for name in INTERRUPTS], **OPTIONS,
     )  # fmt: skip
-    if not attended(lambda: program.solve(solver), deadline.stopped, halt.set):
+    if not attended(lambda: program.solve(solver), overdue(deadline), halt.set):
         return ProgramResult(STOPPED, -math.inf, False, deadline.reason())
     model = program.solverModel
     status, info = model.getModelStatus(), model.getInfo()

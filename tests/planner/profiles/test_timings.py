@@ -12,9 +12,9 @@ import pytest
 
 from bitplan import inspect, merge, solve, sweep, verify
 from bitplan.planner.choice.evidence import read_evidence
+from bitplan.planner.profiles.digests import profile_digest
 from bitplan.planner.profiles.profile import Cost, Pair, ProfileError, open_profile
 from bitplan.planner.profiles.timings import steadied
-from bitplan.planner.views.run import profile_digest
 from tests.planner.support.older import older
 
 SCHEMES = {"keep": 1.0, "w8a8": 0.95, "w6a8": 1.0, "w5a8": 1.02, "w4a8": 0.97, "w3a8": 1.05, "w2a8": 0.99, "w4a16": 1.1}
