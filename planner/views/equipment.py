@@ -1,8 +1,8 @@
-"""Lists every member of every family and whether it is available on this machine."""
+"""Lists every member of every family and whether it is available on this machine. Backends solve a program of one row."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -110,5 +110,8 @@ def _members() -> Iterator[Member]:
 
 def _extras() -> Iterator[Member]:
     for name, what in EXTRAS.items():
-        version = importlib.metadata.version(name) if importlib.util.find_spec(name) else None
-        yield Member("extra", name, version is not None, f"{what}: {version or f'not installed; pip install {name}'}")
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = ""
+        yield Member("extra", name, bool(version), f"{what}: {version or f'not installed; pip install {name}'}")
