@@ -52,13 +52,15 @@ def check_output(path: Path) -> None:
         raise UserError(f"{path} has an unknown extension; end --out in .png, in .gif or in {ARRAY}")
 
 
-def save_outputs(outputs: Tensor, kind: str, out: Path) -> list[Path]:
+def save_outputs(outputs: Tensor, kind: str, out: Path, part: tuple[int, int] | None = None) -> list[Path]:
     """Writes each output and returns the paths: `out`, or `out` with -1, -2, ... if there are several.
 
-    An output that the file format cannot hold is written as an array beside it.
+    An output that the file format cannot hold is written as an array beside it. part: the place of the first of these
+    outputs among all, and the number of all; None where these are all.
     """
-    several = len(outputs) > 1
-    paths = [beside(out, f"{out.stem}-{i + 1}{out.suffix}") if several else out for i in range(len(outputs))]
+    first, count = part or (0, len(outputs))
+    numbers = range(first + 1, first + 1 + len(outputs))
+    paths = [beside(out, f"{out.stem}-{number}{out.suffix}") if count > 1 else out for number in numbers]
     return [_save(output, kind, path) for output, path in zip(outputs, paths, strict=True)]
 
 

@@ -11,6 +11,8 @@ from bitplan.planner.files import PathLike
 from bitplan.planner.verbs import checks
 from bitplan.planner.verbs.parameters import BASELINES
 
+BATCH = 16  # pictures of one call, which are written before the next
+
 if TYPE_CHECKING:
     from bitplan.planner.evaluation.report import Evaluation
     from bitplan.planner.evaluation.speed import Timings
@@ -134,6 +136,7 @@ def paint(
     from bitplan.planner.pipelines.outputs import check_output, save_outputs
     from bitplan.planner.pipelines.sources import generation_of
     from bitplan.planner.pipelines.subject import conditions_of, output_of, run_subject
+    from bitplan.planner.progress import bar
 
     generation = generation_of(pipeline, steps, guidance, seed, call)
     check_output(Path(out))
@@ -141,8 +144,13 @@ def paint(
     own = list(prompt) or conditions_in(prompts)
     loaded = None if plan is None else plan_in(plan)
     subject = load_planned(pipeline, loaded, generation, kernels, allow_mismatch)
-    outputs = run_subject(subject, conditions_of(subject, own, count, held_out=True), seed, batch=16)
-    return save_outputs(outputs, output_of(subject, outputs), Path(out))
+    conditions = conditions_of(subject, own, count, held_out=True)
+    starts, kind, paths = range(0, len(conditions), BATCH), "", list[Path]()
+    for at in bar(starts, "pictures", len(starts) if len(starts) > 1 else 0, "batch"):
+        outputs = run_subject(subject, conditions[at : at + BATCH], seed + at)
+        kind = kind or output_of(subject, outputs)
+        paths += save_outputs(outputs, kind, Path(out), (at, len(conditions)))
+    return paths
 
 
 def evaluate(
@@ -178,6 +186,7 @@ def evaluate(
     from bitplan.planner.evaluation.plans import about, block_rows, evaluate_full, evaluate_plan
     from bitplan.planner.evaluation.report import Evaluation, write_report
     from bitplan.planner.files import make_folder
+    from bitplan.planner.interrupts import keeps
     from bitplan.planner.pipelines.conditions import conditions_in
     from bitplan.planner.pipelines.sources import generation_of
     from bitplan.planner.progress import bar
@@ -188,11 +197,15 @@ def evaluate(
     generation, own = generation_of(pipeline, steps, guidance, seed, call), conditions_in(prompts)
     options = EvaluatorOptions(pipeline, generation, own, count, metrics, clip, allow_mismatch, offload_folder)
     evaluator = open_evaluator(options, list(loaded.values()))
-    results = [evaluate_full(evaluator)]
+    results, measured = [evaluate_full(evaluator)], about(evaluator, generation, kernels)
     for name, plan in bar(loaded.items(), "plans", len(loaded), "plan"):
         results.append(evaluate_plan(evaluator, plan, kernels, name))
+        write_report(Evaluation(results, loaded, {}, measured), Path(out))
+        keeps(
+            f"the report on {len(results) - 1} of {len(loaded)} plans is kept in {out}; the same command begins again"
+        )
     rows = {name: block_rows(evaluator, plan, kernels) for name, plan in loaded.items()} if blocks else {}
-    result = Evaluation(results, loaded, rows, about(evaluator, generation, kernels))
+    result = Evaluation(results, loaded, rows, measured)
     write_report(result, Path(out))
     return result
 

@@ -1,4 +1,4 @@
-"""Lists every member of every family and whether it is available on this machine. Backends solve a program of one row."""
+"""Lists every member of every family and whether it is available here. Backends solve a program of one row."""
 
 from __future__ import annotations
 

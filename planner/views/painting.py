@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.evaluation.evaluator import Evaluator, EvaluatorOptions, open_evaluator
 from bitplan.planner.evaluation.plans import run_plan
 from bitplan.planner.files import inside, make_folder
+from bitplan.planner.interrupts import keeps
 from bitplan.planner.pipelines.conditions import labels_of
 from bitplan.planner.pipelines.generation import Generation, generation_in
 from bitplan.planner.pipelines.outputs import save_small, to_picture
@@ -73,9 +74,9 @@ def paint_view(view: View, out: Path, store: Profile, data: ProfileView, options
     todo = [one for one in (view.full, *order(view, options.points)) if not _is_done(one, out)]
     if not todo:
         return view
-    count = max(options.count or COUNT, options.images)
     opened = EvaluatorOptions(
-        options.pipeline, _generation(settings, options.seed), options.conditions, count, metrics, clip,
+        options.pipeline, _generation(settings, options.seed), options.conditions,
+        max(options.count or COUNT, options.images), metrics, clip,
     )  # fmt: skip
     evaluator = open_evaluator(opened, [plan_for(store, data, view.full)])
     chosen = evaluator.conditions
@@ -83,12 +84,19 @@ def paint_view(view: View, out: Path, store: Profile, data: ProfileView, options
         view, conditions=tuple(map(_text, labels_of(chosen[: options.images]))),
         about=dict(view.about) | {"painting": painting, "measured on": len(chosen), "machine": about_machine()},
     )  # fmt: skip
-    for variant in bar(todo, "plans", len(todo), "plan"):
+    for variant in _told(todo, out):
         losses, outputs = _run(evaluator, store, data, (variant, options.kernels))
         pictures = save_pictures(out, variant.name, outputs[: options.images], evaluator.replay.reference.kind)
         view = _with(view, variant.picks, losses, pictures)
         write_view(view, out / VIEW)
     return view
+
+
+def _told(todo: Sequence[Variant], out: Path) -> Iterator[Variant]:
+    """Yields the variants to paint, and states how many are painted."""
+    for painted, variant in enumerate(bar(todo, "plans", len(todo), "plan")):
+        keeps(f"{painted} of {len(todo)} plans are painted in {out}, and the same command continues from there")
+        yield variant
 
 
 def _check_same(view: View, painting: Mapping[str, Any], out: Path) -> None:
