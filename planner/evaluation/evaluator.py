@@ -13,6 +13,7 @@ from bitplan.planner.applied.binding import Binding, bind
 from bitplan.planner.files import PathLike
 from bitplan.planner.graph.layers import component_of
 from bitplan.planner.measurement.replay import Replay, build_replay
+from bitplan.planner.pipelines.additions import eagerly
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics
 from bitplan.planner.pipelines.references import check_typed
@@ -97,7 +98,8 @@ def build_evaluator(
     traced = examine(subject, conditions, seed, tuple(dict.fromkeys(component_of(layer) for layer in layers)))
     denoisers = [module_at(subject.modules, address) for address in traced.denoisers]
     metrics = choose_metrics(subject, traced.output, conditions, own, clip, traced.sample)
-    replay = build_replay(subject, denoisers, conditions, seed, timesteps=4)
+    with eagerly():
+        replay = build_replay(subject, denoisers, conditions, seed, timesteps=4)
     return Evaluator(subject, traced.parts, replay, metrics, tuple(conditions), tuple(layers))
 
 
@@ -108,6 +110,7 @@ def planned(
     """For the length of the `with`, the plan's schemes are in all layers or in those of `only`."""
     swapped = Binding(plan, evaluator.parts).swap(kernels == "int", only)
     try:
-        yield swapped
+        with eagerly():
+            yield swapped
     finally:
         undo(swapped)

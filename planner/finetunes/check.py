@@ -21,6 +21,7 @@ from bitplan.planner.measurement.jobs import jobs_of
 from bitplan.planner.measurement.ranges import calibrated_ranges, stored_ranges
 from bitplan.planner.measurement.run import setup_of
 from bitplan.planner.measurement.worker import Settings, worker_of
+from bitplan.planner.pipelines.additions import eagerly
 from bitplan.planner.pipelines.conditions import check_pictures, labels_of
 from bitplan.planner.pipelines.generation import generation_in
 from bitplan.planner.pipelines.references import check_typed, read_names
@@ -206,7 +207,7 @@ def _measured(
     """
     pairs, options = what
     engine = engine_named(options.engine, options.cluster)
-    with opened(traced.subject.modules):
+    with eagerly(), opened(traced.subject.modules):
         setup = setup_of(traced, settings, _ranges(store, traced, settings, pairs))
         layers = len({layer for layer, _ in pairs})
         jobs = jobs_of("exhaustive", pairs, -(-layers // engine.worker_count(options.cluster, setup.threads)))

@@ -30,6 +30,7 @@ from bitplan.planner.measurement.rounds import ROUND
 from bitplan.planner.measurement.schedule import Schedule, measure_by_probes, measure_exhaustively
 from bitplan.planner.measurement.trial import try_measuring
 from bitplan.planner.measurement.worker import Settings, Worker, WorkerSetup, worker_of
+from bitplan.planner.pipelines.additions import eagerly
 from bitplan.planner.pipelines.calling import has_own_calls
 from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics, single_layer_metrics
 from bitplan.planner.pipelines.offload import offloaded
@@ -120,7 +121,7 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
     current().deadline = deadline
     schemes = parse_schemes(settings.schemes)
     metric_set = _metric_set(traced, settings, options)
-    with opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
+    with eagerly(), opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
         keeps(kept_in(out))
         store.write_graph(layer_graph.to_json(traced.graph), [str(s) for s in menu(traced.graph, schemes)])
         ranges = _ranges(store, traced, settings)

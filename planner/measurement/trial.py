@@ -16,20 +16,18 @@ from torch import Tensor, nn
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.chains import chain_of
+from bitplan.planner.measurement.methods.probes import try_backward
+from bitplan.planner.measurement.repeats import find_keeping, same
 from bitplan.planner.measurement.replay import build_replay
 from bitplan.planner.measurement.worker import Worker, divided
 from bitplan.planner.pipelines.calling import has_own_calls
 from bitplan.planner.pipelines.subject import Subject, run_subject
 from bitplan.planner.texts import one_line
-from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.layers.addresses import addresses
 from bitplan.sensitivity.probes.chain import draw
 from bitplan.sensitivity.runs.generators import moved, states
 from bitplan.sensitivity.runs.nested import tensors_of
 from bitplan.sensitivity.table import MeasurementError
-
-ROUNDING = {FLOAT32: 1e-3}  # difference of two equal runs, relative to the output, that is rounding
-ROUGH = 0.05  # the same in 16 bits
 
 
 def try_measuring(worker: Worker, method: str) -> Worker:
@@ -41,6 +39,7 @@ def try_measuring(worker: Worker, method: str) -> Worker:
     subject, seed = worker.subject, worker.setup.settings.generation.seed
     run = partial(run_subject, subject, worker.conditions[:1], seed)
     _check_eval(subject, run)
+    _check_repeats(worker, run)
     try:
         outputs = _probed(worker) if method == "probes" else _replayed(worker)
     except MeasurementError as error:  # copies of a batch may differ for the same reason
@@ -51,10 +50,17 @@ def try_measuring(worker: Worker, method: str) -> Worker:
         outputs = _probed(worker)
         print(f"conditions are probed one at a time: {one_line(error).split(';')[0]}", file=sys.stderr)
     expected = worker.setup.sample
-    limit = ROUNDING.get(worker.setup.settings.dtype, ROUGH) * float(expected.float().norm())
-    if outputs.shape != expected.shape or not float((outputs - expected).float().norm()) <= limit:
+    if not same(outputs, expected, worker.setup.settings.dtype):
         _check_equal(subject, run)
     return worker
+
+
+def _check_repeats(worker: Worker, run: Callable[[], Tensor]) -> None:
+    """Raises UserError that names a denoiser whose calls depend on earlier ones, or what differs in two runs."""
+    if keeping := find_keeping(worker):
+        _check_equal(worker.subject, run)
+        raise UserError(f"{keeping} gives another output when a call of it is repeated: it keeps something from call "
+                        "to call, such as a step cache; turn that off and profile without it")  # fmt: skip
 
 
 def _check_equal(subject: Subject, run: Callable[[], Tensor]) -> None:
@@ -102,9 +108,8 @@ def _probed(worker: Worker) -> Tensor:
     with chain_of(worker, worker.conditions[:1], 0) as chain:
         encoder = metric_set.encoder
         texts = encoder.text(metric_set.texts[:1]) if encoder and metric_set.texts else None
-        for metric in metric_set.metrics:
-            if metric.probe:
-                draw(chain, metric, 1, generator, encoder, texts)
+        probed = [metric for metric in metric_set.metrics if metric.probe]
+        try_backward(worker, chain, [draw(chain, metric, 1, generator, encoder, texts) for metric in probed])
         return chain.result.detach().cpu()
 
 

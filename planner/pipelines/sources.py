@@ -15,6 +15,7 @@ from torch import nn
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathError, PathLike
 from bitplan.planner.graph.layers import GraphError
+from bitplan.planner.pipelines.additions import original
 from bitplan.planner.pipelines.failures import calling
 from bitplan.planner.pipelines.folders import check_folder, check_index
 from bitplan.planner.pipelines.generation import Generation, check_options, outputs_of
@@ -160,7 +161,7 @@ def _checked_place(name: str) -> str:
 
 def components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
     """Returns the modules of these names. Raises UserError that lists the pipeline's components."""
-    modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+    modules = {name: original(part) for name, part in pipe.components.items() if isinstance(part, nn.Module)}
     if missing := [name for name in names if name not in modules]:
         raise UserError(f"the pipeline has no component {', '.join(missing)}; it has {', '.join(modules)}")
     return {name: modules[name] for name in names}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.pipelines.additions import original
 from bitplan.planner.pipelines.calling import Caller, is_pipeline
 from bitplan.planner.pipelines.conditions import GENERAL, built_in_prompts, held_out_prompts, is_digest, labels_of
 from bitplan.planner.pipelines.failures import calling, shown
@@ -69,12 +70,14 @@ class Subject:
 
 
 def subject_of(pipe: Any, generation: Generation, name: str | None = None) -> Subject:
-    """Wraps a diffusers pipeline, called with the arguments `generation`; returns a Subject unchanged."""
+    """Wraps a diffusers pipeline, called with the arguments `generation`. A Subject is returned with the same fields;
+    modules that are compiled are the original ones in both."""
     if isinstance(pipe, Subject):
         if generation.steps is not None or generation.guidance is not None or generation.options:
             raise UserError(f"{pipe.name} determines how it runs; leave steps, guidance and call options out")
-        return pipe
-    modules = {key: part for key, part in pipe.components.items() if isinstance(part, nn.Module)}
+        modules = {key: original(part) for key, part in pipe.modules.items()}
+        return pipe if modules == pipe.modules else replace(pipe, modules=modules)
+    modules = {key: original(part) for key, part in pipe.components.items() if isinstance(part, nn.Module)}
     kind = type(pipe).__name__
     return Subject(modules, Caller(pipe, generation), partial(_built_in, pipe, name), name=name or kind, kind=kind)
 

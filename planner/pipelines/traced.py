@@ -16,6 +16,7 @@ from bitplan.planner.graph.layers import LayerGraph, component_of, components_of
 from bitplan.planner.graph.naming import components_in, matching, tell_counts
 from bitplan.planner.graph.stages import watched_stages
 from bitplan.planner.graph.trace import trace
+from bitplan.planner.pipelines.additions import check_additions, eagerly
 from bitplan.planner.pipelines.calling import learn, settled
 from bitplan.planner.pipelines.sources import float_components
 from bitplan.planner.pipelines.subject import Subject, output_of, run_subject
@@ -69,8 +70,9 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
     names: what to plan, by default the denoisers: components, blocks or layers, or patterns of these. Raises UserError,
     GraphError.
     """
+    check_additions(subject.modules)
     float_components(subject, components_in(names, subject.modules) or tuple(subject.modules))
-    with current().phase("tracing"):
+    with current().phase("tracing"), eagerly():
         whole, calls, keeping, sample = settled(subject.run, partial(_traced_run, subject, conditions[:1], seed))
         learn(subject.run, conditions, seed)
     sampled = iterating(whole)

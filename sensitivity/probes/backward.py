@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bitplan.sensitivity.probes.chain import Chain, Probes, by_step
 from bitplan.sensitivity.probes.shares import Shares, hooked
-from bitplan.sensitivity.probes.unroll import pull
+from bitplan.sensitivity.probes.unroll import differentiating, pull
 from bitplan.sensitivity.runs.nested import repeated, tensors_of
 
 STACKED = 1 << 26  # numbers of output changes that are multiplied at once
@@ -117,6 +117,7 @@ class Visit:
         with (
             torch.enable_grad(),
             observed(self.subjects.layers, self.copies, self.shares, take, self.responses.unknown.add),
+            differentiating(f"a call of {type(step.module).__name__}"),
         ):
             outputs = step.again(args, kwargs)
             ends = [(x, v.to(x.dtype)) for x, v in zip(outputs, cotangents, strict=True) if x.requires_grad]

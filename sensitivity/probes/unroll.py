@@ -31,6 +31,7 @@ from bitplan.sensitivity.runs.nested import (
     plain,
     tensors_of,
 )
+from bitplan.sensitivity.runs.shortage import is_shortage
 from bitplan.sensitivity.table import MeasurementError
 
 T = TypeVar("T")
@@ -204,9 +205,9 @@ def _with_one_more(samples: int, tensor: Tensor) -> Tensor:
 def _try(run: Callable[[], object]) -> None:
     try:
         run()
-    except MeasurementError:
-        raise
     except Exception as error:  # a sampler may raise anything for results that it does not expect
+        if isinstance(error, MeasurementError) or is_shortage(error):
+            raise
         reason = " ".join(str(error).split())[:120]
         raise not_copyable(
             f"with one sample more the rows of no tensor grow ({type(error).__name__}: {reason})"
@@ -264,13 +265,20 @@ def gradients_of(outputs: Any, inputs: Sequence[Tensor], cotangents: Any) -> lis
     """The gradients on tensors of a run, 0 where there are none. Raises MeasurementError if torch cannot compute them,
     such as after a write into a tensor that an earlier operation needs."""
     options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-    try:
+    with differentiating("what the pipeline computes between its modules"):
         return list(torch.autograd.grad(outputs, inputs, cotangents, **options))
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+
+
+@contextmanager
+def differentiating(what: str) -> Iterator[None]:
+    """Turns what torch, or a backward of the model's own, raises within the `with` into a MeasurementError. Errors of
+    BitPlan and of too little memory pass through."""
+    try:
+        yield
+    except Exception as error:  # a backward may raise anything
+        if is_shortage(error) or type(error).__module__.partition(".")[0] == "bitplan":
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise MeasurementError(
-            f"what the pipeline computes between its modules cannot be differentiated: {reason}; "
-            "measure with --method exhaustive"
+            f"{what} cannot be differentiated: {reason}; measure with --method exhaustive"
         ) from error

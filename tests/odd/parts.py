@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bitplan.planner.pipelines.subject import Subject
 
 WIDTH, INSIDE, STEPS, CONDITIONS = 8, 12, 2, 4
+EXACT = 1e-3  # error of an exhaustive measurement
 Denoise = Callable[[Tensor, float, Tensor], Tensor]  # (x, time, known) -> what the sampler subtracts
 
 

@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from bitplan.planner.pipelines.subject import Subject
 from tests.odd.experts import EXPERTS
-from tests.odd.parts import Net, Odd, made, sampled
+from tests.odd.parts import EXACT, Net, Odd, made, sampled
+from tests.odd.patched import PATCHED
 from tests.odd.writers import WRITES, by_denoiser, by_sampler
 
 
@@ -83,8 +84,6 @@ def detached() -> Subject:
     return replace(subject, run=lambda conditions, seed: subject.run(conditions, seed).detach())
 
 
-EXACT = 1e-3  # error of an exhaustive measurement
-
 UNSEEN = "where torch does not see it, such as through"
 WRITERS = (
     *(Odd(f"writes by {how} into a dictionary, exhaustive", partial(by_denoiser, how, "dict"), error=EXACT,
@@ -111,4 +110,5 @@ SUBJECTS = (
     Odd("without gradients, exhaustive", detached, error=EXACT, method="exhaustive"),
     *EXPERTS,
     *WRITERS,
+    *PATCHED,
 )

@@ -32,11 +32,16 @@ def loss(full: Tensor, variant: Tensor) -> float:
     return float(((variant - full).square().sum(1) / full.square().sum(1)).mean())
 
 
+def originals(subject: Subject) -> dict[str, nn.Module]:
+    """The modules inside those that are compiled, and the others."""
+    return {name: getattr(module, "_orig_mod", module) for name, module in subject.modules.items()}
+
+
 @contextmanager
 def simulated(subject: Subject, schemes: Mapping[str, str]) -> Iterator[None]:
     """Within the `with`, these layers compute as their schemes say. schemes: address -> text of a scheme."""
     chosen = {layer: parse_scheme(text) for layer, text in schemes.items()}
-    swapped = swap(subject.modules, chosen, real=False)
+    swapped = swap(originals(subject), chosen, real=False)
     try:
         yield
     finally:
@@ -58,7 +63,7 @@ def called(subject: Subject) -> set[str]:
     names: set[str] = set()
     layers = {
         f"{component}.{path}": module
-        for component, root in subject.modules.items()
+        for component, root in originals(subject).items()
         for path, module in root.named_modules()
         if type(module) is nn.Linear
     }

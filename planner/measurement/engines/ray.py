@@ -23,6 +23,7 @@ from bitplan.planner.measurement.engines.base import Cluster
 from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.measurement.methods import run_job
 from bitplan.planner.measurement.worker import Worker, WorkerSetup, open_worker
+from bitplan.planner.pipelines.additions import eagerly
 from bitplan.planner.pipelines.references import importable
 from bitplan.planner.texts import one_line
 
@@ -87,7 +88,8 @@ class RayActor:
 
             torch.set_num_threads(setup.threads)
             self._worker = open_worker(setup)
-        yield from run_job(self._worker, job)
+        with eagerly():
+            yield from run_job(self._worker, job)
 
 
 @dataclass(frozen=True)

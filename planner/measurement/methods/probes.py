@@ -5,8 +5,9 @@ The mathematics is in `bitplan.sensitivity.probes.estimate`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -57,6 +58,16 @@ def measure(worker: Worker, job: Job) -> Iterator[JobResult]:
         idle = pair[0] in chain.idle
         arrays = {metric: whole.numpy() for metric, whole in (zeros if idle else sums.get(pair, {})).items()}
         yield JobResult(pair, (), job.prompts, arrays, readings, idle)
+
+
+def try_backward(worker: Worker, chain: Chain, probes: Sequence[Probes]) -> None:
+    """Run the backward pass of the last call of each module, for no layers. Raises MeasurementError where there is
+    none."""
+    last = {chain.steps[index].module: index for index in sorted(chain.weights)}
+    short = replace(chain, weights={index: chain.weights[index] for index in last.values()})
+    with checkpointed(worker.stages, _rows_per_call(worker, chain) < max(step.rows for step in chain.steps)):
+        for _ in probe(short, {}, {}, probes, 1):
+            pass
 
 
 @contextmanager
