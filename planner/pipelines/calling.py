@@ -18,6 +18,7 @@ from bitplan.planner.errors import is_own
 from bitplan.planner.pipelines.generation import ANY, Generation, Way, argument_rows, call_parameters, outputs_of
 from bitplan.planner.pipelines.quiet import quiet_libraries
 from bitplan.sensitivity.runs.generators import seeded
+from bitplan.sensitivity.shortage import is_shortage
 
 T = TypeVar("T")
 SAME = {torch.float32: 1e-2, torch.float64: 1e-2}  # difference of a batch from one condition, relative to its spread
@@ -161,7 +162,7 @@ def _by_condition(rows: Tensor, count: int) -> Tensor:
 
 def _is_final(error: Exception) -> bool:
     """Whether another way of calling would not help: BitPlan's own refusals, and too little memory."""
-    return is_own(error) or isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return is_own(error) or is_shortage(error)
 
 
 def _plain(conditions: Sequence[Any]) -> bool:

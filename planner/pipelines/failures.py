@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bitplan.planner.errors import CallError, is_own
+from bitplan.planner.errors import CallError, ShortageError, is_own
 from bitplan.planner.texts import cause_of
+from bitplan.sensitivity.shortage import asked_for, is_shortage
 
 _MOST = 300  # characters of a cause
 
@@ -16,12 +17,17 @@ _MOST = 300  # characters of a cause
 @contextmanager
 def calling(what: str, advice: str = "call it alone to see why") -> Iterator[None]:
     """Turns what the code in the `with` raises into a CallError that starts with `what`, and has the original as its
-    cause; `sys.exit` in that code also. BitPlan's own errors, and interrupts, pass through."""
+    cause; `sys.exit` in that code also. Too little memory becomes a ShortageError.
+
+    BitPlan's own errors, and interrupts, pass through.
+    """
     try:
         yield
     except BaseException as error:  # a panic of a library in Rust is no Exception
         if is_own(error) or isinstance(error, KeyboardInterrupt):
             raise
+        if is_shortage(error):
+            raise ShortageError(what.rstrip(","), asked_for(error)) from error
         raise CallError(f"{what} fails with {cause_of(error, _MOST)}; {advice}") from error
 
 

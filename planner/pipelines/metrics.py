@@ -20,6 +20,7 @@ from bitplan.sensitivity.metrics.curvature import probe_for
 from bitplan.sensitivity.metrics.learned import Encoder
 from bitplan.sensitivity.metrics.trial import check_metric
 from bitplan.sensitivity.runs.outcome import READINGS
+from bitplan.sensitivity.shortage import is_shortage
 from bitplan.sensitivity.table import FAMILIES, OWN, MeasurementError
 
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")  # as `--cap NAME=VALUE` and `--objective NAME=1,...` parse it
@@ -175,6 +176,8 @@ def _unreadable(metric: Metric, sample: Tensor) -> str | None:
     except MeasurementError as error:
         return str(error)
     except Exception as error:  # torch raises anything for pictures smaller than a kernel
+        if is_shortage(error):
+            raise
         return f"it fails on outputs of shape {tuple(sample.shape)}, {' '.join(str(error).split())[:120]}"
     return None
 

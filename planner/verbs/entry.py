@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function of a verb. The names of pipelines, metrics and models among its arguments are marked as typed by the
     user, and the places that it writes to are checked before it begins, as `bitplan.planner.files.check_place` says. An
-    interrupt leaves it with a note on what it has kept."""
+    interrupt leaves it with a note on what it has kept, and too little memory as one line with what takes less."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: Any, **words: Any) -> Any:
         from bitplan.planner.interrupts import current, recorded
         from bitplan.planner.pipelines.references import typed
+        from bitplan.planner.verbs.shortage import telling_shortage
 
         bound = signature.bind(*args, **words)
         rows = rows_of(verb, bound.arguments)
@@ -36,7 +37,7 @@ def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
         bound.arguments |= _listed(rows, bound.arguments)
         _check_places(rows, bound.arguments)
         _check_distinct(rows, bound.arguments)
-        with recorded(current()):
+        with recorded(current()), telling_shortage(verb, signature.parameters):
             return function(*bound.args, **bound.kwargs)
 
     return call

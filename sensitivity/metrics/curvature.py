@@ -18,6 +18,7 @@ import torch
 
 from bitplan.sensitivity.metrics.base import Loss, Metric, Probe
 from bitplan.sensitivity.metrics.signs import random_signs
+from bitplan.sensitivity.shortage import is_shortage
 from bitplan.sensitivity.table import MeasurementError
 
 PRODUCTS = 40  # largest number of products
@@ -53,6 +54,8 @@ def probe_for(metric: Metric, full: torch.Tensor) -> ProbeChoice:
     try:
         return _derived(metric, full)
     except Exception as error:  # torch or the user's code may raise anything
+        if is_shortage(error):
+            raise
         return ProbeChoice(None, f"{metric.name} cannot be differentiated: {' '.join(str(error).split())[:200]}")
 
 

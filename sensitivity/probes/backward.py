@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.sensitivity.probes.chain import Chain, Probes, by_step
+from bitplan.sensitivity.probes.gradients import differentiating
 from bitplan.sensitivity.probes.shares import Shares, hooked
-from bitplan.sensitivity.probes.unroll import differentiating, pull
+from bitplan.sensitivity.probes.unroll import pull
 from bitplan.sensitivity.runs.nested import repeated, tensors_of
 
 STACKED = 1 << 26  # numbers of output changes that are multiplied at once

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from bitplan.sensitivity.metrics import Metric
 from bitplan.sensitivity.metrics.calls import probe_of
 from bitplan.sensitivity.metrics.learned import Encoder
-from bitplan.sensitivity.probes.unroll import Step, gradients_of, outputs_of
+from bitplan.sensitivity.probes.gradients import gradients_of
+from bitplan.sensitivity.probes.unroll import Step, outputs_of
 from bitplan.sensitivity.runs.outcome import Outcome, read
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bitplan.sensitivity.probes.batches import alike
 from bitplan.sensitivity.probes.unroll import Step
 from bitplan.sensitivity.runs.nested import SampleList, alone, leaves_of, repeated
+from bitplan.sensitivity.shortage import is_shortage
 
 COPIES = 2  # copies of a batch in a trial
 FACTOR = 1.5  # scales the output of a layer for some rows of a trial
@@ -130,7 +131,9 @@ def _acts_alone(step: Step, run: Callable[[], Sequence[Tensor]], scaled: Tensor)
     """Whether scaling a layer's output in some rows changes all these rows of the outputs and no others."""
     try:
         returned = run()
-    except Exception:  # a module may raise anything if it gets a row for each sample and expects one for all
+    except Exception as error:  # a module may raise anything if it gets a row for each sample and expects one for all
+        if is_shortage(error):
+            raise
         return False
     changed = torch.zeros(len(scaled), dtype=torch.bool, device="cpu")
     for one, other in zip(step.outputs, returned, strict=True):
