@@ -23,7 +23,7 @@ from bitplan.plans.formats.base import FormatError
 from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.layers.alignment import align
 from bitplan.plans.layers.attention import Piece
-from bitplan.plans.layers.modules import stored_names, stored_tensors
+from bitplan.plans.layers.modules import COMPUTE, stored_names, stored_tensors, without_compute
 from bitplan.plans.layers.opening import holders
 from bitplan.plans.layers.stored import Stored
 from bitplan.plans.numerics import NONE
@@ -63,7 +63,7 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
         if any(".base_layer." in key for key in state_dict):
             raise UserError("a LoRA is loaded, which save_pretrained would mix into the packed layers; call "
                             "save_lora_weights and unload_lora_weights first")  # fmt: skip
-        return state_dict, {}
+        return without_compute(state_dict), {}
 
     def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[str]) -> list[str]:
         """Returns the list of keys in the files; `_expect` changes it, in place, to those of packed weights."""
@@ -104,11 +104,12 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
         self.lay_out(model)
         for path in config.layers:
             if set(path.split(".")) & set(keep_in_fp32_modules or ()):
-                model.get_submodule(path).compute = torch.empty(0, dtype=torch.float32, device="cpu")
+                model.get_submodule(path).compute.data = torch.empty(0, dtype=torch.float32, device="cpu")
 
     def update_missing_keys(self, model: Any, missing_keys: list[str], prefix: str) -> list[str]:
         """Raises UserError if layers would stay empty, because diffusers only warns."""
         layers = self.quantization_config.layers
+        missing_keys = [key for key in missing_keys if key.rpartition(".")[2] != COMPUTE]
         missing = sorted(key for key in missing_keys if self.pre_quantized or key.rpartition(".")[0] in layers)
         if missing:
             raise UserError(f"the checkpoint lacks {len(missing)} tensors, such as {missing[0]}; save the pipeline "

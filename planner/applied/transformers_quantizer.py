@@ -15,7 +15,7 @@ from bitplan.planner.applied.quantizer import PackedQuantizer
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
 from bitplan.plans.layers.alignment import align
-from bitplan.plans.layers.modules import stored_names
+from bitplan.plans.layers.modules import COMPUTE, stored_names, without_compute
 
 
 class TextQuantizer(PackedQuantizer, HfQuantizer):
@@ -33,6 +33,9 @@ class TextQuantizer(PackedQuantizer, HfQuantizer):
     def is_serializable(self) -> bool:
         return True
 
+    def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return without_compute(model.state_dict()), {}
+
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
         """Returns None, which keeps the stored type, for packed tensors: scales are float32 whatever `dtype` is."""
         names = {target.rpartition(".")[2] for target in converter.target_patterns}
@@ -41,6 +44,10 @@ class TextQuantizer(PackedQuantizer, HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> None:
         self.lay_out(model)
+        # files lack one parameter of each packed layer, for which transformers would initialize the whole layer
+        for path in self.quantization_config.layers:
+            model.get_submodule(path)._is_hf_initialized = True
+        model._keys_to_ignore_on_load_missing = {*(model._keys_to_ignore_on_load_missing or ()), rf"\.{COMPUTE}$"}
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> None:
         """Raises UserError if a packed layer stayed empty, because transformers only warns."""

@@ -9,7 +9,7 @@ moves tensors past `.to`, so that the device is known only then.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,11 +20,12 @@ from bitplan.plans.kernels import REFERENCE, Held, Kernel, KernelError, choose_k
 from bitplan.plans.kernels.base import output_of
 from bitplan.plans.kinds import CLASSES, KINDS
 from bitplan.plans.layers.guards import NO_RECORDING, check_call, guarded, refuse_backward
-from bitplan.plans.layers.stored import Stored
+from bitplan.plans.layers.stored import Stored, Untrained
 from bitplan.plans.numerics import NONE, fitted_for, layout_of, scales_in, transformed_weight
 from bitplan.plans.scheme import Scheme
 from bitplan.plans.transforms.base import Fitted
 
+COMPUTE = "compute"  # the name of the empty parameter that has the type in which a packed layer computes
 FLOAT: dict[str, type[nn.Module]] = {kind.name: getattr(nn, kind.layer) for kind in KINDS.values()}
 
 
@@ -56,14 +57,16 @@ class _Packed(nn.Module):
             setattr(self, name, getattr(module, name))
         self.shape, self.scheme, self.geometry = packed.shape, scheme, geometry_of(module)
         self.real, self.chosen = real, {}
+        # empty; `.to(dtype)` reaches it as it does any float tensor, so it says in which type the layer computes; the
+        # first parameter, since pipelines ask `next(module.parameters())` for the type of their inputs
+        device = "cpu" if packed.device.type == "meta" else packed.device
+        compute = torch.empty(0, dtype=module.weight.dtype, device=device)
+        self.register_parameter(COMPUTE, Untrained(compute))
         self.register_parameter("bias", bias_of(module))
         self.parts, self.fits = tuple(packed.tensors), tuple(fitted)
         for name, tensor in {**packed.tensors, **fitted}.items():
             self.register_parameter(name, Stored(tensor))
         self.settle()
-        # empty; `.to(dtype)` reaches it as it does any float tensor, so it says in which type the layer computes
-        device = "cpu" if packed.device.type == "meta" else packed.device
-        self.register_buffer("compute", torch.empty(0, dtype=module.weight.dtype, device=device), persistent=False)
         self.train(module.training)
 
     @property
@@ -128,8 +131,9 @@ class _Packed(nn.Module):
         self._keep_stored()
         self.scales = scales_in(self._stored(self.fits))
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        own = {f"{prefix}{COMPUTE}": self._parameters[COMPUTE]}  # files do not contain it
+        super()._load_from_state_dict({**own, **state_dict}, prefix, *args, **kwargs)
         self.settle()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
@@ -143,6 +147,8 @@ class _Packed(nn.Module):
             tensor = self._parameters[name]
             if tensor is not None and not isinstance(tensor, Stored):
                 self._parameters[name] = Stored(tensor.data)
+        if not isinstance(self.compute, Untrained):
+            self._parameters[COMPUTE] = Untrained(self.compute.data)
 
     def extra_repr(self) -> str:
         kernel = self.chosen.get(self.device.type)
@@ -245,6 +251,11 @@ def empty_module(module: nn.Module, scheme: Scheme, real: bool = True) -> Any:
     """
     shape = module.weight.shape
     return _made(module, empty(shape, scheme.weight), scheme, layout_of(scheme, shape), real)
+
+
+def without_compute(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns what files contain of the state dict of a model with packed layers."""
+    return {key: tensor for key, tensor in state_dict.items() if key.rpartition(".")[2] != COMPUTE}
 
 
 def stored_names(scheme: Scheme) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The tensors of a packed layer, as parameters that are neither cast nor trained."""
+"""The tensors of a packed layer, as parameters that are not trained and, where they hold numbers, not cast."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from typing import Any
 from torch import Tensor, nn
 
 
-class Stored(nn.Parameter):
-    """Codes, scales and the like: a parameter, for what offloads a model moves its parameters and leaves its buffers.
-
-    Of any dtype, and without a gradient: to ask for one changes nothing, so that it may be asked of a whole model. It
-    says that it is no floating-point tensor even where its numbers are, by which casts of a model to another float type
-    pass it over, and those that look for a model's own float type too.
-    """
+class Untrained(nn.Parameter):
+    """A parameter of any dtype without a gradient: to ask for one changes nothing, so that it may be asked of a whole
+    model."""
 
     def __new__(cls, data: Tensor, requires_grad: bool = False) -> Any:
         """requires_grad: as nn.Parameter has it, for those who make one tensor from another; not heeded."""
         return super().__new__(cls, data, requires_grad=False)  # type: ignore[call-arg]
-
-    def is_floating_point(self) -> bool:
-        return False
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return type(self), (self.data,)
+
+
+class Stored(Untrained):
+    """Codes, scales and the like: a parameter, for what offloads a model moves its parameters and leaves its buffers.
+
+    It says that it is no floating-point tensor even where its numbers are, by which casts of a model to another float
+    type pass it over, and those that look for a model's own float type too.
+    """
+
+    def is_floating_point(self) -> bool:
+        return False

@@ -36,7 +36,7 @@ import bitplan
 from bitplan.planner.applied.diffusers_quantizer import BitPlanQuantizer
 from bitplan.planner.errors import UserError
 from bitplan.plans.kernels import KernelError
-from bitplan.plans.layers.modules import QuantConv2d, QuantLinear, module_bytes
+from bitplan.plans.layers.modules import PACKED, QuantConv2d, QuantLinear, module_bytes, without_compute
 from bitplan.plans.plan import Plan
 from tests import attending, tiny
 from tests.packed import paint, plan_for, same, stored
@@ -276,12 +276,16 @@ class Streams:
 
     def there(self, layer: torch.nn.Module) -> bool:
         return all(
-            tensor.data_ptr() in {held.data_ptr() for held in self.moved} for tensor in layer.state_dict().values()
+            tensor.data_ptr() in {held.data_ptr() for held in self.moved}
+            for tensor in layer.state_dict().values()
+            if tensor.numel()
         )
 
     def left(self, layer: torch.nn.Module) -> bool:
         return any(
-            tensor.data_ptr() in {held.data_ptr() for held in self.streamed} for tensor in layer.state_dict().values()
+            tensor.data_ptr() in {held.data_ptr() for held in self.streamed}
+            for tensor in layer.state_dict().values()
+            if tensor.numel()
         )
 
 
@@ -528,10 +532,19 @@ def test_requires_grad(packed: Any, picture: torch.Tensor) -> None:
     assert not any(parameter.requires_grad for parameter in packed.unet.parameters())
     packed.unet.requires_grad_(True)
     asking = {name for name, parameter in packed.unet.named_parameters() if parameter.requires_grad}
-    assert asking == {name for name, _ in packed.unet.named_parameters()} - weights.keys()
+    assert asking == without_compute(dict(packed.unet.named_parameters())).keys() - weights.keys()
     torch.optim.AdamW(packed.unet.parameters()).step()
     assert same(stored(packed.unet), weights)
     assert torch.equal(paint(packed), picture)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_first_parameter(packed: Any, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Pipelines read it as the type of a module's inputs."""
+    packed.save_pretrained(tmp_path)
+    for pipe in (packed.to(dtype), DiffusionPipeline.from_pretrained(tmp_path, torch_dtype=dtype)):
+        layers = [layer for layer in pipe.unet.modules() if isinstance(layer, tuple(PACKED.values()))]
+        assert layers and all(next(layer.parameters()).dtype == dtype for layer in layers)
 
 
 def test_num_parameters(packed: Any) -> None:

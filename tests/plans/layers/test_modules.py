@@ -23,6 +23,7 @@ from bitplan.plans.layers.modules import (
     stored_names,
     stored_tensors,
     weight_bytes,
+    without_compute,
 )
 from bitplan.plans.layers.stored import Stored
 from bitplan.plans.numerics import range_tensor
@@ -92,9 +93,9 @@ def test_copies_pickles_and_state_give_the_same_bits(text, name):
     other = quantize_module(layer, made.scheme, made.kernel, range_tensor({"tensor": 9.0, "first": 9.0}))
     assert not torch.equal(other(x), out)
     state = made.state_dict()
-    names = {"codes", "scale", "zero", "input_range", "bias"}
+    names = {"compute", "codes", "scale", "zero", "input_range", "bias"}
     assert {"codes", "scale"} <= set(state) <= names and "weight" not in state
-    other.load_state_dict(state)
+    other.load_state_dict(without_compute(state))  # as files have it
     assert torch.equal(other(x), out) and kept(other)
 
 
@@ -104,12 +105,13 @@ def test_casts_leave_codes_and_scales_alone(text, name):
     if name == "embedding" and text != "fp8a16":
         return
     _, made, x = make(text, name)
-    before = {key: value.clone() for key, value in made.state_dict().items() if key != "bias"}
+    before = {key: value.clone() for key, value in without_compute(made.state_dict()).items() if key != "bias"}
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         made.to(dtype)
         given = x.to(dtype) if x.is_floating_point() else x
         assert made.weight.dtype == dtype and made(given).dtype == dtype
         assert made.bias is None or made.bias.dtype == dtype
+        assert next(made.parameters()).dtype == dtype  # which pipelines read as the type of a module's inputs
         for key, value in before.items():
             held = made.state_dict()[key]
             assert held.dtype == value.dtype and torch.equal(held.view(torch.uint8), value.view(torch.uint8))
@@ -131,7 +133,9 @@ def test_what_is_stored_asks_for_no_gradient(text):
     made.requires_grad_(True)
     assert [name for name, parameter in made.named_parameters() if parameter.requires_grad] == ["bias"]
     assert torch.equal(made(x), out)
-    assert not any(tensor.is_floating_point() for name, tensor in made.named_parameters() if name != "bias")
+    assert not any(
+        tensor.is_floating_point() for name, tensor in made.named_parameters() if name not in ("bias", "compute")
+    )
 
 
 def test_the_weight_is_read_only():
@@ -222,10 +226,10 @@ def test_an_empty_layer_takes_what_was_stored(text, name):
     layer, made, x = make(text, name)
     hollow = empty_module(layer.to("meta"), made.scheme, made.kernel.real)
     state = made.state_dict()
-    assert {key: (value.shape, value.dtype) for key, value in hollow.state_dict().items()} == {
-        key: (value.shape, value.dtype) for key, value in state.items()
+    assert {key: (value.shape, value.dtype) for key, value in without_compute(hollow.state_dict()).items()} == {
+        key: (value.shape, value.dtype) for key, value in without_compute(state).items()
     }
-    assert all(value.is_meta for value in hollow.state_dict().values())
+    assert all(value.is_meta for value in without_compute(hollow.state_dict()).values())
     hollow.load_state_dict(state, assign=True)
     assert torch.equal(hollow(x), made(x)) and kept(hollow) and hollow.kernel is made.kernel
 
@@ -234,7 +238,7 @@ def test_an_empty_layer_takes_what_was_stored(text, name):
 def test_what_is_stored_of_a_weight_is_what_the_layer_holds(text, name):
     layer, made, _ = make(text, name)
     stored = stored_tensors(layer.weight, made.scheme, RANGES)
-    held = {key: value for key, value in made.state_dict().items() if key != "bias"}
+    held = {key: value for key, value in without_compute(made.state_dict()).items() if key != "bias"}
     assert tuple(stored) == stored_names(made.scheme) and stored.keys() == held.keys()
     for key, value in stored.items():
         assert value.dtype == held[key].dtype and torch.equal(value.view(torch.uint8), held[key].view(torch.uint8))
