@@ -9,7 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -287,6 +287,10 @@ class Streams:
             for tensor in layer.state_dict().values()
             if tensor.numel()
         )
+
+
+def addresses(tensors: Iterable[torch.Tensor]) -> set[int]:
+    return {tensor.data_ptr() for tensor in tensors if tensor.numel()}
 
 
 def watched(layer: Any, look: Callable[[Any], object]) -> Callable[[torch.Tensor], torch.Tensor]:
