@@ -22,6 +22,7 @@ from bitplan.planner.files import write_json
 from bitplan.planner.graph.layers import component_of
 from bitplan.planner.pipelines.calling import settled
 from bitplan.planner.pipelines.generation import Generation
+from bitplan.planner.pipelines.quiet import quiet_libraries
 from bitplan.planner.pipelines.subject import Subject, run_subject
 from bitplan.planner.texts import table
 from bitplan.planner.units import show_bytes
@@ -163,9 +164,10 @@ def baseline(dtype: str, module: nn.Module, call: RecordedCall, channels_last: b
     def cast(x: Tensor) -> Tensor:
         return x.to(getattr(torch, dtype)) if x.is_floating_point() else x
 
-    converted = copy.deepcopy(module).to(getattr(torch, dtype))
-    if channels_last and any(isinstance(layer, nn.Conv2d) for layer in converted.modules()):
-        converted = converted.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with quiet_libraries():  # diffusers warns of every change of the type
+        converted = copy.deepcopy(module).to(getattr(torch, dtype))
+        if channels_last and any(isinstance(layer, nn.Conv2d) for layer in converted.modules()):
+            converted = converted.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TimedVariant(
         dtype, converted, RecordedCall(mapped(call.args, cast), mapped(call.kwargs, cast)), baseline=True
     )
@@ -178,7 +180,7 @@ def seconds_in_turn(variants: Sequence[TimedVariant], pairs: int) -> list[tuple[
     The process keeps freed memory, as for the cost table.
     """
     runs = [variant.runner() for variant in variants]
-    with kept_memory():
+    with quiet_libraries(), kept_memory():
         seconds = [[run() for run in runs] for _ in range(pairs + 1)][1:]
     return list(zip(*seconds, strict=True))
 
@@ -212,7 +214,7 @@ def time_planned_layers(
         return None
     paths = [address.removeprefix(f"{part}.") for address in plan.schemes if address.startswith(f"{part}.")]
     runs = [(v.module, v.runner()) for v in (full, timed[PLAN])]
-    with opened({part: full.module}), kept_memory():
+    with quiet_libraries(), opened({part: full.module}), kept_memory():
         return layer_time(full.name, share, time_layers(paths, runs, pairs))
 
 

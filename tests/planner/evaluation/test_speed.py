@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.models import modeling_utils
 from torch import nn
 
 import bitplan
@@ -29,6 +32,37 @@ def plan_file(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bench") / "p.plan.yaml"
     bitplan.solve(finished, out, memory="40%")
     return out
+
+
+class Kept(ModelMixin, ConfigMixin):
+    """A model of diffusers, which warns of a change of its type and in each call."""
+
+    _keep_in_fp32_modules = ["net"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        modeling_utils.logger.warning("called")
+        return self.net(x)
+
+
+def test_diffusers_warns_of_nothing_that_is_timed() -> None:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("diffusers")
+    logger.addHandler(handler)
+    try:
+        model = Kept()
+        model.to(torch.bfloat16)
+        assert len(said) == 1 and "should be kept in float32" in said[0]  # the handler hears it
+        slow = baseline("bfloat16", Kept(), RecordedCall((torch.ones(1, 2),), {}))
+        assert [row.name for row in time_variants([slow], 1)] == ["bfloat16"]
+        assert len(said) == 1
+    finally:
+        logger.removeHandler(handler)
 
 
 class Counting(nn.Module):
