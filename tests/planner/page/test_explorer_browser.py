@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,16 @@ pytest.importorskip("fastapi")
 
 
 @pytest.fixture(scope="module")
-def address(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def shared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished profile, which the last test replaces."""
+    return Path(shutil.copy(finished, tmp_path_factory.mktemp("shared") / "t.profile"))
+
+
+@pytest.fixture(scope="module")
+def address(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Of the page, and the folder for plans. That it ends well when interrupted is checked at the end."""
     plans = tmp_path_factory.mktemp("plans")
-    with served(finished, "--plans", str(plans)) as found:
+    with served(shared, "--plans", str(plans)) as found:
         yield found, plans
 
 
@@ -141,3 +149,23 @@ def test_a_picture_is_painted(page: Any) -> None:
     assert "a large red circle (seed 0)" in page.inner_text("#pictures")
     shown(page, lambda: drag(page, 900))
     assert "not painted" in page.inner_text("#pictures-note")
+
+
+def test_a_profile_that_was_replaced_is_loaded_by_the_button(page: Any, shared: Path) -> None:
+    """Its losses are twice the old one's. Last in this file: the page is another one afterwards."""
+    shown(page, lambda: page.fill("#memory", "25%") or page.press("#memory", "Enter"))
+    before = page.evaluate("chosen.variant.totals.nsr")
+    new = Path(shutil.copy(shared, shared.with_name("new.profile")))
+    with sqlite3.connect(new) as db:
+        db.execute("UPDATE measurements SET mean = 2 * mean")
+    db.close()
+    new.replace(shared)
+    assert page.locator("#no-plan button.reload").count() == 0
+    shown(page, lambda: page.fill("#memory", "30%") or page.press("#memory", "Enter"))
+    assert "profile was replaced while this page was open" in page.inner_text("#no-plan")
+    with page.expect_navigation():
+        page.click("#no-plan button.reload")
+    page.wait_for_selector("body[data-shown]", state="attached")
+    shown(page, lambda: page.fill("#memory", "25%") or page.press("#memory", "Enter"))
+    assert page.inner_text("#no-plan") == ""
+    assert page.evaluate("chosen.variant.totals.nsr") == pytest.approx(2 * before)
