@@ -119,10 +119,11 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
     """
     deadline = time.monotonic() + options.seconds
     current().deadline = deadline
-    schemes = parse_schemes(settings.schemes)
     metric_set = _metric_set(traced, settings, options)
     with eagerly(), opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
         keeps(kept_in(out))
+        settings = _as_begun(store, settings)
+        schemes = parse_schemes(settings.schemes)
         store.write_graph(layer_graph.to_json(traced.graph), [str(s) for s in menu(traced.graph, schemes)])
         ranges = _ranges(store, traced, settings)
         parameters = profile_parameters(store, traced.graph, traced.modules, schemes, ranges)
@@ -142,6 +143,19 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
                 measure_exhaustively(schedule, schedule.pairs)
             else:
                 measure_by_probes(schedule, options.checks, options.around)
+
+
+def _as_begun(store: Profile, settings: Settings) -> Settings:
+    """The settings with schemes and metrics in the order in which the profile was begun. Says where the number of
+    threads differs, on which only timings and the rounding of losses depend."""
+    header, now = store.header(), torch.get_num_threads()
+    before = header["machine"]["threads"]
+    if before != now:
+        print(
+            f"{store.path} was begun with {before} threads and goes on with {now}; timings may differ", file=sys.stderr
+        )
+    begun = {name: tuple(header["settings"].get(name, ())) for name in ("schemes", "metrics")}
+    return dataclasses.replace(settings, **begun)
 
 
 def _metric_set(traced: Traced, settings: Settings, options: MeasureOptions) -> MetricSet:

@@ -24,7 +24,6 @@ from bitplan.planner.profiles.tables import NEWEST, OLDEST, statements
 from bitplan.planner.texts import one_line, system_reason
 
 _APPLICATION_ID = 0x42504C4E  # "BPLN", in the file's first 100 bytes
-_SHOWN = 3  # differences that an error names
 _WAIT = 30.0  # seconds that a write waits for readers, and a reader for a write
 
 _ADVICE = {
@@ -209,32 +208,6 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         problem = first_problem(db)
     if problem:
         raise ProfileError(f"{path}: {problem}; restore a copy, or profile again with another --out")
-
-
-def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raises ProfileError with the differences between two headers."""
-    different = list(_differences(old, new))
-    if different:
-        more = f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
-        what = "; ".join(different[:_SHOWN]) + more
-        raise ProfileError(
-            f"{path}: cannot be continued: {what}; choose another file with --out, or use the old settings"
-        )
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key in dict.fromkeys((*old, *new)):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differences(a, b, f"{prefix}{key}.")
-        elif a != b or (key in old) != (key in new):
-            was, now = (_short(side[key]) if key in side else "absent" for side in (old, new))
-            yield f"{prefix}{key} was {was}, is now {now}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def in_order(columns: str, table: str) -> str:

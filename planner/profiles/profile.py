@@ -16,11 +16,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from bitplan.planner.profiles.continuing import check_same
 from bitplan.planner.profiles.file import (
     ProfileError,
     advice,
     agrees,
-    check_same,
     decoding,
     dump,
     in_order,
@@ -84,7 +84,7 @@ class Profile:
 
     @classmethod
     def create(cls, path: str | PathLike[str], header: Mapping[str, Any]) -> Profile:
-        """Creates a profile, or opens an existing one with the same header to continue it.
+        """Creates a profile, or opens an existing one to continue it, whose header must mean the same.
 
         header: JSON values that state what is measured and how (model, fingerprints, settings, machine, versions), and
         nothing that changes from run to run. Raises ProfileError if the headers differ or the file cannot be used.

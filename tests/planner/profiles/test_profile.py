@@ -136,9 +136,9 @@ def test_continues_under_the_same_header_only(path):
     with pytest.raises(ProfileError) as caught:
         Profile.create(path, other)
     text = str(caught.value)
-    assert "settings.steps was 4, is now 9" in text and "seed was absent, is now 1" in text and "--out" in text
+    assert "settings.steps 4 -> 9" in text and "seed absent -> 1" in text and "--out" in text
     assert len(text) < 400 and "\n" not in text
-    with pytest.raises(ProfileError, match='fingerprint was "ab12", is now absent'):
+    with pytest.raises(ProfileError, match='fingerprint "ab12" -> absent'):
         Profile.create(path, {k: v for k, v in HEADER.items() if k != "fingerprint"})
     with Profile.create(path, HEADER):  # the refusals let go of the lock
         pass

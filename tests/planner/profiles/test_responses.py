@@ -268,7 +268,7 @@ def test_what_was_missed_is_kept_pair_by_pair(turn: int, tmp_path: Path) -> None
 
 
 def test_other_probes_are_another_profile(quick: Profiler, whole: Path) -> None:
-    with pytest.raises(ProfileError, match=r"settings\.probes was 2, is now 3; choose another file with --out"):
+    with pytest.raises(ProfileError, match=r"--probes 2 -> 3; give the old values, or choose another file with --out"):
         quick(whole, probes=3)
 
 
