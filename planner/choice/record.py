@@ -57,7 +57,11 @@ def plan_of(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], 
         calibration={
             "prompts": len(settings["prompts"]),
             "prompts_sha256": hashlib.sha256("\n".join(map(_line, settings["prompts"])).encode()).hexdigest(),
-            **{key: value for key, value in settings["generation"].items() if key != "steps" or value is not None},
+            **{
+                key: value
+                for key, value in settings.get("generation", {}).items()
+                if key != "steps" or value is not None
+            },
             **({"metrics": list(settings["metrics"])} if settings.get("metrics") else {}),
             "ranges": _ranges(schemes, store.ranges()),
         },

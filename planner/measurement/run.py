@@ -149,7 +149,7 @@ def _as_begun(store: Profile, settings: Settings) -> Settings:
     """The settings with schemes and metrics in the order in which the profile was begun. Says where the number of
     threads differs, on which only timings and the rounding of losses depend."""
     header, now = store.header(), torch.get_num_threads()
-    before = header["machine"]["threads"]
+    before = header["machine"].get("threads", now)
     if before != now:
         print(
             f"{store.path} was begun with {before} threads and goes on with {now}; timings may differ", file=sys.stderr

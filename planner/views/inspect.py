@@ -197,11 +197,11 @@ def _profile_lines(
     facts: Mapping[str, Any], graph: LayerGraph | None, sources: Sequence[str], speeds: str
 ) -> list[str]:
     model, settings, (pairs, of) = facts["model"], facts["settings"], facts["measured"].values()
-    rows = [_scheme_row(each) for each in facts["schemes"]]
+    rows, steps = [_scheme_row(each) for each in facts["schemes"]], settings.get("generation", {}).get("steps")
     return [
         f"profile of {model['name']} ({len(facts['layers'])} layers, fingerprint {model['fingerprint'][:12]})",
         f"measured: {pairs if of is None else f'{pairs} of {of}'} (layer, scheme), on {len(settings['prompts'])} "
-        f"prompts, {settings['generation']['steps']} steps",
+        f"prompts{'' if steps is None else f', {steps} steps'}",
         *(layers_text(graph) if graph and "source" not in facts else ()),
         *sources,
         *filter(None, [speeds]),

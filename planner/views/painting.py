@@ -155,7 +155,7 @@ def _identity(options: SweepPaintOptions, clip: str | None) -> dict[str, Any]:
 
 def _generation(settings: Mapping[str, Any], seed: int) -> Generation:
     """Returns the profile's generation settings with another seed."""
-    return generation_in(settings["generation"], seed=seed)
+    return generation_in(settings.get("generation", {}), seed=seed)
 
 
 def _run(
