@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from os import PathLike, fspath
@@ -33,6 +34,13 @@ def table(rows: Sequence[Mapping[str, Any]] | Iterable[Sequence[Any]], headers: 
     from tabulate import tabulate
 
     return str(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
+
+
+def shell_command(*words: object) -> str:
+    """The words as one line that a POSIX shell reads as them. A path that begins with a dash, which would be read as an
+    option, is written from the current folder."""
+    dashed = (f"./{word}" if isinstance(word, PathLike) and fspath(word).startswith("-") else word for word in words)
+    return shlex.join(map(str, dashed))
 
 
 def one_line(error: object, most: int | None = None) -> str:

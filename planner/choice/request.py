@@ -167,7 +167,7 @@ def resolve(
         for group, layers in groups.items():
             schemes = {name: pins[name] for name, own in of_layer.items() if not set(own).isdisjoint(layers)}
             if schemes and group not in chosen:
-                chosen[group] = _only_scheme(group, schemes)
+                chosen[group] = _only_scheme(group, layers, schemes)
     return chosen
 
 
@@ -189,13 +189,12 @@ def resolved_names(
     return found
 
 
-def _only_scheme(group: str, schemes: Mapping[str, str]) -> str:
+def _only_scheme(group: str, layers: Sequence[str], schemes: Mapping[str, str]) -> str:
     """Return the scheme on which all pins of a group agree; `schemes` is the pin's name -> scheme."""
     if len(set(schemes.values())) > 1:
         conflict = " and ".join(f"{name} = {scheme}" for name, scheme in schemes.items())
-        raise UserError(
-            f"{group} and the layers that share its weight are pinned twice, {conflict}; pin {group} itself"
-        )
+        what = f"{group} is" if len(layers) == 1 else f"{group} and the layers that share its weight are"
+        raise UserError(f"{what} pinned twice, {conflict}; pin {group} itself")
     return next(iter(schemes.values()))
 
 

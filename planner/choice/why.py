@@ -18,6 +18,8 @@ from bitplan.solvers.effort import Effort
 from bitplan.solvers.questions.alternatives import Alternative, alternatives
 from bitplan.solvers.solution import choice_of
 
+_EQUAL = 1e-9  # share of the objective within which two sums are equal
+
 
 @dataclass(frozen=True)
 class LayerExplanation:
@@ -53,7 +55,7 @@ class LayerExplanation:
             f"{self.layer}{together} takes {self.scheme}{pinned}; with each scheme forced and the others chosen again:"
         ]
         rows = [_row(self, each) for each in self.alternatives]
-        return "\n".join([*lines, table(rows)])
+        return "\n".join([*lines, table(rows), *_conclusions(self)])
 
 
 def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> LayerExplanation:
@@ -76,6 +78,21 @@ def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Lay
     return LayerExplanation(
         layer, layers, plan.schemes[layer], choice.objective, pinned, others, shown_columns(evidence)
     )
+
+
+def _conclusions(explanation: LayerExplanation) -> list[str]:
+    """Say which other schemes are as good, so that nothing speaks for the chosen one, and which are better."""
+    tolerance = _EQUAL * abs(explanation.objective)
+    others = {each.candidate: each.cost for each in explanation.alternatives if each.cost is not None}
+    others.pop(explanation.scheme, None)
+    equal = [name for name, cost in others.items() if abs(cost) <= tolerance]
+    better = [name for name, cost in others.items() if cost < -tolerance]
+    return [
+        *[f"{', '.join(equal)} would be as good: by this objective nothing speaks for {explanation.scheme}"]
+        * bool(equal),
+        *[f"{', '.join(better)} would be better: the plan is not the best; solve again with more --time-limit"]
+        * bool(better),
+    ]
 
 
 def _row(explanation: LayerExplanation, each: Alternative) -> dict[str, str]:

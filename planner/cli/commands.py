@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from shlex import quote
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ from bitplan.planner.cli.completion import completion
 from bitplan.planner.cli.output import JSON, QUIET, Command, Printed, guarded, show
 from bitplan.planner.cli.program import GuardedGroup
 from bitplan.planner.errors import BAD_INPUT, NO, UserError
+from bitplan.planner.texts import shell_command
 from bitplan.planner.verbs import COMMANDS, Verb
 
 MOST_THREADS = 4096
@@ -29,7 +29,7 @@ def _written(result: Any, words: Words) -> Printed:
     return Printed(result, wrote=[words["out"]] if words["out"] else [])
 
 
-def _profile(next_step: str, result: Any, words: Words) -> Printed:
+def _profile(verb: str, options: tuple[str, ...], result: Any, words: Words) -> Printed:
     """A new profile: its text is what the verb returned, if that is a text, else what schemes gain or cost in time."""
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.planner.profiles.speeds import speeds_text
@@ -38,7 +38,7 @@ def _profile(next_step: str, result: Any, words: Words) -> Printed:
     out = words["out"]
     with open_profile(out) as store:
         text = result if isinstance(result, str) else speeds_text(store)
-    return Printed(lambda: inspect_file(out), text, wrote=[out], then=next_step.format(out=quote(str(out))))
+    return Printed(lambda: inspect_file(out), text, wrote=[out], then=shell_command("bitplan", verb, out, *options))
 
 
 def _inspect(result: Any, words: Words) -> Printed:
@@ -50,14 +50,14 @@ def _solve(result: Any, words: Words) -> Printed:
 
     out, inspected = words["out"], inspect_plan(result, words["profile"])
     name = str(result.model["name"])  # of the profile's file: what is suggested must neither run code nor surprise
-    pipeline = name if re.fullmatch(r"[\w./][\w./-]*", name) else "PIPELINE"
-    then = f"bitplan apply {quote(str(out))} {pipeline} --prompt '...' --out img.png"
+    pipeline = name if re.fullmatch(r"[\w./ ][\w./ -]*", name) else "PIPELINE"
+    then = shell_command("bitplan", "apply", out, pipeline) + " --prompt '...' --out img.png"
     return Printed(inspected, drawing=inspected.drawing, wrote=[out], then=then)
 
 
 def _sweep(result: Any, words: Words) -> Printed:
     out = words["out"]
-    return Printed(result, wrote=[out], then=f"bitplan report {quote(str(out))} --out report.html")
+    return Printed(result, wrote=[out], then=shell_command("bitplan", "report", out, "--out", "report.html"))
 
 
 def _verify(result: Any, words: Words) -> Printed:
@@ -79,10 +79,10 @@ def _export(result: Any, words: Words) -> Printed:
 
 
 PRINTED: dict[str, Callable[[Any, Words], Printed]] = {  # a verb -> what its command prints; others print by themselves
-    "profile": partial(_profile, "bitplan solve {out} --memory 30% --out P.plan.yaml"),
-    "cost": partial(_profile, "bitplan solve {out} --latency 80% --out P.plan.yaml"),
-    "import_profile": partial(_profile, "bitplan solve {out} --bits 4 --out P.plan.yaml"),
-    "merge": partial(_profile, "bitplan inspect {out}"),
+    "profile": partial(_profile, "solve", ("--memory", "30%", "--out", "P.plan.yaml")),
+    "cost": partial(_profile, "solve", ("--latency", "80%", "--out", "P.plan.yaml")),
+    "import_profile": partial(_profile, "solve", ("--bits", "4", "--out", "P.plan.yaml")),
+    "merge": partial(_profile, "inspect", ()),
     "inspect": _inspect, "solve": _solve, "sweep": _sweep, "verify": _verify, "check": _check, "evaluate": _evaluate,
     "export": _export, "why": _result, "predict": _result, "doctor": _result, "bench": _written,
     "paint": lambda result, words: Printed(text="", wrote=result),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from bitplan.planner.texts import plain, table
+from bitplan.planner.texts import plain, shell_command, table
 from bitplan.sensitivity.agreement import Agreement, Compared
 from bitplan.solvers.questions.regret import BROKEN, HOLDS, UNSURE, RegretVerdict
 
@@ -115,7 +115,7 @@ def _advice(inputs: CheckInputs, verdict: str, families: Sequence[RegretVerdict]
     if verdict == SAME:
         return "Its plans are for it."
     if verdict == BROKEN:
-        return f"Profile it: bitplan profile {inputs.pipeline} --out X.profile."
+        return f"Profile it: {shell_command('bitplan', 'profile', inputs.pipeline, '--out', 'X.profile')}"
     if verdict == UNSURE:
         pairs, more = families[0].pairs, _more(inputs, families)
         enough = (

@@ -99,7 +99,11 @@ def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> La
     if bypassed & hooks.records.keys():
         hooks, flow, _ = _observe(components, {name: m for name, m in modules.items() if name not in bypassed}, run)
     if not hooks.records:
-        names = ", ".join(components)
+        names, used = ", ".join(components), sum(name in bypassed for name in modules)
+        if used:
+            of = f"{used} of the {len(modules)} layers of {names}"
+            raise GraphError(f"the run uses the weights of {of} outside their calls, and calls no other layer; let it "
+                             "call them, or name other components")  # fmt: skip
         raise GraphError(f"the run called none of the {len(modules)} layers of {names}; name components that it runs")
     parts = parts_of(components, hooks)
     kinds = {name: str(kind_of(modules[name][0])) for name in hooks.records}

@@ -41,9 +41,12 @@ def _write_round(store: Profile, results: Sequence[JobResult], families: Mapping
     """
     reached = [result for result in results if result.responses]
     if not reached:
-        raise MeasurementError(
-            "no layer can be probed: no layer runs on one input a prompt; measure with --method exhaustive"
+        why = (
+            "no gradient of the output reaches a layer that runs on one input a prompt"
+            if any(result.readings for result in results)
+            else "no metric has a probe"
         )
+        raise MeasurementError(f"no layer can be probed: {why}; measure with --method exhaustive")
     before, stored = probed(store), responses_of(store)
     readings, first = _joined_readings(before.readings, reached[0].readings), not before.prompts
     after = _joined_lists(before, results, int(reached[0].prompts[1] or 0), readings)

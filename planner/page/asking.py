@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -10,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from bitplan.planner.choice.request import Request, options_of
+from bitplan.planner.texts import shell_command
 
 Word = Annotated[str, Field(min_length=1, max_length=300)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # of a plan file: no folders, nothing hidden, nothing a shell reads
@@ -91,7 +91,7 @@ class ToPaint(BaseModel):
 
 def command_of(profile: Path, out: Path, request: Request) -> str:
     """The command that makes the same plan."""
-    return shlex.join(["bitplan", "solve", str(profile), *options_of(request), "--out", str(out)])
+    return shell_command("bitplan", "solve", profile, *options_of(request), "--out", out)
 
 
 def file_name(name: str) -> str:

@@ -30,6 +30,7 @@ from bitplan.planner.profiles.file import (
     open_writer,
 )
 from bitplan.planner.profiles.tables import cost_columns, drop_estimates, real
+from bitplan.planner.texts import shell_command
 from bitplan.sensitivity.table import Measurement
 
 Pair = tuple[str, str]  # layer address, scheme text
@@ -282,7 +283,8 @@ def open_profile(path: str | PathLike[str], mode: str = "r") -> Profile:
         raise ProfileError(f"{path}: mode is 'r' to read or 'a' to append, not {mode!r}")
     with advice(path, writes=mode == "a"):
         if not path.exists():
-            raise ProfileError(f"{path}: there is no such file; create it with `bitplan profile PIPELINE --out {path}`")
+            command = shell_command("bitplan", "profile", "PIPELINE", "--out", path)
+            raise ProfileError(f"{path}: there is no such file; create it with `{command}`")
         return Profile(path, open_reader(path) if mode == "r" else open_writer(path, None))
 
 

@@ -115,3 +115,24 @@ def test_all_solvers_agree_as_far_as_they_promise(finished: Path, tmp_path: Path
         )
     assert plans["ilp"].solver["objective"] == pytest.approx(best["objective"], rel=1e-6)
     assert plans["lagrangian"].solver["gap"] < plans["greedy"].solver["gap"]
+
+
+def explained(costs: dict[str, float]) -> str:
+    """An explanation of a layer that takes w8a8, with the costs of other schemes."""
+    from types import SimpleNamespace
+
+    from bitplan.planner.choice.why import LayerExplanation
+    from bitplan.solvers.questions.alternatives import Alternative
+
+    made: dict[str, Any] = {name: SimpleNamespace(objective=4 + cost, totals={}) for name, cost in costs.items()}
+    others = tuple(Alternative(name, made[name], cost, ()) for name, cost in costs.items())
+    return str(LayerExplanation("a", ("a",), "w8a8", 4.0, False, others, ()))
+
+
+def test_nothing_speaks_for_a_scheme_that_ties_with_others() -> None:
+    text = explained({"keep": 1.0, "w8a8": 0.0, "w6a8": 1e-12, "w4a8": -1e-12})
+    assert text.endswith("\nw6a8, w4a8 would be as good: by this objective nothing speaks for w8a8")
+    assert "as good" not in explained({"keep": 1.0, "w8a8": 0.0}) and "better" not in text
+    assert explained({"w8a8": 0.0, "w4a8": -0.5}).endswith(
+        "w4a8 would be better: the plan is not the best; solve again with more --time-limit"
+    )

@@ -252,3 +252,7 @@ def test_the_suggested_command_is_one_that_a_shell_takes(finished: Path, tmp_pat
     out = tmp_path / "my plan.yaml"
     done = command_line("solve", finished, "--memory", "30%", "--out", out)
     assert f"next: bitplan apply '{out}' " in done.stdout
+    done = command_line("inspect", "--", "-no such.profile")
+    assert done.exit_code == 2
+    done = command_line("verify", out, "no such.profile")
+    assert "create it with `bitplan profile PIPELINE --out 'no such.profile'`" in done.stderr

@@ -319,3 +319,22 @@ def test_unet_flow(unet):
     assert set(flow.predecessors("unet.time_embedding.linear_1")) == set()
     assert not set(flow.successors("unet.conv_out"))
     assert all(prod(layer.weight) > 0 for layer in dict(flow.nodes(data="layer")).values())
+
+
+class _Functional(nn.Module):
+    """Uses the weight of its layer without calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.inner[0].weight)
+
+
+def test_weights_that_are_used_outside_calls_are_not_said_to_be_unused() -> None:
+    model = _Functional()
+    with pytest.raises(GraphError, match="uses the weights of 1 of the 2 layers of net outside their calls"):
+        trace({"net": model}, lambda: model(torch.zeros(1, 4)))
+    with pytest.raises(GraphError, match="the run called none of the 2 layers of net; name components"):
+        trace({"net": model}, lambda: None)

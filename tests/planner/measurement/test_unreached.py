@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import bitplan
+from bitplan.planner.measurement.jobs import JobResult
+from bitplan.planner.measurement.rounds import _write_round
 from bitplan.planner.profiles.profile import content_digest, open_profile
 from bitplan.planner.profiles.responses import probed, responses_of
 from bitplan.sensitivity.table import MeasurementError
@@ -58,8 +60,14 @@ def test_a_share_of_them_alone_is_said(both: Path, tmp_path: Path) -> None:
     """In one line, though the share's layers can be measured."""
     with open_profile(both) as store:
         share = f"{store.layers().index('denoiser.table') + 1}/4"
-    with pytest.raises(MeasurementError, match="no layer can be probed.*--method exhaustive"):
+    with pytest.raises(MeasurementError, match="no layer can be probed: no gradient of .*--method exhaustive"):
         profiled(tmp_path / "t.profile", part=share)
     assert sources(profiled(tmp_path / "t.profile", part=share, method="exhaustive")) == {
         "denoiser.table": "exhaustive"
     }
+
+
+def test_metrics_without_probes_are_no_fault_of_the_layers(both: Path) -> None:
+    results = [JobResult(("denoiser.first", "w2a8"), (), (8, 9))]
+    with open_profile(both) as store, pytest.raises(MeasurementError, match="can be probed: no metric has a probe"):
+        _write_round(store, results, {})
