@@ -89,9 +89,8 @@ def summarise(
     count = len(samples)
     bad = sum(not math.isfinite(x) for x in samples)
     if bad or not count:
-        problem = f"{bad} of {count} samples are not finite" if count else "there are no samples"
-        advice = "leave that scheme or metric out, or use a metric that is finite for such outputs"
-        raise MeasurementError(f"{what}: {problem}; {advice if count else 'measure on some prompts'}")
+        problem = f"{bad} of {count} samples are not finite; leave out that scheme, or the metric"
+        raise MeasurementError(f"{what}: {problem if count else 'there are no samples; measure on some prompts'}")
     strata, clusters = strata or [0] * count, clusters or range(count)
     if len(strata) != count or len(clusters) != count:
         raise MeasurementError(f"{what}: {count} samples have {len(strata)} strata and {len(clusters)} clusters")

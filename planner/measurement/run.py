@@ -117,8 +117,7 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
 
     Raises ProfileError, GraphError, CalibrationError, MeasurementError, and UserError if an engine fails.
     """
-    deadline = time.monotonic() + options.seconds
-    current().deadline = deadline
+    current().deadline = deadline = time.monotonic() + options.seconds
     metric_set = _metric_set(traced, settings, options)
     with eagerly(), opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
         keeps(kept_in(out))
@@ -151,9 +150,8 @@ def _as_begun(store: Profile, settings: Settings) -> Settings:
     header, now = store.header(), torch.get_num_threads()
     before = header["machine"].get("threads", now)
     if before != now:
-        print(
-            f"{store.path} was begun with {before} threads and goes on with {now}; timings may differ", file=sys.stderr
-        )
+        note = f"{store.path} was begun with {before} threads and goes on with {now}; timings may differ"
+        print(note, file=sys.stderr)
     begun = {name: tuple(header["settings"].get(name, ())) for name in ("schemes", "metrics")}
     return dataclasses.replace(settings, **begun)
 
