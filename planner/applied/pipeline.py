@@ -10,6 +10,7 @@ from torch import nn
 from bitplan.planner.applied.binding import bind_and_swap
 from bitplan.planner.applied.loading import can_load_packed, check_packed, loading_config, mark_applied
 from bitplan.planner.errors import UserError
+from bitplan.planner.pipelines.additions import check_additions
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.marks import is_marked, unmark
 from bitplan.planner.pipelines.references import is_reference
@@ -35,6 +36,7 @@ def apply_plan(
     if pipe in _APPLIED:
         raise UserError("this pipeline has a plan applied already; call bitplan.restore(pipe) first")
     parts = float_components(pipe, plan.model["components"])
+    check_additions(parts, applying=True)
     swapped = bind_and_swap(plan, parts, kernels == "int", allow_mismatch, keep_originals)
     for name, part in parts.items():
         align(part)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,18 +18,40 @@ from bitplan.planner.errors import UserError
 from bitplan.plans.layers.addresses import addresses
 
 COMPILED = torch._dynamo.OptimizedModule
-CACHES = ("faster_cache", "first_block_cache", "mag_cache", "pyramid_attention_broadcast", "sea_cache",
-          "taylorseer_cache", "text_kv_cache")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What was added to a module.
+
+    Attributes:
+        says: what the module is, does or has; a part of a sentence.
+        measuring: what to do before it is measured; {} stands for its component.
+        applying: the same before a plan is applied to it; empty if a plan can be.
+    """
+
+    says: str
+    measuring: str
+    applying: str = ""
+
+
+WITHOUT, AFTER = "load the model without it", "apply the plan first, and add it again afterwards"
 AWAY = "moves its weights away between its calls"
 LESS_MEMORY = "`bitplan profile --offload-folder FOLDER` keeps weights in files instead"
-# file of diffusers.hooks -> what its hooks do, and what to do about them, where {} stands for the component
-HOOKS: dict[str, tuple[str, str]] = {
-    **dict.fromkeys(CACHES, ("is a step cache and makes calls depend on earlier ones",
-                             "turn it off first with {}.disable_cache(), or load the model without it")),
-    "group_offloading": (AWAY, f"load the model without it; {LESS_MEMORY}"),
-    "layerwise_casting": ("casts its weights at each call", "load the model without it"),
-}  # fmt: skip
-_UNKNOWN = "changes how it runs", "load the model without it"
+CACHES = ("faster_cache", "first_block_cache", "mag_cache", "pyramid_attention_broadcast", "sea_cache",
+          "taylorseer_cache", "text_kv_cache")  # fmt: skip
+CACHE = Addition("is a step cache and makes calls depend on earlier ones",
+                 "turn it off first with {}.disable_cache(), or load the model without it")  # fmt: skip
+HOOKS = {  # file of diffusers.hooks -> what its hooks do
+    **dict.fromkeys(CACHES, CACHE),
+    "group_offloading": Addition(AWAY, f"{WITHOUT}; {LESS_MEMORY}", AFTER),
+    "layerwise_casting": Addition("casts its weights at each call", WITHOUT, WITHOUT),
+}
+UNKNOWN = Addition("changes how it runs", WITHOUT)
+SCRIPTED = Addition("is a module of torch.jit, whose layers cannot be replaced",
+                    *["give the nn.Module that it was made of"] * 2)  # fmt: skip
+INSIDE = Addition("is compiled by torch.compile, which puts another module around it, inside a component",
+                  *["compile the whole component, or compile in place with its compile()"] * 2)  # fmt: skip
 
 
 def original(module: nn.Module) -> nn.Module:
@@ -38,55 +61,44 @@ def original(module: nn.Module) -> nn.Module:
     return module
 
 
-def check_additions(components: Mapping[str, nn.Module]) -> None:
-    """Raises UserError for the first module with an addition that is not known to be measured right.
+def check_additions(components: Mapping[str, nn.Module], applying: bool = False) -> None:
+    """Raises UserError for the first module with an addition that is not known to be measured right, or, if `applying`,
+    to which no plan can be applied.
 
     components: name -> module; none of them is compiled, see `original`.
     """
     for module, (address, *_) in addresses(components).items():
-        for find in (_scripted, _compiled, _hooked, _moved):
-            if found := find(module):
-                what, advice = found
-                raise UserError(f"{address} {what}; {advice.format(address.partition('.')[0])}")
+        for added in (found for find in (_type, _hook, _mover) if (found := find(module))):
+            if advice := added.applying if applying else added.measuring:
+                raise UserError(f"{address} {added.says}; {advice.format(address.partition('.')[0])}")
     for name, component in components.items():
         _check_there(name, component)
 
 
-Found = tuple[str, str] | None  # what a module does or is, and what to do about it
+def _type(module: nn.Module) -> Addition | None:
+    if isinstance(module, torch.jit.ScriptModule):
+        return SCRIPTED
+    return INSIDE if isinstance(module, COMPILED) else None
 
 
-def _scripted(module: nn.Module) -> Found:
-    if not isinstance(module, torch.jit.ScriptModule):
-        return None
-    return "is a module of torch.jit, whose layers cannot be replaced", "give the nn.Module that it was made of"
-
-
-def _compiled(module: nn.Module) -> Found:
-    if not isinstance(module, COMPILED):
-        return None
-    return (
-        "is compiled by torch.compile, which puts another module around it, inside a component",
-        "compile the whole component, or compile in place with its compile()",
-    )
-
-
-def _hooked(module: nn.Module) -> Found:
+def _hook(module: nn.Module) -> Addition | None:
     """The first hook of diffusers."""
     for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}).values():
-        what, advice = HOOKS.get(type(hook).__module__.rpartition(".")[2], _UNKNOWN)
-        return f"has the hook {type(hook).__name__} of diffusers, which {what}", advice
+        known = HOOKS.get(type(hook).__module__.rpartition(".")[2], UNKNOWN)
+        return replace(known, says=f"has the hook {type(hook).__name__} of diffusers, which {known.says}")
     return None
 
 
-def _moved(module: nn.Module) -> Found:
+def _mover(module: nn.Module) -> Addition | None:
     """The hook of accelerate. One that only brings inputs to the device of the weights is taken."""
     hook: Any = getattr(module, "_hf_hook", None)
-    if hook is None or (type(hook).__name__ == "AlignDevicesHook" and not hook.offload):
+    name, moves = type(hook).__name__, f"which {AWAY}, as enable_model_cpu_offload and enable_sequential_cpu_offload do"
+    if hook is None or (name == "AlignDevicesHook" and not hook.offload):
         return None
-    return (
-        f"has the hook {type(hook).__name__} of accelerate, which {AWAY}, as enable_model_cpu_offload and "
-        "enable_sequential_cpu_offload make it do",
+    return Addition(
+        f"has the hook {name} of accelerate, {moves}",
         f"call remove_all_hooks() of the pipeline first; {LESS_MEMORY}",
+        "" if name == "CpuOffload" else f"call remove_all_hooks() of the pipeline first; {AFTER}",
     )
 
 
