@@ -66,7 +66,7 @@ def bind_and_swap(
     try:
         binding = Binding(plan, parts)
         schemes, fitted = binding.schemes, binding.fitted
-    except Exception:
+    except BaseException:
         close(layers.opening)
         raise
     return swap_open(layers, schemes, fitted, real, keep_originals)
@@ -83,7 +83,7 @@ def _checked_layers(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: 
         check_architecture(plan, architecture_fingerprint(graph))
         digest = fingerprint_of(graph, lambda layer, name: getattr(modules[layer], name, None))
         check_fingerprint(plan, digest, allow_mismatch)
-    except Exception:
+    except BaseException:
         close(opening)
         raise
     return OpenLayers(parts, opening, modules)

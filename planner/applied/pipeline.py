@@ -38,10 +38,15 @@ def apply_plan(
     parts = float_components(pipe, plan.model["components"])
     check_additions(parts, applying=True)
     swapped = bind_and_swap(plan, parts, kernels == "int", allow_mismatch, keep_originals)
-    for name, part in parts.items():
-        align(part)
-        mark_applied(plan, name, part, kernels)
     _APPLIED[pipe] = swapped
+    try:
+        for name, part in parts.items():
+            align(part)
+            mark_applied(plan, name, part, kernels)
+    except BaseException:
+        if keep_originals:
+            restore_pipeline(pipe)
+        raise
     return swapped
 
 
@@ -84,7 +89,7 @@ def restore_pipeline(pipe: Any) -> None:
                             "load the float pipeline")  # fmt: skip
         raise UserError("no plan is applied to this pipeline; there is nothing to restore")
     undo(_APPLIED[pipe])
-    del _APPLIED[pipe]
     for part in pipe.components.values():
         if is_marked(part):
             unmark(part)
+    del _APPLIED[pipe]  # last, so that one that was interrupted can be repeated

@@ -7,6 +7,7 @@ many there are.
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def solve_into(store: Profile, request: Request, search: Search, out: Path, cour
     its own file. The first ones are those that an interrupted search of the same wrote. Raises as `find_plans`.
     """
     if search.candidates == 1:
+        if not (request.order or search.worth):  # a single solve
+            course.deadline = time.monotonic() + search.effort.time_limit
         with course.phase("searching"):
             (plan,) = find_plans(store, request, search)
         save_plan(plan, out)

@@ -93,7 +93,7 @@ def open_layers(components: Mapping[str, nn.Module], addresses: Iterable[str]) -
     opening = open_all(components)
     try:
         modules = {address: find_layer(components, address) for address in addresses}
-    except Exception:
+    except BaseException:  # an interrupt, too, leaves what it finds
         close(opening)
         raise
     return OpenLayers(components, opening, modules)
@@ -109,7 +109,7 @@ def swap_open(
     """As `swap`, of layers that `open_layers` looked up; what needs not stay open is closed."""
     try:
         chosen = _choose(layers, schemes, real)
-    except Exception:
+    except BaseException:
         close(layers.opening)
         raise
     opening = narrow(layers.opening, layers.components, chosen)
@@ -120,7 +120,7 @@ def swap_open(
         for layer in _replaced(layers, chosen, schemes, fitted or {}):
             swapped.append(layer if keep_originals else replace(layer, original=None))
             del layer  # else its float weight is there while the next layer is quantized
-    except Exception:
+    except BaseException:
         if keep_originals:
             undo(Swap(tuple(swapped), opening))
         raise
@@ -141,8 +141,8 @@ def _replaced(
             packed = quantize_module(module, scheme, kernel, fitted.get(address, NONE))
         except (ActivationError, FormatError, KernelError) as error:
             raise type(error)(f"{address}: {error}") from error
+        yield Swapped(address, scheme, kernel.name, places[id(module)], packed, module)  # known before it is there
         _put(places[id(module)], packed)
-        yield Swapped(address, scheme, kernel.name, places[id(module)], packed, module)
 
 
 def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool = True) -> None:
@@ -161,7 +161,7 @@ def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], 
             else:
                 _kernel_for(module, address, scheme, False)
             made[id(module)] = empty_module(module, scheme, real)
-    except Exception:
+    except BaseException:
         close(opening)
         raise
     for key, layer in made.items():
