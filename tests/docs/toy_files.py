@@ -102,6 +102,9 @@ from bitplan.solvers.programs.backends import highs
 def missing():
     return highs.missing()
 
+def place():
+    return highs.place()
+
 def run(program, time_limit, gap):
     return highs.run(program, time_limit, gap)
 """,
