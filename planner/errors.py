@@ -29,6 +29,10 @@ class ShortageError(CallError):
         more = f" when it asked for {asked} more" if asked else ""
         super().__init__(f"{what} ran out of memory{more}; {advice or 'ask for less'}")
 
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """As a worker of another process sends it."""
+        return type(self), (self.what, self.asked, self.advice)
+
 
 # Exit codes. NO: `check` does not confirm the profile. CRASHED: BitPlan did not foresee the error (EX_SOFTWARE of
 # sysexits.h). UNREAD is what a shell states for SIGPIPE; `bitplan.planner.interrupts` has those of other signals.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -123,6 +124,22 @@ def cached(config: Any) -> Callable[[], Subject]:
     return build
 
 
+def crowded(most: int) -> Callable[[], Subject]:
+    """Memory suffices for `most` conditions in a call."""
+
+    def build() -> Subject:
+        subject = sampled(made(Net))
+
+        def run(conditions: Sequence[Tensor], seed: int) -> Tensor:
+            if len(conditions) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return subject.run(conditions, seed)
+
+        return replace(subject, run=run)
+
+    return build
+
+
 OFFLOAD = "profile --offload-folder FOLDER` keeps weights in files instead"
 KEEPS = "gives another output when a call of it is repeated: it keeps something from call to call, such as a step cache"
 PAB = PyramidAttentionBroadcastConfig(spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 500)
@@ -143,6 +160,9 @@ PATCHED = (
     Odd("a first-block cache", cached(FirstBlockCacheConfig()), "turn it off first with net.disable_cache()"),
     Odd("a pyramid attention broadcast", cached(PAB), "turn it off first with net.disable_cache()"),
     Odd("an unknown hook", changed(hook), "net.middle has the hook ModelHook of diffusers, which changes how it runs"),
+    Odd("no memory for one condition", crowded(0), "seed 0 ran out of memory when it asked for 2.00 GiB more; close"),
+    Odd("no memory for all conditions", crowded(2), "odd, called with 4 conditions, the first tensor([-1.52"),
+    Odd("no memory for all conditions, exhaustive", crowded(2), "or give a smaller --count", method="exhaustive"),
     Odd("weights on meta", changed(lambda net: net.to("meta")), "6 of 6 tensors of net are on the device meta"),
     Odd("sequential offload", changed(lambda net: cpu_offload(net, CPU)), OFFLOAD),
     Odd("model offload", changed(lambda net: add_hook_to_module(net, CpuOffload(CPU))), OFFLOAD),

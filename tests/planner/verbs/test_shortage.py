@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,12 @@ def test_any_verb_says_it(error: BaseException, monkeypatch: pytest.MonkeyPatch)
         ShortageError, match="^inspect ran out of memory( when it asked for 2.00 GiB more)?; close other"
     ):
         bitplan.inspect("scenes@12%")
+
+
+def test_a_worker_can_send_it() -> None:
+    sent = pickle.loads(pickle.dumps(ShortageError("a run", "2.00 GiB")))
+    assert (sent.what, sent.asked, sent.advice) == ("a run", "2.00 GiB", "")
+    assert str(sent) == "a run ran out of memory when it asked for 2.00 GiB more; ask for less"
 
 
 def small() -> Subject:
