@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from tests.contracts.test_kernels import CASES, NEEDS, SCHEMES, compute, held, ids
+from tests.contracts.kernel_cases import CASES, NEEDS, SCHEMES, compute, held, ids
 from torch import Tensor, nn
 
 from bitplan.plans.formats.storage import quantize

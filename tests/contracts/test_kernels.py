@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import shutil
 from dataclasses import replace
-from math import prod
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import conv1d, conv2d, conv3d, embedding, linear
+from tests.contracts.kernel_cases import (
+    CASES,
+    LOOKUP,
+    ON_GPU,
+    PATH_CASES,
+    REAL,
+    SCHEMES,
+    bound_factor,
+    compute,
+    convolved,
+    exact,
+    held,
+    ids,
+    inputs_and_layers,
+    kind_at,
+    magnitude,
+    skips,
+    use,
+)
+from torch import nn
+from torch.nn.functional import embedding, linear
 
-from bitplan.plans.formats.storage import Packed, dequantize, flattened, quantize, shaped, unpack_rows
+from bitplan.plans.formats.storage import dequantize, quantize
 from bitplan.plans.formats.storage import dequantize_rows as lookup__dequantize_rows
-from bitplan.plans.inputs.base import ActivationScales
 from bitplan.plans.inputs.integer import quantize_rows
 from bitplan.plans.kernels import (
     KERNELS,
     REFERENCE,
-    Geometry,
-    Held,
-    Kernel,
     KernelError,
     available_kernels,
     check_somewhere,
@@ -30,147 +42,10 @@ from bitplan.plans.kernels import (
     geometry_of,
     lookup,
 )
-from bitplan.plans.kernels.cpu import choice, direct, products
-from bitplan.plans.kernels.cpu import int8 as cpu_int8
-from bitplan.plans.kernels.cpu import weight_only as cpu_weight_only
-from bitplan.plans.kernels.cpu.paths import INT_MM, PATHS, ProductPath
 from bitplan.plans.kinds import KINDS
-from bitplan.plans.layers.modules import kind_of, quantize_module
-from bitplan.plans.scheme import EXAMPLES, KEEP, Scheme, WeightFormat, parse_scheme
+from bitplan.plans.scheme import KEEP, WeightFormat, parse_scheme
 
 torch.set_num_threads(1)
-SCHEMES = [
-    parse_scheme(text)
-    for text in (
-        *EXAMPLES,
-        "w8za8",
-        "w6zma8",
-        "w5g32a8",
-        "w3g64zma8t",
-        "w2g128a8",
-        "fp8a8",
-        "w8za16",
-        "w6a16",
-        "w5za16",
-        "w3g32zma16",
-        "w2a16",
-    )
-]
-LINEARS = [((1, 7), 1), ((3, 64), 5), ((7, 1), 3), ((2, 5, 130), 9), ((2, 3, 33), 4)]
-CONVS = [
-    ((1, 3, 5, 6), nn.Conv2d(3, 4, 3, padding=1)),
-    ((2, 8, 7, 7), nn.Conv2d(8, 5, 1)),
-    ((2, 5, 9, 8), nn.Conv2d(5, 3, 3, stride=2, padding=1, bias=False)),
-    ((1, 9, 8, 9), nn.Conv2d(9, 2, (3, 2), stride=(1, 2), padding=(2, 0), dilation=(2, 1))),
-    ((1, 2, 6, 5), nn.Conv2d(2, 3, 4, padding="same")),
-    ((2, 3, 9), nn.Conv1d(3, 4, 3, padding=1)),
-    ((1, 5, 13), nn.Conv1d(5, 3, 4, stride=2, padding=3, dilation=2, bias=False)),
-    ((2, 4, 8), nn.Conv1d(4, 3, 4, padding="same")),
-    ((2, 3, 4, 5, 6), nn.Conv3d(3, 4, 3, padding=1)),
-    ((1, 4, 5, 4, 6), nn.Conv3d(4, 2, (1, 3, 2), stride=(2, 1, 2), padding=(0, 2, 1), dilation=(1, 1, 2), bias=False)),
-    ((2, 6, 2, 3, 4), nn.Conv3d(6, 3, 1)),
-    ((1, 5, 9), nn.Conv1d(5, 4, 3, padding="same")),  # windows that overlap in one run of memory
-    ((2, 1, 2, 3, 3), nn.Conv3d(1, 2, 1)),
-    ((1, 4, 6, 1), nn.Conv2d(4, 3, (3, 1))),
-]
-REAL = [kernel for kernel in KERNELS.values() if kernel.real and "linear" in kernel.kinds]
-LOOKUP = KERNELS["lookup"]
-ON_GPU = [kernel for kernel in REAL if kernel.name.startswith("gpu_")]
-NEEDS_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-EXACT = [path for path in PATHS.values() if choice.is_exact(path)]  # with ONEDNN_MAX_CPU_ISA=AVX2, int_mm is not
-NEEDS_INT_MM = pytest.mark.skipif(INT_MM not in EXACT, reason="torch's int8 product, the stand-in for CUDA's, is wrong")
-NEEDS = {"gpu_int8": [NEEDS_TRITON], "gpu_weight_only": [NEEDS_TRITON], "gpu_int_mm": [NEEDS_INT_MM]}
-CASES = [
-    pytest.param(kernel, scheme, marks=NEEDS.get(kernel.name, []))
-    for kernel, scheme in itertools.product(REAL, SCHEMES)
-    if kernel.refuses(scheme, "linear") is None
-]
-PATH_CASES = [
-    pytest.param(*case.values, path, marks=case.marks)
-    for case in CASES
-    for path in (EXACT if case.values[0].name == "cpu_int8" else [None])
-]
-RANGES = ActivationScales(2.5, 4.0)
-
-
-def ids(value):
-    return getattr(value, "name", str(value))
-
-
-def held(packed: Packed, scheme: Scheme, bias: Tensor | None = None, geometry: Geometry | None = None) -> Held:
-    """A layer, with the ranges that its scheme needs."""
-    ranges = RANGES if scheme.transforms else ActivationScales(RANGES.tensor)
-    return Held(packed, scheme, kind(geometry), geometry, bias, ranges if scheme.inputs.static else None)
-
-
-def use(monkeypatch: pytest.MonkeyPatch, path: ProductPath | None) -> None:
-    """From now on this is the processor's path; None for a kernel that has none."""
-    if path is not None:
-        monkeypatch.setattr(cpu_int8, "chosen_path", lambda: path.name)
-
-
-def exact(x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, geometry: Geometry | None) -> Tensor:
-    return REFERENCE.run(x.double(), held(packed, scheme, None if bias is None else bias.double(), geometry))
-
-
-def magnitude(x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, geometry: Geometry | None) -> Tensor:
-    """The sum of magnitudes that the bounds of the kernels scale with, at least."""
-    weight = dequantize(packed).abs()
-    if packed.format.affine:  # codes and zero points count apart: they are summed apart
-        zero = packed.tensors["zero"].float() - 2 ** (packed.format.bits - 1)
-        size = packed.format.group or packed.inputs
-        flat = (zero.abs() * packed.tensors["scale"]).repeat_interleave(size, 1)[:, : packed.inputs]
-        weight = weight + 2 * shaped(flat, packed.shape)
-    x, weight = x.abs().double() * 1.01 + 1e-30, weight.double()
-    bias = None if bias is None else bias.abs().double()
-    if geometry is None:
-        return linear(x, weight, bias)
-    return convolved(x, weight, bias, geometry)
-
-
-def convolved(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """By torch, padded beforehand."""
-    conv = {3: conv1d, 4: conv2d, 5: conv3d}[x.dim()]
-    return conv(nn.functional.pad(x, geometry.pads), weight, bias, geometry.stride, 0, geometry.dilation)
-
-
-def kind(geometry: Geometry | None) -> str:
-    return "linear" if geometry is None else f"conv{len(geometry.kernel_size)}d"
-
-
-def compute(
-    kernel: Kernel, x: Tensor, packed: Packed, scheme: Scheme, bias: Tensor | None, geometry: Geometry | None
-) -> Tensor:
-    """What `kernel` gives: on a GPU where it runs there, else on the CPU, Triton's through its interpreter."""
-    home = "cpu" if kernel.available(torch.device("cuda")) else "cuda"
-    packed = Packed({name: part.to(home) for name, part in packed.tensors.items()}, packed.shape, packed.format)
-    return kernel.run(x.to(home), held(packed, scheme, None if bias is None else bias.to(home), geometry)).cpu()
-
-
-def bound_factor(kernel: Kernel, packed: Packed) -> float:
-    """What the docstrings of the kernels promise, by which magnitudes are multiplied."""
-    groups = packed.tensors["scale"].shape[1]
-    factors = {"cpu_int8": 2 * groups + 6, "gpu_int8": groups + 5, "gpu_int_mm": 6}
-    if kernel.name in factors:
-        return factors[kernel.name] * 2**-24 * (127 / 126.5)
-    return (packed.inputs + 3) * 2**-23
-
-
-def skips(kernel: Kernel, scheme: Scheme, x: Tensor, geometry: Geometry | None) -> bool:
-    """Whether a case has no such layer."""
-    return scheme.transforms and x.dim() < 3 or kernel.refuses(scheme, kind(geometry), geometry) is not None
-
-
-def inputs_and_layers() -> list[tuple[Tensor, Tensor, Tensor | None, Geometry | None]]:
-    generator = torch.Generator().manual_seed(1)
-    cases = []
-    for shape, outputs in LINEARS:
-        weight = torch.randn(outputs, shape[-1], generator=generator)
-        cases.append((torch.randn(shape, generator=generator), weight, torch.randn(outputs), None))
-    for shape, layer in CONVS:
-        bias = None if layer.bias is None else layer.bias.detach()
-        cases.append((torch.randn(shape, generator=generator), layer.weight.detach(), bias, geometry_of(layer)))
-    return cases
 
 
 @pytest.mark.parametrize(("kernel", "scheme", "path"), PATH_CASES, ids=ids)
@@ -204,7 +79,7 @@ def test_half_types_go_in_and_come_out(kernel, scheme, dtype):
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_the_reference_is_arithmetic_on_codes(scheme):
     for x, weight, bias, geometry in inputs_and_layers():
-        rows = KINDS[kind(geometry)].rows(x)
+        rows = KINDS[kind_at(geometry)].rows(x)
         if scheme.transforms and (rows.dim() < 3 or geometry is not None):
             continue
         packed = quantize(weight, scheme.weight)
@@ -220,116 +95,6 @@ def test_the_reference_is_arithmetic_on_codes(scheme):
         torch.testing.assert_close(exact(x, packed, scheme, bias, geometry), expected, rtol=1e-6, atol=1e-5)
         single = REFERENCE.run(x, held(packed, scheme, bias, geometry))
         torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("inputs", [1, 3, 31, 64, 577, 1024, 1025, 2049, 4097, 33000])
-@pytest.mark.parametrize("fill", ["lowest", "highest", "random"])
-@pytest.mark.parametrize("path", EXACT, ids=ids)
-def test_integer_sums_are_exact(inputs, fill, path):
-    """Against int64, at the ends of int8 too, where a sum of 2^15 products is largest."""
-    for rows, outputs in ((1, 1), (1, 3), (5, 1), (17, 6)):
-        left, right = torch.randint(-128, 128, (rows, inputs)), torch.randint(-128, 128, (inputs, outputs))
-        if fill != "random":
-            left.fill_(-128)
-            right.fill_(-128 if fill == "lowest" else 127)
-        segments = [(start, min(start + products.SEGMENT, inputs)) for start in range(0, inputs, products.SEGMENT)]
-        for start, stop in segments:
-            part = (left[:, start:stop].to(torch.int8), right[start:stop].to(torch.int8))
-            operands = [path.operand(codes) for codes in part]
-            out = products.summed(*operands, [(0, stop - start)], torch.ones(1, outputs), path)
-            exact_sum = left[:, start:stop] @ right[start:stop]
-            assert int(exact_sum.abs().max()) < 2**31
-            assert torch.equal(out, exact_sum.to(torch.int32).float())
-
-
-@pytest.mark.parametrize("path", EXACT, ids=ids)
-def test_strided_views_multiply_exactly(path):
-    """Slices of groups, transposes and columns are no copies; the product must not mind."""
-    left, right = torch.randint(-128, 128, (9, 200)).to(torch.int8), torch.randint(-128, 128, (7, 200)).to(torch.int8)
-    for start, stop in ((0, 64), (64, 128), (192, 200), (3, 4)):
-        operands = path.operand(left), path.operand(right).t()
-        out = products.summed(*operands, [(start, stop)], torch.ones(1, 7), path)
-        assert torch.equal(out.long(), left[:, start:stop].long() @ right[:, start:stop].long().t())
-    column, row = left[:, :1].contiguous(), right[:, :1].contiguous().t()
-    out = products.summed(path.operand(column), path.operand(row), [(0, 1)], torch.ones(1, 7), path)
-    assert torch.equal(out.long(), column.long() @ row.long())
-
-
-@pytest.mark.parametrize("scheme", [parse_scheme(t) for t in ("w8a8", "w3g32za8", "w4za8t")], ids=str)
-@pytest.mark.parametrize("path", EXACT, ids=ids)
-def test_blocks_do_not_show(scheme, path, monkeypatch):
-    use(monkeypatch, path)
-    cases = inputs_and_layers()
-    whole = []
-    for x, weight, bias, geometry in cases:
-        whole.append(cpu_int8.run(x, held(quantize(weight, scheme.weight), scheme, bias, geometry)))
-    for module, name, value in (
-        (products, "BLOCK", 20), (products, "OUTPUTS", 3), (products, "OPERANDS", 9), (direct, "WEIGHTS", 40),
-        (direct, "HELD", 300), (cpu_int8, "COLUMNS", 300), (products, "SEGMENT", 5),
-    ):  # fmt: skip
-        monkeypatch.setattr(module, name, value)
-        for (x, weight, bias, geometry), expected in zip(cases, whole, strict=True):
-            out = cpu_int8.run(x, held(quantize(weight, scheme.weight), scheme, bias, geometry))
-            torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_weight_only_blocks_do_not_show(monkeypatch):
-    scheme = parse_scheme("w4g64a16")
-    for x, weight, bias, geometry in inputs_and_layers():
-        packed = quantize(weight, scheme.weight)
-        whole = cpu_weight_only.run(x, held(packed, scheme, bias, geometry))
-        with monkeypatch.context() as patch:
-            patch.setattr(cpu_weight_only, "BLOCK", 20)
-            part = cpu_weight_only.run(x, held(packed, scheme, bias, geometry))
-        torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("geometry", [geometry_of(layer) for _, layer in CONVS], ids=str)
-def test_columns_times_the_weight_are_the_convolution(geometry):
-    """To the bit, in integers."""
-    dims = len(geometry.kernel_size)
-    codes = torch.randint(-128, 128, (2, 3, *(9, 8, 7)[:dims])).to(torch.int8)
-    weight = torch.randint(-128, 128, (5, 3, *geometry.kernel_size))
-    expected = convolved(codes.double(), weight.double(), None, geometry)
-    sizes = geometry.output_size(*codes.shape[2:])
-    assert sizes == tuple(expected.shape[2:])
-    last, box = codes.movedim(1, -1).contiguous(), [slice(0, size) for size in sizes]
-    whole = cpu_int8.columns_of(last, geometry, box)
-    assert whole.dtype == torch.int8
-    out = (whole.double() @ flattened(weight).double().t()).view(2, *sizes, 5)
-    assert torch.equal(out.movedim(-1, 1), expected)
-    for axis, size in enumerate(sizes):
-        middle = [*box[:axis], slice(size // 2, size), *box[axis + 1 :]]
-        some = cpu_int8.columns_of(last[1:], geometry, middle)
-        assert torch.equal(some, whole.view(2, *sizes, -1)[(slice(1, 2), *middle)].reshape(len(some), -1))
-
-
-@pytest.mark.parametrize("most", [1, 7, 50, 300, 5000])
-@pytest.mark.parametrize("sizes", [(3, 5), (2, 4, 3), (2, 3, 4, 5), (1, 1, 1, 7)])
-def test_portions_cover_the_output_in_runs(most, sizes):
-    positions = torch.arange(prod(sizes)).view(sizes)
-    boxes = list(products.portions(sizes, 6, most))
-    runs = [positions[box].flatten() for box in boxes]
-    assert torch.equal(torch.cat(runs), positions.flatten())
-    assert all(len(run) == 1 or len(run) * 6 <= most for run in runs)
-
-
-@pytest.mark.parametrize("scheme", ["w8a8", "w3g32a8t"])
-def test_the_memory_format_of_an_input_does_not_show(scheme):
-    scheme = parse_scheme(scheme)
-    for x, weight, bias, geometry in inputs_and_layers():
-        if geometry is not None:
-            packed = quantize(weight, scheme.weight)
-            last = x.movedim(1, -1).contiguous().movedim(-1, 1)
-            outs = [cpu_int8.run(one, held(packed, scheme, bias, geometry)) for one in (x.contiguous(), last)]
-            assert torch.equal(*outs)
-            assert outs[0].is_contiguous()
-            assert last.is_contiguous() or outs[1].movedim(1, -1).is_contiguous()
-
-
-def test_eight_bit_weights_are_not_copied():
-    packed = quantize(torch.randn(6, 40), parse_scheme("w8a8").weight)
-    assert unpack_rows(packed, 2, 4).data_ptr() == packed.tensors["codes"][2:].data_ptr()
 
 
 @pytest.mark.parametrize("kernel", REAL, ids=ids)
@@ -430,46 +195,3 @@ def test_doctor_hears_why_not():
     assert {name for name, reason in available_kernels().items() if reason} == set(gpu)
     on_cuda = {name for name, reason in available_kernels("cuda").items() if reason is None}
     assert on_cuda <= {*gpu, "lookup", "reference"} and (torch.cuda.is_available() or on_cuda == {"reference"})
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
-@pytest.mark.parametrize("text", ["w8a8", "w3g32za8", "w4a16"])
-@pytest.mark.parametrize("path", EXACT, ids=ids)
-def test_what_inductor_makes_of_a_layer_is_the_layer(text, path, monkeypatch):
-    """With loops of C++ for what is between the products; blocks and writes to columns are for eager code alone."""
-    use(monkeypatch, path)
-    scheme = parse_scheme(text)
-    layer = nn.Sequential(nn.Conv2d(32, 8, 3, padding=1), nn.GELU(), nn.Flatten(2), nn.Linear(36, 5))
-    for place in (0, 3):
-        kind = "conv2d" if place == 0 else "linear"
-        layer[place] = quantize_module(layer[place], scheme, choose_kernel(scheme, kind))
-    x = torch.randn(2, 32, 6, 6)
-    torch._dynamo.reset()
-    with torch.no_grad():
-        expected, found = layer(x), torch.compile(layer, fullgraph=True)(x)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-2)
-
-
-class Clip(nn.Module):
-    """Words and a film to sound."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words, self.film, self.sound = nn.Embedding(11, 6), nn.Conv3d(3, 6, 3, padding=1), nn.Conv1d(6, 5, 3)
-
-    def forward(self, words: Tensor, film: Tensor) -> Tensor:
-        return self.sound(nn.functional.gelu(self.film(film)).flatten(2) + self.words(words).mean(1, True).mT)
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
-@pytest.mark.parametrize("text", ["w8a8", "w4za16"])
-def test_inductor_takes_the_other_kinds_whole(text):
-    model, scheme = Clip().eval(), parse_scheme(text)
-    for name, layer in list(model.named_children()):
-        its = parse_scheme("w4a16") if name == "words" else scheme
-        setattr(model, name, quantize_module(layer, its, choose_kernel(its, kind_of(layer))))
-    inputs = torch.randint(11, (2, 4)), torch.randn(2, 3, 2, 4, 4)
-    torch._dynamo.reset()
-    with torch.no_grad():
-        expected, found = model(*inputs), torch.compile(model, fullgraph=True)(*inputs)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import subprocess
 import sys
 import weakref
@@ -19,31 +17,18 @@ from safetensors.torch import load_file, save_file
 import bitplan
 from bitplan.planner.applied import register
 from bitplan.planner.applied.checkpoint import Checkpoint, open_checkpoint
-from bitplan.planner.applied.config import BitPlanConfig, component_config
 from bitplan.planner.applied.pipeline import load_applied
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import GraphError
 from bitplan.planner.pipelines.sources import load_pipeline
 from bitplan.planner.verbs.use import paint as workflow__paint
 from bitplan.plans.formats.base import FormatError
-from bitplan.plans.kernels import KernelError
 from bitplan.plans.plan import Plan, PlanError, save_plan
-from bitplan.plans.scheme import parse_scheme
 from tests import tiny
 from tests.packed import paint, plan_for, same, stored
+from tests.planner.applied.folders import WEIGHTS, load, rewrite
 
 torch.set_num_threads(1)
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def plan() -> Plan:
-    return plan_for(tiny.build_pipeline())
-
-
-@pytest.fixture(scope="module")
-def applied(plan: Plan) -> Any:
-    return bitplan.apply(tiny.build_pipeline(), plan)
 
 
 @pytest.fixture
@@ -52,24 +37,6 @@ def folder(tiny_folder: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(tiny_folder, tmp_path / "float"))
-
-
-def load(folder: Path, plan: Plan, **options: Any) -> Any:
-    return DiffusionPipeline.from_pretrained(folder, quantization_config=bitplan.config(plan, **options))
-
-
-def rewrite(folder: Path, change: Any) -> None:
-    """Saves what `change` makes of the tensors of the UNet."""
-    tensors = {key: value.clone() for key, value in load_file(folder / "unet" / WEIGHTS).items()}
-    save_file(change(tensors), folder / "unet" / WEIGHTS)
-
-
-def reload_config(folder: Path, **changes: Any) -> None:
-    """Changes the quantization config of the saved UNet."""
-    path = folder / "unet" / "config.json"
-    config = json.loads(path.read_text())
-    config["quantization_config"] |= changes
-    path.write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize("layout", ["one file", "shards", "pickled", "half"])
@@ -130,15 +97,6 @@ def test_one_float_weight_at_a_time(tiny_folder: Path, plan: Plan, monkeypatch: 
     assert (
         sum(t.nbytes for t in pipe.unet.state_dict().values()) < 0.4 * (tiny_folder / "unet" / WEIGHTS).stat().st_size
     )
-
-
-def test_a_saved_folder_never_makes_float_layers(applied: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    applied.save_pretrained(tmp_path)
-    made: list[int] = []
-    init = torch.Tensor.float
-    monkeypatch.setattr(torch.Tensor, "float", lambda self: made.append(self.numel()) or init(self))
-    monkeypatch.setattr(Checkpoint, "read", lambda *_: pytest.fail("a packed folder has no float weights to read"))
-    assert same(stored(DiffusionPipeline.from_pretrained(tmp_path).unet), stored(applied.unet)) and not made
 
 
 def test_other_weights_are_refused_before_any_is_quantized(
@@ -221,36 +179,6 @@ def test_several_components(tmp_path: Path) -> None:
     assert same(stored(unet), stored(made.unet))
 
 
-def test_a_config_is_used_twice(tiny_folder: Path, plan: Plan) -> None:
-    config = bitplan.config(plan)
-    first, second = (DiffusionPipeline.from_pretrained(tiny_folder, quantization_config=config) for _ in range(2))
-    assert same(stored(first.unet), stored(second.unet))
-    with torch.no_grad():
-        first.unet.conv_in.codes.zero_()
-    assert second.unet.conv_in.codes.any()
-
-
-def test_components_that_the_plan_has_not(plan: Plan) -> None:
-    with pytest.raises(UserError, match="no component 'vae'; it has unet"):
-        bitplan.config(plan, "vae")
-    with pytest.raises(UserError, match="names layers of unet"):
-        bitplan.config(replace(plan, model={**plan.model, "components": ["transformer"]}))
-    with pytest.raises(UserError, match="kernels"):
-        bitplan.config(plan, kernels="fast")
-
-
-def test_simulated_plans(tiny_folder: Path, tmp_path: Path) -> None:
-    plan = plan_for(tiny.build_pipeline(), schemes=("w4a4", "w8a8"))
-    with pytest.raises(KernelError, match="no kernel runs w4a4 .* on any device.*--kernels fake"):
-        load(tiny_folder, plan)
-    made = load(tiny_folder, plan, kernels="fake")
-    reference = bitplan.apply(load_pipeline(str(tiny_folder)), plan, kernels="fake")
-    assert torch.equal(paint(made), paint(reference))
-    made.save_pretrained(tmp_path)
-    again = DiffusionPipeline.from_pretrained(tmp_path)
-    assert again.unet.conv_in.kernel.name == "reference" and torch.equal(paint(again), paint(reference))
-
-
 def test_static_schemes_need_their_ranges(tiny_folder: Path, plan: Plan) -> None:
     with pytest.raises(ValueError, match="unet.*calibrated range"):
         load(tiny_folder, replace(plan, calibration={}))
@@ -274,49 +202,6 @@ def test_paint_with_a_plan_of_its_own(applied: Any, plan: Plan, tmp_path: Path) 
         load_applied(str(tmp_path), plan, "int", False)
 
 
-def test_the_config_is_compact_and_read_back(plan: Plan) -> None:
-    config = component_config(plan, "unet")
-    data = json.loads(json.dumps(config.to_dict()))
-    again = BitPlanConfig.from_dict(data)
-    assert again.to_dict() == config.to_dict() == data
-    assert again.layers == {
-        path.removeprefix("unet."): parse_scheme(text) for path, text in plan.schemes.items() if text != "keep"
-    }
-    assert set(again.ranges) == {path for path, scheme in again.layers.items() if scheme.inputs.static}
-    assert len(json.dumps(data)) < 100 * len(plan.schemes)
-    assert "BitPlanConfig" in repr(config) and copy.deepcopy(config).to_dict() == data
-
-
-@pytest.mark.parametrize(("change", "hint"), [
-    ({"version": 2}, "upgrade bitplan"),
-    ({"schemes": {"w9a8": ["conv_in"]}}, "w9a8"),
-    ({"kernels": "fast"}, "int, fake"),
-    ({"schemes": {"w8a8": ["conv_in"], "w4a8": ["conv_in"]}}, "twice"),
-    ({"ranges": {"conv_in": [-1.0]}}, "at least 0"),
-    ({"schemes": {"w8a8": ["conv_out"]}}, "lacks .* tensors"),
-    ({"schemes": {"w8a8": ["nowhere"]}}, "no layer 'unet.nowhere'"),
-])  # fmt: skip
-def test_a_config_that_does_not_fit(applied: Any, tmp_path: Path, change: dict[str, Any], hint: str) -> None:
-    applied.save_pretrained(tmp_path)
-    reload_config(tmp_path, **change)
-    with pytest.raises(ValueError, match=hint):
-        UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
-
-
-def test_a_packed_tensor_that_is_missing_or_another(applied: Any, tmp_path: Path) -> None:
-    applied.save_pretrained(tmp_path)
-    rewrite(tmp_path, lambda tensors: tensors | {"conv_in.codes": tensors["conv_in.codes"][:, 1:].contiguous()})
-    with pytest.raises(UserError, match="conv_in.codes has shape"):
-        UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
-    whole = applied.unet.conv_in.codes
-    rewrite(tmp_path, lambda tensors: tensors | {"conv_in.codes": whole.view(torch.int8)})
-    with pytest.raises(UserError, match="conv_in.codes is torch.int8"):
-        UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
-    rewrite(tmp_path, lambda tensors: {key: value for key, value in tensors.items() if key != "conv_in.scale"})
-    with pytest.raises(UserError, match="lacks 1 tensors, such as conv_in.scale"):
-        UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
-
-
 def test_weights_that_cannot_be_stored_name_their_layer(
     folder: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,13 +211,6 @@ def test_weights_that_cannot_be_stored_name_their_layer(
     monkeypatch.setattr("bitplan.planner.applied.diffusers_quantizer.stored_tensors", refuse)
     with pytest.raises(FormatError, match=r"^unet\..*: of no use"):
         load(folder, plan)
-
-
-def test_a_config_of_packed_weights_is_for_no_float_model(tiny_folder: Path, plan: Plan) -> None:
-    with pytest.raises(UserError, match="bitplan.config makes one"):
-        UNet2DConditionModel.from_pretrained(
-            tiny_folder, subfolder="unet", quantization_config=component_config(plan, "unet")
-        )
 
 
 def test_layers_that_a_class_keeps_in_float32(tiny_folder: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.measurement.methods import run_job
 from bitplan.planner.measurement.worker import Worker, WorkerSetup, open_worker
-from tests.planner.pipelines.test_subject import made
+from tests.planner.pipelines.toy_subjects import made
 
 torch.set_num_threads(1)
 NAME = "tests.planner.finetunes.test_check_objects"

@@ -13,7 +13,7 @@ from bitplan.planner.measurement.rounds import _write_round
 from bitplan.planner.profiles.profile import content_digest, open_profile
 from bitplan.planner.profiles.responses import probed, responses_of
 from bitplan.sensitivity.table import MeasurementError
-from tests.planner.pipelines.test_subject import made
+from tests.planner.pipelines.toy_subjects import made
 
 OPTIONS: dict[str, Any] = {"schemes": ("w8a8", "w2a8"), "count": 4, "checks": 0, "timesteps": 2}
 

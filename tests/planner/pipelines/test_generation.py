@@ -20,7 +20,7 @@ from bitplan.planner.pipelines.subject import conditions_in, holding, subject_of
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.sensitivity.probes.unroll import rehearse, unroll
 from bitplan.sensitivity.table import MeasurementError
-from tests.planner.pipelines.test_subject import made
+from tests.planner.pipelines.toy_subjects import made
 
 torch.set_num_threads(1)
 

@@ -13,7 +13,7 @@ import bitplan
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.outputs import check_output, save_outputs
 from bitplan.planner.pipelines.subject import run_subject
-from tests.planner.pipelines.test_subject import made, profiled
+from tests.planner.pipelines.toy_subjects import made, profiled
 
 
 def test_each_kind_has_its_file(tmp_path: Path) -> None:

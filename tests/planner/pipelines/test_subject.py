@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,67 +14,20 @@ import bitplan
 from bitplan.planner.choice.joint import predict_plan
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.stages import watched_stages
-from bitplan.planner.pipelines.conditions import labels_of
-from bitplan.planner.pipelines.generation import Generation, arguments_of, outputs_of
+from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.references import Name, typed
 from bitplan.planner.pipelines.sources import load_subject
-from bitplan.planner.pipelines.subject import Subject, conditions_in, conditions_of, output_of, run_subject, subject_of
+from bitplan.planner.pipelines.subject import Subject, conditions_of, output_of, run_subject
 from bitplan.planner.pipelines.traced import examine
 from bitplan.planner.profiles.profile import open_profile
-from tests import tiny
+from tests.planner.pipelines.toy_subjects import STEPS, made, profiled, run_with
 
 torch.set_num_threads(1)
-STEPS = 3
-
-
-class Denoiser(nn.Module):
-    """table: whether a layer sees one input for the whole batch; frames: rows of `known` for each sample."""
-
-    def __init__(self, table: bool, frames: int = 1) -> None:
-        super().__init__()
-        self.frames = frames
-        self.first, self.known, self.last = nn.Linear(6, 16), nn.Linear(4, 16), nn.Linear(16, 6)
-        self.table = nn.Linear(3, 16) if table else None
-
-    def forward(self, x: Tensor, t: Tensor, known: Tensor) -> Tensor:
-        shift = 0.0 if self.table is None else self.table(torch.ones(1, 3))[0]
-        each = self.known(input=known).view(len(x), self.frames, -1) * torch.linspace(1, 2, self.frames)[:, None]
-        return self.last(torch.tanh(self.first(x) + each.mean(1) + shift + t))
-
-
-class Codec(nn.Module):
-    """Reached by a method of its own, as a VAE's decoder is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.grow, self.out = nn.Sequential(nn.Linear(6, 12), nn.Tanh()), nn.Linear(12, 8)
-
-    def decode(self, x: Tensor) -> Tensor:
-        return self.out(self.grow(x))
-
-
-def made(seed: int = 0, table: bool = False, frames: int = 1) -> Subject:
-    """A sampler of three steps on a vector, between an encoder of what it is told and a decoder."""
-    torch.manual_seed(seed)
-    reader, codec = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4)), Codec()
-    denoiser = Denoiser(table, frames)
-
-    def run(conditions: Sequence[Tensor], seed: int) -> Tensor:
-        known = reader(torch.stack(list(conditions))).repeat_interleave(frames, 0)
-        noise = [torch.randn(6, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(conditions))]
-        x = torch.stack(noise)
-        for i in range(STEPS):
-            x = x - 0.3 * denoiser(x, torch.tensor(i / STEPS), known)
-        return codec.decode(x)
-
-    conditions = list(torch.randn(6, 5, generator=torch.Generator().manual_seed(1)))
-    modules = {"reader": reader, "denoiser": denoiser, "codec": codec}
-    return Subject(modules, run, conditions, "array", name="toy")
 
 
 def module_file(folder: Path) -> None:
     (folder / "own_subject.py").write_text(
-        "from tests.planner.pipelines.test_subject import made\nvalue = 3\n\n"
+        "from tests.planner.pipelines.toy_subjects import made\nvalue = 3\n\n"
         "def broken():\n    raise RuntimeError('no disk')\n",
         "utf-8",
     )
@@ -111,11 +62,6 @@ def test_outputs_do_not_depend_on_the_batch() -> None:
     subject = made()
     at_once, by_two = (run_subject(subject, subject.conditions, 7, batch) for batch in (None, 2))
     torch.testing.assert_close(at_once, by_two)
-
-
-def profiled(subject: Any, out: Path, **options: Any) -> Path:
-    settings: dict[str, Any] = {"schemes": ("w8a8", "w4a8", "w2a8"), "count": 4, "checks": 0, "timesteps": 2}
-    return bitplan.profile(subject, out, **settings | {"components": ("reader", "denoiser", "codec")} | options)
 
 
 @pytest.mark.parametrize("frames", [1, 3])
@@ -201,10 +147,6 @@ def test_a_profile_of_other_conditions_is_another_profile(tmp_path: Path) -> Non
         profiled(changed, out, schemes=("w8a8",))
 
 
-def run_with(out: Any) -> Subject:
-    return Subject({"m": nn.Linear(2, 2)}, lambda conditions, seed: out, [1, 2])
-
-
 @pytest.mark.parametrize(
     "out", [None, [1, 2], torch.zeros(3, 2), torch.zeros(2, 2, dtype=torch.int64), torch.tensor(1.0)]
 )
@@ -241,92 +183,3 @@ def test_bad_subjects_are_refused(named: str) -> None:
         conditions_of(made(), ["a"], 1)
     with pytest.raises(UserError, match="no conditions to run on"):
         conditions_of(Subject({"m": nn.Linear(1, 1)}, lambda *_: None), None, 3)
-
-
-def test_pipelines_are_called_by_their_signature(pipe: Any) -> None:
-    given = arguments_of(pipe, tiny.PROMPTS, Generation(2, 1.5, 3, {"height": 16}))
-    assert given["prompt"] == list(tiny.PROMPTS) and given["height"] == 16 and given["guidance_scale"] == 1.5
-    assert [g.initial_seed() for g in given["generator"]] == [3, 4] and given["output_type"] == "pt"
-    rows = [{"prompt": p, "negative_prompt": "blurry"} for p in tiny.PROMPTS]
-    assert arguments_of(pipe, rows, Generation(2))["negative_prompt"] == ["blurry"] * 2
-    assert "guidance_scale" not in arguments_of(pipe, rows, Generation(2))
-    for conditions, generation, reason in (
-        (
-            tiny.PROMPTS,
-            Generation(2, options={"frames": 3}),
-            "StableDiffusionPipeline has no argument frames; its",
-        ),
-        ([{"class_labels": 3}], Generation(2), "has no argument class_labels"),
-        ([{"prompt": "a"}, {"negative_prompt": "b"}], Generation(2), "use the same keys in each"),
-        ([3], Generation(2), "a prompt or a mapping, not a int"),
-    ):
-        with pytest.raises(UserError, match=reason):
-            arguments_of(pipe, conditions, generation)
-
-
-def test_a_pipeline_gives_the_same_through_its_subject(pipe: Any) -> None:
-    generation = Generation(2, 2.0, 5)
-    subject = subject_of(pipe, generation)
-    with torch.no_grad():
-        direct = outputs_of(pipe, tiny.PROMPTS, generation)
-    assert torch.equal(run_subject(subject, tiny.PROMPTS, 5), direct)
-    assert set(subject.modules) == {"unet", "vae", "text_encoder"} and subject.kind == "StableDiffusionPipeline"
-    assert subject_of(subject, Generation()) is subject
-
-
-def test_text_encoder_and_decoder_of_a_pipeline_are_probed(
-    tiny_folder: Path, clip_folder: Path, tmp_path: Path
-) -> None:
-    """All layers that ran, in three components, a table of positions for all prompts among them."""
-    settings = tiny.SETTINGS | {"schemes": ("w8a16",), "components": ("unet", "text_encoder", "vae"), "checks": 0}
-    out = bitplan.profile(str(tiny_folder), tmp_path / "t.profile", clip=str(clip_folder), **settings)
-    with open_profile(out) as store:
-        sources = {m.layer: m.source for m in store.measurements()}
-        graph = store.graph()
-    assert set(sources) == {layer["address"] for layer in graph["layers"]}
-    for component in ("text_encoder", "vae", "unet"):
-        assert sum(layer.startswith(f"{component}.") for layer in sources) > 4
-    assert set(sources.values()) == {"probes"} and "text_encoder.embeddings.position_embedding" in sources
-
-
-def test_conditions_from_a_file(tiny_folder: Path, clip_folder: Path, tmp_path: Path, command_line: Any) -> None:
-    path = tmp_path / "c.yaml"
-    path.write_text(
-        "- {prompt: a red circle, negative_prompt: blue}\n- {prompt: a cat, negative_prompt: dog}\n", "utf-8"
-    )
-    result = command_line(
-        "profile", tiny_folder, "--out", tmp_path / "t.profile", "--prompts", path, "--clip", clip_folder, "--steps", 2,
-        "--schemes", "w8a8", "--checks", 0, "--timesteps", 1, "--call", "height=16", "--call", "guidance_rescale=0.1",
-    )  # fmt: skip
-    assert result.exit_code == 0, result.output
-    with open_profile(tmp_path / "t.profile") as store:
-        settings = store.header()["settings"]
-    assert settings["prompts"][1] == {"prompt": "a cat", "negative_prompt": "dog"}
-    assert settings["generation"]["options"] == {"height": 16, "guidance_rescale": 0.1}
-    for text, reason in (("a: 1", "not a list of prompts or mappings"), ("- [1]", "not a list"), ("{", "cannot read")):
-        path.write_text(text, "utf-8")
-        refused = command_line("profile", tiny_folder, "--out", tmp_path / "u.profile", "--prompts", path)
-        assert refused.exit_code == 2 and reason in refused.stderr
-
-
-def test_drawn_conditions_come_back_from_their_digests() -> None:
-    """A subject that draws tensors: a profile holds digests of them, and asks for the tensors again."""
-    drawn = torch.randn(4, 5, generator=torch.Generator().manual_seed(3))
-    subject = replace(made(), conditions=lambda count, held_out: list(drawn[:count]))
-    labels = labels_of(subject.conditions(3, False))
-    assert all(torch.equal(a, b) for a, b in zip(conditions_in(subject, labels), drawn[:3], strict=True))
-    assert conditions_in(subject, ("a", {"prompt": "b"})) == ("a", {"prompt": "b"})
-    for other in (replace(subject, conditions=lambda count, held_out: list(drawn[:count] + 1)), run_with(None)):
-        other = replace(other, conditions=()) if not callable(other.conditions) else other
-        with pytest.raises(UserError, match="neither text nor JSON, and .* does not return"):
-            conditions_in(other, labels)
-
-
-def test_a_subject_that_draws_its_conditions_is_profiled_and_evaluated(tmp_path: Path) -> None:
-    """Given as an object: held-out conditions are others."""
-    subject = replace(made(), conditions=lambda count, held_out: list(torch.full((count, 5), 1.0 + held_out)))
-    profile = profiled(subject, tmp_path / "t.profile", schemes=("w8a8",), count=2)
-    bitplan.solve(profile, tmp_path / "p.plan.yaml", uniform="w8a8")
-    found = bitplan.evaluate([tmp_path / "p.plan.yaml"], subject, tmp_path / "report", count=3, blocks=False)
-    assert json.loads((tmp_path / "report/report.json").read_text())["about"]["pipeline"] == "toy"
-    assert torch.equal(found.results[0].outputs, run_subject(subject, [torch.full((5,), 2.0)] * 3, 1000))

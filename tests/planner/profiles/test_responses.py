@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,15 @@ from scipy.stats import spearmanr
 import bitplan
 from bitplan.planner.measurement import rounds
 from bitplan.planner.measurement import schedule as measuring
-from bitplan.planner.measurement.jobs import JobResult
-from bitplan.planner.measurement.rounds import ROUND, write_missed, write_rounds
+from bitplan.planner.measurement.rounds import ROUND
 from bitplan.planner.profiles.corrections import choose_checks, corrections_of, estimates_of
 from bitplan.planner.profiles.file import ProfileError
-from bitplan.planner.profiles.profile import Profile, content_digest, open_profile
-from bitplan.planner.profiles.responses import Probed, probed, responses_of
+from bitplan.planner.profiles.profile import open_profile
+from bitplan.planner.profiles.responses import probed, responses_of
 from bitplan.sensitivity.metrics import TEXT_TO_IMAGE
-from bitplan.sensitivity.responses import Reading
-from bitplan.sensitivity.table import Measurement
 from tests import tiny
 from tests.planner.support.killing import Run, finish, kill_at, progress
-from tests.planner.support.profile_writer import HEADER, graph, layer
+from tests.planner.support.measured import digest, losses, state
 
 EIGHT = tuple(f"{size} {thing}" for size in ("a small", "a large") for thing in ("cat", "dog", "red house", "blue car"))
 QUICK: dict[str, Any] = {
@@ -49,21 +46,6 @@ def quick(tiny_folder: Path, clip_folder: Path) -> Profiler:
 def whole(quick: Profiler, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Undisturbed."""
     return quick(tmp_path_factory.mktemp("whole") / "t.profile")
-
-
-def digest(path: Path) -> str:
-    with open_profile(path) as store:
-        return content_digest(store)
-
-
-def state(path: Path) -> Probed:
-    with open_profile(path) as store:
-        return probed(store)
-
-
-def losses(path: Path) -> dict[tuple[str, str, str], Measurement]:
-    with open_profile(path) as store:
-        return {(m.layer, m.scheme, m.metric): m for m in store.measurements()}
 
 
 @pytest.mark.parametrize("metric", ["nsr", "dssim"])
@@ -203,68 +185,6 @@ def test_catching_up_stops_in_time_and_keeps_what_is_done(
         assert {key[:2] for key in responses_of(store)} == store.measured()
         assert {len(sums[0]) for sums in responses_of(store).values()} == {len(EIGHT), 2 * len(EIGHT)}
     assert digest(quick(out)) == digest(whole)
-
-
-GRID = [("unet.a", "w8a8"), ("unet.a", "w4a8"), ("unet.b", "w8a8")]
-
-
-def toy_rounds() -> list[JobResult]:
-    """Three rounds of two prompts; `unet.b` is out of the probes' reach."""
-    rng, found = np.random.default_rng(0), []
-    for first in (0, 2, 4):
-        reading = {"nsr": Reading((0, 0), (first, first + 1), False)}
-        for pair in GRID:
-            responses = {"nsr": rng.normal(size=(3, 2)).astype("f4")} if pair[0] == "unet.a" else {}
-            found.append(JobResult(pair, (), (first, first + 2), responses, reading))
-    return found
-
-
-def toy_profile(path: Path, found: Sequence[JobResult]) -> Path:
-    with Profile.create(path, HEADER) as store:
-        store.write_graph(graph(layer("unet.a"), layer("unet.b")), ("w8a8", "w4a8"))
-        write_rounds(store, found, {"nsr": "quality"}, len(GRID))
-    return path
-
-
-def test_rounds_that_come_mixed_are_kept_in_order(tmp_path: Path) -> None:
-    found = toy_rounds()
-    straight = toy_profile(tmp_path / "straight.profile", found)
-    assert state(straight).prompts == 6
-    assert losses(straight).keys() == {("unet.a", scheme, "nsr") for scheme in ("w8a8", "w4a8")}
-    by_hand = np.concatenate([one.responses["nsr"] for one in found if one.pair == GRID[0]], 1)
-    assert losses(straight)[(*GRID[0], "nsr")].mean == pytest.approx(float(np.square(by_hand).mean()))
-    for seed in range(5):
-        mixed = list(np.random.default_rng(seed).permutation(np.array(found, object)))
-        again = toy_profile(tmp_path / f"{seed}.profile", mixed)
-        assert digest(again) == digest(straight)
-        assert state(again) == state(straight)
-
-
-def test_a_round_that_is_not_whole_is_not_kept(tmp_path: Path) -> None:
-    """Nor are later ones: the next command begins with it."""
-    found = toy_rounds()
-    assert state(toy_profile(tmp_path / "t.profile", found[:2])).prompts == 0
-    out = toy_profile(tmp_path / "u.profile", [*found[:3], *found[4:]])
-    assert state(out).prompts == 2
-    toy_profile(out, found[3:])
-    assert digest(out) == digest(toy_profile(tmp_path / "straight.profile", found))
-
-
-@pytest.mark.parametrize("turn", [1, -1])
-def test_what_was_missed_is_kept_pair_by_pair(turn: int, tmp_path: Path) -> None:
-    """As soon as all rounds that are done have come."""
-    found = [one for one in toy_rounds() if one.responses]
-    whole = toy_profile(tmp_path / "whole.profile", toy_rounds())
-    mine, other = ([one for one in found if one.pair == pair] for pair in GRID[:2])
-    missed = other[::turn]
-    out = tmp_path / "t.profile"
-    with Profile.create(out, HEADER) as store:
-        store.write_graph(graph(layer("unet.a"), layer("unet.b")), ("w8a8", "w4a8"))
-        write_rounds(store, mine, {"nsr": "quality"}, 1)
-        write_missed(store, missed[:-1], {"nsr": "quality"})
-        assert store.measured() == {GRID[0]}
-        write_missed(store, missed, {"nsr": "quality"})
-    assert digest(out) == digest(whole)
 
 
 def test_other_probes_are_another_profile(quick: Profiler, whole: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.sensitivity.table import MeasurementError
-from tests.sensitivity.probes.test_estimate import STEP, STEPS, WIDTH, Bench, Drawn, images_of, summed, time_at
+from tests.sensitivity.probes.bench import STEP, STEPS, WIDTH, Bench, Drawn, images_of, summed, time_at
 
 
 class Writer(nn.Module):
