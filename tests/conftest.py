@@ -26,6 +26,14 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("search", derandomize=False, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
+# Files with tests of 10 seconds and more. They are run first, so that no core waits for the last of them at the end.
+LONG = ("test_import_order.py", "test_tutorial.py", "test_fuzz.py", "test_ray.py", "test_kill.py", "test_offload.py",
+        "test_pages.py", "test_installed.py")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 def pytest_collection_finish() -> None:
     """Later collections of garbage leave out the libraries and the tests themselves, a million objects that stay."""
