@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from bitplan.planner.errors import UserError
+from bitplan.planner.errors import CallError, UserError
 from bitplan.planner.measurement.chains import chain_of
 from bitplan.planner.measurement.methods.probes import try_backward
 from bitplan.planner.measurement.repeats import find_keeping, same
@@ -22,7 +22,7 @@ from bitplan.planner.measurement.replay import build_replay
 from bitplan.planner.measurement.worker import Worker, divided
 from bitplan.planner.pipelines.calling import has_own_calls
 from bitplan.planner.pipelines.subject import Subject, run_subject
-from bitplan.planner.texts import one_line
+from bitplan.planner.texts import cause_of, one_line
 from bitplan.plans.layers.addresses import addresses
 from bitplan.sensitivity.probes.chain import draw
 from bitplan.sensitivity.runs.generators import moved, states
@@ -103,14 +103,26 @@ def _replayed(worker: Worker) -> Tensor:
 
 
 def _probed(worker: Worker) -> Tensor:
-    """The outputs of a run from which a probe of each metric was drawn."""
+    """The outputs of a run from which a probe of each metric was drawn. Raises UserError where the run fails, though
+    the traced run with the same condition and seed did not: its modules are called without a graph.
+    """
     metric_set, generator = worker.metric_set, torch.Generator().manual_seed(0)
-    with chain_of(worker, worker.conditions[:1], 0) as chain:
+    with _unrolling(worker), chain_of(worker, worker.conditions[:1], 0) as chain:
         encoder = metric_set.encoder
         texts = encoder.text(metric_set.texts[:1]) if encoder and metric_set.texts else None
         probed = [metric for metric in metric_set.metrics if metric.probe]
         try_backward(worker, chain, [draw(chain, metric, 1, generator, encoder, texts) for metric in probed])
         return chain.result.detach().cpu()
+
+
+@contextmanager
+def _unrolling(worker: Worker) -> Iterator[None]:
+    try:
+        yield
+    except CallError as error:
+        name, cause = worker.subject.name, cause_of(error.__cause__ or error, 160)
+        raise UserError(f"probes call the modules of {name} without a graph, with which its run fails: {cause}; "
+                        "measure with --method exhaustive") from error  # fmt: skip
 
 
 Event = tuple[str, str, tuple[bytes, ...]]  # address of a module, what it does, and digests of these tensors

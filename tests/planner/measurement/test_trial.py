@@ -102,6 +102,44 @@ def test_an_unseeded_draw_of_the_run_is_named(tmp_path: Path) -> None:
         bitplan.profile(replace(subject, run=run), tmp_path / "p.profile", **OPTIONS)
 
 
+class Keeping(nn.Module):
+    """Keeps what it computes where gradients flow, as attention that is optimized at the run does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.kept = nn.Linear(4, 4), dict[str, Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        if y.requires_grad:
+            self.kept["y"] = y
+        return y
+
+
+def test_a_run_that_needs_gradients_of_its_own_modules_is_measured_exhaustively(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(Keeping(), nn.Linear(4, 4))
+
+    def run(conditions: Sequence[float], seed: int) -> Tensor:
+        x = torch.tensor(conditions)[:, None].expand(-1, 4).clone()
+        for _ in range(2):
+            net[0].kept.clear()
+            with torch.enable_grad():
+                net[0](x.requires_grad_())
+                x = (x - torch.autograd.grad(net[0].kept["y"].square().sum(), x)[0]).detach()
+        return x + net(x)
+
+    subject = Subject({"net": net}, run, [1.0, 2.0], "array", name="steered")
+    with pytest.raises(
+        UserError, match="without a graph, with which its run fails: KeyError: 'y'; measure with --meth"
+    ):
+        bitplan.profile(subject, tmp_path / "p.profile", **OPTIONS)
+    with open_profile(
+        bitplan.profile(subject, tmp_path / "e.profile", method="exhaustive", schemes=("w4a8",), timesteps=1)
+    ) as store:
+        assert {m.source for m in store.measurements()} == {"exhaustive"}
+
+
 @pytest.mark.usefixtures("no_costs")
 def test_an_iterator_among_the_arguments_is_refused(tmp_path: Path) -> None:
     subject = odd("plain")
