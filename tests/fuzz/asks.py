@@ -16,6 +16,7 @@ from tests.fuzz.world import copied, plan_data
 STATUSES = {200, 202, 400, 403, 404, 405, 409, 413, 415, 422}
 ROUTES = ("/api/solve", "/api/solve", "/api/curve", "/api/save", "/api/save", "/api/paint", "/api/paint", "/api/start",
           "/", "/api/nothing")  # fmt: skip
+PICTURE = json.dumps({"asked": {"memory": "30%"}, "prompt": "", "seed": 0}).encode()  # a good one to paint
 WORDS = ("memory", "latency", "bits", "caps", "objective", "slack", "pins", "confidence", "kernels", "more")
 
 
@@ -34,26 +35,31 @@ def run(case: Case) -> None:
         state = state_of(profile, case.box.out, options)
         client = TestClient(app_of(state), "http://127.0.0.1", raise_server_exceptions=False)
     for _ in range(case.random.choice((1, 2, 3))):
-        _send(case, client, state.token)
-        _painted(case, state.painter)
+        due = _send(case, client, state.token) and paints
+        _painted(case, state.painter, due)
     for path in case.box.out.iterdir():
         if not _is_plan(path):
             case.find("the explorer wrote something else than a plan", (path.name, case.edits))
 
 
-def _painted(case: Case, painter: Any) -> None:
-    """Waits for the picture that is being painted, and checks what the page shows of it."""
+def _painted(case: Case, painter: Any, due: bool) -> None:
+    """Waits for the picture that is being painted, and checks what the page shows of it. due: whether there must be
+    one.
+    """
     with watched(case.box):
         while painter.picture.busy:
             time.sleep(0.01)
     picture = painter.picture
     if picture.state == "done" and not (picture.plan.startswith("data:image") and picture.full):
         case.find("a picture is done and not there", (picture, case.edits))
+    if due and picture.state != "done":
+        case.find("a picture is not painted", (picture, case.edits))
     if picture.state == "failed" and ("\n" in picture.error or not picture.error or "report" in picture.error):
         case.find(f"painting failed with a report: {picture.error[:60]}", (picture.error, case.edits))
 
 
-def _send(case: Case, client: Any, token: str) -> None:
+def _send(case: Case, client: Any, token: str) -> bool:
+    """Sends a request, and checks its answer. Returns whether it was a good one for a picture."""
     random = case.random
     route = random.choice(ROUTES)
     body = _body(random, route)
@@ -67,13 +73,14 @@ def _send(case: Case, client: Any, token: str) -> None:
             answer = client.request(method, route, params={"token": secret}, content=sent, headers=headers)
     except Exception as error:
         case.find(f"raised {raised(error)}", (error, case.edits[-1]))
-        return
+        return False
     if answer.status_code not in STATUSES:
         case.find(f"status {answer.status_code} of {route}", (answer.text[:200], case.edits[-1]))
     if secret != token and answer.status_code == 200:
         case.find("an answer without the token", case.edits[-1])
     if route.startswith("/api/") and answer.status_code != 403:
         _check(case, answer)
+    return route == "/api/paint" and sent == PICTURE and secret == token
 
 
 def _check(case: Case, answer: Any) -> None:
@@ -104,7 +111,7 @@ def _body(random: Random, route: str) -> bytes:
         body["name"] = random.choice(("P", "Q.plan.yaml", "x.yml", *PATHS, *NAMES, *TEXTS))
     if route == "/api/paint":
         if random.random() < 0.5:
-            return json.dumps({"asked": {"memory": "30%"}, "prompt": "", "seed": 0}).encode()
+            return PICTURE
         body |= {"prompt": random.choice(("", "", "a cat", *TEXTS)), "seed": random.choice((0, 0, 1, *NUMBERS))}
     if random.random() < 0.3:
         body = mutated(body, random)

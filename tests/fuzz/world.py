@@ -110,7 +110,7 @@ def _pipeline() -> Any:
 
     torch.manual_seed(0)
     unet = UNet2DModel(
-        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8,), norm_num_groups=4,
+        sample_size=12, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(8,), norm_num_groups=4,
         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), mid_block_type=None, add_attention=False,
     )  # fmt: skip
     return DDPMPipeline(unet, DDPMScheduler(num_train_timesteps=4))
