@@ -172,6 +172,16 @@ TABLES: Mapping[str, tuple[Table, ...]] = {
               "with_over_without/*", {
             "metric": "@0", "median": "median", "least": "least", "most": "most"}),
     ),
+    "pipeline_classes": (
+        Table("What became of the classes.", "count", {
+            "right": "ok", "refused by name": "refused", "failed": "failed", "wrong": "wrong", "not run": "not run"}),
+        Table("`difference` is that of the outputs by the plan, relative to their spread. `same after loading` counts "
+              "those of 5 seeds of which the outputs equal the ones before saving, to the bit, and `in float` the same "
+              "without a plan.", "classes/*", {
+            "class": "class", "family": "family", "result": "result", "planned": "planned", "layers": "layers",
+            "method": "method", "difference": "difference", "restored": "restored", "same after loading": "loaded",
+            "in float": "loaded in float", "one call": "one call", "output type": "output type"}),
+    ),
     "solver": (
         Table("Seconds.", "instances/*", {
             "budgets": "budgets", "seed": "seed",

@@ -107,7 +107,7 @@ def svd() -> dict[str, Any]:
 def i2vgen() -> dict[str, Any]:
     net = I2VGenXLUNet(
         block_out_channels=(8, 16), layers_per_block=1, sample_size=8, norm_num_groups=4, cross_attention_dim=WIDTH,
-        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), num_attention_heads=4,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), attention_head_dim=4,
         up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
     )  # fmt: skip
     return seeing() | {"unet": net, "scheduler": diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=False)}
@@ -195,11 +195,11 @@ FILMS: tuple[Animal, ...] = (
          unet=lambda kit: unets.unet(block_out_channels=(16,), in_channels=9, down_block_types=("DownBlock2D",),
                                      up_block_types=("UpBlock2D",))),
     line("StableVideoDiffusionPipeline", VIDEO, svd, ALONE, given(2, None, num_frames=2, decode_chunk_size=2, **SIZE)),
-    line("I2VGenXLPipeline", VIDEO, i2vgen, PICTURES, given(2, num_frames=4, **SIZE)),
+    line("I2VGenXLPipeline", VIDEO, i2vgen, PICTURES, given(2, num_frames=4, clip_skip=None, **SIZE)),
     line("TextToVideoSDPipeline", VIDEO, text_to_video, generation=given(2, num_frames=4, **SIZE)),
     line("VideoToVideoSDPipeline", VIDEO, text_to_video, filmed(4), given(4, strength=0.5)),
     line("HunyuanVideo15Pipeline", VIDEO, hunyuan, generation=given(2, None, **FRAMES)),
-    line("ShapEPipeline", "views", shap_e, generation=given(1, frame_size=32)),
-    line("ShapEImg2ImgPipeline", "views", shap_e, ALONE, given(1, frame_size=32),
+    line("ShapEPipeline", "views", shap_e, generation=given(2, output_type="latent")),
+    line("ShapEImg2ImgPipeline", "views", shap_e, ALONE, given(2, output_type="latent"),
          image_encoder=CLIPVisionModel(parts.clip_vision().config), image_processor=parts.clip_pictures()),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import diffusers
@@ -10,7 +11,7 @@ from benchmarks.classes.build import ALONE, CONTROLLED, MASKED, PICTURES, SIDE, 
 from tests.planner.pipelines.test_called_classes import amused
 from tests.zoo import audios, dits, parts, unets
 from tests.zoo.animal import PROMPTS, Animal
-from transformers import CLIPVisionModelWithProjection  # noqa: F401
+from transformers import Qwen3ForCausalLM
 
 WIDTH = parts.WIDTH
 
@@ -21,9 +22,20 @@ def of(make: Any) -> Any:
 
 
 def sd3_control(kit: Any) -> Any:
+    """Of a copy, into whose config `from_transformer` writes."""
     return diffusers.SD3ControlNetModel.from_transformer(
-        kit["transformer"], num_layers=1, num_extra_conditioning_channels=0
+        deepcopy(kit["transformer"]), num_layers=1, num_extra_conditioning_channels=0
     )
+
+
+def sixteen() -> dict[str, Any]:
+    """With as many channels of latents as its inpainting asks for."""
+    kit = of(dits.stable_diffusion_3)()
+    net = kit["transformer"]
+    return kit | {
+        "transformer": type(net).from_config(net.config, in_channels=16, out_channels=16),
+        "vae": parts.vae(16, shift_factor=0.06, use_quant_conv=False),
+    }
 
 
 def flux_control(kit: Any) -> Any:
@@ -39,6 +51,26 @@ def flux_channels(channels: int) -> Any:
         )
 
     return made
+
+
+def klein() -> dict[str, Any]:
+    """Flux 2, whose text encoder gives three of its hidden states, one behind the other."""
+    return {
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "tokenizer": parts.words(),
+        "vae": diffusers.AutoencoderKLFlux2(
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 16), norm_num_groups=4, latent_channels=4, sample_size=SIDE, layers_per_block=1,
+        ),
+        "text_encoder": Qwen3ForCausalLM(parts.qwen().config),
+        "transformer": diffusers.Flux2Transformer2DModel(
+            **dits.HEADS, in_channels=16, num_layers=1, num_single_layers=2, joint_attention_dim=3 * WIDTH,
+            timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+        ),
+    }  # fmt: skip
+
+
+def qwen_control(kit: Any) -> Any:
+    return diffusers.QwenImageControlNetModel.from_transformer(kit["transformer"], num_layers=1, **dits.HEADS)
 
 
 def kandinsky() -> dict[str, Any]:
@@ -80,7 +112,7 @@ def sharper() -> dict[str, Any]:
 
 def dance() -> dict[str, Any]:
     net = diffusers.UNet1DModel(
-        block_out_channels=(32, 64), extra_in_channels=16, sample_size=64, sample_rate=16, in_channels=2,
+        block_out_channels=(32, 64), extra_in_channels=64, sample_size=64, sample_rate=16, in_channels=2,
         out_channels=2, flip_sin_to_cos=True, use_timestep_embedding=False, time_embedding_type="fourier",
         mid_block_type="UNetMidBlock1D", down_block_types=("DownBlock1DNoSkip", "AttnDownBlock1D"),
         up_block_types=("AttnUpBlock1D", "UpBlock1DNoSkip"),
@@ -111,7 +143,7 @@ EMBEDDED = tuple(
 )  # fmt: skip
 OTHERS: tuple[Animal, ...] = (
     line("StableDiffusion3Img2ImgPipeline", DIT, of(dits.stable_diffusion_3), PICTURES, FOUR),
-    line("StableDiffusion3InpaintPipeline", DIT, of(dits.stable_diffusion_3), MASKED, FOUR),
+    line("StableDiffusion3InpaintPipeline", DIT, sixteen, MASKED, FOUR),
     line("StableDiffusion3PAGPipeline", DIT, of(dits.stable_diffusion_3), generation=given(2, **dits.READ),
          pag_applied_layers=["blocks.1"]),
     line("StableDiffusion3PAGImg2ImgPipeline", DIT, of(dits.stable_diffusion_3), PICTURES, FOUR,
@@ -131,6 +163,8 @@ OTHERS: tuple[Animal, ...] = (
     line("FluxFillPipeline", DIT, of(dits.flux), MASKED, given(2, **dits.READ), transformer=flux_channels(48)),
     line("FluxKontextPipeline", DIT, of(dits.flux), PICTURES, given(2, max_area=SIDE * SIDE, _auto_resize=False,
                                                                     **dits.READ)),
+    line("Flux2KleinPipeline", DIT, klein,
+         generation=given(2, max_sequence_length=16, text_encoder_out_layers=(0, 1, 2), **SIZE)),
     line("PixArtAlphaPipeline", DIT, of(dits.pixart), generation=given(2, **dits.READ, **dits.PLAIN)),
     line("PixArtSigmaPAGPipeline", DIT, of(dits.pixart), generation=given(2, **dits.READ, **dits.PLAIN),
          pag_applied_layers=["blocks.1"]),
@@ -144,6 +178,10 @@ OTHERS: tuple[Animal, ...] = (
          given(4, None, strength=0.5, max_sequence_length=16, **SIZE)),
     line("QwenImageInpaintPipeline", DIT, of(dits.qwen), MASKED,
          given(4, None, strength=0.5, max_sequence_length=16, **SIZE)),
+    line("QwenImageControlNetPipeline", DIT, of(dits.qwen),
+         tuple({"prompt": row["prompt"], "negative_prompt": "a red square", "control_image": row["image"]}
+               for row in PICTURES), given(2, None, true_cfg_scale=2.0, max_sequence_length=16, **SIZE),
+         controlnet=qwen_control),
     Animal("AmusedPipeline", "U-ViT", amused, ("transformer",), given(2, height=8, width=8)),
     line("KandinskyV22Pipeline", "U-Net", kandinsky, EMBEDDED, given(2, **SIZE)),
     line("KandinskyV22Img2ImgPipeline", "U-Net", kandinsky,
@@ -152,7 +190,8 @@ OTHERS: tuple[Animal, ...] = (
     line("KandinskyV22PriorEmb2EmbPipeline", "prior", prior, PICTURES, given(4, strength=0.5)),
     line("DDIMPipeline", "U-Net", plain, ({}, {}), given(2, None)),
     line("ConsistencyModelPipeline", "U-Net", consistent, ({}, {}), given(2, None)),
-    line("LDMSuperResolutionPipeline", "U-Net", sharper, ALONE, given(2, None)),
+    line("LDMSuperResolutionPipeline", "U-Net", sharper,
+         tuple({"image": row["image"].resize((32, 32))} for row in ALONE), given(2, None)),
     line("DanceDiffusionPipeline", "audio", dance, ({}, {}), given(2, None)),
     line("IFPipeline", "U-Net", pixels, generation=given(2, **SIZE)),
     line("IFImg2ImgPipeline", "U-Net", pixels, PICTURES, given(4, strength=0.5)),

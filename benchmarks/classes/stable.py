@@ -52,6 +52,11 @@ def control_xs(kit: Any) -> ControlNetXSAdapter:
     )
 
 
+def deeper() -> dict[str, Any]:
+    """Two layers in each block, as a ControlNet-XS has."""
+    return stable() | {"unet": unets.unet(layers_per_block=2)}
+
+
 def adapted() -> dict[str, Any]:
     down, up = ("CrossAttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
     net = unets.unet(down_block_types=down, up_block_types=up)
@@ -109,8 +114,8 @@ def latent_upscale() -> dict[str, Any]:
         in_channels=8, out_channels=5, time_cond_proj_dim=128 + WIDTH, cross_attention_dim=WIDTH,
         timestep_post_act=None, conv_in_kernel=1, conv_out_kernel=1, resnet_time_scale_shift="scale_shift",
         time_embedding_type="fourier", only_cross_attention=False, mid_block_type=None, act_fn="gelu",
-        down_block_types=("KDownBlock2D", "KCrossAttnDownBlock2D"),
-        up_block_types=("KCrossAttnUpBlock2D", "KUpBlock2D"),
+        down_block_types=("KDownBlock2D", *("KCrossAttnDownBlock2D",) * 3), attention_head_dim=8,
+        up_block_types=(*("KCrossAttnUpBlock2D",) * 3, "KUpBlock2D"), block_out_channels=(32, 32, 64, 64),
     )  # fmt: skip
     return stable() | {"unet": net, "scheduler": EulerDiscreteScheduler(prediction_type="sample")}
 
@@ -127,6 +132,10 @@ def gligen() -> dict[str, Any]:
     return stable() | {"unet": unets.unet(attention_type="gated")}
 
 
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
 def shown(**more: Any) -> tuple[dict[str, Any], ...]:
     return tuple(row | more for row in PICTURES)
 
@@ -138,7 +147,7 @@ STABLE: tuple[Animal, ...] = (
     line("StableDiffusionControlNetImg2ImgPipeline", UNET, stable, CONTROLLED, HALF, controlnet=control),
     line("StableDiffusionControlNetInpaintPipeline", UNET, stable,
          tuple(row | {"control_image": parts.picture(0)} for row in MASKED), given(2, **SIZE), controlnet=control),
-    line("StableDiffusionControlNetXSPipeline", UNET, stable, PICTURES, controlnet=control_xs),
+    line("StableDiffusionControlNetXSPipeline", UNET, deeper, PICTURES, controlnet=control_xs),
     line("StableDiffusionPAGPipeline", UNET, stable, pag_applied_layers=["mid"]),
     line("StableDiffusionPAGImg2ImgPipeline", UNET, stable, PICTURES, HALF, pag_applied_layers=["mid"]),
     line("StableDiffusionPAGInpaintPipeline", UNET, lambda: stable() | {"unet": unets.unet(in_channels=9)}, MASKED,
@@ -162,7 +171,7 @@ STABLE: tuple[Animal, ...] = (
         {"prompt": prompt, "gligen_phrases": ["a circle"], "gligen_boxes": [[0.1, 0.6, 0.4, 0.9]]} for prompt in PROMPTS
     )),
     line("StableDiffusionDiffEditPipeline", UNET, stable, tuple(
-        {"prompt": prompt, "mask_image": parts.mask(), "image_latents": torch.randn(4, 4, 8, 8)} for prompt in PROMPTS
+        {"prompt": prompt, "mask_image": parts.mask(), "image_latents": noise(1, 4, SIDE, SIDE)} for prompt in PROMPTS
     ), inverse_scheduler=DDIMInverseScheduler()),
     line("StableDiffusionAttendAndExcitePipeline", UNET, stable,
          tuple({"prompt": prompt, "token_indices": [2, 4]} for prompt in PROMPTS),

@@ -28,6 +28,12 @@ def union(kit: Any) -> ControlNetUnionModel:
     )
 
 
+def xs() -> dict[str, Any]:
+    """Two layers in each block, as a ControlNet-XS has."""
+    kit = xl()
+    return kit | {"unet": type(kit["unet"]).from_config(kit["unet"].config, layers_per_block=2)}
+
+
 def deeper(channels: int) -> Any:
     def of(kit: Any) -> Any:
         from diffusers import UNet2DConditionModel
@@ -38,7 +44,7 @@ def deeper(channels: int) -> Any:
 
 
 def adapter(kit: Any) -> T2IAdapter:
-    return T2IAdapter(3, [16, 32], 1, 1, "full_adapter_xl")
+    return T2IAdapter(3, [16, 32], 1, 4, "full_adapter_xl")
 
 
 PAG = {"pag_applied_layers": ["mid"]}
@@ -57,7 +63,7 @@ XL: tuple[Animal, ...] = (
     line("StableDiffusionXLControlNetUnionImg2ImgPipeline", UNET, xl,
          tuple(row | {"control_image": [row["control_image"]]} for row in CONTROLLED), given(4, strength=0.5, **MODE),
          controlnet=union),
-    line("StableDiffusionXLControlNetXSPipeline", UNET, xl, PICTURES, controlnet=control_xs),
+    line("StableDiffusionXLControlNetXSPipeline", UNET, xs, PICTURES, controlnet=control_xs),
     line("StableDiffusionXLPAGPipeline", UNET, xl, **PAG),
     line("StableDiffusionXLPAGImg2ImgPipeline", UNET, xl, PICTURES, HALF, **PAG),
     line("StableDiffusionXLPAGInpaintPipeline", UNET, xl, MASKED, given(4, strength=0.5, **SIZE), **PAG),
