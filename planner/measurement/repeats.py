@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bitplan.planner.measurement.replay import call_again, denoised_of, evenly_spaced
@@ -30,11 +31,17 @@ def find_keeping(worker: Worker) -> str:
 
     Returns the address of a denoiser whose output is another then, or an empty text.
     """
-    settings, results = worker.setup.settings, list[Any]()
+    settings, results, running = worker.setup.settings, dict[int, Any](), list[int]()
+
+    def ends(*call: Any) -> None:
+        with torch.no_grad():
+            results[running.pop()] = copied(call[-1])  # of the innermost call: a denoiser may call another one
+
     with ExitStack() as stack:
-        for denoiser in worker.denoisers:
-            stack.callback(denoiser.register_forward_hook(lambda *call: results.append(copied(call[-1]))).remove)
         calls = stack.enter_context(recorded_calls(*worker.denoisers))
+        for denoiser in worker.denoisers:
+            stack.callback(denoiser.register_forward_pre_hook(lambda *_: running.append(len(calls) - 1)).remove)
+            stack.callback(denoiser.register_forward_hook(ends).remove)
         run_subject(worker.subject, worker.conditions[:1], settings.generation.seed)
     chosen = evenly_spaced([call.module for call in calls], CALLS)[::-1]  # in order, a cache may fill as before
     again = [calls[index] for index in chosen]
