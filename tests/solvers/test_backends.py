@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pulp
 import pytest
 
@@ -154,3 +156,26 @@ def test_a_highspy_that_cannot_be_imported_is_passed_over(tmp_path: Path) -> Non
     path = os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
     assert done.stdout == b"highspy does not work: ImportError: libhighs.so: no such file; install it again\n"
+
+
+SOLVING = """
+import pulp
+from bitplan.solvers.effort import Deadline
+from bitplan.solvers.programs.backends import cbc
+program = pulp.LpProblem("one", pulp.LpMinimize)
+program.setObjective(program.add_variable("x", 1, 2) * 1.0)
+cbc.run(program, Deadline(), 0.0)
+"""
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or sys.platform != "linux", reason="needs Linux and setpriv")
+def test_cbc_ends_with_the_process_that_started_it(fake_cbc: Any, tmp_path: Path) -> None:
+    fake_cbc("echo $$ > pid.part && mv pid.part pid && exec sleep 600".replace("pid", str(tmp_path / "pid")))
+    parent = subprocess.Popen([sys.executable, "-c", SOLVING])
+    while not (tmp_path / "pid").exists():
+        assert parent.poll() is None
+        time.sleep(0.02)
+    child = psutil.Process(int((tmp_path / "pid").read_text()))
+    parent.kill()
+    parent.wait()
+    child.wait(60)
