@@ -11,7 +11,9 @@ import dataclasses
 import importlib.util
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ _ROOM = 3  # a worker's memory, in sizes of the weights
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it prints a stack for SIGTERM, which is answered in one line
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # without it Ray prints a paragraph for each worker that died
 }
 
@@ -153,7 +156,8 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         cpus = max(os.cpu_count() or 1, cluster.workers or 1)
         options = {"address": "local", "num_cpus": cpus, "object_store_memory": _STORE, "include_dashboard": False}
     try:
-        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+        with _same_handler():
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except (OSError, RuntimeError, ValueError) as error:
         reason = one_line(error, 200)
         raise UserError(
@@ -163,6 +167,15 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _same_handler() -> Iterator[None]:
+    """Keep what answers SIGTERM, which `ray.init` replaces by `sys.exit`."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _portable(setup: WorkerSetup) -> WorkerSetup:

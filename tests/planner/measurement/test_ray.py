@@ -38,7 +38,9 @@ PATIENCE = 120.0  # seconds; a test that waits longer has failed
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     """Connected to a small cluster of its own."""
+    before = signal.getsignal(signal.SIGTERM)
     with ray_engine.connected(Cluster(workers=2)) as connected:
+        assert signal.getsignal(signal.SIGTERM) is before  # Ray's own would exit with code 15
         yield connected
 
 
