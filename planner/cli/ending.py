@@ -88,9 +88,10 @@ def _closed_within(reader: socket.socket, seconds: float) -> bool:
 
 
 def tell(sentence: str) -> None:
-    """Print one line on standard error, below a progress bar that may stand there."""
+    """Print one line on standard error, below a progress bar that may still be open there."""
+    bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())
     with contextlib.suppress(OSError, ValueError):  # nobody reads it
-        click.echo(("\n" if sys.stderr.isatty() else "") + f"bitplan: {sentence}", err=True)
+        click.echo(("\n" if bars else "") + f"bitplan: {sentence}", err=True)
 
 
 def leave(code: int) -> NoReturn:
