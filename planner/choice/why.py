@@ -9,6 +9,7 @@ from typing import Any
 from bitplan.planner.choice.evidence import groups_of, read_evidence, shown_columns
 from bitplan.planner.choice.record import check_same_model, picks_of, problem_of
 from bitplan.planner.errors import UserError
+from bitplan.planner.graph.layers import from_json
 from bitplan.planner.graph.naming import layer_named
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.texts import table
@@ -33,6 +34,7 @@ class LayerExplanation:
         pinned: whether the scheme was pinned.
         alternatives: every scheme that it may take.
         columns: the columns of the table.
+        share: on how many conditions the layer's losses rest; empty if they are all.
     """
 
     layer: str
@@ -42,10 +44,12 @@ class LayerExplanation:
     pinned: bool
     alternatives: tuple[Alternative, ...]
     columns: tuple[str, ...]
+    share: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the explanation for JSON."""
         record = {name: getattr(self, name) for name in ("layer", "layers", "scheme", "objective", "pinned")}
+        record |= {"share": self.share} if self.share else {}
         return record | {"alternatives": [_alternative(each) for each in self.alternatives]}
 
     def __str__(self) -> str:
@@ -54,6 +58,7 @@ class LayerExplanation:
         lines = [
             f"{self.layer}{together} takes {self.scheme}{pinned}; with each scheme forced and the others chosen again:"
         ]
+        lines += [f"its losses rest on few samples: it runs on {self.share}"] if self.share else []
         rows = [_row(self, each) for each in self.alternatives]
         return "\n".join([*lines, table(rows), *_conclusions(self)])
 
@@ -76,7 +81,14 @@ def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Lay
     others = tuple(alternatives(problem, choice, group, effort))
     pinned = group in plan.solver.get("pins", {})
     return LayerExplanation(
-        layer, layers, plan.schemes[layer], choice.objective, pinned, others, shown_columns(evidence)
+        layer,
+        layers,
+        plan.schemes[layer],
+        choice.objective,
+        pinned,
+        others,
+        shown_columns(evidence),
+        from_json(store.graph()).by_address[layer].share,
     )
 
 

@@ -37,7 +37,7 @@ def cost_candidates(
     for candidate in pending:
         layer, module = graph.by_address[candidate.layer], modules[candidate.layer]
         scheme = KEEP if candidate.simulated else candidate.scheme
-        key = (layer.kind, layer.weight, layer.geometry, layer.calls, str(scheme))
+        key = (layer.kind, layer.weight, layer.geometry, layer.calls, layer.runs, str(scheme))
         if key not in timed:
             timed[key] = _time_layer(layer, module, scheme, rest)
         ms, error, kernel = timed[key]
@@ -48,7 +48,8 @@ def cost_candidates(
 
 
 def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad) -> tuple[float, float, str]:
-    """Returns the milliseconds of all calls of the layer in one image, their standard error, and the kernel's name."""
+    """Returns the milliseconds of all calls of the layer in a run, the mean over conditions, their standard error, and
+    the kernel's name."""
     name, dtype = "float", torch.long if KINDS[layer.kind].looks_up else module.weight.dtype
     if scheme != KEEP:
         kernel = choose_kernel(scheme, layer.kind, module.weight.device, True, geometry_of(module))
@@ -67,7 +68,7 @@ def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad
         with kept_memory():
             ms, error = timing_of(lambda x=x: module(x), before)  # type: ignore[misc]
         total, variance = total + ms * call.count, variance + (error * call.count) ** 2
-    return total, math.sqrt(variance), name
+    return total / layer.runs, math.sqrt(variance) / layer.runs, name
 
 
 def _stand_in(layer: Layer, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

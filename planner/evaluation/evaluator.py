@@ -19,7 +19,7 @@ from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics
 from bitplan.planner.pipelines.references import check_typed
 from bitplan.planner.pipelines.sources import float_components, load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_of
-from bitplan.planner.pipelines.traced import examine
+from bitplan.planner.pipelines.traced import examine, examine_all
 from bitplan.plans.layers.addresses import module_at
 from bitplan.plans.layers.swap import Swap, undo
 from bitplan.plans.plan import Plan, dtype_of
@@ -95,7 +95,10 @@ def build_evaluator(
     clip: str | None = None,
 ) -> Evaluator:  # fmt: skip
     """Records the full-precision trajectory of the conditions. own, clip: see `metrics.choose_metrics`."""
-    traced = examine(subject, conditions, seed, tuple(dict.fromkeys(component_of(layer) for layer in layers)))
+    names = tuple(dict.fromkeys(component_of(layer) for layer in layers))
+    traced = examine(subject, conditions, seed, names)
+    if not set(layers) <= set(traced.graph.by_address):  # other conditions may run them
+        traced = examine_all(subject, conditions, seed, names)
     denoisers = [module_at(subject.modules, address) for address in traced.denoisers]
     metrics = choose_metrics(subject, traced.output, conditions, own, clip, traced.sample)
     with eagerly():

@@ -18,7 +18,7 @@ from bitplan.planner.finetunes.verdict import Check, CheckInputs, conclude
 from bitplan.planner.graph.layers import architecture_fingerprint, from_json
 from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import jobs_of
-from bitplan.planner.measurement.ranges import calibrated_ranges, stored_ranges
+from bitplan.planner.measurement.ranges import stored_ranges
 from bitplan.planner.measurement.run import setup_of
 from bitplan.planner.measurement.worker import Settings, worker_of
 from bitplan.planner.pipelines.additions import eagerly
@@ -27,7 +27,7 @@ from bitplan.planner.pipelines.generation import generation_in
 from bitplan.planner.pipelines.references import check_typed, read_names
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_in, conditions_of, holding
-from bitplan.planner.pipelines.traced import Traced, examine
+from bitplan.planner.pipelines.traced import Traced, examine_all
 from bitplan.planner.profiles.corrections import corrections_of
 from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.progress import bar
@@ -195,7 +195,7 @@ def _traced(store: Profile, settings: Settings, pipeline: str | Subject, options
             f"{subject.name} is to be checked on the {len(settings.prompts)} conditions that {store.path} was measured "
             "on, and these are others; let it bring those, or give them as prompts"
         )
-    return examine(subject, conditions, settings.generation.seed, settings.components or model["components"])
+    return examine_all(subject, conditions, settings.generation.seed, settings.components or model["components"])
 
 
 def _measured(
@@ -208,7 +208,7 @@ def _measured(
     pairs, options = what
     engine = engine_named(options.engine, options.cluster)
     with eagerly(), opened(traced.subject.modules):
-        setup = setup_of(traced, settings, _ranges(store, traced, settings, pairs))
+        setup = setup_of(traced, settings, _ranges(store, traced, pairs))
         layers = len({layer for layer, _ in pairs})
         jobs = jobs_of("exhaustive", pairs, -(-layers // engine.worker_count(options.cluster, setup.threads)))
         results = engine.run(setup, jobs, lambda: worker_of(setup, traced.subject), options.cluster)
@@ -216,10 +216,10 @@ def _measured(
     return [measurement for pair in pairs for measurement in found[pair]]
 
 
-def _ranges(store: Profile, traced: Traced, settings: Settings, pairs: Sequence[Pair]) -> Mapping[str, ActivationRange]:
+def _ranges(store: Profile, traced: Traced, pairs: Sequence[Pair]) -> Mapping[str, ActivationRange]:
     """The ranges of the profile, and the fine-tune's own for layers whose scheme in the sample needs one."""
-    modules = {layer: traced.modules[layer] for layer, scheme in pairs if parse_scheme(scheme).inputs.static}
-    return stored_ranges(store) | (calibrated_ranges(traced, settings, modules) if modules else {})
+    static = {layer for layer, scheme in pairs if parse_scheme(scheme).inputs.static}
+    return stored_ranges(store) | {layer: own for layer, own in traced.ranges.items() if layer in static}
 
 
 def _check_layers(store: Profile, traced: Traced, pipeline: str) -> None:

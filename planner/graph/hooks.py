@@ -77,10 +77,18 @@ class TraceHooks:
         self.calling.remove(address)
         record, mark = self.records[address], self.marks.of(out)
         key = tuple(x.shape), tuple(out.shape)
-        record.shapes[key] = record.shapes.get(key, 0) + 1
+        if x.numel():
+            record.shapes[key] = record.shapes.get(key, 0) + 1
         mark.feeders = mark.direct = frozenset({address})
         mark.sources |= {source for source in record.use.sources if source[1] == f"@{address}"}
         mark.pass_weights()
+
+    def forget_empty(self) -> None:
+        """Drop the records of layers that were called on no number, such as experts without rows."""
+        empty = {name for name, record in self.records.items() if not record.shapes}
+        self.records = {name: record for name, record in self.records.items() if name not in empty}
+        for record in self.records.values():
+            record.feeders -= empty
 
     def enter(self, address: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A module of a component is called. In a call from outside, its arguments become sources."""

@@ -76,9 +76,11 @@ class Layer:
         bias: whether it has a bias.
         parameters: numbers in the weight and the bias.
         geometry: of a convolution, else None.
-        calls: its calls by shape, in order of first appearance.
+        calls: its calls by shape in `runs` runs, in order of first appearance.
         role: a name of `ROLES`, or empty if it is unknown.
         held: of a projection of nn.MultiheadAttention, the name of the tensor that holds its weight; else empty.
+        runs: the number of conditions that `calls` are of; 1 where each condition makes as many calls as the first one.
+        reached: how many of them call it.
     """
 
     address: str
@@ -91,16 +93,24 @@ class Layer:
     calls: tuple[LayerCall, ...]
     role: str = UNKNOWN
     held: str = ""
+    runs: int = 1
+    reached: int = 1
 
     @property
-    def call_count(self) -> int:
-        """The number of calls during the run."""
-        return sum(call.count for call in self.calls)
+    def call_count(self) -> float:
+        """The number of calls in a run, the mean over conditions; an integer if all make as many."""
+        total = sum(call.count for call in self.calls)
+        return total / self.runs if total % self.runs else total // self.runs
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of all calls during the run."""
-        return sum(call.macs * call.count for call in self.calls)
+        """Multiply-adds of all calls in a run, the mean over conditions."""
+        return round(sum(call.macs * call.count for call in self.calls) / self.runs)
+
+    @property
+    def share(self) -> str:
+        """On how many conditions its losses rest, such as `1 of 32 conditions`; empty if they are all."""
+        return f"{self.reached} of {self.runs} conditions" if self.reached < self.runs else ""
 
 
 @dataclass(frozen=True)
@@ -188,14 +198,17 @@ def architecture_fingerprint(graph: LayerGraph) -> str:
 
 
 def to_json(graph: LayerGraph) -> dict[str, Any]:
-    """The graph as `json.dumps` takes it. Empty `reasons` and `held` are left out, as in older profiles."""
+    """The graph as `json.dumps` takes it. Empty `reasons` and `held`, and a single run, are left out, as in older
+    profiles."""
     fields = {name: value for name, value in asdict(graph).items() if value or name != "reasons"}
     return fields | {"layers": tuple(_entry(layer) for layer in graph.layers)}
 
 
 def _entry(layer: Layer) -> dict[str, Any]:
     facts = asdict(layer) | {"geometry": layer.geometry and layer.geometry.to_json()}
-    return {name: value for name, value in facts.items() if value or name != "held"}
+    empty = {"held"} if not layer.held else set()
+    single = {"runs", "reached"} if layer.runs == 1 else set()
+    return {name: value for name, value in facts.items() if name not in empty | single}
 
 
 def from_json(data: Mapping[str, Any]) -> LayerGraph:

@@ -98,6 +98,7 @@ def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> La
     reasons = find_refused(components) | dict.fromkeys((name for name in modules if name in bypassed), REASON)
     if bypassed & hooks.records.keys():
         hooks, flow, _ = _observe(components, {name: m for name, m in modules.items() if name not in bypassed}, run)
+    hooks.forget_empty()
     if not hooks.records:
         names, used = ", ".join(components), sum(name in bypassed for name in modules)
         if used:

@@ -25,7 +25,7 @@ from bitplan.planner.interrupts import keeps
 from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import share_of
 from bitplan.planner.measurement.methods import check_dtype, method_named
-from bitplan.planner.measurement.ranges import calibrated_ranges, stored_ranges
+from bitplan.planner.measurement.ranges import stored_ranges
 from bitplan.planner.measurement.rounds import ROUND
 from bitplan.planner.measurement.schedule import Schedule, measure_by_probes, measure_exhaustively
 from bitplan.planner.measurement.trial import try_measuring
@@ -124,7 +124,7 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
         settings = _as_begun(store, settings)
         schemes = parse_schemes(settings.schemes)
         store.write_graph(layer_graph.to_json(traced.graph), [str(s) for s in menu(traced.graph, schemes)])
-        ranges = _ranges(store, traced, settings)
+        ranges = _ranges(store, traced)
         parameters = profile_parameters(store, traced.graph, traced.modules, schemes, ranges)
         setup = setup_of(traced, settings, ranges, parameters)
         offered = candidates(traced.graph, traced.modules, schemes, setup.ranges)
@@ -154,6 +154,17 @@ def _as_begun(store: Profile, settings: Settings) -> Settings:
         print(note, file=sys.stderr)
     begun = {name: tuple(header["settings"].get(name, ())) for name in ("schemes", "metrics")}
     return dataclasses.replace(settings, **begun)
+
+
+def say_coverage(traced: Traced, conditions: int) -> None:
+    """Prints whether conditions are measured one at a time, and which layers no condition runs."""
+    graph, reasons = traced.graph, dict(traced.graph.reasons)
+    if rare := [layer.address for layer in graph.layers if layer.runs > 1]:
+        print(f"conditions are measured one at a time: they differ in the calls of {len(rare)} of {len(graph.layers)} "
+              f"layers, such as {rare[-1]}", file=sys.stderr)  # fmt: skip
+    if idle := [name for name in graph.unused if name not in reasons]:
+        print(f"{len(idle)} of {len(graph.layers) + len(idle)} layers run on none of {conditions} conditions and are "
+              f"kept, such as {idle[0]}; profile on more prompts to plan them", file=sys.stderr)  # fmt: skip
 
 
 def _metric_set(traced: Traced, settings: Settings, options: MeasureOptions) -> MetricSet:
@@ -216,16 +227,14 @@ def setup_of(
     return WorkerSetup(
         traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
         settings, ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
-        conditions_in(traced.subject, settings.prompts), parameters or {},
+        conditions_in(traced.subject, settings.prompts), parameters or {}, traced.apart,
     )  # fmt: skip
 
 
-def _ranges(store: Profile, traced: Traced, settings: Settings) -> dict[str, ActivationRange]:
-    """The calibrated ranges that the profile holds, measured first if it holds none."""
+def _ranges(store: Profile, traced: Traced) -> dict[str, ActivationRange]:
+    """The calibrated ranges that the profile holds; those of the trace are written first if it holds none."""
     if not store.ranges():
-        with current().phase("calibration"):
-            ranges = calibrated_ranges(traced, settings, traced.modules)
-        store.write_ranges({layer: dataclasses.asdict(each) for layer, each in ranges.items()})
+        store.write_ranges({layer: dataclasses.asdict(each) for layer, each in traced.ranges.items()})
     return stored_ranges(store)
 
 

@@ -67,7 +67,15 @@ def _graph(old: Profile, config: str | None, size: Size | None) -> LayerGraph:
         raise UserError(
             f"{config}: the calls of {idle[0]} and {len(idle) - 1} more layers are not known; leave --config out"
         )
-    return replace(graph, layers=tuple(outline.by_address[name] for name in graph.by_address))
+    return replace(
+        graph, layers=tuple(_weighed(outline.by_address[name], own) for name, own in graph.by_address.items())
+    )
+
+
+def _weighed(layer: Layer, own: Layer) -> Layer:
+    """Returns the layer of a configuration, called by as many conditions as in the profile."""
+    calls = tuple(replace(call, count=call.count * own.reached) for call in layer.calls)
+    return replace(layer, calls=calls, runs=own.runs, reached=own.reached)
 
 
 def _check_same(graph: LayerGraph, outline: LayerGraph, path: Path) -> None:

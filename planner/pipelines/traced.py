@@ -1,9 +1,9 @@
-"""Runs a subject once and records its layers, the modules that it calls and those that run at every step."""
+"""Runs a subject and records its layers, the modules that it calls and those that run at every step."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,16 @@ from bitplan.planner.graph.naming import components_in, matching, tell_counts
 from bitplan.planner.graph.stages import watched_stages
 from bitplan.planner.graph.trace import trace
 from bitplan.planner.pipelines.additions import check_additions, eagerly
+from bitplan.planner.graph.union import joined
 from bitplan.planner.pipelines.calling import learn, settled
+from bitplan.planner.pipelines.coverage import Calls, Coverage, cover, is_irregular, weighed
 from bitplan.planner.pipelines.sources import float_components
 from bitplan.planner.pipelines.subject import Subject, output_of, run_subject
 from bitplan.planner.progress import current
+from bitplan.plans.layers.addresses import addresses
+from bitplan.plans.layers.opening import opened
 from bitplan.plans.layers.swap import find_layer
+from bitplan.sensitivity.calibration.ranges import ActivationRange, calibrate
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,20 +53,41 @@ class TraceRecord:
 
 @dataclass(frozen=True, eq=False)
 class Traced(TraceRecord):
-    """A loaded subject with the record of one run.
+    """A loaded subject with the record of one run, or of its runs on all conditions.
 
     Attributes:
         subject: what was run.
         parts: component -> module, of the components to plan.
+        ranges: layer -> the range of its input on all conditions; empty after one run.
+        apart: whether each condition must have its own call, since conditions run different layers or rows.
     """
 
     subject: Subject
     parts: Mapping[str, nn.Module]
+    ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
+    apart: bool = False
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """Layer address -> its module."""
         return {layer.address: find_layer(self.parts, layer.address) for layer in self.graph.layers}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What was recorded of traced runs.
+
+    Attributes:
+        graph: of all components.
+        stages: addresses of the modules that the subject called.
+        keeping: those that keep a state.
+        sample: the output of the first run.
+    """
+
+    graph: LayerGraph
+    stages: Collection[str]
+    keeping: Collection[str]
+    sample: Tensor
 
 
 def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: Sequence[str] = ()) -> Traced:
@@ -70,31 +96,76 @@ def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: S
     names: what to plan, by default the denoisers: components, blocks or layers, or patterns of these. Raises UserError,
     GraphError.
     """
+    return _record(subject, _first(subject, conditions, seed, names), names)
+
+
+def examine_all(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: Sequence[str] = ()) -> Traced:
+    """Traces the subject on its first condition and on those that reach more layers, and measures the ranges of the
+    layers' inputs on all of them; the counts of the graph are the means of all conditions.
+
+    names: as in `examine`. Raises UserError, GraphError, CalibrationError.
+    """
+    run = _first(subject, conditions, seed, names)
+    with current().phase("calibration"), eagerly(), opened(subject.modules):
+        planned = components_in(names, subject.modules) or iterating(run.graph)
+        found = cover(subject, conditions, seed, run.graph, planned)
+        traced = _record(subject, _joined(subject, conditions, seed, run, found.alone), names)
+        return _covered(traced, found, partial(run_subject, subject, conditions, seed, 1))
+
+
+def _first(subject: Subject, conditions: Sequence[Any], seed: int, names: Sequence[str]) -> Run:
     check_additions(subject.modules)
     float_components(subject, components_in(names, subject.modules) or tuple(subject.modules))
     with current().phase("tracing"), eagerly():
-        whole, calls, keeping, sample = settled(subject.run, partial(_traced_run, subject, conditions[:1], seed))
+        run = settled(subject.run, partial(_traced_run, subject, conditions[:1], seed))
         learn(subject.run, conditions, seed)
-    sampled = iterating(whole)
-    graph = only(whole, tuple(names) or sampled)
+    return run
+
+
+def _joined(subject: Subject, conditions: Sequence[Any], seed: int, first: Run, alone: Sequence[Calls]) -> Run:
+    """The first run joined with those of the conditions that reach more layers, by their calls."""
+    runs, reached = [first], set(first.graph.by_address)
+    for place, calls in enumerate(alone):
+        own = {name for name, shapes in calls.items() if shapes}
+        if not own <= reached:
+            runs.append(_traced_run(subject, [conditions[place]], seed + place))
+            reached |= own
+    stages = dict.fromkeys(stage for run in runs for stage in run.stages)
+    keeping = {stage for run in runs for stage in run.keeping}
+    return Run(joined([run.graph for run in runs]), stages, keeping, first.sample)
+
+
+def _covered(traced: Traced, found: Coverage, run: Callable[[], object]) -> Traced:
+    """The trace with the ranges and calls of all conditions. run: runs each condition alone."""
+    first_of = {module: name for module, (name, *_) in addresses(traced.subject.modules).items()}
+    own = {name: first_of[module] for name, module in traced.modules.items()}
+    layers = tuple(weighed(layer, found.alone, own[layer.address]) for layer in traced.graph.layers)
+    ranges = {name: found.ranges[first] for name, first in own.items() if first in found.ranges}
+    if missing := {name: module for name, module in traced.modules.items() if name not in ranges}:
+        ranges |= calibrate(missing, run)
+    apart = any(layer.runs > 1 for layer in layers) or is_irregular(found.alone, [*own.values()])
+    return replace(traced, graph=replace(traced.graph, layers=layers), ranges=ranges, apart=apart)
+
+
+def _record(subject: Subject, run: Run, names: Sequence[str]) -> Traced:
+    sampled = iterating(run.graph)
+    graph = only(run.graph, tuple(names) or sampled)
     if bare := [layer.address for layer in graph.layers if "." not in layer.address]:
         raise UserError(f"{bare[0]} is a layer without a parent module; put it into an nn.Sequential, or leave it out")
     parts = float_components(subject, components_in(names, components_of(graph)) or sampled)
     tell_counts({name: matching(name, list(graph.by_address)) for name in names if name not in parts})
-    denoisers = tuple(address for address in calls if component_of(address) in sampled)
+    denoisers = tuple(address for address in run.stages if component_of(address) in sampled)
     planned = tuple(f"{layer.address}." for layer in graph.layers)
-    relevant = (a for a in calls if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
-    stages = tuple(a for a in relevant if a in denoisers or a not in keeping)
-    kind = output_of(subject, sample)
-    return Traced(graph, fingerprint(parts, graph), kind, stages, denoisers, sample, subject, parts)
+    relevant = (a for a in run.stages if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
+    stages = tuple(a for a in relevant if a in denoisers or a not in run.keeping)
+    kind = output_of(subject, run.sample)
+    return Traced(graph, fingerprint(parts, graph), kind, stages, denoisers, run.sample, subject, parts)
 
 
-def _traced_run(
-    subject: Subject, conditions: Sequence[Any], seed: int
-) -> tuple[LayerGraph, Collection[str], set[str], Tensor]:
-    """Runs the subject once. Returns its graph, the stages that it called, those that keep a state, and its output."""
+def _traced_run(subject: Subject, conditions: Sequence[Any], seed: int) -> Run:
+    """Runs the subject once; records its graph, the stages that it calls, those that keep a state, and its output."""
     outputs: list[Tensor] = []
     keeping: set[str] = set()
     with watched_stages(subject.modules, keeping) as calls:
         whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions, seed)))
-    return whole, calls, keeping, outputs[0]
+    return Run(whole, calls, keeping, outputs[0])

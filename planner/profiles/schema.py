@@ -63,7 +63,7 @@ FACTS = record(
         "address": name(), "aliases": _NAMES, "kind": one_of(KINDS), "weight": list_of(whole(1), 2, 5), "bias": flag,
         "parameters": whole(1), "geometry": optional(_GEOMETRY), "calls": list_of(_CALL),
     },
-    {"role": one_of((UNKNOWN, *ROLES)), "held": text(1000)},
+    {"role": one_of((UNKNOWN, *ROLES)), "held": text(1000), "runs": whole(1), "reached": whole(0)},
 )  # fmt: skip
 _PART = record({"name": name(), "calls": whole(0), "iterates": flag,
                 "inputs": list_of(list_of(text(1000), 2, 2))})  # fmt: skip

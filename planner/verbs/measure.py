@@ -68,7 +68,7 @@ def profile(
     from bitplan.planner.pipelines.conditions import conditions_in, labels_of
     from bitplan.planner.pipelines.sources import generation_of, load_subject
     from bitplan.planner.pipelines.subject import conditions_of, holding
-    from bitplan.planner.pipelines.traced import examine
+    from bitplan.planner.pipelines.traced import examine_all
 
     generation, share = generation_of(pipeline, steps, guidance, seed, call), checking.part_of(part)
     options = MeasureOptions(
@@ -86,7 +86,8 @@ def profile(
         subject.name, labels_of(conditions), tuple(schemes), used, timesteps, probes, tuple(components), clip,
         dtype, tuple(metrics),
     )  # fmt: skip
-    run_profile(examine(holding(subject, conditions), conditions, seed, components), settings, Path(out), options)
+    traced = examine_all(holding(subject, conditions), conditions, seed, components)
+    run_profile(traced, settings, Path(out), options)
     return Path(out)
 
 

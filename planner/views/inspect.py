@@ -202,7 +202,7 @@ def _profile_lines(
         f"profile of {model['name']} ({len(facts['layers'])} layers, fingerprint {model['fingerprint'][:12]})",
         f"measured: {pairs if of is None else f'{pairs} of {of}'} (layer, scheme), on {len(settings['prompts'])} "
         f"prompts{'' if steps is None else f', {steps} steps'}",
-        *(layers_text(graph) if graph and "source" not in facts else ()),
+        *((*layers_text(graph), *rare_text(graph)) if graph and "source" not in facts else ()),
         *sources,
         *filter(None, [speeds]),
         *([f"by role:\n{model_text(facts['roles'])}"] * bool(facts["roles"])),
@@ -214,6 +214,7 @@ def _profile_lines(
 def _layer_facts(graph: LayerGraph | None) -> dict[str, Any]:
     return {} if graph is None else {
         each.address: {"role": each.role, "kind": each.kind, "weight": each.weight, "macs": each.macs}
+        | ({"conditions": [each.reached, each.runs]} if each.runs > 1 else {})
         for each in graph.layers
     }  # fmt: skip
 
@@ -230,6 +231,14 @@ def layers_text(graph: LayerGraph) -> list[str]:
         f"not planned: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "") + f": {why}"
         for why, names in by_reason.items()
     ]
+
+
+def rare_text(graph: LayerGraph) -> list[str]:
+    """Returns a line on the layers that some conditions alone run, the rarest first."""
+    rare = sorted((layer for layer in graph.layers if layer.share), key=lambda layer: layer.reached / layer.runs)
+    some = ", ".join(f"{layer.address} on {layer.share}" for layer in rare[:_SHOWN])
+    more = f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else ""
+    return [f"losses from few samples: {some}{more}; more prompts make them surer"] if rare else []
 
 
 def certainty(store: Profile, undecided: Sequence[str] | None) -> list[str]:

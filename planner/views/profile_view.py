@@ -80,7 +80,7 @@ def cells_of(data: ProfileView) -> tuple[Cell, ...]:
 def _cell(data: ProfileView, layer: Layer, block: str) -> Cell:
     evidence, name = data.evidence, layer.address
     options = tuple(_option(data, name, scheme) for scheme in evidence.offered[name])
-    return Cell(name, layer.role, block, layer.kind, layer.weight, layer.macs, layer.call_count, options)
+    return Cell(name, layer.role, block, layer.kind, layer.weight, layer.macs, layer.call_count, options, layer.share)
 
 
 def _option(data: ProfileView, layer: str, scheme: str) -> Option:

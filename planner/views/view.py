@@ -57,8 +57,9 @@ class Cell:
         kind: a name of `bitplan.plans.kinds.KINDS`.
         weight: the weight's shape.
         macs: multiply-adds of one run.
-        calls: calls in one run.
+        calls: calls in one run, the mean over conditions.
         options: its schemes in the profile's order, `keep` first.
+        share: on how many conditions its losses rest; empty if they are all.
     """
 
     layer: str
@@ -67,8 +68,9 @@ class Cell:
     kind: str
     weight: tuple[int, ...]
     macs: int
-    calls: int
+    calls: float
     options: tuple[Option, ...]
+    share: str = ""
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,9 @@ _OPTION = record(
 _CELL = record(
     {
         "layer": text(1000, 1), "role": one_of((UNKNOWN, *ROLES)), "block": text(1000), "kind": one_of(KINDS),
-        "weight": list_of(whole(1), 1, 8), "macs": whole(0, 2**63), "calls": whole(), "options": list_of(_OPTION, 1),
+        "weight": list_of(whole(1), 1, 8), "macs": whole(0, 2**63), "calls": number(0), "options": list_of(_OPTION, 1),
     },
+    {"share": text(100)},
 )  # fmt: skip
 _VARIANT = record(
     {"name": name(), "status": name(100), "picks": list_of(whole()), "measured": optional(mapping_of(_pair)),

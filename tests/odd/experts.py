@@ -107,8 +107,20 @@ def two_denoisers() -> Subject:
     return replace(subject, modules={"one": both.one, "other": both.other}, conditions=told(0, 0, 0, 0, 1))
 
 
+ONE = 0.6  # error of a layer that one sample runs: three standard deviations of a mean of 48 squares
+
 EXPERTS = (
-    Odd("experts that are called on no row", chosen(0, 0, 0, 0, 1, 0, empty=True)),
+    Odd("an expert that no prompt of the first round reaches", chosen(0, 0, 0, 0, 1, 0), error=ONE),
+    Odd("an expert of the first round alone", chosen(0, 1, 0, 0, 0, 0), error=ONE),
+    Odd("an expert that the first condition does not reach", chosen(1, 0, 0, 1)),
+    Odd("an expert of the first condition alone", chosen(1, 0, 0, 0, 0), error=ONE),
+    Odd("experts that are called on no row", chosen(0, 0, 0, 0, 1, 0, empty=True), error=ONE),
+    Odd("experts for each sample of a batch", chosen(0, 1, 0, 1, 1, 0, 2, 0), error=ONE),
+    Odd("an expert, by exhaustive runs", chosen(0, 0, 0, 0, 1, 0), error=1e-3, method="exhaustive"),
+    Odd("an expert, and a call for each sample", in_turn, error=ONE),
     Odd("experts of early and late steps", by_time),
     Odd("a layer that is skipped at random", at_random),
+    Odd("early exits", exits_early, error=ONE),
+    Odd("a denoiser of the last condition alone", two_denoisers, error=ONE),
+    Odd("one prompt of 32", chosen(*(int(i == 20) for i in range(32))), error=ONE, count=32),
 )

@@ -11,7 +11,7 @@ function showLayer(run, variant, place, pinned) {
 function details(run, variant, place, pinned) {
   const cell = run.layers[place];
   const shape = `${cell.kind}, weight ${cell.weight.join(" × ")}`;
-  const work = `${digits(cell.macs)} multiply-adds in ${counted(cell.calls, "call")} a run`;
+  const work = `${digits(cell.macs)} multiply-adds in ${counted(cell.calls, "call")} a run${cell.share ? `, on ${cell.share}` : ""}`;
   return [
     make("h3", { id: "layer-title" }, ...cell.layer.split(/(?<=[.])/).flatMap((part) => [part, make("wbr")])),
     make("p", { class: "note" }, `${cell.role ? `${cell.role}; ` : ""}${shape}; ${work}. `,
