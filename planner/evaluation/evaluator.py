@@ -102,7 +102,7 @@ def build_evaluator(
     denoisers = [module_at(subject.modules, address) for address in traced.denoisers]
     metrics = choose_metrics(subject, traced.output, conditions, own, clip, traced.sample)
     with eagerly():
-        replay = build_replay(subject, denoisers, conditions, seed, timesteps=4)
+        replay = build_replay(subject, denoisers, conditions, seed, 4, traced.batch)
     return Evaluator(subject, traced.parts, replay, metrics, tuple(conditions), tuple(layers))
 
 

@@ -17,6 +17,8 @@ from bitplan.sensitivity.runs.generators import drawing_from
 from bitplan.sensitivity.runs.nested import copied, first_of, gathered
 from bitplan.sensitivity.runs.outcome import Outcome
 
+Place = tuple[int, range]
+
 
 @dataclass(frozen=True, eq=False)
 class Replay:
@@ -28,8 +30,7 @@ class Replay:
         reference: the outcome in full precision.
         calls: the recorded calls of the denoisers that `run` repeats, in order.
         generate: returns the outputs of the whole pipeline, (P, ...).
-        samples: P, the number of conditions.
-        owners: the sample of each call, where each condition has its own; else empty.
+        places: of each call, its number among those of its run, and the samples of that run.
     """
 
     run: Callable[[], Outcome]
@@ -37,53 +38,56 @@ class Replay:
     reference: Outcome
     calls: tuple[RecordedCall, ...]
     generate: Callable[[], torch.Tensor]
-    samples: int
-    owners: tuple[int, ...] = ()
+    places: tuple[Place, ...]
 
 
 def build_replay(
-    subject: Subject, denoisers: Sequence[nn.Module], conditions: Sequence[Any], seed: int, timesteps: int
-) -> Replay:
-    """Record the inputs of the denoisers in full precision and select `timesteps` calls of each, evenly spaced."""
+    subject: Subject, denoisers: Sequence[nn.Module], conditions: Sequence[Any], seed: int, timesteps: int,
+    batch: int | None = None,
+) -> Replay:  # fmt: skip
+    """Record the inputs of the denoisers in full precision and select `timesteps` calls of each, evenly spaced.
+
+    batch: conditions in one run, always the same ones, so that its rounding is in no difference; None for all.
+    """
+    size = 1 if has_own_calls(subject.run) else min(batch or len(conditions), len(conditions))
     record = partial(_recorded, subject, tuple(denoisers), conditions, (seed, timesteps))
-    outputs, calls, owners = settled(subject.run, record)
-    kind, count = output_of(subject, outputs), len(outputs)
+    outputs, calls, places = settled(subject.run, lambda: record(size))
     denoised = denoised_of(calls, call_again(calls))
-    if not owners and any(len(rows) % count for rows in denoised):  # the run calls its denoiser for a sample alone
-        outputs, calls, owners = _recorded(subject, tuple(denoisers), conditions, (seed, timesteps), True)
+    if any(len(rows) % len(own) for rows, (_, own) in zip(denoised, places, strict=True)):
+        size = 1  # the run calls its denoiser for a sample alone
+        outputs, calls, places = record(size)
         denoised = denoised_of(calls, call_again(calls))
-    generate = partial(run_subject, subject, conditions, seed)
+    kind, generate = output_of(subject, outputs), partial(run_subject, subject, conditions, seed, size)
 
     def run() -> Outcome:
-        return outcome_of(denoised_of(calls, call_again(calls)), count, generate(), kind, owners)
+        return outcome_of(denoised_of(calls, call_again(calls)), generate(), kind, places)
 
-    reference = outcome_of(denoised, count, outputs, kind, owners)
-    return Replay(run, lambda: call_again(calls[:1]), reference, calls, generate, count, owners)
+    reference = outcome_of(denoised, outputs, kind, places)
+    return Replay(run, lambda: call_again(calls[:1]), reference, calls, generate, places)
 
 
 def _recorded(
-    subject: Subject, denoisers: Sequence[nn.Module], conditions: Sequence[Any], numbers: tuple[int, int],
-    divided: bool = False,
-) -> tuple[torch.Tensor, tuple[RecordedCall, ...], tuple[int, ...]]:  # fmt: skip
-    """The outputs, the selected calls, and the `owners` of `Replay`.
+    subject: Subject, denoisers: Sequence[nn.Module], conditions: Sequence[Any], numbers: tuple[int, int], size: int
+) -> tuple[torch.Tensor, tuple[RecordedCall, ...], tuple[Place, ...]]:
+    """The outputs, the selected calls, and the `places` of `Replay`.
 
     Args:
         subject, denoisers, conditions: what runs, and what of it is recorded.
         numbers: the seed, and the calls to select.
-        divided: whether to run each condition alone, even if the subject takes several.
+        size: the number of conditions of a run.
     """
     seed, timesteps = numbers
-    divided = divided or has_own_calls(subject.run)
     outputs: list[torch.Tensor] = []
     calls: list[RecordedCall] = []
-    owners: list[int] = []
-    for place, part in enumerate([[one] for one in conditions] if divided else [list(conditions)]):
+    places: list[Place] = []
+    for start in range(0, len(conditions), size):
+        part = conditions[start : start + size]
         with recorded_calls(*denoisers) as recorded:
-            outputs.append(run_subject(subject, part, seed + place))
+            outputs.append(run_subject(subject, part, seed + start))
         chosen = evenly_spaced([call.module for call in recorded], timesteps)
         calls += [recorded[index] for index in chosen]
-        owners += [place] * len(chosen) if divided else []
-    return torch.cat(outputs), tuple(calls), tuple(owners)
+        places += [(number, range(start, start + len(part))) for number in range(len(chosen))]
+    return torch.cat(outputs), tuple(calls), tuple(places)
 
 
 def evenly_spaced(modules: Sequence[object], count: int) -> tuple[int, ...]:
@@ -119,20 +123,11 @@ def denoised_of(calls: Sequence[RecordedCall], results: Sequence[Any]) -> tuple[
 
 
 def outcome_of(
-    denoised: tuple[torch.Tensor, ...],
-    samples: int,
-    outputs: torch.Tensor | None,
-    kind: str,
-    own: Sequence[int] = (),
+    denoised: tuple[torch.Tensor, ...], outputs: torch.Tensor | None, kind: str, places: Sequence[Place]
 ) -> Outcome:
-    """The outcome of replayed calls, with the call and the sample of each row.
-
-    Guidance stacks several copies of the `samples` samples in one batch. own: the sample of each call, where a call is
-    of one alone.
-    """
-    groups = tuple(i for i, output in enumerate(denoised) for _ in range(len(output)))
-    if own:
-        owners = tuple(own[group] for group in groups)
-    else:
-        owners = tuple(row % samples for output in denoised for row in range(len(output)))
+    """The outcome of replayed calls, with the call and the sample of each row. Guidance stacks several copies of the
+    samples of a run in one batch. places: as in `Replay`."""
+    rows = [(number, own[row % len(own)])
+            for output, (number, own) in zip(denoised, places, strict=True) for row in range(len(output))]  # fmt: skip
+    groups, owners = (tuple(row[side] for row in rows) for side in (0, 1))
     return Outcome(denoised, outputs, groups, owners, kind)

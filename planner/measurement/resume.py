@@ -58,7 +58,7 @@ def run_from(recorded: RecordedReplay, layer: nn.Module, images: bool = True) ->
     results = [_call(recorded, index, layer) for index in range(len(replay.calls))]
     outputs = _generate(recorded, layer, results) if images else None
     denoised, kind = denoised_of(replay.calls, results), replay.reference.kind
-    return outcome_of(denoised, replay.samples, outputs, kind, replay.owners)
+    return outcome_of(denoised, outputs, kind, replay.places)
 
 
 def resumable(recorded: RecordedReplay, layers: Iterable[nn.Module]) -> frozenset[nn.Module]:

@@ -227,7 +227,7 @@ def setup_of(
     return WorkerSetup(
         traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
         settings, ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
-        conditions_in(traced.subject, settings.prompts), parameters or {}, traced.apart,
+        conditions_in(traced.subject, settings.prompts), parameters or {}, traced.apart, batch=traced.batch,
     )  # fmt: skip
 
 

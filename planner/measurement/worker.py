@@ -136,7 +136,7 @@ class Worker:
         """The replay on all conditions in full precision, recorded on first use."""
         settings = self.setup.settings
         seed = settings.generation.seed
-        return build_replay(self.subject, self.denoisers, self.conditions, seed, settings.timesteps)
+        return build_replay(self.subject, self.denoisers, self.conditions, seed, settings.timesteps, self.setup.batch)
 
     @cached_property
     def recorded_replay(self) -> RecordedReplay:

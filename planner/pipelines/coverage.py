@@ -45,7 +45,7 @@ class Coverage:
 
 
 def cover(
-    subject: Subject, conditions: Sequence[Any], seed: int, traced: LayerGraph, planned: Collection[str]
+    subject: Subject, conditions: Sequence[Any], seed: int, traced: LayerGraph, planned: Collection[str], most: int
 ) -> Coverage:  # fmt: skip
     """Runs all conditions in full precision.
 
@@ -55,6 +55,7 @@ def cover(
         seed: of the first condition.
         traced: the graph of the first condition alone.
         planned: components of whose layers the ranges are measured.
+        most: the number of conditions of a run.
     """
     barred = dict(traced.reasons)
     listed = {name: own for name, own in list_layers(subject.modules).layers.items() if name not in barred}
@@ -62,7 +63,7 @@ def cover(
     observed = {name: modules[name] for name, (_, others) in listed.items() if _is_of(planned, name, *others)}
     first = {layer.address: Counter({(c.input, c.output): c.count for c in layer.calls}) for layer in traced.layers}
     run = partial(_in_batches, subject, conditions, seed, modules)
-    size = 1 if has_own_calls(subject.run) else BATCH
+    size = 1 if has_own_calls(subject.run) else most
     batches: list[tuple[int, Calls]] = []
     ranges = calibrate(observed, lambda: batches.extend(run(size)))
     if all(_even(first.get(name, Shapes()), calls[name], some) for some, calls in batches for name in modules):

@@ -16,10 +16,11 @@ from bitplan.planner.graph.layers import LayerGraph, component_of, components_of
 from bitplan.planner.graph.naming import components_in, matching, tell_counts
 from bitplan.planner.graph.stages import watched_stages
 from bitplan.planner.graph.trace import trace
-from bitplan.planner.pipelines.additions import check_additions, eagerly
 from bitplan.planner.graph.union import joined
+from bitplan.planner.pipelines.additions import check_additions, eagerly
 from bitplan.planner.pipelines.calling import learn, settled
-from bitplan.planner.pipelines.coverage import Calls, Coverage, cover, is_irregular, weighed
+from bitplan.planner.pipelines.coverage import BATCH, Calls, Coverage, cover, is_irregular, weighed
+from bitplan.planner.pipelines.memory import LiveTensors, batch_of
 from bitplan.planner.pipelines.sources import float_components
 from bitplan.planner.pipelines.subject import Subject, output_of, run_subject
 from bitplan.planner.progress import current
@@ -41,6 +42,7 @@ class TraceRecord:
             and keep nothing from call to call.
         denoisers: addresses of modules that run at every step of a sampler.
         sample: the output of the run.
+        batch: the number of conditions that one run may take (`memory.batch_of`).
     """
 
     graph: LayerGraph
@@ -49,6 +51,7 @@ class TraceRecord:
     stages: tuple[str, ...]
     denoisers: tuple[str, ...]
     sample: Tensor
+    batch: int = field(default=BATCH, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +85,14 @@ class Run:
         stages: addresses of the modules that the subject called.
         keeping: those that keep a state.
         sample: the output of the first run.
+        held: bytes that the run of one condition holds at once.
     """
 
     graph: LayerGraph
     stages: Collection[str]
     keeping: Collection[str]
     sample: Tensor
+    held: int
 
 
 def examine(subject: Subject, conditions: Sequence[Any], seed: int = 0, names: Sequence[str] = ()) -> Traced:
@@ -108,7 +113,7 @@ def examine_all(subject: Subject, conditions: Sequence[Any], seed: int = 0, name
     run = _first(subject, conditions, seed, names)
     with current().phase("calibration"), eagerly(), opened(subject.modules):
         planned = components_in(names, subject.modules) or iterating(run.graph)
-        found = cover(subject, conditions, seed, run.graph, planned)
+        found = cover(subject, conditions, seed, run.graph, planned, min(BATCH, batch_of(run.held)))
         traced = _record(subject, _joined(subject, conditions, seed, run, found.alone), names)
         return _covered(traced, found, partial(run_subject, subject, conditions, seed, 1))
 
@@ -132,7 +137,7 @@ def _joined(subject: Subject, conditions: Sequence[Any], seed: int, first: Run, 
             reached |= own
     stages = dict.fromkeys(stage for run in runs for stage in run.stages)
     keeping = {stage for run in runs for stage in run.keeping}
-    return Run(joined([run.graph for run in runs]), stages, keeping, first.sample)
+    return Run(joined([run.graph for run in runs]), stages, keeping, first.sample, max(run.held for run in runs))
 
 
 def _covered(traced: Traced, found: Coverage, run: Callable[[], object]) -> Traced:
@@ -159,13 +164,14 @@ def _record(subject: Subject, run: Run, names: Sequence[str]) -> Traced:
     relevant = (a for a in run.stages if a in denoisers or any(layer.startswith(f"{a}.") for layer in planned))
     stages = tuple(a for a in relevant if a in denoisers or a not in run.keeping)
     kind = output_of(subject, run.sample)
-    return Traced(graph, fingerprint(parts, graph), kind, stages, denoisers, run.sample, subject, parts)
+    found = graph, fingerprint(parts, graph), kind, stages, denoisers, run.sample
+    return Traced(*found, subject, parts, batch=batch_of(run.held))
 
 
 def _traced_run(subject: Subject, conditions: Sequence[Any], seed: int) -> Run:
     """Runs the subject once; records its graph, the stages that it calls, those that keep a state, and its output."""
     outputs: list[Tensor] = []
     keeping: set[str] = set()
-    with watched_stages(subject.modules, keeping) as calls:
+    with watched_stages(subject.modules, keeping) as calls, LiveTensors() as held:
         whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions, seed)))
-    return Run(whole, calls, keeping, outputs[0])
+    return Run(whole, calls, keeping, outputs[0], held.most)

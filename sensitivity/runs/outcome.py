@@ -35,7 +35,7 @@ class Outcome:
     Attributes:
         denoised: (B, ...) the denoisers' outputs on recorded inputs, one tensor a call.
         outputs: (P, ...) final outputs, one a sample.
-        groups: the call of each of the S rows of `denoised`; empty if there is one call.
+        groups: the call of each of the S rows of `denoised`, by its number in its run; empty if there is one call.
         owners: the sample of each of the S rows; empty if each row is a sample of its own.
         kind: the kind of `outputs`; `images` and `video` are pixels in 0..1.
     """
