@@ -62,7 +62,7 @@ def profile(
     Returns the path of the profile. Raises UserError.
     """
     from bitplan.planner.measurement.engines import Cluster
-    from bitplan.planner.measurement.run import MeasureOptions, check_options, kept_in, run_profile
+    from bitplan.planner.measurement.run import MeasureOptions, check_options, kept_in, run_profile, say_coverage
     from bitplan.planner.measurement.worker import Settings
     from bitplan.planner.pipelines.calling import generation_used
     from bitplan.planner.pipelines.conditions import conditions_in, labels_of
@@ -87,6 +87,7 @@ def profile(
         dtype, tuple(metrics),
     )  # fmt: skip
     traced = examine_all(holding(subject, conditions), conditions, seed, components)
+    say_coverage(traced, len(conditions))
     run_profile(traced, settings, Path(out), options)
     return Path(out)
 
