@@ -12,6 +12,7 @@ from torch import nn
 from bitplan.planner.applied.binding import Binding, bind
 from bitplan.planner.files import PathLike
 from bitplan.planner.graph.layers import component_of
+from bitplan.planner.measurement.repeats import check_repeats
 from bitplan.planner.measurement.replay import Replay, build_replay
 from bitplan.planner.pipelines.additions import eagerly
 from bitplan.planner.pipelines.generation import Generation
@@ -99,6 +100,7 @@ def build_evaluator(
     traced = examine(subject, conditions, seed, names)
     if not set(layers) <= set(traced.graph.by_address):  # other conditions may run them
         traced = examine_all(subject, conditions, seed, names)
+    check_repeats(traced, conditions[0], seed)
     denoisers = [module_at(subject.modules, address) for address in traced.denoisers]
     metrics = choose_metrics(subject, traced.output, conditions, own, clip, traced.sample)
     with eagerly():

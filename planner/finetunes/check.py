@@ -19,6 +19,7 @@ from bitplan.planner.graph.layers import architecture_fingerprint, from_json
 from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import jobs_of
 from bitplan.planner.measurement.ranges import stored_ranges
+from bitplan.planner.measurement.repeats import check_repeats
 from bitplan.planner.measurement.run import setup_of
 from bitplan.planner.measurement.worker import Settings, worker_of
 from bitplan.planner.pipelines.additions import eagerly
@@ -207,6 +208,7 @@ def _measured(
     """
     pairs, options = what
     engine = engine_named(options.engine, options.cluster)
+    check_repeats(traced, conditions_in(traced.subject, settings.prompts)[0], settings.generation.seed)
     with eagerly(), opened(traced.subject.modules):
         setup = setup_of(traced, settings, _ranges(store, traced, pairs))
         layers = len({layer for layer, _ in pairs})

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bitplan.planner.errors import UserError
 from bitplan.planner.measurement.replay import call_again, denoised_of, evenly_spaced
-from bitplan.planner.measurement.worker import Worker
-from bitplan.planner.pipelines.subject import run_subject
+from bitplan.planner.pipelines.additions import eagerly
+from bitplan.planner.pipelines.subject import Subject, run_subject
+from bitplan.planner.pipelines.traced import Traced
 from bitplan.plans.dtypes import FLOAT32
+from bitplan.plans.layers.addresses import module_at
 from bitplan.sensitivity.runs.calls import recorded_calls
 from bitplan.sensitivity.runs.nested import copied
 
@@ -26,27 +30,41 @@ def same(one: Tensor, other: Tensor, dtype: str) -> bool:
     return one.shape == other.shape and float((one - other).float().norm()) <= limit
 
 
-def find_keeping(worker: Worker) -> str:
-    """Run the first condition, then repeat some calls of each denoiser, the last one first.
+def find_keeping(subject: Subject, addresses: Sequence[str], condition: Any, seed: int, dtype: str = FLOAT32) -> str:
+    """Run one condition, then repeat some calls of each denoiser, the last one first.
 
-    Returns the address of a denoiser whose output is another then, or an empty text.
+    addresses: of the denoisers. Returns that of one whose output is another then, or an empty text.
     """
-    settings, results, running = worker.setup.settings, dict[int, Any](), list[int]()
+    denoisers = {module_at(subject.modules, address): address for address in addresses}
+    results, running = dict[int, Any](), list[int]()
 
     def ends(*call: Any) -> None:
         with torch.no_grad():
             results[running.pop()] = copied(call[-1])  # of the innermost call: a denoiser may call another one
 
     with ExitStack() as stack:
-        calls = stack.enter_context(recorded_calls(*worker.denoisers))
-        for denoiser in worker.denoisers:
+        calls = stack.enter_context(recorded_calls(*denoisers))
+        for denoiser in denoisers:
             stack.callback(denoiser.register_forward_pre_hook(lambda *_: running.append(len(calls) - 1)).remove)
             stack.callback(denoiser.register_forward_hook(ends).remove)
-        run_subject(worker.subject, worker.conditions[:1], settings.generation.seed)
+        run_subject(subject, [condition], seed)
     chosen = evenly_spaced([call.module for call in calls], CALLS)[::-1]  # in order, a cache may fill as before
     again = [calls[index] for index in chosen]
     before, after = denoised_of(again, [results[index] for index in chosen]), denoised_of(again, call_again(again))
-    addresses = dict(zip(worker.denoisers, worker.setup.denoisers, strict=True))
     pairs = zip(again, before, after, strict=True)
-    different = (call.module for call, one, other in pairs if not same(other, one, settings.dtype))
-    return next((addresses[module] for module in different if module is not None), "")
+    different = (call.module for call, one, other in pairs if not same(other, one, dtype))
+    return next((denoisers[module] for module in different if module is not None), "")
+
+
+def keeping_error(address: str) -> UserError:
+    """The refusal of such a denoiser."""
+    return UserError(f"{address} gives another output when a call of it is repeated: it keeps something from call to "
+                     "call, such as a step cache; turn that off first")  # fmt: skip
+
+
+def check_repeats(traced: Traced, condition: Any, seed: int) -> None:
+    """Raises UserError for a denoiser whose calls depend on earlier ones."""
+    with eagerly():
+        keeping = find_keeping(traced.subject, traced.denoisers, condition, seed)
+    if keeping:
+        raise keeping_error(keeping)

@@ -14,10 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bitplan.planner.errors import CallError, UserError
+from bitplan.planner.errors import CallError, ShortageError, UserError
 from bitplan.planner.measurement.chains import chain_of
 from bitplan.planner.measurement.methods.probes import try_backward
-from bitplan.planner.measurement.repeats import find_keeping, same
+from bitplan.planner.measurement.repeats import find_keeping, keeping_error, same
 from bitplan.planner.measurement.replay import build_replay
 from bitplan.planner.measurement.worker import Worker, divided
 from bitplan.planner.pipelines.calling import has_own_calls
@@ -57,10 +57,11 @@ def try_measuring(worker: Worker, method: str) -> Worker:
 
 def _check_repeats(worker: Worker, run: Callable[[], Tensor]) -> None:
     """Raises UserError that names a denoiser whose calls depend on earlier ones, or what differs in two runs."""
-    if keeping := find_keeping(worker):
+    settings, addresses = worker.setup.settings, worker.setup.denoisers
+    seed = settings.generation.seed
+    if keeping := find_keeping(worker.subject, addresses, worker.conditions[0], seed, settings.dtype):
         _check_equal(worker.subject, run)
-        raise UserError(f"{keeping} gives another output when a call of it is repeated: it keeps something from call "
-                        "to call, such as a step cache; turn that off and profile without it")  # fmt: skip
+        raise keeping_error(keeping)
 
 
 def _check_equal(subject: Subject, run: Callable[[], Tensor]) -> None:
@@ -119,6 +120,8 @@ def _probed(worker: Worker) -> Tensor:
 def _unrolling(worker: Worker) -> Iterator[None]:
     try:
         yield
+    except ShortageError:
+        raise
     except CallError as error:
         name, cause = worker.subject.name, cause_of(error.__cause__ or error, 160)
         raise UserError(f"probes call the modules of {name} without a graph, with which its run fails: {cause}; "

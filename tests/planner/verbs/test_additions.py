@@ -11,7 +11,7 @@ import torch
 from accelerate import cpu_offload
 from diffusers import FirstBlockCacheConfig
 from diffusers.hooks import apply_group_offloading
-from torch import nn
+from torch import Tensor, nn
 
 import bitplan
 from bitplan.planner.errors import BAD_INPUT, UserError
@@ -75,6 +75,34 @@ def test_every_verb_that_measures_refuses_a_step_cache(
     line = result.stderr.strip().splitlines()[-1]
     assert line.startswith("bitplan: net.transformer_blocks.0 has the hook ") and CACHED in line
     assert line.endswith("turn it off first with net.disable_cache(), or load the model without it")
+
+
+class Stepping(Blocks):
+    """Computes at every second call, and returns at the others what it computed before."""
+
+    def forward(self, x: Tensor, time: float, known: Tensor) -> Tensor:
+        self.count = getattr(self, "count", -1) + 1
+        if self.count % 2 == 0:
+            self.kept = super().forward(x, time, known)
+        return self.kept * (1 + time)
+
+
+def stepping() -> Subject:
+    net = made(Stepping)
+    with torch.no_grad():
+        net.transformer_blocks[0].norm1.weight.add_(0.01)
+        net.transformer_blocks[0].attn1.to_q.weight.add_(0.01)  # a fine-tune, for check
+    return sampled(net)
+
+
+@pytest.mark.parametrize("verb", ["check", "evaluate"])
+def test_one_that_is_no_hook_is_found_by_repeating_calls(
+    verb: str, files: Files, command_line: Any, tmp_path: Path
+) -> None:
+    args = (*VERBS[verb](files, tmp_path, f"{__name__}:stepping"), "-q")
+    result = command_line(*args, *(("--allow-mismatch",) if verb == "evaluate" else ()))
+    assert result.exit_code == BAD_INPUT, result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("bitplan: net gives another output when a call of it is")
 
 
 def test_the_way_out_of_a_step_cache_works(tmp_path: Path) -> None:
