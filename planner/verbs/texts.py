@@ -47,7 +47,8 @@ def _yaml_value(word: str, text: str) -> Any:
 
     try:
         node = yaml.compose(text, PlainLoader)
-        bare = isinstance(node, yaml.ScalarNode) and node.style is None and node.value != text.strip()
+        tagged = text.lstrip().startswith(("!", "&"))
+        bare = isinstance(node, yaml.ScalarNode) and not (tagged or node.style) and node.value != text.strip()
         if bare or (isinstance(node, yaml.CollectionNode) and not node.flow_style):
             return text
         return yaml.load(text, PlainLoader)  # noqa: S506

@@ -129,7 +129,17 @@ def test_completion_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert completion.layers(context, context.command.params[0], "unet") == []
 
 
-VALUES = ("[1", "{", "'", "!!int x", "2024-99-99", "!!python/object:os.system x", "[" * 3000, "&a [*a, *b]", "\x00")
+VALUES = (
+    "[1",
+    "{",
+    "'",
+    "!!int x",
+    "!!timestamp 2024-99-99",
+    "!!python/object:os.system x",
+    "[" * 3000,
+    "&a [*a, *b]",
+    "\x00",
+)
 
 
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
