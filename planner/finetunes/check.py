@@ -18,6 +18,7 @@ from bitplan.planner.finetunes.verdict import Check, CheckInputs, conclude
 from bitplan.planner.graph.layers import architecture_fingerprint, from_json
 from bitplan.planner.measurement.engines import Cluster, engine_named
 from bitplan.planner.measurement.jobs import jobs_of
+from bitplan.planner.measurement.methods import check_dtype
 from bitplan.planner.measurement.ranges import stored_ranges
 from bitplan.planner.measurement.repeats import check_repeats
 from bitplan.planner.measurement.run import setup_of
@@ -196,7 +197,9 @@ def _traced(store: Profile, settings: Settings, pipeline: str | Subject, options
             f"{subject.name} is to be checked on the {len(settings.prompts)} conditions that {store.path} was measured "
             "on, and these are others; let it bring those, or give them as prompts"
         )
-    return examine_all(subject, conditions, settings.generation.seed, settings.components or model["components"])
+    traced = examine_all(subject, conditions, settings.generation.seed, settings.components or model["components"])
+    check_dtype(traced.dtype, True, f"{subject.name} converted to {FLOAT32}")
+    return traced
 
 
 def _measured(

@@ -84,9 +84,26 @@ def check_options(schemes: Sequence[str], dtype: str, options: MeasureOptions) -
         raise UserError(f"--schemes {','.join(schemes)} leaves nothing to measure, since keep changes nothing; give "
                         "others, such as w8a8,w4g64ma8")  # fmt: skip
     method_named(options.method)
-    check_dtype(dtype, options.method == "exhaustive" or options.checks > 0 or math.isfinite(options.seconds))
+    check_dtype(dtype, runs_of(options))
     if engine_named(options.engine, options.cluster).distributed and options.folder is not None:
         raise UserError(f"--offload-folder is for this process, not for workers; leave --engine {options.engine} out")
+
+
+def check_found(traced: Traced, dtype: str, options: MeasureOptions) -> None:
+    """Check the options again for the float type that the modules have. dtype: the type that was asked for.
+
+    Raises UserError for what is not measured in that type, and if another one was asked for.
+    """
+    name, found = traced.subject.name, traced.dtype
+    if dtype not in (FLOAT32, found):
+        raise UserError(f"the modules of {name} compute in {found}, not in {dtype}; leave --dtype {dtype} out")
+    if found != dtype:
+        check_dtype(found, runs_of(options), f"{name}, whose modules compute in {found}, converted to float32")
+
+
+def runs_of(options: MeasureOptions) -> bool:
+    """Whether losses are measured by full runs."""
+    return options.method == "exhaustive" or options.checks > 0 or math.isfinite(options.seconds)
 
 
 def header_of(traced: Traced, settings: Settings) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bitplan.planner.choice.open_choices import to_measure
 from bitplan.planner.measurement.jobs import Job, JobResult, jobs_of, pending_of
 from bitplan.planner.measurement.rounds import ROUND, rounds_of, write_missed, write_rounds
-from bitplan.planner.profiles.corrections import choose_checks, correct
+from bitplan.planner.profiles.corrections import check_estimates, choose_checks, correct
 from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.profiles.responses import PROBED, probed
 from bitplan.planner.progress import current
@@ -68,8 +68,8 @@ def measure_by_probes(schedule: Schedule, checks: int, around: str) -> None:
     """Probe on all prompts, measure some pairs exhaustively, and correct the estimates by them.
 
     Pairs that no probe reaches are measured exhaustively, such as those of layers that ran in no round, and `checks`
-    others. If there is a deadline, measure until
-    then the pairs that a plan with the memory `around` is undecided about.
+    others. If there is a deadline, measure until then the pairs that a plan with the memory `around` is undecided
+    about. Raises MeasurementError at the end if the checks contradict the estimates.
     """
     _catch_up(schedule)
     finished = probed(schedule.store).prompts
@@ -86,12 +86,13 @@ def measure_by_probes(schedule: Schedule, checks: int, around: str) -> None:
         measure_exhaustively(schedule, pending)
     if checks and not schedule.late:
         measure_exhaustively(schedule, choose_checks(schedule.store, checks), "checks")
-    correct(schedule.store, schedule.families)
+    fits = correct(schedule.store, schedule.families)
     while math.isfinite(schedule.deadline) and not schedule.late:
         if not (undecided := to_measure(schedule.store, around, CHUNK)):
             break
         measure_exhaustively(schedule, undecided, "undecided")
-        correct(schedule.store, schedule.families)
+        fits = correct(schedule.store, schedule.families)
+    check_estimates(fits)
 
 
 def _catch_up(schedule: Schedule) -> None:

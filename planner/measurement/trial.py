@@ -19,15 +19,21 @@ from bitplan.planner.measurement.chains import chain_of
 from bitplan.planner.measurement.methods.probes import try_backward
 from bitplan.planner.measurement.repeats import find_keeping, keeping_error, same
 from bitplan.planner.measurement.replay import build_replay
+from bitplan.planner.measurement.rounds import ROUND
 from bitplan.planner.measurement.worker import Worker, divided
 from bitplan.planner.pipelines.calling import has_own_calls
+from bitplan.planner.pipelines.failures import shown
 from bitplan.planner.pipelines.subject import Subject, run_subject
 from bitplan.planner.texts import cause_of, one_line
+from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.layers.addresses import addresses
 from bitplan.sensitivity.probes.chain import draw
 from bitplan.sensitivity.runs.generators import moved, states
 from bitplan.sensitivity.runs.nested import tensors_of
 from bitplan.sensitivity.table import MeasurementError
+
+REPEATED = {FLOAT32: 1e-5}  # difference of two runs that compute the same, relative to the output
+REPEATED_ROUGH = 1e-2  # the same in 16 bits
 
 
 def try_measuring(worker: Worker, method: str) -> Worker:
@@ -39,6 +45,7 @@ def try_measuring(worker: Worker, method: str) -> Worker:
     subject, seed = worker.subject, worker.setup.settings.generation.seed
     run = partial(run_subject, subject, worker.conditions[:1], seed)
     _check_eval(subject, run)
+    _check_twice(worker)
     _check_repeats(worker, run)
     try:
         outputs = _probed(worker) if method == "probes" else _replayed(worker)
@@ -62,6 +69,24 @@ def _check_repeats(worker: Worker, run: Callable[[], Tensor]) -> None:
     if keeping := find_keeping(worker.subject, addresses, worker.conditions[0], seed, settings.dtype):
         _check_equal(worker.subject, run)
         raise keeping_error(keeping)
+
+
+def _check_twice(worker: Worker) -> None:
+    """Runs all conditions twice. Raises UserError for a condition whose outputs differ, with the cause."""
+    subject, settings, conditions = worker.subject, worker.setup.settings, worker.conditions
+    seed, limit = settings.generation.seed, REPEATED.get(settings.dtype, REPEATED_ROUGH)
+    for at in range(0, len(conditions), ROUND):
+        run = partial(run_subject, subject, conditions[at : at + ROUND], seed + at)
+        first, second = (run().float().flatten(1) for _ in range(2))
+        apart = (first - second).norm(dim=1) / second.norm(dim=1).clamp_min(1e-30)
+        if bool((apart > limit).any()):
+            worst = int(apart.argmax())
+            _check_equal(subject, run)
+            raise UserError(
+                f"two equal runs of {subject.name} give outputs that differ by {float(apart[worst]):.2g} of their size "
+                f"for {shown(conditions[at + worst :][:1])}; draw random numbers from the seed alone, "
+                "and keep nothing from run to run"
+            )
 
 
 def _check_equal(subject: Subject, run: Callable[[], Tensor]) -> None:

@@ -26,7 +26,7 @@ from bitplan.planner.pipelines.references import check_typed, is_reference, load
 from bitplan.planner.pipelines.subject import Subject, subject_of
 from bitplan.planner.scenes import PIPELINE_FOLDER, SCENES
 from bitplan.planner.texts import one_line
-from bitplan.plans.dtypes import FLOAT32
+from bitplan.plans.dtypes import FLOAT32, float_type
 from bitplan.plans.formats.base import FormatError
 from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.kernels import KernelError
@@ -57,18 +57,19 @@ def load_subject(
 def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
     if not is_reference(name):
         return subject_of(load_pipeline(name, dtype), generation, name)
-    if dtype != FLOAT32:
-        raise UserError(
-            f"{name} determines its own float type, and {dtype} is asked for; load it in {dtype} there, or "
-            "leave --dtype of `bitplan profile` out"
-        )
     target = load_reference(name)
     if not isinstance(target, (Subject, DiffusionPipeline)):
         with calling(name):
             target = user_function(target)()
     if not isinstance(target, (Subject, DiffusionPipeline)):
         raise UserError(f"{name} is a {type(target).__name__}; give a bitplan.Subject or a diffusers pipeline")
-    return _in_folder(replace(subject_of(target, generation), name=name))
+    subject = replace(subject_of(target, generation), name=name)
+    if dtype not in (FLOAT32, found := float_type(subject.modules.values())):
+        raise UserError(
+            f"{name} determines its own float type, {found}, and {dtype} is asked for; load it in {dtype} there, or "
+            "leave --dtype of `bitplan profile` out"
+        )
+    return _in_folder(subject)
 
 
 def _in_folder(subject: Subject) -> Subject:

@@ -24,6 +24,7 @@ from bitplan.planner.pipelines.memory import LiveTensors, batch_of
 from bitplan.planner.pipelines.sources import float_components
 from bitplan.planner.pipelines.subject import Subject, output_of, run_subject
 from bitplan.planner.progress import current
+from bitplan.plans.dtypes import FLOAT32, float_type
 from bitplan.plans.layers.addresses import addresses
 from bitplan.plans.layers.opening import opened
 from bitplan.plans.layers.swap import find_layer
@@ -63,12 +64,14 @@ class Traced(TraceRecord):
         parts: component -> module, of the components to plan.
         ranges: layer -> the range of its input on all conditions; empty after one run.
         apart: whether each condition must have its own call, since conditions run different layers or rows.
+        dtype: float type of the components that ran, see `float_type`.
     """
 
     subject: Subject
     parts: Mapping[str, nn.Module]
     ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
     apart: bool = False
+    dtype: str = FLOAT32
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -165,7 +168,7 @@ def _record(subject: Subject, run: Run, names: Sequence[str]) -> Traced:
     stages = tuple(a for a in relevant if a in denoisers or a not in run.keeping)
     kind = output_of(subject, run.sample)
     found = graph, fingerprint(parts, graph), kind, stages, denoisers, run.sample
-    return Traced(*found, subject, parts, batch=batch_of(run.held))
+    return Traced(*found, subject, parts, dtype=_float_type(subject, run), batch=batch_of(run.held))
 
 
 def _traced_run(subject: Subject, conditions: Sequence[Any], seed: int) -> Run:
@@ -175,3 +178,8 @@ def _traced_run(subject: Subject, conditions: Sequence[Any], seed: int) -> Run:
     with watched_stages(subject.modules, keeping) as calls, LiveTensors() as held:
         whole = trace(subject.modules, lambda: outputs.append(run_subject(subject, conditions, seed)))
     return Run(whole, calls, keeping, outputs[0], held.most)
+
+
+def _float_type(subject: Subject, run: Run) -> str:
+    ran = {component_of(address) for address in run.stages}
+    return float_type(module for name, module in subject.modules.items() if name in ran)

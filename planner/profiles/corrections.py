@@ -10,7 +10,7 @@ from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.profiles.responses import probed, responses_of
 from bitplan.sensitivity.correction import Correction, fit
 from bitplan.sensitivity.responses import measurement_of
-from bitplan.sensitivity.table import Measurement
+from bitplan.sensitivity.table import Measurement, MeasurementError
 
 CORRECTIONS = "corrections"  # its name in the baseline
 _TINY = 1e-300
@@ -67,7 +67,18 @@ def corrections_of(store: Profile) -> dict[str, Correction]:
 
 
 def _corrected(estimate: Measurement, correction: Correction | None) -> Measurement:
-    if correction is None or not correction.applies:
+    if correction is None or not correction.applies or correction.alarm:
         return estimate
     factor = correction.factor(estimate.mean)
     return replace(estimate, mean=factor * estimate.mean, stderr=factor * estimate.stderr, source="corrected")
+
+
+def check_estimates(fits: Mapping[str, Correction]) -> None:
+    """Raises MeasurementError if checks contradict the estimates of a metric, which are then in the profile as they
+    are."""
+    for metric, its in fits.items():
+        if its.alarm:
+            raise MeasurementError(
+                f"estimates by probes do not hold for this model: {metric}: {its.alarm}; the profile keeps what was "
+                "measured: continue it with --method exhaustive"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,8 @@ def profile(
         address: HOST:PORT of a running Ray cluster; None to start one.
         workers: number of workers of the cluster.
         part: `2/3` measures only the second third of the layers, for `merge`.
-        dtype: float type of the pipeline, `float32` or `bfloat16`, which takes half the memory.
+        dtype: float type to load the pipeline in, `float32` or `bfloat16`, which takes half the memory. A `Subject`,
+            and what a reference gives, has its own, which is read from its modules.
         call: further arguments of the pipeline's call, such as its height.
         metrics: more metrics, built-in ones or `package.module:name`.
         offload_folder: a folder on a disk that holds converted weights instead of memory.
@@ -62,7 +64,14 @@ def profile(
     Returns the path of the profile. Raises UserError.
     """
     from bitplan.planner.measurement.engines import Cluster
-    from bitplan.planner.measurement.run import MeasureOptions, check_options, kept_in, run_profile, say_coverage
+    from bitplan.planner.measurement.run import (
+        MeasureOptions,
+        check_found,
+        check_options,
+        kept_in,
+        run_profile,
+        say_coverage,
+    )
     from bitplan.planner.measurement.worker import Settings
     from bitplan.planner.pipelines.calling import generation_used
     from bitplan.planner.pipelines.conditions import conditions_in, labels_of
@@ -82,12 +91,14 @@ def profile(
     subject = load_subject(pipeline, generation, dtype, offload_folder)
     conditions = conditions_of(subject, own, count)
     used = generation_used(subject.run, generation)
-    settings = Settings(
-        subject.name, labels_of(conditions), tuple(schemes), used, timesteps, probes, tuple(components), clip,
-        dtype, tuple(metrics),
-    )  # fmt: skip
     traced = examine_all(holding(subject, conditions), conditions, seed, components)
     say_coverage(traced, len(conditions))
+    options = replace(options, checks=checking.checks_of(checks, traced.dtype))
+    check_found(traced, dtype, options)
+    settings = Settings(
+        subject.name, labels_of(conditions), tuple(schemes), used, timesteps, probes, tuple(components), clip,
+        traced.dtype, tuple(metrics),
+    )  # fmt: skip
     run_profile(traced, settings, Path(out), options)
     return Path(out)
 

@@ -247,7 +247,7 @@ def certainty(store: Profile, undecided: Sequence[str] | None) -> list[str]:
     lines = ["losses from: " + ", ".join(f"{source} {count:,}" for source, count in counts.most_common())]
     for metric, fit in corrections_of(store).items():
         moved = f"moved by x{fit.factor(math.exp(fit.low)):.2f} (smallest) to x{fit.factor(math.exp(fit.high)):.2f}"
-        effect = moved if fit.applies else "left as they are"
+        effect = f"wrong: {fit.alarm}" if fit.alarm else moved if fit.applies else "left as they are"
         lines.append(f"{metric}: {fit.checks} checks scatter by x{math.exp(fit.scatter):.2f}, estimates {effect}")
     if undecided is None:
         return lines

@@ -68,6 +68,24 @@ def in_turn() -> Subject:
     )
 
 
+class Changing(Net):
+    """Differs from run to run: for one condition alone, by less than a scheme does, or more with each call."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.noise, self.calls = how, np.random.default_rng(), 0
+
+    def forward(self, x: Tensor, time: float, known: Tensor) -> Tensor:
+        self.calls += 1
+        noise = torch.tensor(self.noise.normal(size=x.shape)).float()
+        more = {"late": 0.1 * noise * (known[:, :1] > 0.6), "small": 3e-4 * noise, "counter": 0.01 * self.calls * x}
+        return super().forward(x + more[self.how], time, known)
+
+
+def changing(how: str) -> Subject:
+    return sampled(made(Changing, how))
+
+
 class Checkpointed(Net):
     def forward(self, x: Tensor, time: float, known: Tensor) -> Tensor:
         return checkpoint(super().forward, x, time, known, use_reentrant=False)  # type: ignore[no-any-return]
@@ -96,6 +114,14 @@ WRITERS = (
     Odd("the sampler writes by .data", partial(by_sampler, ".data"), UNSEEN),
 )  # fmt: skip
 
+DIFFER = "two equal runs of odd give different outputs: net.first gets different inputs"
+CHANGING = (
+    Odd("a draw of numpy's for one condition", partial(changing, "late"), DIFFER),
+    Odd("a draw of numpy's for one condition, exhaustive", partial(changing, "late"), DIFFER, method="exhaustive"),
+    Odd("a small draw of numpy's", partial(changing, "small"), DIFFER),
+    Odd("a state that is kept from call to call", partial(changing, "counter"), DIFFER),
+)
+
 SUBJECTS = (
     Odd("plain", plain),
     Odd("plain, exhaustive", plain, error=EXACT, method="exhaustive"),
@@ -111,4 +137,5 @@ SUBJECTS = (
     *EXPERTS,
     *WRITERS,
     *PATCHED,
+    *CHANGING,
 )

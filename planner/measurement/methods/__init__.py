@@ -21,17 +21,21 @@ if TYPE_CHECKING:
 DTYPES = (FLOAT32, "bfloat16")  # float types of pipelines; gradients would overflow in float16
 
 
-def check_dtype(name: str, runs: bool) -> None:
+def check_dtype(name: str, runs: bool, instead: str = "") -> None:
     """Raises UserError for a float type that pipelines are not measured in.
 
-    runs: whether losses are measured by full runs, which are too noisy in 16 bits.
+    Args:
+        name: the type.
+        runs: whether losses are measured by full runs, which are too noisy in 16 bits.
+        instead: what to give instead; empty for the option.
     """
     if name not in DTYPES:
-        raise UserError(f"pipelines are measured in {' or '.join(DTYPES)}, not {name!r}; choose one of them")
+        what = f"give {instead}" if instead else "choose one of them"
+        raise UserError(f"pipelines are measured in {' or '.join(DTYPES)}, not {name!r}; {what}")
     if runs and name != FLOAT32:
         raise UserError(
             f"a run in {name} shows the rounding of all layers, not the effect of one scheme; profile by probes with "
-            f"neither --checks nor --time, or use --dtype {FLOAT32}"
+            f"neither --checks nor --time, or {f'give {instead}' if instead else f'use --dtype {FLOAT32}'}"
         )
 
 
