@@ -179,15 +179,16 @@ def observed(
         replacement = None if widened is output else widened
         if not torch.is_grad_enabled() or not wide.numel():
             return replacement  # the first pass of a checkpoint, or no row of any sample
-        if not wide.ndim or len(wide) % copies or not shares.of(layer, len(wide) // copies):
+        order = shares.order(layer, len(wide), copies) if wide.ndim else None
+        if order is None or not shares.of(layer, len(wide) // copies):
             refuse(layer)  # such as one input for all samples
             return replacement
-        x = wide.detach()[: len(wide) // copies].clone()
+        x = order.one_copy(wide.detach())
         if widened.requires_grad:
-            widened.register_hook(lambda g: take(layer, x, g))
+            widened.register_hook(lambda g: take(layer, x, order.by_copy(g)))
             return replacement
         leaf = widened.detach().requires_grad_()
-        leaf.register_hook(lambda g: take(layer, x, g))
+        leaf.register_hook(lambda g: take(layer, x, order.by_copy(g)))
         return leaf.clone()  # later operations may write into it
 
     return hooked(layers, observe)

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from bitplan.sensitivity.probes.backward import Changes, Product, Responses, Subjects, Visit, portions
 from bitplan.sensitivity.probes.chain import Chain, Probes
-from bitplan.sensitivity.probes.shares import shares_of, single_layers
+from bitplan.sensitivity.probes.order_trial import orders_of
+from bitplan.sensitivity.probes.rows import Orders
+from bitplan.sensitivity.probes.shares import COPIES, shares_of, single_layers
 
 
 def probe(
@@ -40,17 +42,28 @@ def probe(
             scores for comparisons.
     """
     subjects = Subjects(layers, changes, product)
-    single: dict[nn.Module, frozenset[str]] = {}
+    trials: dict[tuple[nn.Module, int], tuple[frozenset[str], Orders]] = {}
     for index in sorted(chain.weights, reverse=True):
         responses = Responses()
         left_out: set[str] = set()
         step, batched = chain.steps[index], chain.batched[index]
-        if step.module not in single:  # a module treats single rows alike in all its steps
-            single[step.module] = frozenset() if chain.alone else single_layers(step, batched, layers)
-        shares = shares_of(step, batched, layers, single[step.module])
-        for portion in portions(probes, index, 1 if chain.alone else max(1, rows // step.rows)):
+        room = 1 if chain.alone else max(1, rows // step.rows)
+        if (step.module, step.rows) not in trials:  # a module treats rows alike in all its steps
+            trials[step.module, step.rows] = _trials(chain, index, layers, min(room, COPIES))
+        shares = shares_of(step, batched, layers, *trials[step.module, step.rows])
+        for portion in portions(probes, index, room):
             left_out |= layers.keys() - Visit(chain, index, subjects, shares, portion, responses).run()
         yield index, responses.without(left_out)
+
+
+def _trials(
+    chain: Chain, index: int, layers: Mapping[str, nn.Module], copies: int
+) -> tuple[frozenset[str], Orders]:  # fmt: skip
+    """The layers with one row for all samples of a step, and the order of the rows of the others."""
+    step, batched = chain.steps[index], chain.batched[index]
+    if chain.alone:
+        return frozenset(), {}
+    return single_layers(step, batched, layers), orders_of(step, batched, layers, copies)
 
 
 def join_responses(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from bitplan.sensitivity.probes.batches import alike
+from bitplan.sensitivity.probes.rows import Order, Orders, Rows
 from bitplan.sensitivity.probes.unroll import Step
 from bitplan.sensitivity.runs.nested import SampleList, alone, leaves_of, repeated
 from bitplan.sensitivity.shortage import is_shortage
 
 COPIES = 2  # copies of a batch in a trial
 FACTOR = 1.5  # scales the output of a layer for some rows of a trial
-Rows = tuple[str, int]  # a layer and the number of rows of its input
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,21 @@ class Shares:
         batch: B, the batch size of the call.
         lengths: the number of rows of each sample in the input of a layer, if samples may differ; else None.
         single: layers that get one row for the whole batch and whose output may be repeated for each sample.
+        orders: the order of the rows of a layer, where a trial told it.
     """
 
     batch: int
     lengths: Mapping[Rows, Sequence[int]] | None
     single: frozenset[str]
+    orders: Orders = field(default_factory=dict)
+
+    def order(self, layer: str, rows: int, copies: int) -> Order | None:
+        """The order of a layer's rows in a call with several copies of the batch, or None if it is unknown."""
+        if self.lengths is not None:
+            return None if rows % copies else Order(1, copies, 1)
+        each, rest = divmod(rows, copies * self.batch)
+        outer = self.orders.get((layer, each), 1)
+        return None if rest or outer is None else Order(outer, copies, self.batch)
 
     def of(self, layer: str, rows: int) -> Sequence[int] | None:
         """The number of rows of each sample, which are consecutive, or None if it is unknown."""
@@ -49,7 +59,7 @@ class Shares:
 
 
 def shares_of(
-    step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module], single: frozenset[str]
+    step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module], single: frozenset[str], orders: Orders
 ) -> Shares:  # fmt: skip
     """Return which rows of each layer's input belong to which sample of a call.
 
@@ -61,9 +71,10 @@ def shares_of(
         batched: which argument tensors have a batch, from `batches.batched`.
         layers: address -> layer.
         single: layers with one row for the whole batch, from `single_layers`.
+        orders: of the rows of layers, from `order_trial.orders_of`.
     """
     lists = any(isinstance(leaf, SampleList) for leaf in leaves_of((step.args, step.kwargs)))
-    return Shares(step.rows, _lengths_by_layer(step, batched, layers) if lists else None, single)
+    return Shares(step.rows, _lengths_by_layer(step, batched, layers) if lists else None, single, orders)
 
 
 def _lengths_by_layer(

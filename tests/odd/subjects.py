@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bitplan.planner.pipelines.subject import Subject
 from tests.odd.experts import EXPERTS
+from tests.odd.ordered import Doubled, Frames, Interleaved, Permuted, ordered
 from tests.odd.parts import EXACT, Net, Odd, made, sampled
 from tests.odd.patched import PATCHED
 from tests.odd.writers import WRITES, by_denoiser, by_sampler
@@ -114,6 +115,14 @@ WRITERS = (
     Odd("the sampler writes by .data", partial(by_sampler, ".data"), UNSEEN),
 )  # fmt: skip
 
+ORDERED = (
+    Odd("guidance inside the denoiser", partial(ordered, Doubled)),
+    Odd("guidance inside, interleaved", partial(ordered, Interleaved)),
+    Odd("frames as (b f)", partial(ordered, Frames, "b f")),
+    Odd("frames as (f b)", partial(ordered, Frames, "f b")),
+    Odd("frames as (f b), exhaustive", partial(ordered, Frames, "f b"), error=EXACT, method="exhaustive"),
+    Odd("the batch shuffled, exhaustive", partial(ordered, Permuted, "shuffled"), error=EXACT, method="exhaustive"),
+)
 DIFFER = "two equal runs of odd give different outputs: net.first gets different inputs"
 CHANGING = (
     Odd("a draw of numpy's for one condition", partial(changing, "late"), DIFFER),
@@ -138,4 +147,5 @@ SUBJECTS = (
     *WRITERS,
     *PATCHED,
     *CHANGING,
+    *ORDERED,
 )

@@ -49,7 +49,7 @@ def test_what_does_not_run_does_not_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", [halves.idle, lambda: "tests.odd.halves:idle"])
 def test_another_type_than_the_modules_have_is_refused(given: Callable[[], Subject | str], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="leave --dtype bfloat16 out"):
+    with pytest.raises(UserError, match="leave --dtype .*out"):
         bitplan.profile(given(), tmp_path / "h.profile", **OPTIONS, dtype="bfloat16")
 
 
