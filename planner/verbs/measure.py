@@ -63,15 +63,8 @@ def profile(
 
     Returns the path of the profile. Raises UserError.
     """
+    from bitplan.planner.measurement import run
     from bitplan.planner.measurement.engines import Cluster
-    from bitplan.planner.measurement.run import (
-        MeasureOptions,
-        check_found,
-        check_options,
-        kept_in,
-        run_profile,
-        say_coverage,
-    )
     from bitplan.planner.measurement.worker import Settings
     from bitplan.planner.pipelines.calling import generation_used
     from bitplan.planner.pipelines.conditions import conditions_in, labels_of
@@ -80,26 +73,25 @@ def profile(
     from bitplan.planner.pipelines.traced import examine_all
 
     generation, share = generation_of(pipeline, steps, guidance, seed, call), checking.part_of(part)
-    options = MeasureOptions(
+    options = run.MeasureOptions(
         method, engine, Cluster(address, workers), share, checking.checks_of(checks, dtype), checking.seconds_of(time),
         around, offload_folder,
     )  # fmt: skip
-    check_options(schemes, dtype, options)
+    run.check_options(schemes, dtype, options)
     if Path(out).exists():
-        keeps(kept_in(out))
+        keeps(run.kept_in(out))
     own = conditions_in(prompts)
     subject = load_subject(pipeline, generation, dtype, offload_folder)
     conditions = conditions_of(subject, own, count)
-    used = generation_used(subject.run, generation)
     traced = examine_all(holding(subject, conditions), conditions, seed, components)
-    say_coverage(traced, len(conditions))
+    run.say_coverage(traced, len(conditions))
     options = replace(options, checks=checking.checks_of(checks, traced.dtype))
-    check_found(traced, dtype, options)
+    run.check_found(traced, dtype, options)
     settings = Settings(
-        subject.name, labels_of(conditions), tuple(schemes), used, timesteps, probes, tuple(components), clip,
-        traced.dtype, tuple(metrics),
+        subject.name, labels_of(conditions), tuple(schemes), generation_used(subject.run, generation), timesteps,
+        probes, tuple(components), clip, traced.dtype, tuple(metrics),
     )  # fmt: skip
-    run_profile(traced, settings, Path(out), options)
+    run.run_profile(traced, settings, Path(out), options)
     return Path(out)
 
 

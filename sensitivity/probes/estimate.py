@@ -44,8 +44,7 @@ def probe(
     subjects = Subjects(layers, changes, product)
     trials: dict[tuple[nn.Module, int], tuple[frozenset[str], Orders]] = {}
     for index in sorted(chain.weights, reverse=True):
-        responses = Responses()
-        left_out: set[str] = set()
+        responses, left_out = Responses(), set[str]()
         step, batched = chain.steps[index], chain.batched[index]
         room = 1 if chain.alone else max(1, rows // step.rows)
         if (step.module, step.rows) not in trials:  # a module treats rows alike in all its steps
