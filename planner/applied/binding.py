@@ -12,11 +12,14 @@ from bitplan.planner.applied.config import transform_parameters
 from bitplan.planner.graph.fingerprint import fingerprint_of
 from bitplan.planner.graph.layers import architecture_fingerprint
 from bitplan.planner.graph.trace import graph_of, list_layers
+from bitplan.plans.layers.addresses import find_module
+from bitplan.plans.layers.carried import attached
+from bitplan.plans.layers.modules import refusal_of
 from bitplan.plans.layers.opening import close, open_all
 from bitplan.plans.layers.swap import OpenLayers, Swap, swap, swap_open
 from bitplan.plans.numerics import range_tensor
-from bitplan.plans.plan import Plan, check_architecture, check_fingerprint, check_layers
-from bitplan.plans.scheme import Scheme
+from bitplan.plans.plan import Plan, PlanError, check_architecture, check_fingerprint, check_layers
+from bitplan.plans.scheme import KEEP, Scheme
 from bitplan.plans.transforms.base import Fitted
 
 
@@ -77,8 +80,10 @@ def _checked_layers(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: 
     opening = open_all(parts)
     try:
         listed = list_layers(parts)
+        _check_refusals(plan, parts, listed.layers)
         check_layers(plan, list(listed.layers))
         modules = {layer: listed.layers[layer][0] for layer in plan.schemes}
+        _check_attached(plan, modules)
         graph = graph_of(listed, list(plan.schemes))
         check_architecture(plan, architecture_fingerprint(graph))
         digest = fingerprint_of(graph, lambda layer, name: getattr(modules[layer], name, None))
@@ -87,6 +92,22 @@ def _checked_layers(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: 
         close(opening)
         raise
     return OpenLayers(parts, opening, modules)
+
+
+def _check_refusals(plan: Plan, parts: Mapping[str, nn.Module], known: Collection[str]) -> None:
+    """Raises PlanError for a layer of the plan that is there, but cannot be replaced."""
+    for address in plan.schemes:
+        if address not in known and (module := find_module(parts, address)) and (reason := refusal_of(module)):
+            raise PlanError(f"{address} cannot be replaced: {reason}; apply the plan before that is done to it, or "
+                            "load the float pipeline")  # fmt: skip
+
+
+def _check_attached(plan: Plan, modules: Mapping[str, nn.Module]) -> None:
+    """Raises PlanError for a layer on which something hangs that would be lost."""
+    for address, module in modules.items():
+        if plan.schemes[address] != str(KEEP) and (what := attached(module)):
+            raise PlanError(f"{address} {what}, which would be lost with the layer; apply the plan first, and then add "
+                            "that, or remove it")  # fmt: skip
 
 
 def fitted_in(plan: Plan) -> dict[str, Fitted]:

@@ -14,7 +14,7 @@ from bitplan.planner.applied.config import BitPlanConfig, component_config
 from bitplan.planner.applied.diffusers_quantizer import BitPlanQuantizer
 from bitplan.planner.applied.transformers_quantizer import TextQuantizer
 from bitplan.planner.errors import UserError
-from bitplan.planner.pipelines.marks import is_marked, mark
+from bitplan.planner.pipelines.marks import is_marked, mark, set_quantization_config
 from bitplan.plans.kernels import KernelError
 from bitplan.plans.plan import Plan
 
@@ -75,8 +75,9 @@ def mark_applied(plan: Plan, component: str, model: Any, kernels: str) -> None:
     """Lets `model`, whose layers were swapped as the plan says, be saved with it."""
     config = component_config(plan, component, kernels)
     if isinstance(model, ModelMixin):
-        model.register_to_config(quantization_config=config)
         mark(model, BitPlanQuantizer(config))
     elif isinstance(model, PreTrainedModel):
-        model.config.quantization_config = config
         mark(model, TextQuantizer(config))
+    else:
+        return
+    set_quantization_config(model, config)

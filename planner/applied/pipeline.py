@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -10,18 +12,38 @@ from torch import nn
 from bitplan.planner.applied.binding import bind_and_swap
 from bitplan.planner.applied.loading import can_load_packed, check_packed, loading_config, mark_applied
 from bitplan.planner.errors import UserError
-from bitplan.planner.pipelines.additions import check_additions
+from bitplan.planner.pipelines.additions import check_additions, original
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.marks import is_marked, unmark
 from bitplan.planner.pipelines.references import is_reference
 from bitplan.planner.pipelines.sources import float_components, load_pipeline, load_subject, locate
 from bitplan.planner.pipelines.subject import Subject, subject_of
 from bitplan.plans.layers.alignment import align
-from bitplan.plans.layers.swap import Swap, undo
+from bitplan.plans.layers.put_back import put_back
+from bitplan.plans.layers.swap import Swap
 from bitplan.plans.plan import Plan, dtype_of
 
-# what was put into which pipeline, so that the pipeline object itself stays as diffusers made it
-_APPLIED: weakref.WeakKeyDictionary[Any, Swap] = weakref.WeakKeyDictionary()
+
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """A plan in components.
+
+    Attributes:
+        swap: what was replaced, without its places, which are found anew.
+        parts: name -> component; weak, because `_APPLIED` must not keep the components.
+    """
+
+    swap: Swap
+    parts: Mapping[str, weakref.ReferenceType[nn.Module]]
+
+    @property
+    def components(self) -> dict[str, nn.Module]:
+        """The components that are still there."""
+        return {name: part for name, reference in self.parts.items() if (part := reference())}
+
+
+# Component -> the plan in it. Pipelines share components, which stay as their libraries made them.
+_APPLIED: weakref.WeakKeyDictionary[nn.Module, Applied] = weakref.WeakKeyDictionary()
 
 
 def apply_plan(
@@ -33,12 +55,12 @@ def apply_plan(
     the same layers. keep_originals: hold the float weights for `restore`. Raises UserError, PlanError for a plan that
     does not fit, KernelError for a scheme that no kernel runs here.
     """
-    if pipe in _APPLIED:
+    if applied_to(pipe):
         raise UserError("this pipeline has a plan applied already; call bitplan.restore(pipe) first")
     parts = float_components(pipe, plan.model["components"])
-    check_additions(parts, applying=True)
+    check_additions(parts, "applying")
     swapped = bind_and_swap(plan, parts, kernels == "int", allow_mismatch, keep_originals)
-    _APPLIED[pipe] = swapped
+    _remember(swapped, parts)
     try:
         for name, part in parts.items():
             align(part)
@@ -48,6 +70,19 @@ def apply_plan(
             restore_pipeline(pipe)
         raise
     return swapped
+
+
+def _remember(swap: Swap, parts: Mapping[str, nn.Module]) -> None:
+    without_places = replace(swap, layers=tuple(replace(layer, places=()) for layer in swap.layers))
+    applied = Applied(without_places, {name: weakref.ref(part) for name, part in parts.items()})
+    for part in parts.values():
+        _APPLIED[part] = applied
+
+
+def applied_to(pipe: Any) -> list[Applied]:
+    """The plans in the components of `pipe`, also if they were applied to a pipeline with which it shares them."""
+    parts = (original(part) for part in pipe.components.values() if isinstance(part, nn.Module))
+    return list(dict.fromkeys(_APPLIED[part] for part in parts if part in _APPLIED))
 
 
 def load_applied(pipeline: str, plan: Plan, kernels: str, allow_mismatch: bool) -> Any:
@@ -82,14 +117,23 @@ def load_planned(
 
 
 def restore_pipeline(pipe: Any) -> None:
-    """Put the float layers back. Raises UserError when nothing is applied, SwapError when they were not kept."""
-    if pipe not in _APPLIED:
+    """Put the float layers back, in the place, the float type and on the device of the quantized ones, with what was
+    added to them since.
+
+    Raises UserError when nothing is applied, or for what was added that moves or casts weights, SwapError as
+    `put_back`.
+    """
+    plans = applied_to(pipe)
+    if not plans:
         if any(is_marked(part) for part in pipe.components.values()):
             raise UserError("this pipeline was loaded, or copied, with its plan: its float weights were never here; "
                             "load the float pipeline")  # fmt: skip
         raise UserError("no plan is applied to this pipeline; there is nothing to restore")
-    undo(_APPLIED[pipe])
-    for part in pipe.components.values():
-        if is_marked(part):
-            unmark(part)
-    del _APPLIED[pipe]  # last, so that one that was interrupted can be repeated
+    for applied in plans:
+        check_additions(applied.components, "restoring")
+        put_back(applied.components, applied.swap)
+        for part in applied.components.values():
+            if is_marked(part):
+                unmark(part)
+        for part in applied.components.values():
+            del _APPLIED[part]  # last, so that one that was interrupted can be repeated

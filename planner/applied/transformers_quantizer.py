@@ -15,7 +15,8 @@ from bitplan.planner.applied.quantizer import PackedQuantizer
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
 from bitplan.plans.layers.alignment import align
-from bitplan.plans.layers.modules import COMPUTE, stored_names, without_compute
+from bitplan.plans.layers.modules import stored_names
+from bitplan.plans.layers.stored import COMPUTE, without_compute
 
 
 class TextQuantizer(PackedQuantizer, HfQuantizer):

@@ -34,7 +34,13 @@ class Addition:
     measuring: str
     applying: str = ""
 
+    @property
+    def restoring(self) -> str:
+        """What to do before a plan is undone; empty where a plan can be applied."""
+        return self.applying and REMOVE
 
+
+REMOVE = "remove it first"
 WITHOUT, AFTER = "load the model without it", "apply the plan first, and add it again afterwards"
 AWAY = "moves its weights away between its calls"
 LESS_MEMORY = "`bitplan profile --offload-folder FOLDER` keeps weights in files instead"
@@ -61,15 +67,16 @@ def original(module: nn.Module) -> nn.Module:
     return module
 
 
-def check_additions(components: Mapping[str, nn.Module], applying: bool = False) -> None:
-    """Raises UserError for the first module with an addition that is not known to be measured right, or, if `applying`,
-    to which no plan can be applied.
+def check_additions(components: Mapping[str, nn.Module], before: str = "measuring") -> None:
+    """Raises UserError for the first module with an addition that is not known to be measured right, or with which no
+    plan can be applied or undone.
 
-    components: name -> module; none of them is compiled, see `original`.
+    components: name -> module; none of them is compiled, see `original`. before: `measuring`, `applying` or
+    `restoring`.
     """
     for module, (address, *_) in addresses(components).items():
         for added in (found for find in (_type, _hook, _mover) if (found := find(module))):
-            if advice := added.applying if applying else added.measuring:
+            if advice := getattr(added, before):
                 raise UserError(f"{address} {added.says}; {advice.format(address.partition('.')[0])}")
     for name, component in components.items():
         _check_there(name, component)

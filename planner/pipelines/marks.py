@@ -8,6 +8,7 @@ from typing import Any
 from bitplan.planner.errors import UserError
 
 METHOD = "bitplan"  # `quant_method` in a component's config.json
+QUANTIZATION = "quantization_config"  # the key of a component's config
 
 
 REFUSED = {
@@ -40,14 +41,27 @@ def mark(model: Any, quantizer: Any) -> None:
 
 def unmark(model: Any) -> None:
     """Undoes `mark`."""
-    del model.hf_quantizer, model.quantization_method, model.is_quantized
-    if hasattr(model, "_internal_dict"):  # a model of diffusers
-        config = {key: value for key, value in model.config.items() if key != "quantization_config"}
-        model._internal_dict = type(model._internal_dict)(config)
-    else:
-        del model.config.quantization_config
-    for name in REFUSED:
-        model.__dict__.pop(name, None)
+    set_quantization_config(model, None)
+    for name in ("hf_quantizer", "is_quantized", *REFUSED, "quantization_method"):
+        vars(model).pop(name, None)
+
+
+def set_quantization_config(model: Any, config: Any) -> None:
+    """Puts the `quantization_config` into the model's config, or removes it for None.
+
+    A config of diffusers cannot be changed: another object takes its place, with its items and with the attributes that
+    were set on it since, such as those of IP-Adapters.
+    """
+    if not hasattr(model, "_internal_dict"):  # a model of transformers
+        if config is not None:
+            model.config.quantization_config = config
+        elif QUANTIZATION in vars(model.config):
+            del model.config.quantization_config
+        return
+    own = model._internal_dict
+    kept = {key: value for key, value in own.items() if key != QUANTIZATION}
+    model._internal_dict = type(own)(kept if config is None else {**kept, QUANTIZATION: config})
+    vars(model._internal_dict).update({key: value for key, value in vars(own).items() if key != QUANTIZATION})
 
 
 def is_marked(model: Any) -> bool:

@@ -9,7 +9,7 @@ moves tensors past `.to`, so that the device is known only then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,13 +19,13 @@ from bitplan.plans.formats.storage import Packed, dequantize, empty, quantize
 from bitplan.plans.kernels import REFERENCE, Held, Kernel, KernelError, choose_kernel, geometry_of
 from bitplan.plans.kernels.base import output_of
 from bitplan.plans.kinds import CLASSES, KINDS
+from bitplan.plans.layers.carried import share_hooks
 from bitplan.plans.layers.guards import NO_RECORDING, check_call, guarded, refuse_backward
-from bitplan.plans.layers.stored import Stored, Untrained
+from bitplan.plans.layers.stored import COMPUTE, Stored, Untrained
 from bitplan.plans.numerics import NONE, fitted_for, layout_of, scales_in, transformed_weight
 from bitplan.plans.scheme import Scheme
 from bitplan.plans.transforms.base import Fitted
 
-COMPUTE = "compute"  # the name of the empty parameter that has the type in which a packed layer computes
 FLOAT: dict[str, type[nn.Module]] = {kind.name: getattr(nn, kind.layer) for kind in KINDS.values()}
 
 
@@ -210,8 +210,11 @@ def refusal_of(module: nn.Module) -> str | None:
            and getattr(type(module), name) is not getattr(FLOAT[kind], name)]  # fmt: skip
     if own:
         return f"{type(module).__name__} has a {own[0]} of its own, which may do anything with the weight"
-    if not isinstance(module._parameters.get("weight"), nn.Parameter):
+    weight = module._parameters.get("weight")
+    if not isinstance(weight, nn.Parameter):
         return "its weight is computed anew at each call, or not there yet"
+    if type(weight) is not nn.Parameter:
+        return f"its weight is a {type(weight).__name__}, as another library stores it"
     if getattr(module, "max_norm", None) is not None:
         return "with max_norm, looking up rows rewrites them"
     return "its sparse gradients have no packed weight to go to" if getattr(module, "sparse", False) else None
@@ -238,6 +241,7 @@ def quantize_module(module: nn.Module, scheme: Scheme, kernel: Kernel, fitted: F
         raise KernelError(f"{kernel.name} does not run {scheme} on this {kind} layer: {reason}")
     packed, held = _stored(module.weight, scheme, fitted)
     layer = _made(module, packed, scheme, held, kernel.real)
+    share_hooks(module, layer)
     layer.chosen[module.weight.device.type] = kernel
     return layer
 
@@ -251,11 +255,6 @@ def empty_module(module: nn.Module, scheme: Scheme, real: bool = True) -> Any:
     """
     shape = module.weight.shape
     return _made(module, empty(shape, scheme.weight), scheme, layout_of(scheme, shape), real)
-
-
-def without_compute(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns what files contain of the state dict of a model with packed layers."""
-    return {key: tensor for key, tensor in state_dict.items() if key.rpartition(".")[2] != COMPUTE}
 
 
 def stored_names(scheme: Scheme) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ def close(opening: Opening) -> None:
     if opening.parameters is None:
         return
     for attention, held in zip(opening.attentions, opening.parameters, strict=True):
+        _follow(held, attention)
         for name in PROJECTIONS:
             attention._modules.pop(name, None)
         attention.__class__ = nn.MultiheadAttention
@@ -77,6 +78,15 @@ def close(opening: Opening) -> None:
         attention._parameters.update({name: now.get(name, tensor) for name, tensor in held.items()})
     for encoder in opening.encoders:
         encoder.__class__ = nn.TransformerEncoder
+
+
+def _follow(held: Parameters, attention: nn.MultiheadAttention) -> None:
+    """Gives what the attention held the float type and the device that its projections have now."""
+    projection = attention._modules.get(PROJECTIONS[0])
+    now = None if projection is None else projection._parameters.get("weight")
+    for tensor in held.values():
+        if tensor is not None and now is not None and (tensor.dtype, tensor.device) != (now.dtype, now.device):
+            tensor.data = tensor.data.to(now.device, now.dtype)
 
 
 def reopen(opening: Opening) -> None:

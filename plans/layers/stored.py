@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+
+COMPUTE = "compute"  # the name of the empty parameter that has the type in which a packed layer computes
 
 
 class Untrained(nn.Parameter):
@@ -31,3 +34,8 @@ class Stored(Untrained):
 
     def is_floating_point(self) -> bool:
         return False
+
+
+def without_compute(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns what files contain of the state dict of a model with packed layers."""
+    return {key: tensor for key, tensor in state_dict.items() if key.rpartition(".")[2] != COMPUTE}

@@ -133,7 +133,7 @@ def _replaced(
     layers: OpenLayers, chosen: Mapping[str, Kernel], schemes: Mapping[str, Scheme], fitted: Mapping[str, Fitted]
 ) -> Iterator[Swapped]:
     """Replaces one layer after the other; errors name the layer."""
-    places, modules = _places(layers.components), {address: layers.modules[address] for address in chosen}
+    places, modules = places_in(layers.components), {address: layers.modules[address] for address in chosen}
     layers.modules.clear()
     for address, kernel in chosen.items():
         module, scheme = modules.pop(address), schemes[address]
@@ -142,7 +142,7 @@ def _replaced(
         except (ActivationError, FormatError, KernelError) as error:
             raise type(error)(f"{address}: {error}") from error
         yield Swapped(address, scheme, kernel.name, places[id(module)], packed, module)  # known before it is there
-        _put(places[id(module)], packed)
+        put(places[id(module)], packed)
 
 
 def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], real: bool = True) -> None:
@@ -152,7 +152,7 @@ def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], 
     that no kernel runs on any device. If anything fails nothing is replaced.
     """
     opening = open_for(components, schemes)
-    places, made = _places(components), {}
+    places, made = places_in(components), {}
     try:
         for address, scheme in schemes.items():
             module = find_layer(components, address)
@@ -165,24 +165,29 @@ def lay_out(components: Mapping[str, nn.Module], schemes: Mapping[str, Scheme], 
         close(opening)
         raise
     for key, layer in made.items():
-        _put(places[key], layer)
+        put(places[key], layer)
 
 
 def undo(swap: Swap) -> None:
     """Puts the float layers back. Raises SwapError if they were not kept."""
+    check_kept(swap)
+    for layer in swap.layers:
+        put(layer.places, layer.original)
+    close(swap.opening)
+
+
+def check_kept(swap: Swap) -> None:
+    """Raises SwapError if float layers were not kept."""
     gone = sum(layer.original is None for layer in swap.layers)
     if gone:
         raise SwapError(f"{gone} float layers were not kept; load the pipeline again, or swap with keep_originals=True")
-    for layer in swap.layers:
-        _put(layer.places, layer.original)
-    close(swap.opening)
 
 
 def redo(swap: Swap) -> None:
     """Puts the quantized layers of an undone swap in place again, without quantizing anew."""
     reopen(swap.opening)
     for layer in swap.layers:
-        _put(layer.places, layer.made)
+        put(layer.places, layer.made)
 
 
 def find_layer(components: Mapping[str, nn.Module], address: str) -> Any:
@@ -248,7 +253,7 @@ def _check_somewhere(module: Any, address: str, scheme: Scheme) -> None:
         raise KernelError(f"{address}: {error}") from None
 
 
-def _places(components: Mapping[str, nn.Module]) -> dict[int, tuple[Place, ...]]:
+def places_in(components: Mapping[str, nn.Module]) -> dict[int, tuple[Place, ...]]:
     """Where each module is held, by its id; a module used twice has two places."""
     places: dict[int, tuple[Place, ...]] = {}
     for parent in {module: None for root in components.values() for module in root.modules()}:
@@ -258,6 +263,7 @@ def _places(components: Mapping[str, nn.Module]) -> dict[int, tuple[Place, ...]]
     return places
 
 
-def _put(places: Iterable[Place], module: nn.Module | None) -> None:
+def put(places: Iterable[Place], module: nn.Module | None) -> None:
+    """Puts a module in these places."""
     for place in places:
         setattr(place.parent, place.name, module)

@@ -26,7 +26,8 @@ import bitplan
 from bitplan.planner.applied.diffusers_quantizer import BitPlanQuantizer
 from bitplan.planner.errors import UserError
 from bitplan.plans.kernels import KernelError
-from bitplan.plans.layers.modules import PACKED, QuantConv2d, QuantLinear, module_bytes, without_compute
+from bitplan.plans.layers.modules import PACKED, QuantConv2d, QuantLinear, module_bytes
+from bitplan.plans.layers.stored import without_compute
 from bitplan.plans.plan import Plan
 from tests import tiny
 from tests.packed import paint, plan_for, same, stored

@@ -23,9 +23,8 @@ from bitplan.plans.layers.modules import (
     stored_names,
     stored_tensors,
     weight_bytes,
-    without_compute,
 )
-from bitplan.plans.layers.stored import Stored
+from bitplan.plans.layers.stored import Stored, without_compute
 from bitplan.plans.numerics import range_tensor
 from bitplan.plans.scheme import EXAMPLES, parse_scheme
 
