@@ -14,7 +14,7 @@ from bitplan.planner.pipelines.marks import is_marked
 # where the interrupt comes, and at which call
 PLACES = {
     "bitplan.plans.layers.swap.quantize_module": 3,
-    "bitplan.plans.layers.swap._put": 2,
+    "bitplan.plans.layers.swap.put": 2,
     "bitplan.planner.applied.binding.check_fingerprint": 1,
     "bitplan.planner.applied.pipeline.align": 1,
     "bitplan.planner.applied.pipeline.mark_applied": 1,
@@ -53,7 +53,7 @@ def test_apply_leaves_the_pipeline_as_before(place: str, plan: Any, pipe: Any, m
     assert is_marked(bitplan.apply(pipe, plan).unet)
 
 
-@pytest.mark.parametrize("place", ["bitplan.plans.layers.swap._put", "bitplan.planner.applied.pipeline.unmark"])
+@pytest.mark.parametrize("place", ["bitplan.plans.layers.put_back.put", "bitplan.planner.applied.pipeline.unmark"])
 def test_restore_can_be_repeated(place: str, plan: Any, pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = modules(pipe)
     bitplan.apply(pipe, plan)
