@@ -3,26 +3,31 @@
 Process-wide effect: each library keeps its quantizers in two dictionaries and offers no other place for one, so
 `register` adds one entry to each dictionary and `unregister` removes it. Importing the libraries takes seconds, so the
 entries are added when a library is imported, by an import hook of `wrapt` if that is later. The entries import the
-quantizers when they are called, so that no import order matters. This file imports no torch.
+quantizers when they are called, so that no import order matters. It also puts a check in front of `fuse_lora` of all
+pipelines, since that begins to fuse before it reaches a packed component. This file imports no torch.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import ModuleType
 from typing import Any
 
 import wrapt
 
+from bitplan.planner.applied.fusing import FUSE, check_fusing
 from bitplan.planner.pipelines.marks import METHOD
 
 DIFFUSERS, TRANSFORMERS = "diffusers.quantizers.auto", "transformers.quantizers.auto"
+LORAS = "diffusers.loaders.lora_base"
 
 
 def register() -> None:
     """Makes `quant_method: bitplan` known to diffusers and transformers, whether they are imported before or after."""
     wrapt.when_imported(DIFFUSERS)(lambda auto: _add(auto, _diffusers_quantizer))
     wrapt.when_imported(TRANSFORMERS)(lambda auto: _add(auto, _transformers_quantizer))
+    wrapt.when_imported(LORAS)(_check_fusing)
 
 
 def unregister() -> None:
@@ -30,6 +35,9 @@ def unregister() -> None:
     for auto in (sys.modules[name] for name in (DIFFUSERS, TRANSFORMERS) if name in sys.modules):
         auto.AUTO_QUANTIZATION_CONFIG_MAPPING.pop(METHOD, None)
         auto.AUTO_QUANTIZER_MAPPING.pop(METHOD, None)
+    if LORAS in sys.modules:
+        mixin = sys.modules[LORAS].LoraBaseMixin
+        setattr(mixin, FUSE, inspect.unwrap(vars(mixin)[FUSE]))
 
 
 def _add(auto: ModuleType, quantizer: Any) -> None:
@@ -37,6 +45,11 @@ def _add(auto: ModuleType, quantizer: Any) -> None:
 
     auto.AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = BitPlanConfig
     auto.AUTO_QUANTIZER_MAPPING[METHOD] = quantizer
+
+
+def _check_fusing(loras: ModuleType) -> None:
+    if not isinstance(vars(loras.LoraBaseMixin)[FUSE], wrapt.FunctionWrapper):
+        wrapt.wrap_function_wrapper(loras, f"LoraBaseMixin.{FUSE}", check_fusing)
 
 
 def _diffusers_quantizer(config: Any, **options: Any) -> Any:

@@ -59,10 +59,16 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
     def get_state_dict_and_metadata(
         self, state_dict: dict[str, Any], safe_serialization: bool = False
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns the tensors to save. Raises UserError if an adapter is loaded, because it renames the layers."""
+        """Returns the tensors to save. Raises UserError if an adapter is loaded, because it renames the layers, and if
+        something else is in the place of a packed layer."""
         if any(".base_layer." in key for key in state_dict):
             raise UserError("a LoRA is loaded, which save_pretrained would mix into the packed layers; call "
                             "save_lora_weights and unload_lora_weights first")  # fmt: skip
+        for path, scheme in self.quantization_config.layers.items():
+            if any(f"{path}.{name}" not in state_dict for name in stored_names(scheme)):
+                address = f"{self.quantization_config.component}.{path}"
+                raise UserError(f"{address} is {scheme} in the plan, but another layer is in its place, as after a "
+                                "Control LoRA; load the packed pipeline again")  # fmt: skip
         return without_compute(state_dict), {}
 
     def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitplan.planner.errors import UserError
+from bitplan.plans.layers.lookups import answer_weights, stop_answering
 
 METHOD = "bitplan"  # `quant_method` in a component's config.json
 QUANTIZATION = "quantization_config"  # the key of a component's config
@@ -37,11 +38,13 @@ def mark(model: Any, quantizer: Any) -> None:
     for name, reason in REFUSED.items():
         if hasattr(type(model), name):
             setattr(model, name, Refusal(reason))
+    answer_weights(model)
 
 
 def unmark(model: Any) -> None:
     """Undoes `mark`."""
     set_quantization_config(model, None)
+    stop_answering(model)
     for name in ("hf_quantizer", "is_quantized", *REFUSED, "quantization_method"):
         vars(model).pop(name, None)
 

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import diffusers.utils.logging as diffusers_logging
@@ -176,8 +177,13 @@ def test_allocator_is_told_the_usual_values_again(monkeypatch: pytest.MonkeyPatc
 
 
 def test_quantizers_can_be_removed_again() -> None:
-    before = dict(sys.modules[applied.DIFFUSERS].AUTO_QUANTIZER_MAPPING)
+    before, mixin = (
+        dict(sys.modules[applied.DIFFUSERS].AUTO_QUANTIZER_MAPPING),
+        sys.modules[applied.LORAS].LoraBaseMixin,
+    )
+    applied.register()  # once more
     applied.unregister()
     assert "bitplan" not in sys.modules[applied.DIFFUSERS].AUTO_QUANTIZER_MAPPING
+    assert type(mixin.fuse_lora) is FunctionType
     applied.register()
     assert set(sys.modules[applied.DIFFUSERS].AUTO_QUANTIZER_MAPPING) == set(before)
