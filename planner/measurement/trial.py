@@ -75,8 +75,9 @@ def _check_twice(worker: Worker) -> None:
     """Runs all conditions twice. Raises UserError for a condition whose outputs differ, with the cause."""
     subject, settings, conditions = worker.subject, worker.setup.settings, worker.conditions
     seed, limit = settings.generation.seed, REPEATED.get(settings.dtype, REPEATED_ROUGH)
-    for at in range(0, len(conditions), ROUND):
-        run = partial(run_subject, subject, conditions[at : at + ROUND], seed + at)
+    size = min(ROUND, worker.setup.batch)
+    for at in range(0, len(conditions), size):
+        run = partial(run_subject, subject, conditions[at : at + size], seed + at)
         first, second = (run().float().flatten(1) for _ in range(2))
         apart = (first - second).norm(dim=1) / second.norm(dim=1).clamp_min(1e-30)
         if bool((apart > limit).any()):
