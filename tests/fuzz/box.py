@@ -120,8 +120,15 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
         for path in args[: _MOVES[event]]:
             if not box.may_write(_absolute(path, number)):
                 box.events.append(f"{event} {_short(box, path)}")
-    elif event in _FORBIDDEN and os.path.basename(str(args[0])) not in _PROGRAMS:
+    elif event in _FORBIDDEN and _program(args) not in _PROGRAMS:
         box.events.append(f"{event} {args[0]!r}")
+
+
+def _program(args: tuple[Any, ...]) -> str:
+    """The name of the program; where setpriv starts it, as the solver is started, of the one behind its options."""
+    name = os.path.basename(str(args[0]))
+    words = [os.path.basename(str(word)) for word in args[1]] if name == "setpriv" else []
+    return "cbc" if "cbc" in words else name
 
 
 def _opened(box: Box, path: Any, mode: Any, flags: Any) -> None:

@@ -177,7 +177,7 @@ def test_bad_subjects_are_refused(named: str) -> None:
         load_subject(typed("own_subject:value"), Generation())
     with pytest.raises(UserError, match="determines how it runs"):
         load_subject(named, Generation(steps=3))
-    with pytest.raises(UserError, match="leave --dtype bfloat16 out"):
+    with pytest.raises(UserError, match="leave --dtype of `bitplan profile` out"):
         load_subject(named, Generation(), "bfloat16")
     with pytest.raises(UserError, match="leave --prompts out"):
         conditions_of(made(), ["a"], 1)

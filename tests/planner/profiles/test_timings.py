@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,7 +127,8 @@ def test_a_profile_holds_what_was_measured_and_every_reader_sees_the_steadied_ti
 
 def test_merging_keeps_the_errors(finished: Path, tmp_path: Path) -> None:
     noisy = _noisy(finished, tmp_path / "noisy.profile")
-    merge([noisy, noisy], tmp_path / "merged.profile")
+    shutil.copy(noisy, tmp_path / "twin.profile")
+    merge([noisy, tmp_path / "twin.profile"], tmp_path / "merged.profile")
     with open_profile(noisy) as one, open_profile(tmp_path / "merged.profile") as two:
         assert one.costs() == two.costs() and all(cost.error for cost in two.costs())
 

@@ -16,8 +16,8 @@ from bitplan.planner.profiles.file import ProfileError
 from bitplan.planner.profiles.profile import content_digest, open_profile
 from tests.planner.support.forked import start
 
-SETTINGS = ("--method", "exhaustive", "--schemes", "w2ma8", "--steps", "2", "--timesteps", "1", "--guidance", "2",
-            "--threads", "1")  # fmt: skip
+SETTINGS = {"--method": "exhaustive", "--schemes": "w2ma8", "--steps": "2", "--timesteps": "1", "--guidance": "2",
+            "--threads": "1"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Run:
     @property
     def words(self) -> list[str]:
         places = (str(self.folder), "--clip", str(self.clip), "--prompts", str(self.prompts), "--out", str(self.out))
-        return ["profile", *places, *SETTINGS, *self.options]
+        settings = [word for name, value in SETTINGS.items() if name not in self.options for word in (name, value)]
+        return ["profile", *places, *settings, *self.options]
 
     def start(self, output: Path = Path(os.devnull)) -> BaseProcess:
         return start(*self.words, output=output)
