@@ -3,31 +3,37 @@
 Process-wide effect: each library keeps its quantizers in two dictionaries and offers no other place for one, so
 `register` adds one entry to each dictionary and `unregister` removes it. Importing the libraries takes seconds, so the
 entries are added when a library is imported, by an import hook of `wrapt` if that is later. The entries import the
-quantizers when they are called, so that no import order matters. It also puts a check in front of `fuse_lora` of all
-pipelines, since that begins to fuse before it reaches a packed component. This file imports no torch.
+quantizers when they are called, so that no import order matters. It also wraps the methods of pipelines in `WRAPPERS`,
+which change layers of packed components. This file imports no torch.
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import wrapt
 
-from bitplan.planner.applied.fusing import FUSE, check_fusing
+from bitplan.planner.applied.fusing import check_fusing
+from bitplan.planner.applied.widening import keep_packed, put_packed_back
 from bitplan.planner.pipelines.marks import METHOD
 
 DIFFUSERS, TRANSFORMERS = "diffusers.quantizers.auto", "transformers.quantizers.auto"
-LORAS = "diffusers.loaders.lora_base"
+WRAPPERS: tuple[tuple[str, str, str, Any], ...] = (  # file, class, method, what is called in its place
+    ("diffusers.loaders.lora_base", "LoraBaseMixin", "fuse_lora", check_fusing),
+    ("diffusers.loaders.lora_pipeline", "FluxLoraLoaderMixin", "load_lora_weights", keep_packed),
+    ("diffusers.loaders.lora_pipeline", "FluxLoraLoaderMixin", "unload_lora_weights", put_packed_back),
+)
 
 
 def register() -> None:
     """Makes `quant_method: bitplan` known to diffusers and transformers, whether they are imported before or after."""
     wrapt.when_imported(DIFFUSERS)(lambda auto: _add(auto, _diffusers_quantizer))
     wrapt.when_imported(TRANSFORMERS)(lambda auto: _add(auto, _transformers_quantizer))
-    wrapt.when_imported(LORAS)(_check_fusing)
+    for file, owner, method, wrapper in WRAPPERS:
+        wrapt.when_imported(file)(partial(_wrap, owner=owner, method=method, wrapper=wrapper))
 
 
 def unregister() -> None:
@@ -35,9 +41,10 @@ def unregister() -> None:
     for auto in (sys.modules[name] for name in (DIFFUSERS, TRANSFORMERS) if name in sys.modules):
         auto.AUTO_QUANTIZATION_CONFIG_MAPPING.pop(METHOD, None)
         auto.AUTO_QUANTIZER_MAPPING.pop(METHOD, None)
-    if LORAS in sys.modules:
-        mixin = sys.modules[LORAS].LoraBaseMixin
-        setattr(mixin, FUSE, inspect.unwrap(vars(mixin)[FUSE]))
+    for file, owner, method, wrapper in WRAPPERS:
+        made = getattr(sys.modules.get(file), owner, None)
+        if made and _is_wrapped(made, method, wrapper):
+            setattr(made, method, vars(made)[method].__wrapped__)
 
 
 def _add(auto: ModuleType, quantizer: Any) -> None:
@@ -47,9 +54,13 @@ def _add(auto: ModuleType, quantizer: Any) -> None:
     auto.AUTO_QUANTIZER_MAPPING[METHOD] = quantizer
 
 
-def _check_fusing(loras: ModuleType) -> None:
-    if not isinstance(vars(loras.LoraBaseMixin)[FUSE], wrapt.FunctionWrapper):
-        wrapt.wrap_function_wrapper(loras, f"LoraBaseMixin.{FUSE}", check_fusing)
+def _wrap(file: ModuleType, owner: str, method: str, wrapper: Any) -> None:
+    if not _is_wrapped(getattr(file, owner), method, wrapper):
+        wrapt.wrap_function_wrapper(file, f"{owner}.{method}", wrapper)
+
+
+def _is_wrapped(owner: Any, method: str, wrapper: Any) -> bool:
+    return getattr(vars(owner)[method], "_self_wrapper", None) is wrapper
 
 
 def _diffusers_quantizer(config: Any, **options: Any) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 from bitplan.planner.applied.checkpoint import Checkpoint, open_checkpoint, pieces_in
 from bitplan.planner.applied.config import BitPlanConfig
 from bitplan.planner.applied.quantizer import PackedQuantizer
+from bitplan.planner.applied.widening import RESET
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
 from bitplan.plans.formats.base import FormatError
@@ -44,6 +45,7 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
         self.keys: list[str] = []
         self.checkpoint: Checkpoint | None = None
         self.pieces: dict[str, tuple[str, Piece]] = {}
+        self.replaced: dict[str, Any] = {}  # path -> the packed layer in whose place a wider one is
         if not self.pre_quantized and quantization_config.expected is None:
             raise UserError("this config belongs to weights that are packed already; bitplan.config makes one for a "
                             "float model")  # fmt: skip
@@ -67,8 +69,8 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
         for path, scheme in self.quantization_config.layers.items():
             if any(f"{path}.{name}" not in state_dict for name in stored_names(scheme)):
                 address = f"{self.quantization_config.component}.{path}"
-                raise UserError(f"{address} is {scheme} in the plan, but another layer is in its place, as after a "
-                                "Control LoRA; load the packed pipeline again")  # fmt: skip
+                raise UserError(f"{address} is {scheme} in the plan, but another layer is in its place; after a "
+                                f"Control LoRA call {RESET}, else load the packed pipeline again")  # fmt: skip
         return without_compute(state_dict), {}
 
     def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[str]) -> list[str]:

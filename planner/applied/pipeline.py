@@ -11,6 +11,7 @@ from torch import nn
 
 from bitplan.planner.applied.binding import bind_and_swap
 from bitplan.planner.applied.loading import can_load_packed, check_packed, loading_config, mark_applied
+from bitplan.planner.applied.widening import check_not_widened
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.additions import check_additions, original
 from bitplan.planner.pipelines.generation import Generation
@@ -120,8 +121,8 @@ def restore_pipeline(pipe: Any) -> None:
     """Put the float layers back, in the place, the float type and on the device of the quantized ones, with what was
     added to them since.
 
-    Raises UserError when nothing is applied, or for what was added that moves or casts weights, SwapError as
-    `put_back`.
+    Raises UserError when nothing is applied, for what was added that moves or casts weights, or for a layer that a
+    Control LoRA widened, SwapError as `put_back`.
     """
     plans = applied_to(pipe)
     if not plans:
@@ -131,6 +132,7 @@ def restore_pipeline(pipe: Any) -> None:
         raise UserError("no plan is applied to this pipeline; there is nothing to restore")
     for applied in plans:
         check_additions(applied.components, "restoring")
+        check_not_widened(applied.components)
         put_back(applied.components, applied.swap)
         for part in applied.components.values():
             if is_marked(part):

@@ -196,40 +196,61 @@ def pack(pipe: Any, scheme: str) -> Any:
     return bitplan.apply(pipe, replace(plan, schemes={**plan.schemes, "transformer.x_embedder": scheme}))
 
 
-@torch.no_grad()
-def control_lora(narrow: int, pipe: Any) -> tuple[Tensor, ...]:
-    """Outputs without one, with it, and after; its input layer takes twice as many features."""
+def control_lora() -> dict[str, Tensor]:
+    """The tensors of its file; its input layer takes twice as many features."""
     layers = ["x_embedder", "context_embedder", "transformer_blocks.0.attn.to_q", "proj_out"]
-    adapter = dict(adapter_for(ZOO["FluxPipeline"].build().transformer, layers, 0))
+    adapter = dict(adapter_for(flux().transformer, layers, 0))
     a, b = adapter["x_embedder"]
     adapter["x_embedder"] = torch.cat([a, a.flip(0)], 1), b
-    norm = "transformer_blocks.0.attn.norm_q.weight"
-    before = pipe.transformer(**inputs(narrow))[0]
-    pipe.load_lora_weights(
-        {**file_of(adapter, "transformer"), f"transformer.{norm}": torch.full((16,), 0.5)}, "control"
-    )
-    after = pipe.transformer(**inputs(2 * narrow))[0]
-    pipe.unload_lora_weights(reset_to_overwritten_params=True)
-    return before, after, pipe.transformer(**inputs(narrow))[0]
+    return file_of(adapter, "transformer") | {"transformer.transformer_blocks.0.attn.norm_q.weight": torch.ones(16) / 2}
 
 
 @pytest.mark.parametrize("scheme", ["keep", "w8a8t", "w4a16"])
+@torch.no_grad()
 def test_a_control_lora(scheme: str, tmp_path: Path) -> None:
-    """In place of a packed input layer there is a float one with its weight, which is not saved."""
-    pipe = pack(flux(), scheme)
-    weight = pipe.transformer.x_embedder.weight.clone()
-    plain, base = control_lora(16, flux()), control_lora(16, pipe)
-    error = float((base[0] - plain[0]).norm())
-    assert float(((base[1] - base[0]) - (plain[1] - plain[0])).norm()) < 1.5 * error
-    assert float((plain[1] - plain[0]).norm()) > 3 * error
-    assert type(pipe.transformer.x_embedder) is nn.Linear and torch.equal(pipe.transformer.x_embedder.weight, weight)
-    if scheme == "keep":
-        assert torch.equal(base[2], base[0])
-        pipe.save_pretrained(tmp_path)
-    else:
-        torch.testing.assert_close(base[2], base[0], rtol=0, atol=error)
+    """In place of a packed input layer there is a float one with its weight, until the LoRA is reset."""
+    plain, pipe = flux(), pack(flux(), scheme)
+    layer, weight = pipe.transformer.x_embedder, pipe.transformer.x_embedder.weight.clone()
+    before, moved = ([one.transformer(**inputs(16))[0] for one in (plain, pipe)], [])
+    for one in (plain, pipe):
+        one.load_lora_weights(control_lora(), "control")
+        moved.append(one.transformer(**inputs(32))[0])
+    error = float((before[1] - before[0]).norm())
+    assert float(((moved[1] - before[1]) - (moved[0] - before[0])).norm()) < 1.5 * error
+    assert float((moved[0] - before[0]).norm()) > 3 * error
+    assert torch.equal(pipe.transformer.x_embedder.weight[:, :16], weight)
+    pipe.unload_lora_weights()
+    if scheme != "keep":
         with pytest.raises(UserError, match="transformer.x_embedder is .* another layer is in its place"):
             pipe.save_pretrained(tmp_path)
+        with pytest.raises(UserError, match="a wider layer in the place of transformer.x_embedder; call unload"):
+            bitplan.restore(pipe)
+    pipe.to(torch.float64)
+    pipe.unload_lora_weights(reset_to_overwritten_params=True)
+    assert (pipe.transformer.x_embedder is layer) == (scheme != "keep")
+    assert scheme == "keep" or layer.weight.dtype == torch.float64
+    pipe.to(torch.float32)
+    pipe.save_pretrained(tmp_path)
+    bitplan.restore(pipe)
+    assert torch.equal(pipe.transformer(**inputs(16))[0], before[0])
+
+
+@pytest.mark.parametrize("scheme", ["w8a8t", "w4a16"])
+@torch.no_grad()
+def test_after_a_control_lora(scheme: str) -> None:
+    """Unloaded, or not loaded since it fits nowhere, it leaves the packed pipeline as it was."""
+    pipe = pack(flux(), scheme)
+    layer, before = pipe.transformer.x_embedder, pipe.transformer(**inputs(16))[0]
+    broken = control_lora() | {"transformer.proj_out.lora_B.weight": torch.ones(7, 2)}
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        pipe.load_lora_weights(broken, "broken")
+    assert pipe.transformer.x_embedder.base_layer is layer and pipe.transformer.config.in_channels == 16
+    assert torch.equal(pipe.transformer(**inputs(16))[0], before)
+    pipe.unload_lora_weights()
+    pipe.load_lora_weights(control_lora(), "control")
+    assert pipe.transformer.config.in_channels == 32
+    pipe.unload_lora_weights(reset_to_overwritten_params=True)
+    assert pipe.transformer.x_embedder is layer and torch.equal(pipe.transformer(**inputs(16))[0], before)
 
 
 @torch.no_grad()

@@ -177,13 +177,12 @@ def test_allocator_is_told_the_usual_values_again(monkeypatch: pytest.MonkeyPatc
 
 
 def test_quantizers_can_be_removed_again() -> None:
-    before, mixin = (
-        dict(sys.modules[applied.DIFFUSERS].AUTO_QUANTIZER_MAPPING),
-        sys.modules[applied.LORAS].LoraBaseMixin,
-    )
+    before = dict(sys.modules[applied.DIFFUSERS].AUTO_QUANTIZER_MAPPING)
+    methods = [(getattr(sys.modules[file], owner), name) for file, owner, name, _ in applied.WRAPPERS]
     applied.register()  # once more
     applied.unregister()
     assert "bitplan" not in sys.modules[applied.DIFFUSERS].AUTO_QUANTIZER_MAPPING
-    assert type(mixin.fuse_lora) is FunctionType
+    assert all(type(vars(owner)[name]) is FunctionType for owner, name in methods)
     applied.register()
+    assert not any(type(vars(owner)[name]) is FunctionType for owner, name in methods)
     assert set(sys.modules[applied.DIFFUSERS].AUTO_QUANTIZER_MAPPING) == set(before)
