@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from bitplan.planner.graph.layers import ROLES, UNKNOWN
@@ -73,6 +75,7 @@ GRAPH: Mapping[str, Check] = {
     "reasons": list_of(list_of(text(), 2, 2)),
 }  # fmt: skip
 _REQUIRED_OF_GRAPH = ("edges", "shared_inputs", "tied", "unused")
+_DISJOINT = ("shared_inputs", "tied")  # its groups of layers
 _BETWEEN_LAYERS = ("edges", "shared_inputs", "tied")  # parts of the graph that name layers only
 
 
@@ -250,6 +253,8 @@ def _check_graph(addresses: set[str], key: str, value: Any) -> None:
     named = set().union(*value) if key in _BETWEEN_LAYERS else set()
     if foreign := named - addresses:
         raise Wrong(f"{shown(min(foreign))} is not a layer of the profile")
+    if key in _DISJOINT and (twice := [name for name, count in Counter(chain(*value)).items() if count > 1]):
+        raise Wrong(f"{shown(twice[0])} is listed twice; groups that have a layer in common are one group")
 
 
 def _nothing(_: Any) -> None:

@@ -146,7 +146,7 @@ def _is_of(view: View, origin: Mapping[str, Any], data: ProfileView) -> bool:
 
 
 def _has_plans(view: View, out: Path) -> bool:
-    return all(inside(out, point.plan).is_file() for point in view.points if point.plan)
+    return all(point.plan and inside(out, point.plan).is_file() for point in view.points if point.picks)
 
 
 def _plain(value: Any) -> Any:

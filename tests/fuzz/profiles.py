@@ -142,7 +142,7 @@ def spoil(case: Case, path: Path) -> None:
                 return
             except (sqlite3.Error, OverflowError, ValueError, TypeError, RecursionError) as refused:
                 case.edits.append(f"{edit.__name__} refused: {refused}"[:100])
-    except sqlite3.Error:  # an earlier edit spoilt the file itself
+    except (sqlite3.Error, UnicodeDecodeError):  # an earlier edit spoilt the file itself
         path.write_bytes(spoilt(path.read_bytes(), random))
     finally:
         db.close()

@@ -155,7 +155,7 @@ def test_what_is_there_is_taken_up_and_what_is_not_the_same_is_solved_anew(finis
     assert (tmp_path / str(fewer.points[0].plan)).is_file()
 
 
-@pytest.mark.parametrize("part", ["layer", "bytes", "column", "model"])
+@pytest.mark.parametrize("part", ["layer", "bytes", "column", "model", "plan"])
 def test_an_edited_sweep_is_solved_anew(part: str, finished: Path, tmp_path: Path) -> None:
     view = bitplan.sweep(finished, tmp_path / "run", points=3)
     place = tmp_path / "run" / "sweep.json"
@@ -167,6 +167,8 @@ def test_an_edited_sweep_is_solved_anew(part: str, finished: Path, tmp_path: Pat
         data["cells"][0]["options"][0]["bytes"] += 1
     elif part == "column":
         data["columns"][-1]["unit"] = "other"
+    elif part == "plan":
+        del data["points"][-1]["plan"]
     else:
         data["model"]["name"] = "other"
     place.write_text(json.dumps(data), "utf-8")
