@@ -55,12 +55,13 @@ def _add(auto: ModuleType, quantizer: Any) -> None:
 
 
 def _wrap(file: ModuleType, owner: str, method: str, wrapper: Any) -> None:
-    if not _is_wrapped(getattr(file, owner), method, wrapper):
+    """Does nothing in a version of the library that has no such method."""
+    if hasattr(getattr(file, owner, None), method) and not _is_wrapped(getattr(file, owner), method, wrapper):
         wrapt.wrap_function_wrapper(file, f"{owner}.{method}", wrapper)
 
 
 def _is_wrapped(owner: Any, method: str, wrapper: Any) -> bool:
-    return getattr(vars(owner)[method], "_self_wrapper", None) is wrapper
+    return getattr(vars(owner).get(method), "_self_wrapper", None) is wrapper
 
 
 def _diffusers_quantizer(config: Any, **options: Any) -> Any:

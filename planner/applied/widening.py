@@ -18,7 +18,7 @@ RESET = "unload_lora_weights(reset_to_overwritten_params=True)"
 
 def keep_packed(load: Callable[..., Any], pipe: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
     """A wrapper of `load_lora_weights`: holds packed layers that are replaced, and puts them back if it fails."""
-    model = getattr(pipe, pipe.transformer_name)
+    model = getattr(pipe, pipe.transformer_name, None)
     if not is_marked(model):
         return load(*args, **options)
     layers, config = _layers(model), dict(vars(model.config))
@@ -35,7 +35,7 @@ def keep_packed(load: Callable[..., Any], pipe: Any, args: tuple[Any, ...], opti
 
 def put_packed_back(unload: Callable[..., Any], pipe: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
     """A wrapper of `unload_lora_weights`: puts packed layers back where layers of their shape are again."""
-    model = getattr(pipe, pipe.transformer_name)
+    model = getattr(pipe, pipe.transformer_name, None)
     wide = _layers(model) if is_marked(model) else {}
     result = unload(*args, **options)
     for path, layer in [*model.hf_quantizer.replaced.items()] if wide else []:

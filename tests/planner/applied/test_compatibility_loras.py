@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -14,7 +13,6 @@ import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.nn import functional
 
 import bitplan
 from bitplan.planner.errors import UserError
@@ -22,10 +20,10 @@ from bitplan.planner.pipelines.subject import run_subject, subject_of
 from bitplan.plans.layers.modules import PACKED
 from bitplan.plans.plan import Plan
 from tests.packed import plan_for, same, stored
+from tests.planner.applied.loras import Adapter, adapter_for, file_of, term
 from tests.zoo import ZOO
 
 torch.set_num_threads(1)
-Adapter = Mapping[str, tuple[Tensor, Tensor]]  # path of a layer -> its A and B
 TAKING = [name for name in ZOO if hasattr(getattr(diffusers, name), "load_lora_weights")]
 MOST = 24  # layers that get a LoRA
 LOADABLE = ("unet", "text_encoder")
@@ -77,23 +75,6 @@ def case_of(name: str) -> Case:
     return Case(pipe, denoiser, *calls[0], tuple(some[:: -(-len(some) // MOST)]))
 
 
-def adapter_for(model: nn.Module, layers: Iterable[str], seed: int, rank: int = 2) -> Adapter:
-    random = torch.Generator().manual_seed(seed)
-
-    def pair(layer: Any) -> tuple[Tensor, Tensor]:
-        a, b = torch.empty(rank, *layer.weight.shape[1:]), torch.empty(layer.weight.shape[0], rank)
-        a.normal_(std=a[0].numel() ** -0.5, generator=random)
-        return a, b.normal_(std=0.3, generator=random)[(..., *[None] * (a.dim() - 2))]
-
-    return {path: pair(model.get_submodule(path)) for path in layers}
-
-
-def file_of(adapter: Adapter, name: str) -> dict[str, Tensor]:
-    """The tensors of a file with that LoRA for the component `name`."""
-    pairs = {path: {"A": a, "B": b} for path, (a, b) in adapter.items()}
-    return {f"{name}.{path}.lora_{x}.weight": t.clone() for path, pair in pairs.items() for x, t in pair.items()}
-
-
 def plan_of(case: Case) -> Plan:
     """int8, 8-bit weights, and float in turn, as far as there are kernels."""
     plan = plan_for(case.pipe, [case.name], ("w8a8", "w8a16", "keep"))
@@ -105,14 +86,6 @@ def plan_of(case: Case) -> Plan:
         return scheme if scheme == "keep" or isinstance(layer, nn.Linear) else "w8a16"
 
     return replace(plan, schemes={address: scheme_of(address, scheme) for address, scheme in plan.schemes.items()})
-
-
-def term(layer: Any, x: Tensor, pair: tuple[Tensor, Tensor]) -> Tensor:
-    """What a LoRA adds to the output of a layer."""
-    a, b = pair
-    if a.dim() == 2:
-        return functional.linear(functional.linear(x, a), b)
-    return functional.conv2d(functional.conv2d(x, a, None, layer.stride, layer.padding, layer.dilation), b)
 
 
 def check_layers(case: Case, before: Mapping[str, nn.Module], sums: Iterable[tuple[Adapter, float]]) -> None:
@@ -170,102 +143,26 @@ def test_loras_on_every_class(name: str) -> None:
     assert same(stored(case.model), weights) and torch.equal(case.run(), base)
 
 
-def flux(**config: Any) -> Any:
-    """A pipeline that takes Control LoRAs. config: what differs in its transformer."""
-    pipe = ZOO["FluxPipeline"].build()
-    if config:
-        torch.manual_seed(0)
-        pipe.transformer = type(pipe.transformer).from_config({**pipe.transformer.config, **config})
-    return pipe
-
-
-def inputs(channels: int) -> dict[str, Tensor]:
-    random = torch.Generator().manual_seed(0)
-    return {
-        "hidden_states": torch.randn(1, 4, channels, generator=random),
-        "encoder_hidden_states": torch.randn(1, 3, 32, generator=random),
-        "pooled_projections": torch.randn(1, 32, generator=random),
-        "timestep": torch.tensor([0.5]), "guidance": torch.tensor([3.0]), "img_ids": torch.zeros(4, 3),
-        "txt_ids": torch.zeros(3, 3),
-    }  # fmt: skip
-
-
-def pack(pipe: Any, scheme: str) -> Any:
-    """With its input layer in that scheme."""
-    plan = plan_for(pipe, ["transformer"], ("w8a8", "w8a16"))
-    return bitplan.apply(pipe, replace(plan, schemes={**plan.schemes, "transformer.x_embedder": scheme}))
-
-
-def control_lora() -> dict[str, Tensor]:
-    """The tensors of its file; its input layer takes twice as many features."""
-    layers = ["x_embedder", "context_embedder", "transformer_blocks.0.attn.to_q", "proj_out"]
-    adapter = dict(adapter_for(flux().transformer, layers, 0))
-    a, b = adapter["x_embedder"]
-    adapter["x_embedder"] = torch.cat([a, a.flip(0)], 1), b
-    return file_of(adapter, "transformer") | {"transformer.transformer_blocks.0.attn.norm_q.weight": torch.ones(16) / 2}
-
-
-@pytest.mark.parametrize("scheme", ["keep", "w8a8t", "w4a16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_a_control_lora(scheme: str, tmp_path: Path) -> None:
-    """In place of a packed input layer there is a float one with its weight, until the LoRA is reset."""
-    plain, pipe = flux(), pack(flux(), scheme)
-    layer, weight = pipe.transformer.x_embedder, pipe.transformer.x_embedder.weight.clone()
-    before, moved = ([one.transformer(**inputs(16))[0] for one in (plain, pipe)], [])
-    for one in (plain, pipe):
-        one.load_lora_weights(control_lora(), "control")
-        moved.append(one.transformer(**inputs(32))[0])
-    error = float((before[1] - before[0]).norm())
-    assert float(((moved[1] - before[1]) - (moved[0] - before[0])).norm()) < 1.5 * error
-    assert float((moved[0] - before[0]).norm()) > 3 * error
-    assert torch.equal(pipe.transformer.x_embedder.weight[:, :16], weight)
+def test_a_lora_on_a_packed_text_encoder(dtype: torch.dtype) -> None:
+    """In the float type of the pipeline."""
+    pipe = ZOO["StableDiffusionPipeline"].build()
+    encoder, part = pipe.text_encoder, "text_encoder"
+    layers = [f"encoder.layers.0.self_attn.{name}_proj" for name in "qkv"]
+    adapter = adapter_for(encoder, layers, 0)
+    bitplan.apply(pipe, plan_for(pipe, [part], ("w8a8", "keep", "w8a16"))).to(dtype)
+    before, words = {path: encoder.get_submodule(path) for path in layers}, torch.arange(8)[None]
+    plain = encoder(words)[0]
+    pipe.load_lora_weights(file_of(adapter, part), "first")
+    pipe.set_adapters("first", 0.5)
+    x = torch.randn(3, 32).to(dtype)
+    for path, layer in before.items():
+        expected = layer(x) + 0.5 * term(layer, x, tuple(t.to(dtype) for t in adapter[path]))
+        torch.testing.assert_close(encoder.get_submodule(path)(x), expected)
+    assert (encoder(words)[0] - plain).abs().max() > 0.01
     pipe.unload_lora_weights()
-    if scheme != "keep":
-        with pytest.raises(UserError, match="transformer.x_embedder is .* another layer is in its place"):
-            pipe.save_pretrained(tmp_path)
-        with pytest.raises(UserError, match="a wider layer in the place of transformer.x_embedder; call unload"):
-            bitplan.restore(pipe)
-    pipe.to(torch.float64)
-    pipe.unload_lora_weights(reset_to_overwritten_params=True)
-    assert (pipe.transformer.x_embedder is layer) == (scheme != "keep")
-    assert scheme == "keep" or layer.weight.dtype == torch.float64
-    pipe.to(torch.float32)
-    pipe.save_pretrained(tmp_path)
-    bitplan.restore(pipe)
-    assert torch.equal(pipe.transformer(**inputs(16))[0], before[0])
-
-
-@pytest.mark.parametrize("scheme", ["w8a8t", "w4a16"])
-@torch.no_grad()
-def test_after_a_control_lora(scheme: str) -> None:
-    """Unloaded, or not loaded since it fits nowhere, it leaves the packed pipeline as it was."""
-    pipe = pack(flux(), scheme)
-    layer, before = pipe.transformer.x_embedder, pipe.transformer(**inputs(16))[0]
-    broken = control_lora() | {"transformer.proj_out.lora_B.weight": torch.ones(7, 2)}
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        pipe.load_lora_weights(broken, "broken")
-    assert pipe.transformer.x_embedder.base_layer is layer and pipe.transformer.config.in_channels == 16
-    assert torch.equal(pipe.transformer(**inputs(16))[0], before)
-    pipe.unload_lora_weights()
-    pipe.load_lora_weights(control_lora(), "control")
-    assert pipe.transformer.config.in_channels == 32
-    pipe.unload_lora_weights(reset_to_overwritten_params=True)
-    assert pipe.transformer.x_embedder is layer and torch.equal(pipe.transformer(**inputs(16))[0], before)
-
-
-@torch.no_grad()
-def test_a_lora_for_fewer_inputs() -> None:
-    """Loaded into a pipeline with a wider input layer, as those of Control LoRAs are, it is filled up with zeros."""
-    pipe = flux(in_channels=32, out_channels=16)
-    adapter = adapter_for(flux().transformer, ["x_embedder"], 0)
-    pack(pipe, "w8a8")
-    layer = pipe.transformer.x_embedder
-    for name in ("first", "second"):  # the second one goes around a layer that has one
-        pipe.load_lora_weights(file_of(adapter, "transformer"), name)
-    pipe.set_adapters(["first", "second"], [1.0, 0.5])
-    x = inputs(32)["hidden_states"]
-    expected = layer(x) + 1.5 * term(layer, x[..., :16], adapter["x_embedder"])
-    torch.testing.assert_close(pipe.transformer.x_embedder(x), expected)
+    assert torch.equal(encoder(words)[0], plain)
 
 
 def test_fuse_lora_with_a_packed_text_encoder() -> None:
