@@ -17,7 +17,6 @@ from torch import Tensor
 from bitplan.planner.applied.checkpoint import Checkpoint, open_checkpoint, pieces_in
 from bitplan.planner.applied.config import BitPlanConfig
 from bitplan.planner.applied.quantizer import PackedQuantizer
-from bitplan.planner.applied.widening import RESET
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
 from bitplan.plans.formats.base import FormatError
@@ -26,7 +25,7 @@ from bitplan.plans.layers.alignment import align
 from bitplan.plans.layers.attention import Piece
 from bitplan.plans.layers.modules import stored_names, stored_tensors
 from bitplan.plans.layers.opening import holders
-from bitplan.plans.layers.stored import COMPUTE, Stored, without_compute
+from bitplan.plans.layers.stored import COMPUTE, Stored
 from bitplan.plans.numerics import NONE
 from bitplan.plans.plan import dtype_of
 
@@ -61,17 +60,8 @@ class BitPlanQuantizer(PackedQuantizer, DiffusersQuantizer):
     def get_state_dict_and_metadata(
         self, state_dict: dict[str, Any], safe_serialization: bool = False
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns the tensors to save. Raises UserError if an adapter is loaded, because it renames the layers, and if
-        something else is in the place of a packed layer."""
-        if any(".base_layer." in key for key in state_dict):
-            raise UserError("a LoRA is loaded, which save_pretrained would mix into the packed layers; call "
-                            "save_lora_weights and unload_lora_weights first")  # fmt: skip
-        for path, scheme in self.quantization_config.layers.items():
-            if any(f"{path}.{name}" not in state_dict for name in stored_names(scheme)):
-                address = f"{self.quantization_config.component}.{path}"
-                raise UserError(f"{address} is {scheme} in the plan, but another layer is in its place; after a "
-                                f"Control LoRA call {RESET}, else load the packed pipeline again")  # fmt: skip
-        return without_compute(state_dict), {}
+        """As `stored_in`."""
+        return self.stored_in(state_dict), {}
 
     def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[str]) -> list[str]:
         """Returns the list of keys in the files; `_expect` changes it, in place, to those of packed weights."""

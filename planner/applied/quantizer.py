@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from bitplan.planner.applied.config import BitPlanConfig
+from bitplan.planner.applied.widening import RESET
 from bitplan.planner.errors import UserError
 from bitplan.plans.formats.base import FormatError
 from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.layers.checks import check_finite
+from bitplan.plans.layers.modules import stored_names
+from bitplan.plans.layers.stored import without_compute
 from bitplan.plans.layers.swap import lay_out
+
+
+def lay_out_packed(model: Any, config: BitPlanConfig) -> None:
+    """Puts empty packed layers into the component's model. Raises as `bitplan.plans.layers.swap.lay_out`."""
+    name = config.component
+    lay_out({name: model}, {f"{name}.{path}": s for path, s in config.layers.items()}, config.kernels == "int")
 
 
 class PackedQuantizer:
@@ -30,6 +40,19 @@ class PackedQuantizer:
         if isinstance(device_map, dict) and "disk" in map(str, device_map.values()):
             raise UserError("packed layers cannot be offloaded to disk; give max_memory, or use group offloading")
 
+    def stored_in(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the tensors to save. Raises UserError if an adapter is loaded, because it renames the layers, and if
+        something else is in the place of a packed layer."""
+        if any(".base_layer." in key for key in state_dict):
+            raise UserError("a LoRA is loaded, which save_pretrained would mix into the packed layers; call "
+                            "save_lora_weights and unload_lora_weights first")  # fmt: skip
+        for path, scheme in self.quantization_config.layers.items():
+            if any(f"{path}.{name}" not in state_dict for name in stored_names(scheme)):
+                address = f"{self.quantization_config.component}.{path}"
+                raise UserError(f"{address} is {scheme} in the plan, but another layer is in its place; after a "
+                                f"Control LoRA call {RESET}, else load the packed pipeline again")  # fmt: skip
+        return without_compute(state_dict)
+
     def check_loaded(self, model: Any) -> None:
         """Raises UserError for a packed layer whose stored numbers are none that BitPlan saves."""
         for path in self.quantization_config.layers:
@@ -42,6 +65,5 @@ class PackedQuantizer:
                 raise UserError(f"{name}: {error}; the file is damaged, save the pipeline again") from None
 
     def lay_out(self, model: Any) -> None:
-        """Puts empty packed layers into the component's model. Raises as `bitplan.plans.layers.swap.lay_out`."""
-        config, name = self.quantization_config, self.quantization_config.component
-        lay_out({name: model}, {f"{name}.{path}": s for path, s in config.layers.items()}, config.kernels == "int")
+        """As `lay_out_packed`."""
+        lay_out_packed(model, self.quantization_config)

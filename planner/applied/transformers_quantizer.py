@@ -16,7 +16,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
 from bitplan.plans.layers.alignment import align
 from bitplan.plans.layers.modules import stored_names
-from bitplan.plans.layers.stored import COMPUTE, without_compute
+from bitplan.plans.layers.stored import COMPUTE
 
 
 class TextQuantizer(PackedQuantizer, HfQuantizer):
@@ -35,7 +35,7 @@ class TextQuantizer(PackedQuantizer, HfQuantizer):
         return True
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        return without_compute(model.state_dict()), {}
+        return self.stored_in(model.state_dict()), {}
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
         """Returns None, which keeps the stored type, for packed tensors: scales are float32 whatever `dtype` is."""

@@ -1,0 +1,95 @@
+"""Refuses to save a packed model that could not be loaded, before anything is written.
+
+The libraries load a model into a fresh one of its class, made from the saved config alone. Layers that were made after
+that, such as fused projections or those of an IP-Adapter, are not in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers.configuration_utils import ConfigMixin
+
+from bitplan.planner.applied.config import BitPlanConfig
+from bitplan.planner.applied.quantizer import lay_out_packed
+from bitplan.planner.errors import UserError
+from bitplan.planner.pipelines.marks import METHOD, is_marked
+from bitplan.planner.pipelines.quiet import quiet_libraries
+from bitplan.plans.kernels import KernelError
+from bitplan.plans.layers.stored import without_compute
+from bitplan.plans.layers.swap import SwapError
+from bitplan.plans.layers.unpacked import has_packed
+
+KEY = "quantization_config"
+_OUT = "keep the plan in its file instead: load the float pipeline, make the same changes, call bitplan.apply"
+
+
+def save(method: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls the `save_pretrained` of a model, as a wrapper of `wrapt`. Raises UserError as `check_saved`."""
+    check_saved(model)
+    return method(*args, **kwargs)
+
+
+def check_saved(model: Any) -> None:
+    """Raises UserError for a model with packed layers, or with the config of one, that could not be loaded."""
+    packed, said = has_packed(model), _says_packed(model)
+    name = type(model).__name__
+    if said and not packed:
+        raise UserError(f"this {name} has float layers and the config of a packed model, with which it could not be "
+                        f"loaded; make it from that config without its entry {KEY}")  # fmt: skip
+    if not packed:
+        return
+    if not (said and is_marked(model)):
+        raise UserError(f"this {name} holds packed layers of another model, which its config does not name, so that it "
+                        f"could not be loaded; save that model")  # fmt: skip
+    _compare(name, model.hf_quantizer.stored_in(model.state_dict()), without_compute(_fresh(model).state_dict()))
+
+
+def _says_packed(model: Any) -> bool:
+    found = getattr(model.config, KEY, None)
+    method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+    return bool(method == METHOD)
+
+
+def _fresh(model: Any) -> Any:
+    """What the libraries make from the config that is to be saved, with its packed layers laid out."""
+    name = type(model).__name__
+    try:
+        with quiet_libraries(), torch.no_grad():
+            made, config = _from_config(model)
+            lay_out_packed(made, config)
+    except (SwapError, KernelError) as error:
+        raise UserError(f"the saved {name} could not be loaded: {error}; {_OUT}") from None
+    return made
+
+
+def _from_config(model: Any) -> tuple[Any, BitPlanConfig]:
+    """A model without data, and the part of its config that describes its packed layers."""
+    if isinstance(model, ConfigMixin):
+        content = json.loads(model.to_json_string())
+        with init_empty_weights():
+            made = type(model).from_config({key: value for key, value in content.items() if key != KEY})
+        return made, BitPlanConfig.from_dict(content[KEY])
+    content = json.loads(model.config.to_json_string(use_diff=False))
+    own = type(model.config).from_dict({key: value for key, value in content.items() if key != KEY})
+    with torch.device("meta"):
+        return type(model)(own), BitPlanConfig.from_dict(content[KEY])
+
+
+def _compare(name: str, held: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor]) -> None:
+    """Raises UserError for a tensor that only one of them has, or that has other shapes."""
+    if more := [key for key in held if key not in fresh]:
+        raise UserError(f"the saved {name} could not be loaded: {len(more)} of its {len(held)} tensors, such as "
+                        f"{more[0]}, have no place in a {name} made from its config; remove what was added, such as "
+                        f"by unload_ip_adapter, or {_OUT}")  # fmt: skip
+    if less := [key for key in fresh if key not in held]:
+        raise UserError(f"the saved {name} could not be loaded: it lacks {len(less)} tensors of a {name} made from its "
+                        f"config, such as {less[0]}; {_OUT}")  # fmt: skip
+    for key, tensor in held.items():
+        if tensor.shape != fresh[key].shape:
+            raise UserError(f"the saved {name} could not be loaded: {key} has shape {tuple(tensor.shape)}, and "
+                            f"{tuple(fresh[key].shape)} by its config; {_OUT}")  # fmt: skip

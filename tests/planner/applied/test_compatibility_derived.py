@@ -1,0 +1,101 @@
+"""Models that diffusers makes from a packed one get the weights that its layers compute with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    AnimateDiffPipeline,
+    ControlNetModel,
+    ControlNetUnionModel,
+    ControlNetXSAdapter,
+    FluxControlNetModel,
+    HunyuanDiT2DControlNetModel,
+    MotionAdapter,
+    QwenImageControlNetModel,
+    SD3ControlNetModel,
+    SparseControlNetModel,
+    UNetControlNetXSModel,
+    UNetMotionModel,
+)
+
+import bitplan
+from bitplan.plans.layers.modules import PACKED
+from bitplan.plans.layers.unpacked import has_packed
+from tests.packed import plan_for, same, stored
+from tests.zoo import ZOO
+
+torch.set_num_threads(1)
+
+
+def motion(model: Any) -> MotionAdapter:
+    torch.manual_seed(0)
+    return MotionAdapter(
+        block_out_channels=model.config.block_out_channels, motion_layers_per_block=model.config.layers_per_block,
+        motion_norm_num_groups=4, motion_num_attention_heads=2, use_motion_mid_block=False,
+    )  # fmt: skip
+
+
+def controlnet_xs(model: Any) -> Any:
+    adapter = ControlNetXSAdapter.from_unet(model, size_ratio=1.0)
+    return UNetControlNetXSModel.from_unet(model, adapter)
+
+
+UNET: dict[str, Callable[[Any], Any]] = {
+    "ControlNetModel": ControlNetModel.from_unet,
+    "ControlNetUnionModel": ControlNetUnionModel.from_unet,
+    "SparseControlNetModel": SparseControlNetModel.from_unet,
+    "UNetControlNetXSModel": controlnet_xs,
+    "UNetMotionModel": lambda model: UNetMotionModel.from_unet2d(model, motion(model)),
+}
+TRANSFORMERS: dict[str, Callable[[Any], Any]] = {
+    "FluxPipeline": lambda model: FluxControlNetModel.from_transformer(
+        model, num_layers=1, num_single_layers=1,
+        **{name: model.config[name] for name in ("attention_head_dim", "num_attention_heads")},
+    ),
+    "StableDiffusion3Pipeline": lambda model: SD3ControlNetModel.from_transformer(model, num_layers=1),
+    "HunyuanDiTPipeline": lambda model: HunyuanDiT2DControlNetModel.from_transformer(model, transformer_num_layers=2),
+    "QwenImagePipeline": lambda model: QwenImageControlNetModel.from_transformer(
+        model, num_layers=1, **{name: model.config[name] for name in ("attention_head_dim", "num_attention_heads")}
+    ),
+}  # fmt: skip
+OWN: dict[str, dict[str, Any]] = {  # what a model needs for the class to be made from it
+    "SparseControlNetModel": {"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"]},
+    "UNetControlNetXSModel": {"layers_per_block": 2},
+    "HunyuanDiTPipeline": {"pooled_projection_dim": 1024},
+}
+ANIMALS = dict.fromkeys(UNET, "StableDiffusionPipeline") | {name: name for name in TRANSFORMERS}
+ANIMALS["ControlNetUnionModel"] = "StableDiffusionXLPipeline"
+
+
+@pytest.mark.parametrize("name", ANIMALS)
+def test_derived_models(name: str) -> None:
+    pipe = ZOO[ANIMALS[name]].build()
+    component, make = ("unet", UNET[name]) if name in UNET else ("transformer", TRANSFORMERS[name])
+    if name in OWN:
+        model = getattr(pipe, component)
+        setattr(pipe, component, type(model).from_config(model.config, **OWN[name]))
+    plain = copy.deepcopy(getattr(pipe, component))
+    model = getattr(bitplan.apply(pipe, plan_for(pipe, (component,), ("w8a8", "w4a16", "keep"))), component)
+    with torch.no_grad():
+        for path, layer in model.named_modules():
+            if isinstance(layer, tuple(PACKED.values())):
+                plain.get_submodule(path).weight.copy_(layer.weight)
+    before, config = stored(model), copy.deepcopy(dict(model.config))
+    made, expected = (torch.manual_seed(0) and make(source) for source in (model, plain))
+    assert not has_packed(made) and before and same(stored(model), before)
+    assert same(made.state_dict(), expected.state_dict())
+    assert dict(made.config) == dict(expected.config)
+    assert dict(model.config) == config and "quantization_config" in config
+
+
+def test_animatediff_from_pipe() -> None:
+    pipe = ZOO["StableDiffusionPipeline"].build()
+    bitplan.apply(pipe, plan_for(pipe, schemes=("w8a16",)))
+    made = AnimateDiffPipeline.from_pipe(pipe, motion_adapter=motion(pipe.unet))
+    layer = pipe.unet.down_blocks[0].resnets[0].conv1
+    assert torch.equal(made.unet.down_blocks[0].resnets[0].conv1.weight, layer.weight) and has_packed(pipe.unet)
