@@ -37,6 +37,12 @@ def range_tensor(ranges: Mapping[str, float] | None) -> dict[str, Tensor]:
     return {RANGE: torch.tensor(numbers, dtype=torch.float32, device="cpu")}
 
 
+def inputs_of(scheme: Scheme) -> Inputs:
+    """The code of its inputs, which the first call imports: under `torch.compile` that is an error."""
+    member: Inputs = INPUTS[scheme.inputs.kind].member
+    return member
+
+
 def layout_of(scheme: Scheme, shape: Sequence[int]) -> dict[str, Tensor]:
     """The fitted parameters of a layer with a weight of `shape`, without data: on the meta device."""
     count = len(range_keys(scheme))
@@ -105,8 +111,7 @@ def transformed_input(x: Tensor, kind: str, scheme: Scheme, fitted: Fitted) -> T
 
 def rounded_input(x: Tensor, kind: str, scheme: Scheme, scales: ActivationScales | None) -> Tensor:
     """A transformed input rounded to its codes and back, in its own type. Raises ActivationError."""
-    member: Inputs = INPUTS[scheme.inputs.kind].member
-    return member.fake(KINDS[kind].rows(x), scheme.inputs, scales).view(x.shape)
+    return inputs_of(scheme).fake(KINDS[kind].rows(x), scheme.inputs, scales).view(x.shape)
 
 
 def fit(term: Term, weights: Sequence[Tensor], observed: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -22,8 +22,9 @@ def run(x: Tensor, layer: Held) -> Tensor:
     """(..., K) float32 of the row numbers (...)."""
     packed, rows = layer.packed, x.reshape(-1)
     some = {name: _selected(tensor, rows) for name, tensor in packed.tensors.items()}
-    gathered = Packed(some, (len(rows), *packed.shape[1:]), packed.format)
-    return dequantize_rows(gathered, 0, len(rows)).view(*x.shape, packed.inputs)
+    count = rows.shape[0]  # torch.export takes len() for a constant
+    gathered = Packed(some, (count, *packed.shape[1:]), packed.format)
+    return dequantize_rows(gathered, 0, count).view(*x.shape, packed.inputs)
 
 
 def _selected(tensor: Tensor, rows: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from bitplan.plans.kinds import CLASSES, KINDS
 from bitplan.plans.layers.carried import share_hooks
 from bitplan.plans.layers.guards import NO_RECORDING, check_call, guarded, refuse_backward
 from bitplan.plans.layers.stored import COMPUTE, Stored, Untrained
-from bitplan.plans.numerics import NONE, fitted_for, layout_of, scales_in, transformed_weight
+from bitplan.plans.numerics import NONE, fitted_for, inputs_of, layout_of, scales_in, transformed_weight
 from bitplan.plans.scheme import Scheme
 from bitplan.plans.transforms.base import Fitted
 
@@ -57,6 +57,7 @@ class _Packed(nn.Module):
             setattr(self, name, getattr(module, name))
         self.shape, self.scheme, self.geometry = packed.shape, scheme, geometry_of(module)
         self.real, self.chosen = real, {}
+        inputs_of(scheme)  # before a compiler traces its first call
         # empty; `.to(dtype)` reaches it as it does any float tensor, so it says in which type the layer computes; the
         # first parameter, since pipelines ask `next(module.parameters())` for the type of their inputs
         device = "cpu" if packed.device.type == "meta" else packed.device

@@ -26,12 +26,10 @@ _LANES = 8  # channels, inputs or outputs, are taken in multiples of it where th
 
 
 def takes(packed: Packed, geometry: Geometry) -> bool:
-    """Whether this convolution is computed here: one symmetric scale an output channel, sums within int32, eager code,
-    and a oneDNN whose direct algorithm is known to be what it says."""
-    if torch.compiler.is_compiling() or not _AVAILABLE:
-        return False
+    """Whether this convolution is computed here: one symmetric scale an output channel, sums within int32, and a oneDNN
+    whose direct algorithm is known to be what it says."""
     whole = packed.format.group is None and "zero" not in packed.tensors and packed.inputs <= SEGMENT
-    return whole and prod(geometry.kernel_size) <= DEPTH
+    return _AVAILABLE and whole and prod(geometry.kernel_size) <= DEPTH
 
 
 def write_convolution(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from bitplan.plans.formats import WeightFormat
 from bitplan.plans.formats.base import Packed
 from bitplan.plans.geometry import Geometry
 from bitplan.plans.inputs.integer import quantize_rows
@@ -37,16 +38,55 @@ def available(device: torch.device) -> str | None:
 def run(x: Tensor, layer: Held) -> Tensor:
     """The output of the layer, in the type of `x`."""
     packed, inputs, scales = layer.packed, layer.scheme.inputs, layer.scales
-    path = PATHS[chosen_path()]
     bias = None if layer.bias is None else layer.bias.float()
-    if layer.geometry is not None:
+    if (geometry := layer.geometry) is not None:
         codes, scale = rounded_samples(x, lambda rows: quantize_rows(rows, inputs, scales))
-        out = convolve(codes, scale, packed, bias, layer.geometry, path).to(x.dtype)
+        weight, layout = list(packed.tensors.values()), [packed.format.bits, packed.format.group or 0]
+        window = [*geometry.kernel_size, *geometry.stride, *geometry.dilation, *geometry.pads]
+        out = convolution(codes, scale, weight, bias, layout, window).movedim(-1, 1).to(x.dtype)
         return out.contiguous() if x.is_contiguous() else out
     codes, scale = quantize_rows(x, inputs, scales)
-    out = torch.empty(len(codes), packed.outputs, dtype=torch.float32, device=codes.device)
-    write_products(out, codes, scale, packed, bias, path)
+    out = torch.empty(codes.shape[0], packed.outputs, dtype=torch.float32, device=codes.device)
+    write_products(out, codes, scale, packed, bias, PATHS[chosen_path()])
     return out.view(*x.shape[:-1], packed.outputs).to(x.dtype)
+
+
+@torch.library.custom_op("bitplan::convolution", mutates_args=())
+def convolution(
+    codes: Tensor, scale: Tensor, weight: Sequence[Tensor], bias: Tensor | None, layout: Sequence[int],
+    window: Sequence[int],
+) -> Tensor:  # fmt: skip
+    """`convolve` on this processor's path, as one operation for `torch.compile` and `torch.export`: how many portions
+    the columns of a batch have depends on its size, which a graph for all sizes leaves open.
+
+    Args:
+        codes: (N, ..., C) int8.
+        scale: (N, 1).
+        weight: the tensors of the packed weight, in their order.
+        bias: (O,) or None.
+        layout: bits, and inputs in a group or 0.
+        window: the geometry: kernel, stride and dilation of each dimension, and `pads`.
+    """
+    geometry, (bits, group) = _geometry(window), layout
+    tensors = dict(zip(("codes", "scale", "zero"), weight, strict=False))
+    fmt = WeightFormat("int", bits, group or None, "zero" in tensors)
+    packed = Packed(tensors, (weight[1].shape[0], codes.shape[-1], *geometry.kernel_size), fmt)
+    return convolve(codes, scale, packed, bias, geometry, PATHS[chosen_path()]).movedim(1, -1)
+
+
+@convolution.register_fake
+def _(
+    codes: Tensor, scale: Tensor, weight: Sequence[Tensor], bias: Tensor | None, layout: Sequence[int],
+    window: Sequence[int],
+) -> Tensor:  # fmt: skip
+    sizes = _geometry(window).output_size(*codes.shape[1:-1])
+    return scale.new_empty(codes.shape[0], *sizes, weight[1].shape[0])
+
+
+def _geometry(window: Sequence[int]) -> Geometry:
+    dims = len(window) // 5
+    kernel, stride, dilation = (tuple(window[i * dims : (i + 1) * dims]) for i in range(3))
+    return Geometry(kernel, stride, tuple(window[3 * dims :]), dilation)
 
 
 def convolve(
@@ -75,10 +115,8 @@ def columns_of(codes: Tensor, geometry: Geometry, box: Sequence[slice]) -> Tenso
     return im2col(codes, sizes, [some.start for some in box], [some.stop for some in box])
 
 
-@torch.library.custom_op("bitplan::im2col", mutates_args=())
 def im2col(codes: Tensor, sizes: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> Tensor:
-    """See `columns_of`. sizes: kernel, stride, dilation, pads. It is one operation for `torch.compile`, which would
-    otherwise fuse the rounding before it and repeat that for each position of the kernel."""
+    """See `columns_of`. sizes: kernel, stride, dilation, pads."""
     dims = len(start)
     kernel, stride, dilation = (sizes[i * dims : (i + 1) * dims] for i in range(3))
     padded = pad(codes, (0, 0, *sizes[3 * dims :]))
@@ -91,12 +129,6 @@ def im2col(codes: Tensor, sizes: Sequence[int], start: Sequence[int], stop: Sequ
     )  # fmt: skip
     # a flat copy first: where the windows of a row are contiguous, rows would overlap, which the product misreads
     return view.flatten().view(len(codes) * prod(counts), -1)
-
-
-@im2col.register_fake
-def _(codes: Tensor, sizes: Sequence[int], start: Sequence[int], stop: Sequence[int]) -> Tensor:
-    counts = [last - first for first, last in zip(start, stop, strict=True)]
-    return codes.new_empty(len(codes) * prod(counts), prod(sizes[: len(start)]) * codes.shape[-1])
 
 
 CPU_INT8 = Kernel(

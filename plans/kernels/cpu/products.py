@@ -31,7 +31,8 @@ def write_products(
     """out (M, O) float32 = the rows (M, K) int8 of `codes`, with their scales (M, 1), times the weight, plus bias (O,).
 
     The weight is unpacked in blocks of output channels, so that the whole weight never exists, except under
-    `torch.compile`, which does not write to columns and fuses the operations in between.
+    `torch.compile`, which does not write to columns, fuses the operations in between, and makes one graph for all
+    numbers of rows.
     """
     whole = torch.compiler.is_compiling()
     segments = tuple(_segments(packed))
@@ -41,13 +42,18 @@ def write_products(
         weight = path.operand(unpack_rows(packed, start, stop)).t()
         scales, offsets = _terms(packed, segments, start, stop)
         part = None if bias is None else bias[start:stop]
-        step = len(codes) if whole else max(1, min(OUTPUTS // (stop - start), OPERANDS // packed.inputs))
-        for top in range(0, len(codes), step):
-            rows = slice(top, top + step)
+        for rows in (slice(None),) if whole else _runs(len(codes), packed.inputs, stop - start):
             total = summed(path.operand(codes[rows]), weight, bounds, scales, path)
             if sums is not None and offsets is not None:
                 total.addmm_(sums[rows], offsets, alpha=-1)
             write_scaled(out[rows, start:stop], total, scale[rows], part)
+
+
+def _runs(rows: int, inputs: int, outputs: int) -> Iterator[slice]:
+    """Of as many rows as are multiplied at once."""
+    step = max(1, min(OUTPUTS // outputs, OPERANDS // inputs))
+    for top in range(0, rows, step):
+        yield slice(top, top + step)
 
 
 def _block(packed: Packed) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn.functional import linear
 
 from bitplan.plans.formats.storage import Packed, dequantize_rows, row_blocks, shaped, unpack_rows
@@ -54,10 +55,11 @@ def _dequantized(
 
 def _are_few(x: Tensor, packed: Packed) -> bool:
     """Whether torch has a product for it: few rows, one symmetric scale for each output channel, and a multiple of 64
-    inputs, since it reads past the end of others."""
+    inputs, since it reads past the end of others. A graph for any number of rows is made as for many."""
     whole = packed.format.kind == "int" and not packed.format.affine and packed.format.group is None
-    few = x.numel() <= FEW_ROWS * packed.inputs and packed.inputs % 64 == 0
-    return whole and few and x.dtype == torch.bfloat16
+    if not whole or packed.inputs % 64 or x.dtype != torch.bfloat16:
+        return False
+    return statically_known_true(x.numel() <= FEW_ROWS * packed.inputs)
 
 
 def _few_rows(

@@ -1,0 +1,102 @@
+"""Compiled and exported layers have one graph for all batch sizes, as docs/compatibility.md says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bitplan.plans.inputs import INPUTS
+from bitplan.plans.kernels import REFERENCE, choose_kernel
+from bitplan.plans.kernels.cpu import int8
+from bitplan.plans.layers.modules import quantize_module
+from bitplan.plans.numerics import range_tensor
+from bitplan.plans.scheme import parse_scheme
+
+BATCHES = (5, 2, 9, 4)  # equal to no other size: torch takes equal sizes for one
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Linear(64, 3), (7, 64)),
+    "conv2d": (lambda: nn.Conv2d(8, 3, 3, padding=1, stride=2), (8, 6, 7)),
+    "conv3d": (lambda: nn.Conv3d(8, 3, 3, padding=1), (8, 3, 6, 7)),
+    "embedding": (lambda: nn.Embedding(11, 8), (7,)),
+}
+RANGES = range_tensor({"tensor": 2.5, "first": 3.0})
+CASES = [("linear", "w8a8", "int_mm"), ("linear", "w4g64za8t", "float_blocks"), ("linear", "w8a8t+first", "int_mm"),
+         ("linear", "w8a16", "int_mm"), ("conv2d", "w8a8", "float_blocks"), ("conv2d", "w4g64za8t", "int_mm"),
+         ("conv3d", "w8a8", "int_mm"), ("embedding", "w4a16", "int_mm")]  # fmt: skip
+
+
+class Graphs:
+    """A compiler that changes nothing and counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        self.count += 1
+        return graph
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    torch._dynamo.reset()
+
+
+def made(kind: str, text: str, path: str, patch: pytest.MonkeyPatch) -> tuple[nn.Module, list[Tensor]]:
+    """A packed layer whose products take `path`, and its inputs, in bfloat16 for the kernel that knows few rows."""
+    patch.setattr(int8, "chosen_path", torch.compiler.assume_constant_result(lambda: path))
+    torch.manual_seed(0)
+    (make, shape), scheme = LAYERS[kind], parse_scheme(text)
+    layer = quantize_module(make(), scheme, choose_kernel(scheme, kind), RANGES)
+    rows = [torch.randint(0, 11, (n, *shape)) if kind == "embedding" else torch.randn(n, *shape) for n in BATCHES]
+    return layer, [x.bfloat16() if kind == "linear" and text == "w8a16" else x for x in rows]
+
+
+def check_same(found: Tensor, expected: Tensor) -> None:
+    """To the bit; in bfloat16, where few rows have a product of their own in eager code alone, to its last digits."""
+    close = {"rtol": 0.02, "atol": 0.01} if found.dtype == torch.bfloat16 else {"rtol": 0, "atol": 0}
+    torch.testing.assert_close(found, expected, **close)
+
+
+@pytest.mark.parametrize(("kind", "text", "path"), CASES)
+def test_one_graph_serves_all_batch_sizes(kind: str, text: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, rows = made(kind, text, path, monkeypatch)
+    graphs = Graphs()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend=graphs)
+    with torch.no_grad():
+        for x in rows:
+            check_same(compiled(x), layer(x))
+    assert graphs.count == 1
+
+
+@pytest.mark.parametrize(("kind", "text"), [("linear", "w8a8"), ("conv2d", "w8a8")])
+def test_a_second_graph_is_made_once_sizes_differ(kind: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With dynamic=None, torch's default."""
+    layer, rows = made(kind, text, "int_mm", monkeypatch)
+    graphs = Graphs()
+    compiled = torch.compile(layer, fullgraph=True, backend=graphs)
+    with torch.no_grad():
+        for x in rows:
+            check_same(compiled(x), layer(x))
+    assert graphs.count == 2
+
+
+@pytest.mark.parametrize(("kind", "text", "path"), CASES)
+def test_torch_export_with_a_dynamic_batch(kind: str, text: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, rows = made(kind, text, path, monkeypatch)
+    with torch.no_grad():
+        shapes = ({0: torch.export.Dim("batch")},)
+        exported = torch.export.export(layer, (rows[0],), dynamic_shapes=shapes).module()
+        for x in rows:
+            check_same(exported(x), layer(x))
+
+
+def test_the_first_call_of_a_process_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a table imports when it is first used is there before a compiler traces."""
+    monkeypatch.delitem(vars(INPUTS["int"]), "member", raising=False)
+    layer, x = quantize_module(nn.Linear(64, 5), parse_scheme("w8a8"), REFERENCE), torch.randn(3, 64)
+    with torch.no_grad():
+        check_same(torch.compile(layer, fullgraph=True, backend="eager")(x), layer(x))
