@@ -49,15 +49,14 @@ def chain_of(worker: Worker, conditions: Sequence[Any], first: int, visits: int 
             raise UserError(
                 f"no gradients flow through {subject.kind} to its outputs; measure with --method exhaustive"
             )
-        denoisers = frozenset(worker.denoisers)
-        calls = {index: step.module for index, step in enumerate(steps) if step.module in denoisers}
+        calls = {index: step.module for index, step in enumerate(steps) if step.module in worker.denoisers}
         larger = partial(run, (*conditions, conditions[0]), seed)
         steps, grows, alone = _copyable(worker, steps, calls, len(conditions), larger)
         readout, chosen = _select(calls, settings.timesteps), _select(calls, visits)
         weights = _weights(steps, {*readout, *chosen}, calls)
         weights = {index: weight for index, weight in weights.items() if grows[index] is not None}
         idle = frozenset(worker.setup.graph.by_address.keys() - ran)
-        yield Chain(steps, result, readout, weights, [each or () for each in grows], denoisers, alone, idle)
+        yield Chain(steps, result, readout, weights, [each or () for each in grows], alone, idle)
 
 
 def _copyable(

@@ -141,7 +141,8 @@ class Visit:
 
     def _take(self, reached: set[str], layer: str, x: Tensor, gradient: Tensor) -> None:
         """Add the responses of one call of a layer. x: its input for one copy; gradient: on its output, all copies."""
-        if not self.chain.knows_samples(self.index):
+        owners = self.chain.owners[self.index]
+        if owners is None:
             self.responses.unknown.add(layer)
             return
         reached.add(layer)
@@ -149,7 +150,7 @@ class Visit:
         rows = self.shares.of(layer, len(x)) or ()
         product = partial(self.subjects.product, g_rkn)
         for scheme, sums in _products(product, iter(self.subjects.changes[layer](x)), rows):
-            _add(self.responses.setdefault((layer, scheme), {}), sums, self.portion, len(self.chain.result))
+            _add(self.responses.setdefault((layer, scheme), {}), sums, self.portion, (owners, len(self.chain.result)))
 
 
 def _propagate(chain: Chain, index: int, part: Part, gradients: Sequence[Tensor]) -> None:
@@ -213,12 +214,15 @@ def _stack(changes: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]
         yield change
 
 
-def _add(metrics: dict[str, Tensor], sums: Tensor, portion: Sequence[Part], samples: int) -> None:
-    """Add the (K, B) sums of one call to the responses; for guidance a batch holds several copies of the samples."""
+def _add(
+    metrics: dict[str, Tensor], sums: Tensor, portion: Sequence[Part], samples: tuple[Sequence[int], int]
+) -> None:  # fmt: skip
+    """Add the (K, B) sums of one call to the responses. samples: that of each of the B rows, and their number."""
+    owners, number = samples
     for part in portion:
         own = sums[part.offset : part.offset + part.stop - part.start].cpu()
         if part.probes.propagates:
-            own = own.view(len(own), -1, samples).sum(1)
+            own = own.new_zeros(len(own), number).index_add_(1, torch.tensor(owners, device="cpu"), own)
         empty = own.new_zeros(part.probes.count, own.shape[1])
         whole = metrics.setdefault(part.probes.metric, empty)
         whole[part.start : part.stop] += own

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bitplan.sensitivity.metrics import Metric
 from bitplan.sensitivity.metrics.calls import probe_of
 from bitplan.sensitivity.metrics.learned import Encoder
 from bitplan.sensitivity.probes.gradients import gradients_of
+from bitplan.sensitivity.probes.owners import Owners, owners_of
 from bitplan.sensitivity.probes.unroll import Step, outputs_of
 from bitplan.sensitivity.runs.outcome import Outcome, read
 
@@ -28,7 +30,6 @@ class Chain:
         readout: indices of the steps whose own output is a reading.
         weights: index of each differentiated step -> the number of steps that it represents.
         batched: of each step, which of its tensors hold the batch (`batches.batched`).
-        guided: modules whose batch may hold several copies of the samples, one behind the other, as for guidance.
         alone: whether there is one sample and each call can have one copy of it alone.
         idle: the layers that the run called on no row, such as experts that other samples reach.
     """
@@ -38,14 +39,13 @@ class Chain:
     readout: tuple[int, ...]
     weights: Mapping[int, float]
     batched: Sequence[tuple[bool, ...]]
-    guided: frozenset[nn.Module]
     alone: bool = False
     idle: frozenset[str] = frozenset()
 
-    def knows_samples(self, index: int) -> bool:
-        """Whether the sample of each row of a step is known."""
-        rows, samples = self.steps[index].rows, len(self.result)
-        return self.alone or rows == samples or (self.steps[index].module in self.guided and rows % samples == 0)
+    @cached_property
+    def owners(self) -> Sequence[Owners]:
+        """The sample of each row of each step, or None if it is unknown."""
+        return owners_of(self.steps, self.result, self.weights)
 
 
 @dataclass(frozen=True, eq=False)

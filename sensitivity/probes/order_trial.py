@@ -9,11 +9,12 @@ as one that reads a time does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from bitplan.sensitivity.probes import loudness
 from bitplan.sensitivity.probes.gradients import differentiating
 from bitplan.sensitivity.probes.rows import Orders, Rows
 from bitplan.sensitivity.probes.shares import hooked
@@ -21,8 +22,6 @@ from bitplan.sensitivity.probes.unroll import Step
 from bitplan.sensitivity.runs.nested import repeated, tensors_of
 
 POWERS = 32  # powers of two that samples are told apart by
-PROJECTIONS = 4  # numbers that stand for the gradient at a row
-NEAR = 1e-2  # difference of two gradients, relative to their size, that is rounding
 
 
 def orders_of(step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module], copies: int) -> Orders:
@@ -44,7 +43,7 @@ def orders_of(step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Modul
         each, rest = divmod(len(one), samples)
         if rest or not each:
             continue
-        outer = _outer(_powers(one, other), powers, each)
+        outer = _outer(loudness.powers(one, other), powers, each)
         orders[layer, each] = outer if orders.get((layer, each), outer) == outer else None
     return orders
 
@@ -59,16 +58,6 @@ def _outer(found: Tensor, powers: Tensor, each: int) -> int | None:
     return None
 
 
-def _powers(one: Tensor, other: Tensor) -> Tensor:
-    """By which power of two each row of a gradient grew: nan for a row of zeros, inf for one that grew unevenly."""
-    one, other = one.double(), other.double()
-    size = one.square().sum(1)
-    factor = (one * other).sum(1) / size
-    power = factor.log2().round()
-    even = (other - one * power.exp2()[:, None]).norm(dim=1) <= NEAR * other.norm(dim=1)
-    return torch.where(size == 0, torch.nan, torch.where(even, power, torch.inf))
-
-
 def _gradients(
     step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Module], copies: int, powers: Tensor
 ) -> list[tuple[str, Tensor]]:
@@ -80,7 +69,7 @@ def _gradients(
         if not torch.is_grad_enabled() or output.ndim < 2 or not output.numel():
             return None
         leaf = output if output.requires_grad else output.detach().requires_grad_()
-        leaf.register_hook(lambda gradient: found.append((layer, _projected(gradient))))
+        leaf.register_hook(lambda gradient: found.append((layer, loudness.projected(gradient))))
         return None if leaf is output else leaf.clone()
 
     args, kwargs = repeated((step.args, step.kwargs), batched, copies)
@@ -89,21 +78,6 @@ def _gradients(
     with torch.enable_grad(), hooked(layers, observe), differentiating(f"a call of {type(step.module).__name__}"):
         ends = [output for output in step.again(args, kwargs) if output.requires_grad]
         if ends:
-            torch.autograd.backward(ends, list(_weights(ends, powers)))
+            factors = powers.float().exp2()
+            torch.autograd.backward(ends, [loudness.weights(end, factors, 2 + i) for i, end in enumerate(ends)])
     return found
-
-
-def _projected(gradient: Tensor) -> Tensor:
-    flat = gradient.detach().flatten(1).float()
-    return (flat @ _signs((flat.shape[1], PROJECTIONS), 1).to(flat)).cpu()
-
-
-def _signs(shape: Sequence[int], seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 2.0 * torch.randint(2, tuple(shape), generator=generator, dtype=torch.float32, device="cpu") - 1
-
-
-def _weights(outputs: Sequence[Tensor], powers: Tensor) -> Iterator[Tensor]:
-    for place, output in enumerate(outputs):
-        factors = powers.float().exp2().view(-1, *(1,) * (output.ndim - 1))
-        yield (_signs(output.shape, 2 + place) * factors).to(output)

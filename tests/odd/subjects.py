@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from bitplan.planner.pipelines.subject import Subject
 from tests.odd.experts import EXPERTS
 from tests.odd.ordered import Doubled, Frames, Interleaved, Permuted, ordered
+from tests.odd.outside import OUTSIDE, outside
 from tests.odd.parts import EXACT, Net, Odd, made, sampled
 from tests.odd.patched import PATCHED
 from tests.odd.writers import WRITES, by_denoiser, by_sampler
@@ -47,17 +48,6 @@ def unseeded() -> Subject:
     """The sampler draws noise of numpy's without a seed."""
     net, noise = made(Net), np.random.default_rng()
     return sampled(net, lambda x, time, known: net(x + torch.tensor(noise.normal(size=x.shape)).float(), time, known))
-
-
-def guided() -> Subject:
-    """Guidance by one call for twice as many rows, as pipelines make it."""
-    net = made(Net)
-
-    def denoise(x: Tensor, time: float, known: Tensor) -> Tensor:
-        without, with_it = net(torch.cat([x, x]), time, torch.cat([0 * known, known])).chunk(2)
-        return without + 2 * (with_it - without)
-
-    return sampled(net, denoise)
 
 
 def in_turn() -> Subject:
@@ -116,6 +106,11 @@ WRITERS = (
 )  # fmt: skip
 
 ORDERED = (
+    *(Odd(f"outside the denoiser, {how}", partial(outside, how)) for how in OUTSIDE),
+    *(
+        Odd(f"outside the denoiser, {how}, exhaustive", partial(outside, how), error=EXACT, method="exhaustive")
+        for how in OUTSIDE
+    ),
     Odd("guidance inside the denoiser", partial(ordered, Doubled)),
     Odd("guidance inside, interleaved", partial(ordered, Interleaved)),
     Odd("frames as (b f)", partial(ordered, Frames, "b f")),
@@ -138,7 +133,6 @@ SUBJECTS = (
     Odd("writes into its input, exhaustive", writing, error=EXACT, method="exhaustive"),
     Odd("dropout in train mode", training, "net.middle.0 draws random numbers as in training; call eval()"),
     Odd("an unseeded draw", unseeded, "net gets different inputs"),
-    Odd("guidance outside the denoiser", guided),
     Odd("a call for each sample", in_turn),
     Odd("checkpointed", checkpointed),
     Odd("without gradients", detached, "no gradients flow through Subject to its outputs; measure with --method"),

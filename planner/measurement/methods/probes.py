@@ -130,6 +130,5 @@ def _reading(worker: Worker, chain: Chain, probes: Probes, first: int) -> Readin
     if probes.propagates:
         signed = next(metric.signed for metric in worker.metric_set.metrics if metric.name == probes.metric)
         return Reading((0,) * len(samples), tuple(samples), signed)
-    rows = [(index, row) for index in chain.readout for row in range(chain.steps[index].rows)]
-    owners = tuple(samples[row % len(samples)] for _, row in rows)
-    return Reading(tuple(index for index, _ in rows), owners, False)
+    rows = [(i, owner) for i in chain.readout for owner in chain.owners[i] or (0,) * chain.steps[i].rows]
+    return Reading(tuple(index for index, _ in rows), tuple(samples[owner] for _, owner in rows), False)

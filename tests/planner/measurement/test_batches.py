@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from bitplan.planner.pipelines.memory import LiveTensors, batch_of
 from bitplan.planner.pipelines.subject import Subject
 from bitplan.planner.pipelines.traced import examine
 from bitplan.planner.profiles.profile import open_profile
-from tests.odd.subjects import guided, plain
+from tests.odd.outside import outside
+from tests.odd.subjects import plain
 
 OPTIONS: dict[str, Any] = {"schemes": ("w4a8",), "probes": 4, "timesteps": 2, "method": "exhaustive"}
 
@@ -36,7 +38,7 @@ def test_a_batch_is_a_power_of_two_that_fits(held: int, batch: int) -> None:
     assert batch_of(held, 1024) == batch
 
 
-@pytest.mark.parametrize("build", [plain, guided])
+@pytest.mark.parametrize("build", [plain, partial(outside, "stacked"), partial(outside, "interleaved")])
 def test_batches_give_the_replay_of_all_conditions(build: Any) -> None:
     """Equal up to the rounding of another batch size; samples, calls and their order are the same."""
     found = []

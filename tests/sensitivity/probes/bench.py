@@ -125,7 +125,7 @@ class Bench:
         more = torch.cat([self.start, self.start[:1]])
         rehearsed = rehearse(steps, self.prompts, lambda: self.sampler(self.toy, more))
         grows, steps = [batched(*both) for both in rehearsed], [step for step, _ in rehearsed]
-        return Chain(steps, images, kept, dict.fromkeys(range(len(steps)), 1.0), grows, frozenset([self.toy]))
+        return Chain(steps, images, kept, dict.fromkeys(range(len(steps)), 1.0), grows)
 
     def changes(self, layer: str) -> Changes:
         def of(x: Tensor) -> Iterable[tuple[str, Tensor]]:
