@@ -13,7 +13,6 @@ from math import prod
 from typing import Any
 
 import networkx as nx
-import torch
 from torch import nn
 
 from bitplan.planner.graph.bypass import REASON, BypassUse
@@ -28,6 +27,7 @@ from bitplan.plans.layers.attention import Attention, held_names
 from bitplan.plans.layers.attention import refusal as refusal_of_attention
 from bitplan.plans.layers.modules import bias_of, kind_of, refusal_of
 from bitplan.plans.layers.opening import opened
+from bitplan.plans.layers.ties import memory_of, tied_outside, ties
 
 Layers = dict[str, tuple[Any, tuple[str, ...]]]  # first address -> module, other addresses
 
@@ -54,7 +54,12 @@ def list_layers(components: Mapping[str, nn.Module]) -> LayerList:
         if isinstance(module, Attention)
         for layer, tensor in held_names(module).items()
     }
-    layers = {first: (module, tuple(others)) for module, (first, *others) in names.items() if kind_of(module)}
+    tied = ties(components)
+    layers = {
+        first: (module, tuple(others))
+        for module, (first, *others) in names.items()
+        if kind_of(module) and first not in tied
+    }
     return LayerList(layers, held)
 
 
@@ -66,13 +71,13 @@ def find_layers(components: Mapping[str, nn.Module]) -> Layers:
 
 
 def find_refused(components: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Returns first address -> reason for modules of layer classes that cannot be planned, and for attentions that
-    cannot be opened."""
+    """Returns first address -> reason for modules of layer classes that cannot be planned, also because of a tie, and
+    for attentions that cannot be opened."""
     reasons = (
         (names[0], refusal_of(module) or refusal_of_attention(module))
         for module, names in addresses(components).items()
     )
-    return {address: why for address, why in reasons if why}
+    return {address: why for address, why in reasons if why} | ties(components)
 
 
 def trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> LayerGraph:
@@ -95,9 +100,10 @@ def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> La
     if not modules:
         raise GraphError(f"{', '.join(components) or 'nothing'}: none of {CLASSES} inside; name what to plan")
     hooks, flow, bypassed = _observe(components, modules, run)
-    reasons = find_refused(components) | dict.fromkeys((name for name in modules if name in bypassed), REASON)
-    if bypassed & hooks.records.keys():
-        hooks, flow, _ = _observe(components, {name: m for name, m in modules.items() if name not in bypassed}, run)
+    outside = {name: why for name, why in tied_outside(components, hooks.records).items() if name not in bypassed}
+    reasons = find_refused(components) | {name: REASON for name in modules if name in bypassed} | outside
+    if left := {*bypassed, *outside} & hooks.records.keys():
+        hooks, flow, _ = _observe(components, {name: m for name, m in modules.items() if name not in left}, run)
     hooks.forget_empty()
     if not hooks.records:
         names, used = ", ".join(components), sum(name in bypassed for name in modules)
@@ -120,7 +126,7 @@ def _trace(components: Mapping[str, nn.Module], run: Callable[[], object]) -> La
         layers=tuple(layers.values()),
         edges=tuple(sorted(edges, key=lambda edge: (order[edge[0]], order[edge[1]]))),
         shared_inputs=_groups(order, ((n, key) for n, record in hooks.records.items() for key in record.inputs)),
-        tied=_groups(order, ((name, _memory(modules[name][0].weight)) for name in layers)),
+        tied=_groups(order, ((name, memory_of(modules[name][0].weight)) for name in layers)),
         unused=tuple(name for name in dict.fromkeys((*modules, *reasons)) if name not in layers),
         parts=parts,
         reasons=tuple(reasons.items()),
@@ -163,7 +169,7 @@ def graph_of(listed: LayerList, names: Sequence[str]) -> LayerGraph:
         ),
         edges=(),
         shared_inputs=(),
-        tied=_groups(order, ((name, _memory(modules[name][0].weight)) for name in names)),
+        tied=_groups(order, ((name, memory_of(modules[name][0].weight)) for name in names)),
         unused=(),
     )
 
@@ -181,10 +187,6 @@ def _describe(address: str, module: Any, aliases: tuple[str, ...], record: Layer
         geometry=geometry_of(module),
         calls=tuple(LayerCall(i, o, kind.macs(shape, prod(o)), times) for (i, o), times in record.shapes.items()),
     )
-
-
-def _memory(weight: torch.Tensor) -> tuple[int, int]:
-    return weight.untyped_storage()._cdata, weight.storage_offset()
 
 
 def _groups(order: Mapping[str, int], pairs: Iterable[tuple[str, object]]) -> tuple[tuple[str, ...], ...]:
