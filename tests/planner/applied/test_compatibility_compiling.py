@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from bitplan.plans.inputs import INPUTS
@@ -92,6 +93,52 @@ def test_torch_export_with_a_dynamic_batch(kind: str, text: str, path: str, monk
         exported = torch.export.export(layer, (rows[0],), dynamic_shapes=shapes).module()
         for x in rows:
             check_same(exported(x), layer(x))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layer(x)
+
+
+class Blocks(ModelMixin):
+    _repeated_blocks = ["Block"]  # noqa: RUF012 - as the classes of diffusers name them
+
+    def __init__(self, schemes: Sequence[str]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.Sequential(*(Block() for _ in schemes))
+        for block, text in zip(self.blocks, schemes, strict=True):
+            scheme = parse_scheme(text)
+            block.layer = quantize_module(block.layer, scheme, choose_kernel(scheme, "linear"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.blocks(x)
+        return out
+
+
+def graphs_of(schemes: Sequence[str], **options: Any) -> int:
+    """Of a model that is compiled block by block, after its output was compared."""
+    model, x, graphs = Blocks(schemes).eval(), torch.randn(5, 16), Graphs()
+    with torch.no_grad():
+        expected = model(x)
+        model.compile_repeated_blocks(fullgraph=True, backend=graphs, **options)
+        check_same(model(x), expected)
+    return graphs.count
+
+
+def test_compile_repeated_blocks() -> None:
+    """Blocks with the same schemes share a graph; the limit is that of torch, made smaller to be reached soon."""
+    with torch._dynamo.config.patch(recompile_limit=2):
+        assert graphs_of(["w8a8", "w4a8", "w8za8", "w8a8", "w4a8"], recompile_limit=3) == 3
+
+
+def test_compile_repeated_blocks_beyond_the_limit() -> None:
+    with torch._dynamo.config.patch(recompile_limit=2), pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+        graphs_of(["w8a8", "w4a8", "w8za8"])
 
 
 def test_the_first_call_of_a_process_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
