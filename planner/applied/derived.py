@@ -7,7 +7,6 @@ that it computes with, whose config does not say that it is packed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -18,10 +17,13 @@ from bitplan.planner.pipelines.marks import is_marked, unmark
 from bitplan.plans.layers.unpacked import UnpackError, has_packed, unpacked
 
 
-def derive(method: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls a method of `DERIVING`, as a wrapper of `wrapt`. Raises UserError where a model has no float copy."""
+def derive(method: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls a method with float copies of packed models, as a wrapper of `wrapt`. instance: a model, or a class.
+
+    Raises UserError where a model has no float copy.
+    """
     floats = {name: float_copy(value) for name, value in kwargs.items()}
-    return method(*map(float_copy, args), **floats)
+    return method.__func__(float_copy(instance), *map(float_copy, args), **floats)
 
 
 def float_copy(value: Any) -> Any:

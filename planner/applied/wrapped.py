@@ -14,6 +14,7 @@ from typing import Any
 
 import wrapt
 
+from bitplan.planner.applied.free_noise import check_turning
 from bitplan.planner.applied.fusing import check_fusing
 from bitplan.planner.applied.widening import keep_packed, put_packed_back
 
@@ -34,6 +35,7 @@ def _save(*call: Any) -> Any:
 
 _LORAS, _CONTROLNETS = "diffusers.loaders.lora", "diffusers.models.controlnets.controlnet"
 _MOTION, _BLOCK = "diffusers.models.unets.unet_motion_model", "ControlNetXSCrossAttn{}Block2D"
+_FREE_NOISE = "diffusers.pipelines.free_noise_utils"
 WRAPPERS: tuple[Row, ...] = (
     (f"{_LORAS}_base", "LoraBaseMixin", "fuse_lora", check_fusing),
     (f"{_LORAS}_pipeline", "FluxLoraLoaderMixin", "load_lora_weights", keep_packed),
@@ -52,6 +54,9 @@ WRAPPERS: tuple[Row, ...] = (
     *((f"{_CONTROLNETS}_xs", _BLOCK.format(where), "from_modules", _derive) for where in ("Down", "Mid", "Up")),
     (_MOTION, "UNetMotionModel", "from_unet2d", _derive),
     (_MOTION, "UNetMotionModel", "load_motion_modules", _derive),
+    (_MOTION, "UNetMotionModel", "save_motion_modules", _derive),
+    (_FREE_NOISE, "AnimateDiffFreeNoiseMixin", "enable_free_noise", check_turning),
+    (_FREE_NOISE, "AnimateDiffFreeNoiseMixin", "disable_free_noise", check_turning),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from diffusers import (
 )
 
 import bitplan
+from bitplan.planner.errors import UserError
 from bitplan.plans.layers.modules import PACKED
 from bitplan.plans.layers.unpacked import has_packed
 from tests.packed import plan_for, same, stored
@@ -99,3 +101,34 @@ def test_animatediff_from_pipe() -> None:
     made = AnimateDiffPipeline.from_pipe(pipe, motion_adapter=motion(pipe.unet))
     layer = pipe.unet.down_blocks[0].resnets[0].conv1
     assert torch.equal(made.unet.down_blocks[0].resnets[0].conv1.weight, layer.weight) and has_packed(pipe.unet)
+
+
+@pytest.fixture
+def moving() -> Any:
+    pipe = ZOO["AnimateDiffPipeline"].build()
+    return bitplan.apply(pipe, plan_for(pipe, schemes=("w8a16",)))
+
+
+def test_save_motion_modules(moving: Any, tmp_path: Path) -> None:
+    before = stored(moving.unet)
+    moving.unet.save_motion_modules(tmp_path)
+    again = MotionAdapter.from_pretrained(tmp_path)
+    name = "motion_modules.0.transformer_blocks.0.attn1.to_q"
+    layer = moving.unet.down_blocks[0].get_submodule(name)
+    assert torch.equal(again.down_blocks[0].get_submodule(name).weight, layer.weight)
+    assert same(stored(moving.unet), before)
+
+
+def test_free_noise(moving: Any) -> None:
+    before = stored(moving.unet)
+    moving.disable_free_noise()
+    with pytest.raises(UserError, match="packed motion modules; call enable_free_noise on the float pipeline"):
+        moving.enable_free_noise()
+    assert not moving.free_noise_enabled and same(stored(moving.unet), before)
+    pipe = ZOO["AnimateDiffPipeline"].build()
+    pipe.enable_free_noise()
+    bitplan.apply(pipe, plan_for(pipe, schemes=("w8a16",)))
+    pipe.enable_free_noise(context_stride=2)
+    with pytest.raises(UserError, match="packed motion modules; call disable_free_noise on the float pipeline"):
+        pipe.disable_free_noise()
+    assert pipe.free_noise_enabled and stored(pipe.unet)
