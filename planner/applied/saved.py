@@ -19,9 +19,8 @@ from bitplan.planner.applied.quantizer import lay_out_packed
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import METHOD, is_marked
 from bitplan.planner.pipelines.quiet import quiet_libraries
-from bitplan.plans.kernels import KernelError
+from bitplan.planner.texts import one_line
 from bitplan.plans.layers.stored import without_compute
-from bitplan.plans.layers.swap import SwapError
 from bitplan.plans.layers.unpacked import has_packed
 
 KEY = "quantization_config"
@@ -62,8 +61,8 @@ def _fresh(model: Any) -> Any:
         with quiet_libraries(), torch.no_grad():
             made, config = _from_config(model)
             lay_out_packed(made, config)
-    except (SwapError, KernelError) as error:
-        raise UserError(f"the saved {name} could not be loaded: {error}; {_OUT}") from None
+    except Exception as error:  # whatever it is, loading would meet it too
+        raise UserError(f"the saved {name} could not be loaded: {one_line(error)}; {_OUT}") from None
     return made
 
 

@@ -16,7 +16,7 @@ REFUSED = {
     "fuse_lora": "a LoRA cannot be fused into packed weights; keep it loaded, or fuse it into the float pipeline and "
     "profile that",
     "fuse_qkv_projections": "packed projections cannot be fused: the fused layer would be float, larger and no longer "
-    "as planned; fuse those of the float pipeline and profile that",
+    "as planned; fuse those of the float pipeline, profile that, and apply its plan after each load",
     "enable_layerwise_casting": "packed layers are smaller than what layerwise casting would store; leave it off",
 }  # fmt: skip
 

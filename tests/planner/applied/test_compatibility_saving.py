@@ -63,11 +63,19 @@ def emptied() -> Any:
     return pipe
 
 
+def contradicting() -> Any:
+    """A config of which its class cannot be made."""
+    pipe = tiny.build_pipeline()
+    pipe.unet.register_to_config(block_out_channels=(32,))
+    return pipe
+
+
 CHANGED = {
     "fused": (fused, r"could not be loaded: no layer 'unet\.down_blocks.*to_(qkv|kv)"),
     "adapted": (adapted, r"could not be loaded: no layer 'unet\..*processor\.to_k_ip\.0"),
     "wider": (wider, r"conv_in\.codes has shape \(32, 81\), and \(32, 36\) by its config"),
     "extended": (extended, r"could not be loaded: 1 of its \d+ tensors, such as own, have no place"),
+    "contradicting": (contradicting, "could not be loaded: Must provide the same number of `block_out_channels`"),
     "emptied": (emptied, r"could not be loaded: it lacks 2 tensors of a UNet2DConditionModel.*conv_norm_out\.weight"),
 }
 
