@@ -194,15 +194,25 @@ def check_architecture(plan: Plan, architecture: str) -> None:
         )
 
 
-def check_fingerprint(plan: Plan, fingerprint: str, allow_mismatch: bool = False) -> None:
-    """Raises PlanError when the plan was made for other weights, unless that is allowed."""
-    made_for = plan.model["fingerprint"]
-    if made_for != fingerprint and not allow_mismatch:
-        raise PlanError(
-            f"the plan was made for {plan.model['name']} with fingerprint {made_for[:12]}, this model has "
-            f"{fingerprint[:12]}; profile it, or, for a fine-tune of the same architecture, give --allow-mismatch, as "
-            "`bitplan apply` and `bitplan evaluate` take it"
-        )
+def check_fingerprint(
+    plan: Plan, fingerprint: str, allow_mismatch: bool = False, dtype: str | None = None
+) -> None:  # fmt: skip
+    """Raises PlanError when the plan was made for other weights, unless that is allowed.
+
+    dtype: float type of the weights; None for that of the plan.
+    """
+    made_for, name = plan.model["fingerprint"], plan.model["name"]
+    if made_for == fingerprint or allow_mismatch:
+        return
+    if dtype not in (None, made_in := dtype_of([plan])):
+        raise PlanError(f"the plan was made for {name} in {made_in}, and the weights of this model are {dtype}, which "
+                        f"rounds them to other values; load it with torch_dtype=torch.{made_in}, or, if other weights "
+                        "are meant, give allow_mismatch=True")  # fmt: skip
+    raise PlanError(
+        f"the plan was made for {name} with fingerprint {made_for[:12]}, this model has "
+        f"{fingerprint[:12]}; profile it, or, for a fine-tune of the same architecture, give --allow-mismatch, as "
+        "`bitplan apply` and `bitplan evaluate` take it"
+    )
 
 
 MOST_FITTED = 2**32  # bytes of a file of fitted parameters

@@ -12,6 +12,7 @@ from bitplan.planner.applied.config import transform_parameters
 from bitplan.planner.graph.fingerprint import fingerprint_of
 from bitplan.planner.graph.layers import architecture_fingerprint
 from bitplan.planner.graph.trace import graph_of, list_layers
+from bitplan.plans.dtypes import float_type
 from bitplan.plans.layers.addresses import find_module
 from bitplan.plans.layers.carried import attached
 from bitplan.plans.layers.modules import refusal_of
@@ -87,7 +88,7 @@ def _checked_layers(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: 
         graph = graph_of(listed, list(plan.schemes))
         check_architecture(plan, architecture_fingerprint(graph))
         digest = fingerprint_of(graph, lambda layer, name: getattr(modules[layer], name, None))
-        check_fingerprint(plan, digest, allow_mismatch)
+        check_fingerprint(plan, digest, allow_mismatch, float_type(modules.values()))
     except BaseException:
         close(opening)
         raise

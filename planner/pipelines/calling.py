@@ -220,9 +220,12 @@ def settled(run: Any, work: Callable[[], T]) -> T:
 
 
 def generation_used(run: Any, generation: Generation) -> Generation:
-    """Returns the arguments that the pipeline is called with, without default steps that its call does not take."""
+    """Returns the arguments that the pipeline is called with, without default steps that its call, or a function of the
+    user's own, does not take."""
     caller = _caller_of(run)
-    return generation if caller is None else caller.generation
+    if caller is None:
+        return replace(generation, steps=None) if generation.preset else generation
+    return caller.generation
 
 
 def has_own_calls(run: Any) -> bool:

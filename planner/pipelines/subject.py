@@ -73,7 +73,8 @@ def subject_of(pipe: Any, generation: Generation, name: str | None = None) -> Su
     """Wraps a diffusers pipeline, called with the arguments `generation`. A Subject is returned with the same fields;
     modules that are compiled are the original ones in both."""
     if isinstance(pipe, Subject):
-        if generation.steps is not None or generation.guidance is not None or generation.options:
+        steps = None if generation.preset else generation.steps
+        if steps is not None or generation.guidance is not None or generation.options:
             raise UserError(f"{pipe.name} determines how it runs; leave steps, guidance and call options out")
         modules = {key: original(part) for key, part in pipe.modules.items()}
         return pipe if modules == pipe.modules else replace(pipe, modules=modules)

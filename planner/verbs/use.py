@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,7 +212,7 @@ def evaluate(
 
 
 def bench(
-    plan: Plan | PathLike, pipeline: str, *, out: PathLike | None = None, pairs: int = 11,
+    plan: Plan | PathLike, pipeline: str | Subject, *, out: PathLike | None = None, pairs: int = 11,
     against: Sequence[str] = BASELINES, compiled: bool = False, batch: int = 1, allow_mismatch: bool = False,
     guidance: float | None = None,
 ) -> Timings:  # fmt: skip
@@ -233,10 +234,12 @@ def bench(
     from bitplan.planner.choice.published import plan_in
     from bitplan.planner.evaluation import speed
     from bitplan.planner.evaluation.evaluator import EvaluatorOptions, open_subject
+    from bitplan.planner.pipelines.calling import generation_used
     from bitplan.planner.pipelines.sources import generation_of
 
-    loaded, generation = plan_in(plan), generation_of(pipeline, 1, guidance, 0)
+    loaded, generation = plan_in(plan), generation_of(pipeline, None, guidance, 0)
     checks.check_bench(against, pairs)
+    generation = replace(generation, steps=1, preset=True)  # the first call is timed; a Subject has its own steps
     options = EvaluatorOptions(pipeline, generation, None, batch, allow_mismatch=allow_mismatch)
     subject, conditions = open_subject(options, [loaded])
     name = loaded.model["components"][0]
@@ -244,7 +247,8 @@ def bench(
     call = speed.record_call(subject, denoiser, conditions)
     variants = speed.variants_of((name, denoiser), loaded, call, against, compiled)
     result = speed.Timings(
-        speed.time_variants(variants, pairs), speed.conditions(pipeline, batch, pairs, generation),
+        speed.time_variants(variants, pairs),
+        speed.conditions(subject.name, batch, pairs, generation_used(subject.run, generation)),
         speed.time_planned_layers(name, loaded, variants, pairs, (batch, generation.guidance)),
     )  # fmt: skip
     if out is not None:

@@ -15,7 +15,8 @@ from bitplan.plans.kernels import KernelError
 
 _NO_WRITING = ("the weight of a packed layer is read from its codes and cannot be written to: a LoRA cannot be fused, "
                "nor trained into it; keep the adapter loaded, or fuse it before the plan is applied")  # fmt: skip
-
+_NO_ROWS = ("a packed embedding is read from its codes and cannot be written to, nor can it take more tokens, as "
+            "textual inversion adds them; pin this layer to `keep` and solve again")  # fmt: skip
 
 _NO_GRADIENT = ("a packed layer has no gradient; train the float pipeline (bitplan.restore, or load it without the "
                 "plan), then profile and solve again")  # fmt: skip
@@ -26,6 +27,7 @@ NO_RECORDING = "packed layers cannot be recorded by {}; use torch.compile or tor
 class ReadOnly(Tensor):
     """A tensor that refuses operations in place; results of all others are plain tensors."""
 
+    says = _NO_WRITING
     _is_hf_initialized = True  # what transformers asks, of models just loaded, before it fills a weight with noise
 
     @classmethod
@@ -33,14 +35,23 @@ class ReadOnly(Tensor):
         name = func.__name__
         # `w.data = x`, `w.add_(x)`, `w += x`, `w[0] = x`
         if args and isinstance(args[0], cls) and (name in ("__set__", "__setitem__") or _in_place(name)):
-            raise KernelError(_NO_WRITING)
+            raise KernelError(cls.says)
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
 
 
-def guarded(weight: Tensor) -> Tensor:
-    """Returns `weight` such that it refuses writes; unchanged under `torch.compile`, where nothing writes to it."""
-    return weight if torch.compiler.is_compiling() else weight.as_subclass(ReadOnly)
+class ReadOnlyRows(ReadOnly):
+    """That of an embedding."""
+
+    says = _NO_ROWS
+
+
+def guarded(weight: Tensor, looks_up: bool) -> Tensor:
+    """Returns `weight` such that it refuses writes; unchanged under `torch.compile`, where nothing writes to it.
+
+    looks_up: whether it is that of an embedding.
+    """
+    return weight if torch.compiler.is_compiling() else weight.as_subclass(ReadOnlyRows if looks_up else ReadOnly)
 
 
 class _Wall(torch.autograd.Function):

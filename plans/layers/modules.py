@@ -103,7 +103,7 @@ class _Packed(nn.Module):
     def weight(self) -> Tensor:
         """The weight that the codes stand for, after the scheme's transforms, in the type of the layer; computed at
         each read, and refuses writes."""
-        return guarded(dequantize(self.packed).to(self.compute.dtype))
+        return guarded(dequantize(self.packed).to(self.compute.dtype), KINDS[self.kind].looks_up)
 
     @property
     def __jit_ignored_attributes__(self) -> list[str]:
