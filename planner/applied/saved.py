@@ -14,14 +14,13 @@ import torch
 from accelerate import init_empty_weights
 from diffusers.configuration_utils import ConfigMixin
 
-from bitplan.planner.applied.config import BitPlanConfig
 from bitplan.planner.applied.quantizer import lay_out_packed
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import METHOD, is_marked
 from bitplan.planner.pipelines.quiet import quiet_libraries
 from bitplan.planner.texts import one_line
 from bitplan.plans.layers.stored import without_compute
-from bitplan.plans.layers.unpacked import has_packed
+from bitplan.plans.layers.unpacked import has_packed, is_packed
 
 KEY = "quantization_config"
 _OUT = "keep the plan in its file instead: load the float pipeline, make the same changes, call bitplan.apply"
@@ -35,17 +34,26 @@ def save(method: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: 
 
 def check_saved(model: Any) -> None:
     """Raises UserError for a model with packed layers, or with the config of one, that could not be loaded."""
-    packed, said = has_packed(model), _says_packed(model)
-    name = type(model).__name__
-    if said and not packed:
+    packed, said, name = has_packed(model), _says_packed(model), type(model).__name__
+    if packed and said and is_marked(model):
+        held = model.hf_quantizer.stored_in(model.state_dict())
+        _compare(name, held, without_compute(_fresh(model).state_dict()))
+    elif packed:
+        _check_borrowed(name, model)
+    elif said:
         raise UserError(f"this {name} has float layers and the config of a packed model, with which it could not be "
                         f"loaded; make it from that config without its entry {KEY}")  # fmt: skip
-    if not packed:
-        return
-    if not (said and is_marked(model)):
-        raise UserError(f"this {name} holds packed layers of another model, which its config does not name, so that it "
-                        f"could not be loaded; save that model")  # fmt: skip
-    _compare(name, model.hf_quantizer.stored_in(model.state_dict()), without_compute(_fresh(model).state_dict()))
+
+
+def _check_borrowed(name: str, model: Any) -> None:
+    """Raises UserError for packed layers of another model in places where a fresh model has layers of its own; places
+    that are empty in it, as in the ControlNet of Z-Image, are filled again from that model."""
+    with quiet_libraries():
+        fresh = _from_config(model).state_dict()
+    for path, layer in model.named_modules():
+        if f"{path}.weight" in fresh and is_packed(layer):
+            raise UserError(f"this {name} holds packed layers of another model, such as {path}, which its config does "
+                            f"not name, so that it could not be loaded; save that model")  # fmt: skip
 
 
 def _says_packed(model: Any) -> bool:
@@ -59,24 +67,23 @@ def _fresh(model: Any) -> Any:
     name = type(model).__name__
     try:
         with quiet_libraries(), torch.no_grad():
-            made, config = _from_config(model)
-            lay_out_packed(made, config)
+            made = _from_config(model)
+            lay_out_packed(made, model.hf_quantizer.quantization_config)
     except Exception as error:  # whatever it is, loading would meet it too
         raise UserError(f"the saved {name} could not be loaded: {one_line(error)}; {_OUT}") from None
     return made
 
 
-def _from_config(model: Any) -> tuple[Any, BitPlanConfig]:
-    """A model without data, and the part of its config that describes its packed layers."""
+def _from_config(model: Any) -> Any:
+    """A float model without data of the config that is to be saved."""
     if isinstance(model, ConfigMixin):
         content = json.loads(model.to_json_string())
         with init_empty_weights():
-            made = type(model).from_config({key: value for key, value in content.items() if key != KEY})
-        return made, BitPlanConfig.from_dict(content[KEY])
+            return type(model).from_config({key: value for key, value in content.items() if key != KEY})
     content = json.loads(model.config.to_json_string(use_diff=False))
     own = type(model.config).from_dict({key: value for key, value in content.items() if key != KEY})
     with torch.device("meta"):
-        return type(model)(own), BitPlanConfig.from_dict(content[KEY])
+        return type(model)(own)
 
 
 def _compare(name: str, held: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor]) -> None:

@@ -18,9 +18,14 @@ class UnpackError(ValueError):
     """Packed layers that no float layer stands for."""
 
 
+def is_packed(module: nn.Module) -> bool:
+    """Whether a module is a packed layer."""
+    return isinstance(module, tuple(PACKED.values()))
+
+
 def has_packed(module: Any) -> bool:
-    """Whether a module has packed layers."""
-    return isinstance(module, nn.Module) and any(isinstance(one, tuple(PACKED.values())) for one in module.modules())
+    """Whether a module has packed layers, or is one."""
+    return isinstance(module, nn.Module) and any(map(is_packed, module.modules()))
 
 
 def unpacked(module: nn.Module) -> nn.Module:
@@ -31,9 +36,9 @@ def unpacked(module: nn.Module) -> nn.Module:
     """
     copies: dict[nn.Module, nn.Module] = {}
     for one in module.modules():
-        copies[one] = _float(one) if isinstance(one, tuple(PACKED.values())) else _shell(one)
+        copies[one] = _float(one) if is_packed(one) else _shell(one)
     for one, copy in copies.items():
-        if not isinstance(one, tuple(PACKED.values())):
+        if not is_packed(one):
             copy._modules = {name: child and copies[child] for name, child in one._modules.items()}
     return copies[module]
 

@@ -22,6 +22,8 @@ from diffusers import (
     SparseControlNetModel,
     UNetControlNetXSModel,
     UNetMotionModel,
+    ZImageControlNetModel,
+    ZImageControlNetPipeline,
 )
 
 import bitplan
@@ -132,3 +134,18 @@ def test_free_noise(moving: Any) -> None:
     with pytest.raises(UserError, match="packed motion modules; call disable_free_noise on the float pipeline"):
         pipe.disable_free_noise()
     assert pipe.free_noise_enabled and stored(pipe.unet)
+
+
+def test_a_controlnet_of_z_image(tmp_path: Path) -> None:
+    pipe = ZOO["ZImagePipeline"].build()
+    torch.manual_seed(0)
+    control = ZImageControlNetModel(
+        [0], control_in_dim=4, dim=pipe.transformer.config.dim, n_refiner_layers=1, n_heads=2, n_kv_heads=2
+    )
+    bitplan.apply(pipe, plan_for(pipe, ("transformer",), ("w8a16",)))
+    both = ZImageControlNetPipeline(**pipe.components, controlnet=control)
+    assert both.controlnet.t_embedder is pipe.transformer.t_embedder and has_packed(both.controlnet)
+    both.save_pretrained(tmp_path)
+    again = ZImageControlNetPipeline.from_pretrained(tmp_path)
+    assert again.controlnet.t_embedder is again.transformer.t_embedder
+    assert same(again.controlnet.state_dict(), both.controlnet.state_dict())
