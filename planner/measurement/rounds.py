@@ -42,7 +42,7 @@ def _write_round(store: Profile, results: Sequence[JobResult], families: Mapping
     reached = [result for result in results if result.responses]
     if not reached:
         why = (
-            "no gradient of the output reaches a layer that runs on one input a prompt"
+            "no gradient of the output reaches a layer of which each row acts on one prompt alone"
             if any(result.readings for result in results)
             else "no metric has a probe"
         )

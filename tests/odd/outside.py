@@ -69,3 +69,14 @@ def outside(how: str) -> Subject:
     """A subject whose sampler calls its denoiser in the way of a row of `OUTSIDE`."""
     net: nn.Module = made(Net)
     return sampled(net, lambda x, time, known: OUTSIDE[how](net, x, time, known))
+
+
+def centred() -> Subject:
+    """The sampler subtracts the mean over the batch, so that each row acts on all samples."""
+    net: nn.Module = made(Net)
+
+    def denoise(x: Tensor, time: float, known: Tensor) -> Tensor:
+        out: Tensor = net(x, time, known)
+        return out - out.mean(0)
+
+    return sampled(net, denoise)
