@@ -24,6 +24,7 @@ from bitplan.planner.pipelines.offload import offloaded
 from bitplan.planner.pipelines.quiet import quiet
 from bitplan.planner.pipelines.references import check_typed, is_reference, load_reference, user_function
 from bitplan.planner.pipelines.subject import Subject, subject_of
+from bitplan.planner.pipelines.variants import only_variant
 from bitplan.planner.scenes import PIPELINE_FOLDER, SCENES
 from bitplan.planner.texts import one_line
 from bitplan.plans.dtypes import FLOAT32, float_type
@@ -134,9 +135,9 @@ def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> 
     options: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization}
     try:
         with quiet():
-            place = _checked_place(name)
+            place, variant = _checked_place(name)
             pipe = DiffusionPipeline.from_pretrained(
-                place, torch_dtype=getattr(torch, dtype), trust_remote_code=False, **options
+                place, torch_dtype=getattr(torch, dtype), trust_remote_code=False, variant=variant, **options
             )
     except REFUSALS:
         raise
@@ -149,15 +150,16 @@ def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> 
     return pipe
 
 
-def _checked_place(name: str) -> str:
-    """Returns the result of `locate`. Raises UserError where the pipeline's files name code, or files elsewhere."""
+def _checked_place(name: str) -> tuple[str, str | None]:
+    """Returns the result of `locate`, and the variant of the weights where there are no others. Raises UserError where
+    the pipeline's files name code, or files elsewhere."""
     check_typed(name)
     place = locate(name)
     index = DiffusionPipeline.load_config(place)
     check_index(name, index)
-    folder = place if Path(place).is_dir() else DiffusionPipeline.download(place, trust_remote_code=False)
-    check_folder(name, Path(folder), index)
-    return place
+    folder = Path(place if Path(place).is_dir() else DiffusionPipeline.download(place, trust_remote_code=False))
+    check_folder(name, folder, index)
+    return place, only_variant(name, folder, index)
 
 
 def components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:
