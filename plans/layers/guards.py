@@ -46,7 +46,7 @@ class ReadOnlyRows(ReadOnly):
     says = _NO_ROWS
 
 
-def guarded(weight: Tensor, looks_up: bool) -> Tensor:
+def guarded(weight: Tensor, looks_up: bool = False) -> Tensor:
     """Returns `weight` such that it refuses writes; unchanged under `torch.compile`, where nothing writes to it.
 
     looks_up: whether it is that of an embedding.
