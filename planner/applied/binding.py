@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import nn
 
 from bitplan.planner.applied.config import transform_parameters
+from bitplan.planner.applied.fused import check_fused
 from bitplan.planner.graph.fingerprint import fingerprint_of
 from bitplan.planner.graph.layers import architecture_fingerprint
 from bitplan.planner.graph.trace import graph_of, list_layers
@@ -85,6 +86,7 @@ def _checked_layers(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: 
         check_layers(plan, list(listed.layers))
         modules = {layer: listed.layers[layer][0] for layer in plan.schemes}
         _check_attached(plan, modules)
+        check_fused(plan.schemes, parts)
         graph = graph_of(listed, list(plan.schemes))
         check_architecture(plan, architecture_fingerprint(graph))
         digest = fingerprint_of(graph, lambda layer, name: getattr(modules[layer], name, None))
@@ -98,9 +100,14 @@ def _checked_layers(plan: Plan, parts: Mapping[str, nn.Module], allow_mismatch: 
 def _check_refusals(plan: Plan, parts: Mapping[str, nn.Module], known: Collection[str]) -> None:
     """Raises PlanError for a layer of the plan that is there, but cannot be replaced."""
     for address in plan.schemes:
-        if address not in known and (module := find_module(parts, address)) and (reason := refusal_of(module)):
+        if address not in known and (module := find_module(parts, address)) and (reason := _reason(module)):
             raise PlanError(f"{address} cannot be replaced: {reason}; apply the plan before that is done to it, or "
                             "load the float pipeline")  # fmt: skip
+
+
+def _reason(module: nn.Module) -> str | None:
+    adapted = isinstance(getattr(module, "base_layer", None), nn.Module)  # peft puts such a module around the layer
+    return "a LoRA or another adapter is loaded on it" if adapted else refusal_of(module)
 
 
 def _check_attached(plan: Plan, modules: Mapping[str, nn.Module]) -> None:

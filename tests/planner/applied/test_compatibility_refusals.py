@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig
 
 import bitplan
 from bitplan.planner.graph.fingerprint import fingerprint
@@ -18,7 +19,7 @@ from bitplan.plans.plan import Plan, PlanError
 from tests import tiny
 from tests.odd.parts import made, sampled
 from tests.odd.patched import Blocks
-from tests.packed import plan_for
+from tests.packed import paint, plan_for
 
 
 def test_a_plan_for_another_float_type(plan: Plan) -> None:
@@ -53,6 +54,24 @@ def test_load_textual_inversion_where_the_embedding_is_kept(plan: Plan) -> None:
     row = torch.randn(pipe.text_encoder.config.hidden_size)
     pipe.load_textual_inversion({"<toy>": row}, token="<toy>")  # noqa: S106 - a word of prompts
     assert torch.equal(pipe.text_encoder.get_input_embeddings().weight[-1], row)
+
+
+def test_a_plan_of_the_layers_that_fused_projections_replace(plan: Plan) -> None:
+    pipe = tiny.build_pipeline()
+    pipe.fuse_qkv_projections(vae=False)
+    fused = paint(pipe)
+    with pytest.raises(PlanError, match=r"^unet\..*\.attn1\.to_q is not called, .* fused into to_qkv; call unfuse"):
+        bitplan.apply(pipe, plan)
+    assert torch.equal(paint(pipe), fused)
+    pipe.unfuse_qkv_projections(vae=False)
+    assert torch.equal(paint(bitplan.apply(pipe, plan)), paint(bitplan.apply(tiny.build_pipeline(), plan)))
+
+
+def test_a_lora_that_was_loaded_before_the_plan_is_named(plan: Plan) -> None:
+    pipe = tiny.build_pipeline()
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    with pytest.raises(PlanError, match=r"to_q cannot be replaced: a LoRA or another adapter is loaded on it; apply"):
+        bitplan.apply(pipe, plan)
 
 
 def blocks() -> Subject:
