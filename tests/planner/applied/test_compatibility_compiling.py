@@ -10,12 +10,18 @@ import torch
 from diffusers import ModelMixin
 from torch import Tensor, nn
 
+import bitplan
+from bitplan.planner.pipelines.subject import run_subject
 from bitplan.plans.inputs import INPUTS
 from bitplan.plans.kernels import REFERENCE, choose_kernel
 from bitplan.plans.kernels.cpu import int8
 from bitplan.plans.layers.modules import quantize_module
 from bitplan.plans.numerics import range_tensor
 from bitplan.plans.scheme import parse_scheme
+from tests.odd.parts import made as made_net
+from tests.odd.parts import sampled
+from tests.odd.patched import Blocks as Attentions
+from tests.planner.applied.test_binding import plan_of
 
 BATCHES = (5, 2, 9, 4)  # equal to no other size: torch takes equal sizes for one
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -139,6 +145,23 @@ def test_compile_repeated_blocks() -> None:
 def test_compile_repeated_blocks_beyond_the_limit() -> None:
     with torch._dynamo.config.patch(recompile_limit=2), pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
         graphs_of(["w8a8", "w4a8", "w8za8"])
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_apply_to_a_compiled_component(in_place: bool) -> None:
+    """It is compiled again at its next call."""
+    graphs, layer = Graphs(), "net.transformer_blocks.0.attn1.to_v"
+    expected, net = sampled(made_net(Attentions)), made_net(Attentions)
+    plan = plan_of(expected.modules, {layer: "w8a8"})
+    if in_place:
+        net.compile(backend=graphs)
+    subject = sampled(net if in_place else torch.compile(net, backend=graphs))
+    full, before = run_subject(subject, subject.conditions, 0), graphs.count
+    bitplan.apply(subject, plan)
+    found = run_subject(subject, subject.conditions, 0)
+    assert graphs.count > before > 0
+    assert torch.equal(found, run_subject(bitplan.apply(expected, plan), subject.conditions, 0))
+    assert not torch.equal(found, full)
 
 
 def test_the_first_call_of_a_process_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
