@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 # Code compiled for one instruction set is wrong under another, and torch's cache does not tell them apart.
 if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"torchinductor_{capability}"))
+
+# A process started in the background of a shell ignores Ctrl-C, and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples every time, so that a change is judged by what it changes: HYPOTHESIS_PROFILE=search draws new ones.
 # No deadline: how long an example takes depends on what else the machine does.

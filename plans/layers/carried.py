@@ -19,11 +19,17 @@ def share_hooks(module: nn.Module, other: nn.Module) -> None:
     other._is_full_backward_hook = module._is_full_backward_hook
 
 
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether calls run something else than the class's forward. A hook that was removed leaves that on the module."""
+    own = vars(module).get("forward")
+    return own is not None and own != type(module).forward.__get__(module)
+
+
 def attached(module: nn.Module) -> str | None:
     """What hangs on a layer and cannot go along to another module in its place, in words; None where nothing does."""
-    if "forward" in vars(module):
+    if has_own_forward(module):
         return "has a forward of its own, such as LoRA scripts and the hooks of accelerate give it"
-    if "_diffusers_hook" in vars(module):
+    if getattr(getattr(module, "_diffusers_hook", None), "hooks", None):
         return "has hooks of diffusers"
     if any(getattr(module, name) for name in _OF_STATE):
         return "has hooks on its state dict"

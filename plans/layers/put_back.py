@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from bitplan.plans.layers.attention import PROJECTIONS, Attention
+from bitplan.plans.layers.carried import has_own_forward
 from bitplan.plans.layers.modules import kind_of, refusal_of
 from bitplan.plans.layers.opening import close
 from bitplan.plans.layers.stored import COMPUTE
@@ -40,7 +41,7 @@ def _check(layer: Swapped) -> None:
     if made.device.type == "meta":
         raise SwapError(f"the weights of {layer.address} are on the device meta, as offloading leaves them; turn "
                         f"offloading off first, such as with remove_all_hooks() of the pipeline")  # fmt: skip
-    if "forward" in vars(made):
+    if has_own_forward(made):
         raise SwapError(f"{layer.address} has got a forward of its own since the plan was applied, as LoRA scripts and "
                         f"the hooks of accelerate give it; remove it first")  # fmt: skip
 

@@ -222,7 +222,9 @@ def _add(
     for part in portion:
         own = sums[part.offset : part.offset + part.stop - part.start].cpu()
         if part.probes.propagates:
-            own = own.new_zeros(len(own), number).index_add_(1, torch.tensor(owners, device="cpu"), own)
+            own = own.new_zeros(len(own), number).index_add_(
+                1, torch.tensor(owners, dtype=torch.int64, device="cpu"), own
+            )
         empty = own.new_zeros(part.probes.count, own.shape[1])
         whole = metrics.setdefault(part.probes.metric, empty)
         whole[part.start : part.stop] += own

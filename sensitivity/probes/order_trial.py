@@ -36,7 +36,7 @@ def orders_of(step: Step, batched: Sequence[bool], layers: Mapping[str, nn.Modul
     samples = copies * step.rows
     if not layers or samples == 1:
         return {}
-    powers = torch.arange(samples, device="cpu") % POWERS - POWERS // 2
+    powers = torch.arange(samples, dtype=torch.int64, device="cpu") % POWERS - POWERS // 2
     plain, louder = (_gradients(step, batched, layers, copies, weights) for weights in (0 * powers, powers))
     orders: dict[Rows, int | None] = {}
     for (layer, one), (_, other) in zip(plain, louder, strict=True):

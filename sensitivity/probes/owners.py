@@ -71,8 +71,8 @@ def owners_of(steps: Sequence[Step], result: Tensor, differentiated: Collection[
 
 def _factors(samples: int) -> list[Tensor]:
     """Of each pass the factor of each sample: 1 in the first, and by a digit of its number in the others."""
-    numbers = torch.arange(samples, device="cpu")
-    every = [torch.ones(samples, device="cpu")]
+    numbers = torch.arange(samples, dtype=torch.int64, device="cpu")
+    every = [torch.ones(samples, dtype=torch.float32, device="cpu")]
     size = 1
     while size < samples:
         every.append((numbers // size % BASE - BASE // 2).float().exp2())
@@ -101,7 +101,7 @@ def _resolved(numbers: Tensor, samples: int) -> Owners:
     if bool(acts.all()):
         return tuple(map(int, numbers))
     for inner in (number for number in range(1, each + 1) if not rest and each % number == 0):
-        expected = torch.arange(samples, device="cpu").repeat_interleave(inner).repeat(each // inner)
+        expected = torch.arange(samples, dtype=torch.int64, device="cpu").repeat_interleave(inner).repeat(each // inner)
         if torch.equal(numbers[acts], expected[acts].double()):
             return tuple(map(int, expected))
     return None
@@ -121,5 +121,7 @@ def _cotangents(step: Step, numbers: Tensor, factors: Tensor) -> list[Tensor]:
 def _spread(leaf: Leaf, by_row: Tensor) -> Tensor:
     """What is known of each row of a call, for each row of one of its arguments, which may have several for each."""
     if isinstance(leaf, SampleList) and leaf.ragged:
-        return by_row.repeat_interleave(torch.tensor([shape.numel() for shape in leaf.shapes], device="cpu"))
+        return by_row.repeat_interleave(
+            torch.tensor([shape.numel() for shape in leaf.shapes], dtype=torch.int64, device="cpu")
+        )
     return by_row.repeat_interleave(len(leaf.tensor if isinstance(leaf, SampleList) else leaf) // len(by_row))

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 
 import bitplan
 from bitplan.planner.graph.layers import LayerGraph
-from bitplan.planner.graph.trace import find_refused
 from bitplan.planner.pipelines.subject import Subject, run_subject, subject_of
-from bitplan.planner.pipelines.traced import examine
+from bitplan.planner.pipelines.traced import _first
 from bitplan.planner.profiles.profile import open_profile
-from bitplan.plans.layers.modules import kind_of
 from bitplan.sensitivity.table import Measurement
 from tests.zoo.animal import Animal
 
@@ -69,9 +67,7 @@ def tell(animal: Animal, clip: Path, folder: Path) -> Story:
     pipe = animal.build()
     subject = subject_of(pipe, animal.generation, animal.name)
     present, ran = _called(subject, animal.conditions[:1])
-    with_layers = [name for name, root in subject.modules.items() if any(kind_of(m) for m in root.modules())]
-    whole = examine(subject, animal.conditions, names=with_layers).graph
-    refused = find_refused({name: root for name, root in subject.modules.items() if name not in with_layers})
+    whole = _first(subject, animal.conditions, 0, ()).graph
     profile = bitplan.profile(
         subject, folder / "p.profile", schemes=SCHEMES, checks=0, probes=2, prompts=animal.conditions, clip=str(clip),
         timesteps=1,
@@ -83,8 +79,8 @@ def tell(animal: Animal, clip: Path, folder: Path) -> Story:
     sizes = _bytes(whole, planned), found.predictions["total"]["bytes"]
     outputs = _applied(animal, pipe, folder / "p.plan.yaml", folder / "pipeline")
     return Story(
-        present, ran, frozenset(whole.by_address), dict.fromkeys(whole.unused, "") | dict(whole.reasons) | refused,
-        iterating, planned, alone, sizes, outputs,
+        present, ran, frozenset(whole.by_address), dict.fromkeys(whole.unused, "") | dict(whole.reasons), iterating,
+        planned, alone, sizes, outputs,
     )  # fmt: skip
 
 

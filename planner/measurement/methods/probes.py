@@ -53,7 +53,10 @@ def measure(worker: Worker, job: Job) -> Iterator[JobResult]:
                 current().hint(job.size / len(chain.weights))
         readings = {each.metric: _reading(worker, chain, each, first) for each in probes}
     sums = join_responses(chain, by_step, probes)
-    zeros = {each.metric: torch.zeros(each.count, len(readings[each.metric].clusters)) for each in probes}
+    zeros = {
+        each.metric: torch.zeros(each.count, len(readings[each.metric].clusters), dtype=torch.float32, device="cpu")
+        for each in probes
+    }
     for pair in job.pairs:
         idle = pair[0] in chain.idle
         arrays = {metric: whole.numpy() for metric, whole in (zeros if idle else sums.get(pair, {})).items()}

@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bitplan.solvers.effort import Deadline
+if TYPE_CHECKING:
+    from bitplan.solvers.effort import Deadline
 
 POLL = 0.05  # seconds between two questions whether to stop
 PATIENCE = 1.0  # seconds that a backend gets to end

@@ -88,10 +88,14 @@ def test_a_verb_that_writes_a_profile_advises_its_own_option(tmp_path: Path) -> 
         open_profile(tmp_path / "p.profile")
 
 
+def own_subject() -> Subject:
+    return Subject({"net": nn.Sequential(nn.Linear(1, 1))}, lambda *_: torch.zeros(1))
+
+
 DEEP: list[tuple[Callable[[], object], str]] = [  # what raises, and verbs that may come there
     (lambda: conditions_of(Subject({"net": nn.Linear(1, 1)}, lambda *_: torch.zeros(1)), None, 1), "bench explore"),
     (lambda: built_in_prompts(False, len(GENERAL) + 1), "bench"),
-    (lambda: load_subject(typed("m:n"), Generation(), "bfloat16"), "evaluate check"),
+    (lambda: load_subject(typed(f"{__name__}:own_subject"), Generation(), "bfloat16"), "evaluate check"),
     (lambda: check_fingerprint(plan_in("scenes@12%"), "0" * 64), "sweep solve explore"),
     (lambda: check_somewhere(parse_scheme("w4a4"), "linear"), "bench"),
     (lambda: check_solved(None, Solution(Status.INTERRUPTED, None, 0.0, "late", 1.0, "x"), Effort(1.0)), "sweep"),  # type: ignore[arg-type]

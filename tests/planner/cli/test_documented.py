@@ -74,8 +74,11 @@ def given(command: Command, stand_in: Mapping[str, object]) -> list[str]:
             found.append(str(shutil.copy(stand_in[row[1]], word)))
         else:
             found.append(str(stand_in[row[1]]))
-    more = next((options for start, options in SHORTER if re.match(start, command.text)), "")
-    return [*found, *(str(stand_in.get(word, word)) for word in more.split())]
+    more = next((options for start, options in SHORTER if re.match(start, command.text)), "").split()
+    for option in (word for word in more if word.startswith("--") and word in found):
+        place = found.index(option)
+        del found[place : place + 2]  # an option is given once
+    return [*found, *(str(stand_in.get(word, word)) for word in more)]
 
 
 @pytest.mark.parametrize("command", RUN, ids=lambda command: f"{command.page}: {command.text}")

@@ -21,7 +21,7 @@ from bitplan.planner.pipelines.encoder import load_encoder
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.sources import load_pipeline
 from bitplan.planner.pipelines.subject import subject_of
-from bitplan.planner.pipelines.traced import examine
+from bitplan.planner.pipelines.traced import examine_all
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.planner.scenes import SCENES
 from bitplan.plans.layers.simulation import variant
@@ -196,7 +196,7 @@ def test_profiles_are_measured_this_way(pipe: Any, tmp_path: Path, clip_folder: 
     generation = Generation(2, 2.0)
     settings = profiling__Settings("tiny", tiny.PROMPTS, ("w8a8", "w2ma8"), generation, 2, 1, (), str(clip_folder))
     rows = []
-    traced = examine(subject_of(pipe, generation), tiny.PROMPTS)
+    traced = examine_all(subject_of(pipe, generation), tiny.PROMPTS)
     used: list[nn.Module] = []
     monkeypatch.setattr(exhaustive, "run_from", lambda start, layer: (used.append(layer), run_from(start, layer))[1])
     for name in ("resumed", "whole"):

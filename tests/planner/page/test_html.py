@@ -134,7 +134,7 @@ def test_pictures_elsewhere_missing_or_none_are_refused(run: Path, path: str, wr
 
 
 def test_what_is_no_run_and_what_cannot_be_written(run: Path, tmp_path: Path, command_line: Any) -> None:
-    for arguments, wrong in (([tmp_path], "make it with `bitplan sweep`"), ([run, run], "is listed twice")):
+    for arguments, wrong in (([tmp_path], "make it with `bitplan sweep`"), ([run, run], "twice; name it once")):
         result = command_line("report", *arguments, "--out", tmp_path / "r.html")
         assert result.exit_code == 2 and wrong in result.stderr and result.stderr.count("\n") == 1
     result = command_line("report", run, "--out", tmp_path / "no" / "r.html")

@@ -26,7 +26,6 @@ from bitplan.plans.layers.modules import QuantConv2d, QuantLinear, weight_bytes
 from bitplan.plans.plan import Plan, PlanError, load_plan
 from bitplan.plans.scheme import parse_scheme
 from bitplan.sensitivity.runs.calls import recorded_calls
-from bitplan.solvers.problem import ProblemError
 from tests import tiny
 
 FIRST_TOKEN = "w8a8t+first"
@@ -255,7 +254,7 @@ def test_pins_hold(solve: Solve) -> None:
         plan = solve(pins=pins, **options)
         assert {layer: plan.schemes[layer] for layer in pins} == pins
         assert len(set(plan.schemes.values())) > 1
-    with pytest.raises(ProblemError, match="did you mean 'unet.conv_in'"):
+    with pytest.raises(UserError, match="did you mean 'unet.conv_in'"):
         solve(pins={"unet.conv_im": "w2ma8"})
 
 
