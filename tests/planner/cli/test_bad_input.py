@@ -37,7 +37,8 @@ from tests.planner.cli.bad_files import (
 
 BAD: list[Case] = [  # what, exit code, a part of the advice, and the command line that gets it
     ("profile that is truncated", BAD_INPUT, "profile again", truncated_profile),
-    ("profile that is no SQLite", BAD_INPUT, "name a file that `bitplan profile`", lambda w: w.solving(profile=w.text("hello " * 999))),
+    ("profile that is no SQLite", BAD_INPUT, "name a file that `bitplan profile`",
+     lambda w: w.solving(profile=w.text("hello " * 999))),
     ("profile that is empty", BAD_INPUT, "profile again", lambda w: w.solving(profile=w.text(""))),
     ("profile that is missing", BAD_INPUT, "bitplan profile", lambda w: w.solving(profile=w.tmp / "none")),
     ("profile that is a folder", BAD_INPUT, "bitplan profile", lambda w: w.solving(profile=w.tmp)),
