@@ -22,6 +22,7 @@ from bitplan.plans.reading import read_bytes as read_bytes
 from bitplan.plans.reading import read_text as read_text
 
 PathLike = str | Path
+PIPELINE = "model_index.json"  # the file of a pipeline's folder
 FOLDER = "folder"  # what a verb writes that writes several files
 
 
@@ -45,6 +46,8 @@ def check_place(path: PathLike, kind: str, inputs: Iterable[object] = ()) -> Non
     if kind == FOLDER:
         if kind_of(path) not in (None, FOLDER) or path.is_file():
             raise UserError(f"{path} is not a folder, and several files would be written into it; choose another --out")
+        if (path / PIPELINE).is_file():
+            raise UserError(f"{path} is the folder of a pipeline; choose another --out")
         return
     if not path.absolute().parent.is_dir():
         raise UserError(f"the folder of {path} does not exist; make it, or choose another --out")

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
-import pulp
 
 from bitplan.solvers.effort import Deadline
 from bitplan.solvers.problem import Budget, Mask, Number, Picks, Problem
 from bitplan.solvers.programs.backends import Backend
 from bitplan.solvers.programs.backends.base import FAILED, ProgramResult
+from bitplan.solvers.programs.modelling import pulp
 from bitplan.solvers.reduction.minima import minima
 from bitplan.solvers.reduction.presolve import row_of
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pulp
 from numpy.typing import NDArray
 
 from bitplan.solvers.certify import violations
@@ -23,6 +22,7 @@ from bitplan.solvers.problem import Mask, Problem, ProblemError, nearest
 from bitplan.solvers.programs import program
 from bitplan.solvers.programs.backends import backend_named
 from bitplan.solvers.programs.backends.base import FAILED, INFEASIBLE
+from bitplan.solvers.programs.modelling import pulp
 from bitplan.solvers.reduction.minima import minima
 from bitplan.solvers.reduction.presolve import affordable
 from bitplan.solvers.solution import PROVEN, Choice, Solution, Status, choice_of, relative_gap

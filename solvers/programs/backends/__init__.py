@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 from bitplan.solvers.programs.backends.base import FAILED, OPTIMAL, ProgramResult, cause_of
 
 if TYPE_CHECKING:
-    import pulp
-
     from bitplan.solvers.effort import Deadline
+    from bitplan.solvers.programs.modelling import pulp
 
 TRIAL = 5.0  # seconds for a program of one row
 
@@ -81,9 +80,8 @@ def _attempt(backend: Backend, program: pulp.LpProblem, deadline: Deadline, gap:
 @functools.cache
 def _trial(run: Callable[[pulp.LpProblem, Deadline, float], ProgramResult], place: str) -> str | None:
     """Return why `run`, of the backend that lies at `place`, does not solve a program of one row, or None."""
-    import pulp
-
     from bitplan.solvers.effort import Deadline
+    from bitplan.solvers.programs.modelling import pulp
 
     program = pulp.LpProblem("trial", pulp.LpMinimize)
     unknown = program.add_variable("x", 0, 3, pulp.LpInteger)

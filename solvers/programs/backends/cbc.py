@@ -13,8 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pulp
-
 from bitplan.solvers.effort import Deadline
 from bitplan.solvers.programs.backends.base import (
     FAILED,
@@ -25,6 +23,7 @@ from bitplan.solvers.programs.backends.base import (
     attended,
     overdue,
 )
+from bitplan.solvers.programs.modelling import pulp
 
 MODEL, ANSWER, LOG = "model.mps", "answer.txt", "log.txt"  # in a folder of their own
 OPTIONS = ["integerTolerance 1e-9", "primalTolerance 1e-9", "increment 0"]

@@ -7,8 +7,6 @@ import math
 import threading
 from typing import Any
 
-import pulp
-
 from bitplan.solvers.effort import Deadline
 from bitplan.solvers.programs.backends.base import (
     FAILED,
@@ -19,6 +17,7 @@ from bitplan.solvers.programs.backends.base import (
     attended,
     overdue,
 )
+from bitplan.solvers.programs.modelling import pulp
 
 # Where HiGHS asks whether to end: between nodes, and inside one linear program, of which the first may take minutes.
 INTERRUPTS = ("kCallbackMipInterrupt", "kCallbackSimplexInterrupt", "kCallbackIpmInterrupt")

@@ -103,6 +103,9 @@ def test_a_file_of_another_kind_stays(verb: str, files: dict[str, Path], tmp_pat
             HERE[verb](files, files["folder"] / "unet")
         with pytest.raises(UserError, match="the folder of .* does not exist"):
             HERE[verb](files, tmp_path / "gone" / "x")
+    else:
+        with pytest.raises(UserError, match="is the folder of a pipeline; choose another --out"):
+            HERE[verb](files, files["folder"])
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "profile"])
