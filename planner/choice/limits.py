@@ -25,13 +25,17 @@ LONGEST = 20.0  # seconds to compute by how much budgets are too tight together
 
 
 def settled(evidence: Evidence, request: Request) -> Request:
+    """As `on_groups`, and say on standard error for how many layers each name of several stands."""
+    tell_counts(resolved_names(request.pins, evidence.roles, groups_of(evidence)))
+    return on_groups(evidence, request)
+
+
+def on_groups(evidence: Evidence, request: Request) -> Request:
     """Return the request with pins on groups only: a pin on several layers becomes a pin on each group of them.
 
-    For each name of several layers, the number of layers is said on standard error. Raises UserError.
+    Raises UserError.
     """
-    groups = groups_of(evidence)
-    tell_counts(resolved_names(request.pins, evidence.roles, groups))
-    return replace(request, pins=resolve(request.pins, evidence.roles, groups))
+    return replace(request, pins=resolve(request.pins, evidence.roles, groups_of(evidence)))
 
 
 def pose(evidence: Evidence, request: Request, effort: Effort) -> Problem:

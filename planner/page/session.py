@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from bitplan.planner.choice.evidence import KEEP, Evidence, check_known, z_of
-from bitplan.planner.choice.limits import amount_of, budgets_of, check_pins, check_solved, settled
+from bitplan.planner.choice.limits import amount_of, budgets_of, check_pins, check_solved, on_groups
 from bitplan.planner.choice.problem import formulate, in_one_unit, weighed
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import InfeasibleError, UserError
@@ -90,7 +90,7 @@ def pose_anew(session: Session, request: Request) -> Problem:
         raise UserError("a lexicographic objective is solved stage by stage; use `bitplan solve` for it")
     evidence, base = _formulated(session, request.confidence)
     check_known(evidence, (*request.weights, *request.caps))
-    request = settled(evidence, request)
+    request = on_groups(evidence, request)
     caps = {column: repr(_cap(session, request.confidence, column, text)) for column, text in request.caps.items()}
     budgets = budgets_of(evidence, replace(request, caps=caps))
     check_pins(evidence, request)
