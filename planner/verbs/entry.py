@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,9 +64,17 @@ def _check_distinct(rows: Mapping[str, Parameter], values: Mapping[str, Any]) ->
         several = values[word] if (row.many or row.split) and not (row.parse or row.repeats) else ()
         known: list[object] = []
         for value in _each(several):
-            if (place := Path(value).resolve() if row.reads and isinstance(value, (str, Path)) else value) in known:
+            if (place := _place(value) if row.reads and isinstance(value, (str, Path)) else value) in known:
                 raise UserError(f"{row.flag or word} has {value} twice; name it once")
             known.append(place)
+
+
+def _place(value: str | Path) -> str:
+    """Where the file is; the value itself where the system cannot say, which reading it tells better."""
+    try:
+        return os.path.realpath(value)
+    except (OSError, ValueError):
+        return str(value)
 
 
 def _check_places(rows: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:

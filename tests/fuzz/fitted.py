@@ -111,6 +111,8 @@ def _text(case: Case, path: Path) -> None:
 
 
 def _header(case: Case, path: Path) -> None:
+    if not _beside(path).is_file():
+        return
     header, body = parts_of(_beside(path))
     if header is not None:
         write_parts(_beside(path), text_of(mutated(header, case.random)).encode("utf-8", "surrogatepass"), body)
@@ -123,6 +125,8 @@ def _tensor(case: Case, path: Path) -> None:
     from safetensors.numpy import load_file, save
 
     random = case.random
+    if not _beside(path).is_file():
+        return
     try:
         arrays = load_file(_beside(path))
     except Exception:  # an earlier edit spoilt it

@@ -23,6 +23,9 @@ CODES = ("utf-8", "utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1", "
 PICTURE = "../sibling/picture.png"  # no picture outside the folders of the file and of the user is opened
 KEY, TEXT, LEVELS, GREATEST = 1000, 20_000, 32, 1.7976931348623157e308  # characters, levels, absolute value
 _CONTROL = re.compile(r"(?<!\\)(?:\\\\)*(?:\\u00[01][0-9a-f]|\\[bfr])")
+_EXPONENT = re.compile(
+    r": [-+]?[0-9]+[eE][-+]?[0-9]+$", re.MULTILINE
+)  # a text for PyYAML that writes it, else a number
 NAMES = ("p.txt", "p", "p.TXT", "p.md", "p.yaml.txt", ".yaml")
 
 
@@ -162,7 +165,7 @@ def _yaml(case: Case) -> tuple[Path, list[Any] | None]:
         text = text_of(entries)
     good = all(map(_is_plain, entries)) and not any(name in text for name in (*RAW, PICTURE))
     path = _write(case, "p.yaml", text)
-    return path, entries if good and _survives(text, entries) else None
+    return path, entries if good and not _EXPONENT.search(text) and _survives(text, entries) else None
 
 
 def _survives(text: str, entries: list[Any]) -> bool:

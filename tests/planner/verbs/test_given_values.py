@@ -97,3 +97,9 @@ def test_an_empty_list_is_no_default(tmp_path: Path, command_line: Any) -> None:
 )  # fmt: skip
 def test_values_of_calls_are_read_as_meant(text: str, value: object) -> None:
     assert yaml_values("--call")([f"x={text}"]) == {"x": value}
+
+
+def test_a_link_to_itself_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ValueError, match=r"^[^\n]*loop[^\n]*$"):
+        bitplan.merge([tmp_path / "loop", tmp_path / "other"], tmp_path / "out")
