@@ -48,7 +48,11 @@ _MODEL = record(
     {"pipeline": text(1000), "dtype": one_of(FLOATS)},
     _ANY,
 )
-_SETTINGS = record({"prompts": list_of(_ANY, 1)}, {"components": _NAMES, "schemes": _NAMES, "metrics": _NAMES}, _ANY)
+_SETTINGS = record(
+    {"prompts": list_of(_ANY, 1)},
+    {"components": _NAMES, "schemes": _NAMES, "metrics": _NAMES, "generation": mapping_of(_ANY)},
+    _ANY,
+)
 HEADER = record({"model": _MODEL, "settings": _SETTINGS}, {"machine": mapping_of(_ANY), "versions": mapping_of(_ANY)},
                 _ANY)  # fmt: skip
 

@@ -112,6 +112,8 @@ EDITS = [
      "graph, row shared_inputs, the top: 'unet.b' is listed twice"),
     ("DELETE FROM graph WHERE key = 'unused'", "graph: the row unused is missing"),
     ("UPDATE graph SET key = 'edgs' WHERE key = 'edges'", "graph: the row edges is missing"),
+    ("UPDATE header SET value = json_set(value, '$.generation', 1) WHERE key = 'settings'",
+     "header, settings.generation: 1 is not a mapping"),
     ("DELETE FROM header WHERE key = 'model'", "header, the top: 'model' is missing"),
     ("UPDATE header SET value = '[]' WHERE key = 'model'", "header, model: [] is not a mapping"),
     ("UPDATE header SET value = replace(value, 'abab', 'xyxy') WHERE key = 'model'", "header, model.fingerprint: "),
