@@ -69,11 +69,7 @@ def _watch(reader: socket.socket, numbers: frozenset[int], kept: Kept, end: Call
         pass
     if not byte or _closed_within(reader, PATIENCE):
         return
-    says, code = told_of(interrupt_of(byte[0]))
-    if not kept.told:
-        kept.told = True
-        tell(f"{says}; {kept}")
-    end(code)
+    end(tell_interrupt(interrupt_of(byte[0]), kept))
 
 
 def _closed_within(reader: socket.socket, seconds: float) -> bool:
@@ -85,6 +81,15 @@ def _closed_within(reader: socket.socket, seconds: float) -> bool:
             if not reader.recv(64):
                 return True
     return False
+
+
+def tell_interrupt(error: BaseException, kept: Kept) -> int:
+    """Print what was kept, unless it was printed before, and return the exit code that a shell states."""
+    says, code = told_of(error)
+    if not kept.told:
+        kept.told = True
+        tell(f"{says}; {kept}")
+    return code
 
 
 def tell(sentence: str) -> None:

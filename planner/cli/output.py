@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from bitplan.planner.cli.ending import tell
+from bitplan.planner.cli.ending import tell_interrupt
 from bitplan.planner.crash import where_reported
 from bitplan.planner.errors import (
     BAD_INPUT,
@@ -25,7 +25,7 @@ from bitplan.planner.errors import (
     UserError,
     is_own,
 )
-from bitplan.planner.interrupts import current, recorded, told_of
+from bitplan.planner.interrupts import current, recorded
 from bitplan.planner.texts import cause_of, one_line, system_reason
 
 JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document on standard output, no text.")
@@ -113,11 +113,7 @@ def stop(error: Exception | str, code: int) -> NoReturn:
 
 def _interrupted(error: BaseException) -> NoReturn:
     """Tell what was kept, once, and exit as a shell states for the signal."""
-    (says, code), kept = told_of(error), current()
-    if not kept.told:
-        kept.told = True
-        tell(f"{says}; {kept}")
-    raise Interrupted(code)
+    raise Interrupted(tell_interrupt(error, current()))
 
 
 def leave_unread() -> NoReturn:
