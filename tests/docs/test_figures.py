@@ -1,9 +1,10 @@
-"""docs/figures.md contains the figures of the result files, and none that was typed by hand."""
+"""docs/figures.md and docs/measured.md contain the figures of the result files, and none that was typed by hand."""
 
 from __future__ import annotations
 
 import json
 
+from benchmarks import measured
 from benchmarks.figure_tables import TABLES, Table
 from benchmarks.figures import PAGE, RESULTS, all_tables, claim_and_command, machine, page, section, table_text
 
@@ -13,6 +14,10 @@ def test_the_page_is_what_the_script_writes() -> None:
     for path in RESULTS.glob("*.json"):
         assert f"`benchmarks/results/{path.name}`" in page()
     assert set(TABLES) <= {path.stem for path in RESULTS.glob("*.json")}
+
+
+def test_the_page_of_main_results_is_what_its_script_writes() -> None:
+    assert measured.page() == measured.PAGE.read_text("utf-8"), "python -m benchmarks.measured"
 
 
 def test_every_table_that_is_chosen_has_rows() -> None:
