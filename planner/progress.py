@@ -20,6 +20,9 @@ from bitplan.planner.environment import environment
 _SILENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _UNKNOWN = "{desc}: {elapsed} elapsed"
 _KNOWN = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} remaining"
+_KNOWN_IN_LOG = "{desc}: {percentage:.0f}%, {elapsed} elapsed, {remaining} remaining"
+_BAR_IN_LOG = "{desc}: {n_fmt} of {total_fmt}, {elapsed} elapsed, {remaining} remaining"
+_UP = "\x1b[A"  # by which tqdm goes back to the line of an outer bar
 _OFTEN, _SELDOM = 0.1, 10.0  # seconds between two lines, on a terminal and in a log
 _PATIENT = 2.0, 10.0  # seconds until the first line of a run that is usually quick, on a terminal and in a log
 _ENOUGH = 0.25  # share of a phase after which its own pace alone predicts its rest
@@ -43,9 +46,28 @@ def silenced(active: bool = True) -> Iterator[None]:
         yield
 
 
-def bar(items: Iterable[Any] | None, name: str, total: int, unit: str, **options: Any) -> Any:
+class LogLines:
+    """Standard error where it is no terminal: each state of a bar is a line of its own, and no line comes twice."""
+
+    ends_lines = True
+
+    def __init__(self) -> None:
+        self._stream, self._last = sys.stderr, ""
+
+    def write(self, text: str) -> None:
+        line = text.replace(_UP, "").strip()
+        if line not in ("", self._last):
+            self._last = line
+            self._stream.write(f"{line}\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def bar(items: Iterable[Any] | None, name: str, total: int, unit: str) -> Any:
     """A bar of its own, for a run of one phase."""
-    return tqdm(items, name, total, unit=unit, disable=is_silent() or not total, **options)
+    log = {} if sys.stderr.isatty() else {"file": LogLines(), "bar_format": _BAR_IN_LOG, "mininterval": _SELDOM}
+    return tqdm(items, name, total, unit=unit, disable=is_silent() or not total, **log)
 
 
 @dataclass
@@ -104,12 +126,14 @@ class Course:
         self.deadline = deadline
         self.spent: dict[str, float] = {}
         self._name, self._expected, self._phase = name, dict[str, float](), Phase("", 0, "", 0, 1, 0, 0)
-        interval = _OFTEN if sys.stderr.isatty() else _SELDOM
-        delay = _PATIENT[not sys.stderr.isatty()] if patient else 0.0
-        self._first, self._next, self._interval = time.monotonic() + delay, 0.0, interval
+        in_log = not sys.stderr.isatty()
+        delay = _PATIENT[in_log] if patient else 0.0
+        self._first, self._next = time.monotonic() + delay, 0.0
+        self._interval, self._known = (_SELDOM, _KNOWN_IN_LOG) if in_log else (_OFTEN, _KNOWN)
         self._bar = tqdm(
-            desc=name, disable=is_silent() or not visible, dynamic_ncols=True, bar_format=_UNKNOWN, delay=delay
-        )
+            desc=name, disable=is_silent() or not visible, dynamic_ncols=not in_log, bar_format=_UNKNOWN, delay=delay,
+            file=LogLines() if in_log else None,
+        )  # fmt: skip
 
     def expect(self, seconds: Mapping[str, float]) -> None:
         """Set the expected seconds of later phases, by their names."""
@@ -170,7 +194,7 @@ class Course:
         # tqdm divides the remaining amount by the amount a second: here both are seconds
         elapsed = max(self._bar.format_dict["elapsed"], 1e-6)
         self._bar.n, self._bar.total = elapsed, elapsed + (remaining or 0.0)
-        self._bar.bar_format = _UNKNOWN if remaining is None else _KNOWN
+        self._bar.bar_format = _UNKNOWN if remaining is None else self._known
         self._bar.set_description_str(f"{self._name}: {self._phase}", refresh=True)
 
 

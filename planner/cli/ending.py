@@ -95,6 +95,7 @@ def tell_interrupt(error: BaseException, kept: Kept) -> int:
 def tell(sentence: str) -> None:
     """Print one line on standard error, below a progress bar that may still be open there."""
     bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())
+    bars = [bar for bar in bars if not getattr(bar.fp, "ends_lines", False)]
     with contextlib.suppress(OSError, ValueError):  # nobody reads it
         click.echo(("\n" if bars else "") + f"bitplan: {sentence}", err=True)
 

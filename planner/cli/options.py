@@ -65,8 +65,9 @@ def _option(word: str, row: Parameter, default: Any) -> click.Option:
         return click.Option([names, word], is_flag=True, default=default, show_default=bool(default), help=row.help)
     hidden = required or row.split or default in (inspect.Parameter.empty, None, ())
     shown = {} if hidden else {"default": default, "show_default": True}
+    short = [f"-{row.short}"] if row.short else []
     return click.Option(
-        [flag, word], type=_type(row), required=required, multiple=row.many, metavar=row.metavar,
+        [flag, *short, word], type=_type(row), required=required, multiple=row.many, metavar=row.metavar,
         help=row.help.format(names=_names(row)), **shown, **_completed(row),
     )  # fmt: skip
 

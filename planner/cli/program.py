@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -34,6 +35,15 @@ class GuardedGroup(click.Group):
                 leave(ended.code)
             raise
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of work, in which they were added."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the whole first sentence on each command, where click cuts it after one line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first_sentence(command.help)) for name, command in self.commands.items()])
+
     def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **more)
@@ -45,6 +55,10 @@ class GuardedGroup(click.Group):
             error.show()
             code = error.exit_code
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _first_sentence(text: str | None) -> str:
+    return re.split(r"(?<=\.)\s", (text or "").strip(), maxsplit=1)[0]
 
 
 def _flushed(run: Callable[[], Any]) -> Any:

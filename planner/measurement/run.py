@@ -265,7 +265,7 @@ def _measure_costs(store: Profile, traced: Traced, unpriced: Sequence[Candidate]
     """Measure and write the missing costs. total: the number of candidates, those with costs included."""
     course = current()
     store.write_baseline({PRODUCTS: str(path_choice())})  # chosen before anything is timed
-    with course.phase("costs", total, "candidates", total - len(unpriced)):
+    with course.phase("costs", total, "timings", total - len(unpriced)):
         for cost in cost_candidates(unpriced, traced.graph, traced.modules):
             store.write_costs([cost])
             course.advance()

@@ -51,7 +51,7 @@ def retime(path: Path, out: Path, config: str | None = None, size: Size | None =
             new.write_baseline({PRODUCTS: str(path_choice())})
             offered = sorted(_offered(old, layers, dtype), key=lambda c: str(_shape(layers[c.layer])))
             costs = cost_candidates(offered, graph, RandomLayers(layers, dtype))
-            new.write_costs(bar(costs, "costs", len(offered), "candidate"))
+            new.write_costs(bar(costs, "costs", len(offered), "timing"))
 
 
 def _graph(old: Profile, config: str | None, size: Size | None) -> LayerGraph:

@@ -46,7 +46,7 @@ class Verb:
         return entered(self.name, getattr(import_module(f"{__name__}.{self.file}"), self.name))
 
 
-_ROWS = (
+_ROWS = (  # in the order of work, in which `bitplan --help` lists them
     Verb("profile", "measure", "Measure what each scheme does to each layer of PIPELINE: `scenes`, a diffusers folder, "
          "a hub id, or package.module:name of a bitplan.Subject.", extra=("threads",)),
     Verb("merge", "measure", "Join PROFILES of one model that were measured apart, such as with `profile --part`."),
@@ -59,6 +59,10 @@ _ROWS = (
     Verb("solve", "choose", "Choose the best scheme for every layer of PROFILE within budgets.", extra=("keep",)),
     Verb("sweep", "choose", "Choose the best plan of PROFILE at every limit of one column, with all other budgets "
          "fixed, and paint pictures by the plans.", extra=("keep", "threads")),
+    Verb("report", "look", "Write a page that shows the folders RUNS of `bitplan sweep`: the trade-off, the plans, "
+         "their pictures and where the bits go. It is one file and needs no network."),
+    Verb("explore", "look", "Serve a page for this machine alone: drag the budgets of PROFILE, see its plan, save it, "
+         "paint with it."),
     Verb("verify", "choose", "Check PLAN against its PROFILE in exact arithmetic, without the solver."),
     Verb("predict", "choose", "Predict the losses of PLAN as a whole: the sum over its layers, and with their "
          "interactions."),
@@ -76,10 +80,6 @@ _ROWS = (
          "model."),
     Verb("doctor", "look", "List the kernels, solvers, metrics and extras that are available here, and why others are "
          "not."),
-    Verb("explore", "look", "Serve a page for this machine alone: drag the budgets of PROFILE, see its plan, save it, "
-         "paint with it."),
-    Verb("report", "look", "Write a page that shows the folders RUNS of `bitplan sweep`: the trade-off, the plans, "
-         "their pictures and where the bits go. It is one file and needs no network."),
 )  # fmt: skip
 VERBS = {verb.name: verb for verb in _ROWS}
 COMMANDS = {verb.name if verb.command is None else verb.command: verb for verb in _ROWS if verb.command != ""}

@@ -34,6 +34,7 @@ class Parameter:
         least: the smallest number that is allowed.
         choices: the only texts that are allowed; may be a table.
         flag: the option's name without dashes; empty for the word itself.
+        short: the letter of its short form; empty for none.
         metavar: the name of its value in the help; None for click's own.
         argument: whether it is an argument, not an option, where the verb takes it by position.
         many: whether it takes several values.
@@ -51,6 +52,7 @@ class Parameter:
     least: int | None = None
     choices: Collection[str] = ()
     flag: str = ""
+    short: str = ""
     metavar: str | None = None
     argument: bool = False
     many: bool = False
@@ -72,7 +74,7 @@ def _path(help: str = "", **more: Any) -> Parameter:
 
 
 def _out(writes: str, help: str) -> Parameter:
-    return _path(help, reads=False, writes=writes)
+    return _path(help, reads=False, writes=writes, short="o")
 
 
 def _input(type: type = Path, **more: Any) -> Parameter:

@@ -193,15 +193,39 @@ def test_the_line_names_phase_count_and_time(capsys: pytest.CaptureFixture[str],
         with course.phase("tracing"):
             pass
         course.expect({"costs": 5.0})
-        with course.phase("costs", 1_200, "candidates", 200):
+        with course.phase("costs", 1_200, "timings", 200):
             pass
     assert current() is not course
-    lines = re.split(r"[\r\n]+", capsys.readouterr().err)
-    assert any(re.match(r"profile: tracing: +\d\d:\d\d elapsed", line) for line in lines)
-    assert any(
-        re.match(r"profile: costs 200/1,200 candidates: +0%\|.*elapsed, 00:05 remaining", line) for line in lines
+    assert re.fullmatch(
+        "profile: 00:00 elapsed\nprofile: tracing: 00:00 elapsed\n"
+        "profile: costs 200/1,200 timings: 0%, 00:00 elapsed, 00:05 remaining\n"
+        "profile: done: 100%, 00:00 elapsed, 00:00 remaining\n",
+        re.sub(r"00:0\d elapsed", "00:00 elapsed", capsys.readouterr().err),
     )
-    assert any(re.match(r"profile: done: 100%\|.*elapsed, 00:00 remaining", line) for line in lines)
+
+
+def test_a_log_has_whole_lines(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    with course_of("solve"):
+        for _ in progress.bar(range(3), "measuring", 3, "plan"):
+            pass
+    err = capsys.readouterr().err
+    assert "\r" not in err and "\x1b" not in err
+    assert re.match(
+        r"solve: 00:0\d elapsed\nmeasuring: 0 of 3, .*\nmeasuring: 3 of 3, .*\nsolve: done: 100%, .*\n$", err
+    )
+
+
+def test_a_terminal_has_one_line_that_changes(monkeypatch: Any) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr(progress.sys, "stderr", shown := Terminal())
+    with course_of("profile") as course, course.phase("tracing"):
+        course.advance()
+    assert "\rprofile: tracing" in shown.getvalue() and shown.getvalue().count("\n") == 1
 
 
 def test_an_interrupted_line_does_not_say_done(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
