@@ -17,21 +17,43 @@ from bitplan.plans.formats.base import Format
 from bitplan.plans.inputs.base import Inputs
 from bitplan.plans.kernels import Kernel
 from bitplan.plans.transforms.base import Transform
+from tests.browser import MISSING, browser, chromium
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 
-@pytest.mark.timeout(600)
-def test_the_site_builds_without_a_warning_and_needs_no_network_to_be_read(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", tmp_path / "trees"]
-    done = subprocess.run([*build, DOCS, tmp_path / "site"], cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", folder / "trees"]
+    done = subprocess.run([*build, DOCS, folder / "html"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stderr} (a page that is in no list: name it in docs/index.md)"
+    return folder / "html"
+
+
+@pytest.mark.timeout(600)
+def test_the_site_builds_without_a_warning_and_needs_no_network_to_be_read(site: Path) -> None:
     for page in DOCS.glob("*.md"):
-        text = (tmp_path / "site" / page.with_suffix(".html").name).read_text()
+        text = (site / page.with_suffix(".html").name).read_text()
         assert not re.findall(r"<(?:script|img|iframe)[^>]*src=\"(?:https?:)?//|<link[^>]*stylesheet[^>]*//", text)
-    math = (tmp_path / "site/formulation.html").read_text()
+    math = (site / "formulation.html").read_text()
     assert math.count("<math") > 30 and "$$" not in math
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(chromium() is None, reason=MISSING)
+def test_no_page_is_wider_than_the_window(site: Path) -> None:
+    boxes = "[document.scrollingElement, document.querySelector('.content')]"
+    with browser() as opened:
+        for width in (1280, 390):
+            page = opened.new_page(viewport={"width": width, "height": 800})
+            for file in site.glob("*.html"):
+                page.goto(file.as_uri())
+                assert max(page.evaluate(f"{boxes}.map(one => one.scrollWidth - one.clientWidth)")) <= 0, (
+                    file.name,
+                    width,
+                )
 
 
 def test_every_verb_and_noun_of_python_is_in_the_reference() -> None:
