@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
@@ -14,6 +15,21 @@ _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "M
 _BYTES = {unit: Fraction(size) for unit, size in _SIZES.items()}
 _MILLISECONDS = {"": Fraction(1), "us": Fraction(1, 1000), "ms": Fraction(1), "s": Fraction(1000)}
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*")
+
+
+def parse_number(text: str, what: str) -> float | None:
+    """The number that a text states, also NaN and infinities; None for another text. what: how errors call it.
+
+    Raises UserError for a number so near 0 that a float rounds it or makes it 0.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    digits = re.search("[1-9]", text.lower().partition("e")[0])
+    if digits and abs(number) < sys.float_info.min:
+        raise UserError(f"{what} {text.strip()} is too small for a float; give 0, or at least {sys.float_info.min:.3g}")
+    return number
 
 
 def _parse(text: str, units: Mapping[str, Fraction], whole: Fraction, what: str) -> Fraction:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -17,6 +18,7 @@ Number = int | float | Fraction
 Column = NDArray[np.int64] | NDArray[np.float64]
 Mask = NDArray[np.bool_]
 MOST = 2**53  # the largest sum of an integer column: 64-bit floats and the backends hold every integer up to it
+SMALLEST = sys.float_info.min
 LARGEST = 2.0**500  # the largest sum of a column of floats: products of two of them are still finite
 Picks = tuple[int, ...]  # a choice: one flat candidate index for each group, in the order of the groups
 
@@ -239,8 +241,19 @@ def _check_objective(problem: Problem) -> None:
             raise ProblemError(f"the objective weighs {name!r} by {weight}; expected a finite number >= 0")
     with np.errstate(over="ignore"):
         total = float(problem.costs[problem.grid].max(axis=1).sum())
+    if total < SMALLEST:
+        _check_exact(problem)
     if not total <= LARGEST:
         raise ProblemError(f"the objective overflows: it sums to as much as {total:.3g}; use smaller weights")
+
+
+def _check_exact(problem: Problem) -> None:
+    """Raise ProblemError for a weight whose products with its column are below the normal floats and are rounded."""
+    for name, weight in problem.objective.items():
+        values = np.unique(problem.columns[name]).tolist()
+        if any(Fraction(weight) * Fraction(value) != Fraction(weight * value) for value in values):
+            raise ProblemError(f"the weight {weight:g} of {name!r} is too small: its products with the column, up to "
+                               f"{values[-1]:.3g}, are rounded; use a larger weight")  # fmt: skip
 
 
 def _check_tie(problem: Problem, tie: Tie) -> None:

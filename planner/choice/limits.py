@@ -11,7 +11,7 @@ from bitplan.planner.choice.problem import formulate, in_one_unit
 from bitplan.planner.choice.request import Request, resolve, resolved_names
 from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.graph.naming import tell_counts
-from bitplan.planner.units import SHOW, bits_to_bytes, parse_bytes, parse_milliseconds
+from bitplan.planner.units import SHOW, bits_to_bytes, parse_bytes, parse_milliseconds, parse_number
 from bitplan.plans.scheme import parse_scheme, weights_alone
 from bitplan.solvers.certify import exact_total
 from bitplan.solvers.effort import Effort
@@ -98,12 +98,12 @@ def amount_of(evidence: Evidence, column: str, text: str) -> Number:
 
 def _cap(evidence: Evidence, column: str, value: str) -> float:
     """Parse a number, or return the sum of the column in the uniform plan of a scheme."""
-    try:
-        return float(value)
-    except ValueError:
-        problem = formulate(evidence, {}, (), real=False)
-        problem.column(column)
-        return float(uniform_choice(problem, value, {}).totals[column])
+    number = parse_number(value, f"the cap on {column} of")
+    if number is not None:
+        return number
+    problem = formulate(evidence, {}, (), real=False)
+    problem.column(column)
+    return float(uniform_choice(problem, value, {}).totals[column])
 
 
 def uniform_choice(problem: Problem, text: str, pins: Mapping[str, str]) -> Choice:

@@ -5,6 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ from typing import Any
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import ROLES, UNKNOWN
 from bitplan.planner.graph.naming import layers_named
+from bitplan.planner.units import parse_number
 from bitplan.sensitivity.table import FAMILIES
 
 LEXICOGRAPHIC = "lexicographic:"
@@ -33,7 +35,7 @@ def weights_of(objective: str) -> dict[str, float]:
 
     Other objectives are `quality`, `alignment`, `both`, or weights, such as `quality=1,alignment=0.5`.
     Raises UserError for a column that is missing or named twice, for a weight that is not a finite number of at least
-    0, and where every weight is 0.
+    0 or has no effect beside the largest one, and where every weight is 0.
     """
     if objective == "both":
         return dict.fromkeys(FAMILIES, 1.0)
@@ -42,20 +44,24 @@ def weights_of(objective: str) -> dict[str, float]:
         return {order[-1]: 1.0}
     parts = [part.partition("=") for part in objective.split(",")]
     _check_columns(objective, [name.strip() for name, _, _ in parts])
-    weights = {name.strip(): _weight(f"{name}={value}", value) if equals else 1.0 for name, equals, value in parts}
+    weights = {name.strip(): _weight(name.strip(), value) if equals else 1.0 for name, equals, value in parts}
     if bad := [name for name, weight in weights.items() if not 0 <= weight < float("inf")]:
         raise UserError(f"the weight of {bad[0]} is {weights[bad[0]]}; give a finite number of at least 0")
     if not any(weights.values()):
         raise UserError(f"the objective {objective} has no weight above 0, so that every plan would be best; give one, "
                         f"such as {next(iter(weights))}=1")  # fmt: skip
+    most = max(weights, key=lambda name: weights[name])
+    if lost := [name for name, weight in weights.items() if 0 < weight < sys.float_info.epsilon * weights[most]]:
+        raise UserError(f"the weight {weights[lost[0]]:g} of {lost[0]} has no effect beside {weights[most]:g} of "
+                        f"{most}; give 0, a larger weight, or {LEXICOGRAPHIC}{most},{lost[0]}")  # fmt: skip
     return weights
 
 
-def _weight(part: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise UserError(f"objective {part!r} is not a weight; write quality, alignment, both or quality=1") from None
+def _weight(name: str, value: str) -> float:
+    weight = parse_number(value, f"the weight of {name}")
+    if weight is None:
+        raise UserError(f"objective '{name}={value}' is not a weight; write quality, alignment, both or quality=1")
+    return weight
 
 
 def _check_columns(objective: str, names: Sequence[str]) -> None:

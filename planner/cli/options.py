@@ -11,9 +11,20 @@ from typing import Any
 import click
 
 from bitplan.planner.cli import completion
+from bitplan.planner.units import parse_number
 from bitplan.planner.verbs import Verb
 from bitplan.planner.verbs.parameters import Parameter, parameter_of
 from bitplan.planner.verbs.texts import joined_pins
+
+
+class Number(click.types.FloatParamType):
+    """A number that a float holds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if isinstance(value, str):
+            parse_number(value, param.opts[0] if param else "the number")
+        return number
 
 
 class Commas(click.ParamType):
@@ -79,7 +90,7 @@ def _type(row: Parameter) -> Any:
         return click.Choice(tuple(row.choices))
     if row.least is not None:
         return click.IntRange(row.least)
-    return click.Path(path_type=Path) if row.type is Path else row.type
+    return {Path: click.Path(path_type=Path), float: Number()}.get(row.type, row.type)
 
 
 def _completed(row: Parameter) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from bitplan.planner.choice.limits import amount_of, check_solved, pose
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import UserError
 from bitplan.planner.progress import bar
-from bitplan.planner.units import SHOW, SPACINGS, bits_to_bytes
+from bitplan.planner.units import SHOW, SPACINGS, bits_to_bytes, parse_number
 from bitplan.planner.views.profile_view import (
     ProfileView,
     cells_of,
@@ -159,11 +159,12 @@ def _check(sweep: Sweep) -> None:
 
 
 def _amount(evidence: Evidence, sweep: Sweep, text: str) -> Number:
-    try:
-        bits = float(text) if sweep.by == "bits" else None
-    except ValueError:
-        raise UserError(f"{text!r} is not a number of bits a weight; give one, such as 4.5") from None
-    amount = amount_of(evidence, sweep.column, text) if bits is None else bits_to_bytes(bits, evidence.weights)
+    if sweep.by != "bits":
+        amount = amount_of(evidence, sweep.column, text)
+    elif (bits := parse_number(text, "an end of")) is not None:
+        amount = bits_to_bytes(bits, evidence.weights)
+    else:
+        raise UserError(f"{text!r} is not a number of bits a weight; give one, such as 4.5")
     if not math.isfinite(amount):
         raise UserError(f"an end of the sweep is {text}; give finite amounts of {sweep.column}")
     return amount

@@ -25,11 +25,32 @@ from bitplan.planner.verbs.texts import yaml_values
         ("quality=1,", "a column without a name"),
         ("lexicographic:", "a column without a name"),
         ("quality=", "'quality=' is not a weight"),
+        ("quality=1e-320", "weight of quality 1e-320 is too small for a float; give 0, or at least 2.23e-308"),
+        ("nsr=1,quality=1e-400", "weight of quality 1e-400 is too small"),
+        ("nsr=4,quality=1e-20", "weight 1e-20 of quality has no effect beside 4 of nsr; .* lexicographic:nsr,quality"),
     ],
 )
 def test_objectives_that_say_nothing_or_two_things(objective: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         Request(objective=objective)
+
+
+@pytest.mark.parametrize("small", ["1e-320", "1e-400", "-4e-324"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("solve", "--gap="), ("solve", "--slack="), ("solve", "--bits="), ("solve", "--time-limit="),
+        ("solve", "--confidence="), ("solve", "--cap=quality="), ("sweep", "--by=bits", "--from="),
+        ("sweep", "--by=quality", "--to="),
+    ],
+)  # fmt: skip
+def test_numbers_that_a_float_rounds_to_nothing(
+    words: tuple[str, ...], small: str, finished: Path, tmp_path: Path, command_line: Any
+) -> None:
+    *others, last = words
+    done = command_line(*others, finished, "--out", tmp_path / "out", last + small)
+    assert done.exit_code == 2 and f"{small} is too small for a float" in done.output, done.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_objective_of_which_only_zeros_were_measured() -> None:

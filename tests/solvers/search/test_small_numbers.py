@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from bitplan.solvers.problem import Budget, Problem
+from bitplan.solvers.problem import Budget, Problem, ProblemError
 from bitplan.solvers.questions.regret import _needed
 from bitplan.solvers.solve import solve
 
@@ -26,6 +28,14 @@ def test_the_choice_is_that_of_larger_units(size: float, seed: int) -> None:
     found, expected = solve(problem(size, seed)), solve(problem(1.0, seed))
     assert found.choice is not None and expected.choice is not None
     assert found.choice.objective == pytest.approx(expected.choice.objective * size, rel=1e-3)
+
+
+def test_a_weight_whose_products_are_rounded_is_refused() -> None:
+    """A least objective that is found among rounded products would be called optimal."""
+    with pytest.raises(ProblemError, match="weight 1e-300 of 'loss' is too small.*use a larger weight"):
+        replace(problem(1e-20, 0), objective={"loss": 1e-300})
+    assert replace(problem(1e-20, 0), objective={"loss": 1e-250, "ms": 1.0})
+    assert replace(problem(1e-320, 0), objective={"loss": 2.0}).costs.max() > 0  # the products are exact
 
 
 def test_an_interval_next_to_the_tolerance_needs_the_most_pairs() -> None:
