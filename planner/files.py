@@ -14,10 +14,12 @@ from bitplan.planner.interrupts import current
 from bitplan.planner.texts import system_reason
 from bitplan.plans.files import PathError as PathError
 from bitplan.plans.files import beside as beside
-from bitplan.plans.files import check_replaceable, kind_of
+from bitplan.plans.files import check_replaceable
 from bitplan.plans.files import inside as inside
+from bitplan.plans.files import kind_of as kind_of
 from bitplan.plans.files import plain_name as plain_name
 from bitplan.plans.files import written as written_whole
+from bitplan.plans.plan import Plan, fitted_name, save_plan
 from bitplan.plans.reading import read_bytes as read_bytes
 from bitplan.plans.reading import read_text as read_text
 
@@ -81,6 +83,18 @@ def write_text(text: str, path: Path, kind: str = "text") -> None:
             partial.write_text(text, "utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {system_reason(error)}; choose another --out") from None
+
+
+def write_plan(plan: Plan, path: Path) -> list[Path]:
+    """Writes a plan, as `bitplan.plans.plan.save_plan`; returns its file and that of its fitted parameters, if any."""
+    save_plan(plan, path)
+    current().files += (files := plan_files(plan, path))
+    return files
+
+
+def plan_files(plan: Plan, path: Path) -> list[Path]:
+    """The files of a plan at `path`."""
+    return [path, *([path.with_name(fitted_name(path))] if plan.fitted else [])]
 
 
 def write_json(value: Any, path: Path) -> None:

@@ -135,7 +135,7 @@ def save_plan(plan: Plan, path: str | PathLike[str]) -> None:
         raise PlanError(f"cannot write the plan {path}: a name in it holds control characters; rename it")
     try:
         if plan.fitted:
-            with written(beside(path, _fitted_name(path)), "binary") as partial:
+            with written(beside(path, fitted_name(path)), "binary") as partial:
                 partial.write_bytes(plan.fitted)
         with written(path, "plan") as partial:
             partial.write_text(text, "utf-8")
@@ -147,14 +147,14 @@ def dump_plan(plan: Plan, path: Path = Path("P.plan.yaml")) -> str:
     """The text of the plan file at `path`. Raises PlanError for what is not a dictionary, list, text or number."""
     data = {"bitplan": plan.version} | plan.to_json()
     if plan.fitted:
-        data["parameters"] = {"file": _fitted_name(path), "sha256": data["parameters"]}
+        data["parameters"] = {"file": fitted_name(path), "sha256": data["parameters"]}
     try:
         return yaml.dump(data, Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, width=120)
     except yaml.representer.RepresenterError as error:
         raise PlanError(f"a plan holds plain data only, not {error.args[-1]!r}; convert it first") from None
 
 
-def _fitted_name(path: Path) -> str:
+def fitted_name(path: Path) -> str:
     """Beside P.plan.yaml, P.plan.safetensors."""
     return f"{path.stem.removesuffix('.plan').lstrip('.') or 'P'}.plan.safetensors"
 

@@ -10,11 +10,11 @@ from typing import Any
 from bitplan.planner.choice.evidence import Evidence, members_of, scale_of
 from bitplan.planner.choice.joint import readings_of
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import beside, write_json
+from bitplan.planner.files import beside, write_json, write_plan
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.progress import bar
 from bitplan.planner.texts import table
-from bitplan.plans.plan import Plan, save_plan
+from bitplan.plans.plan import Plan
 
 JOINT = "joint"  # what `--rerank` calls the estimate with interactions
 Losses = Mapping[str, tuple[float, float]]  # metric -> (mean, standard error)
@@ -78,8 +78,18 @@ def check_candidates(alone: bool, candidates: int, rerank: str | None, store: Pr
 
 def sibling(out: Path, part: object) -> Path:
     """Return the path of `P.3.plan.yaml` beside `P.plan.yaml`."""
-    stem = out.name.removesuffix(".yaml").removesuffix(".plan")
+    stem = stem_of(out)
     return beside(out, f"{stem}.{part}{out.name.removeprefix(stem)}")
+
+
+def stem_of(out: Path) -> str:
+    """Return `P` of `P.plan.yaml`."""
+    return out.name.removesuffix(".yaml").removesuffix(".plan")
+
+
+def ranking_at(out: Path) -> Path:
+    """Return the path of `P.ranking.json` beside `P.plan.yaml`."""
+    return sibling(out, "ranking").with_suffix("").with_suffix(".json")
 
 
 def rank(plans: Sequence[Plan], out: Path, evidence: Evidence, measure: Callable[[Plan], Losses]) -> Plan:
@@ -87,14 +97,14 @@ def rank(plans: Sequence[Plan], out: Path, evidence: Evidence, measure: Callable
 
     Raises PlanError, UserError, and the errors of `measure`.
     """
-    ranked, path = [], sibling(out, "ranking").with_suffix("").with_suffix(".json")
+    ranked, path = [], ranking_at(out)
     for number, plan in enumerate(bar(plans, "measuring", len(plans), "plan")):
         losses = measure(plan)
         name = (sibling(out, number + 1) if len(plans) > 1 else out).name
         ranked.append(RankedPlan(name, plan.solver["objective"], score(plan, losses, evidence), losses))
     order = sorted(range(len(plans)), key=lambda i: ranked[i].measured)
     best = plans[order[0]]
-    save_plan(best, out)
+    write_plan(best, out)
     ranking = Ranking(best.solver["weights"], tuple(ranked[i] for i in order))
     write_json(ranking.to_json(), path)
     return best

@@ -13,6 +13,7 @@ from bitplan.planner.cli.completion import completion
 from bitplan.planner.cli.output import JSON, QUIET, Command, Printed, guarded, show
 from bitplan.planner.cli.program import GuardedGroup
 from bitplan.planner.errors import BAD_INPUT, NO, UserError
+from bitplan.planner.interrupts import current
 from bitplan.planner.texts import shell_command
 from bitplan.planner.verbs import COMMANDS, Verb
 
@@ -52,7 +53,8 @@ def _solve(result: Any, words: Words) -> Printed:
     name = str(result.model["name"])  # of the profile's file: what is suggested must neither run code nor surprise
     pipeline = name if re.fullmatch(r"[\w./ ][\w./ -]*", name) else "PIPELINE"
     then = shell_command("bitplan", "apply", out, pipeline) + " --prompt '...' --out img.png"
-    return Printed(inspected, drawing=inspected.drawing, wrote=[out], then=then)
+    wrote = list(dict.fromkeys((out, *current().files)))
+    return Printed(inspected, drawing=inspected.drawing, wrote=wrote, then=then)
 
 
 def _sweep(result: Any, words: Words) -> Printed:

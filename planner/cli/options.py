@@ -17,8 +17,8 @@ from bitplan.planner.verbs.parameters import Parameter, parameter_of
 from bitplan.planner.verbs.texts import joined_pins
 
 
-class Number(click.types.FloatParamType):
-    """A number that a float holds."""
+class Decimals(click.types.FloatParamType):
+    """A number that a float holds without rounding it to nothing."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -90,7 +90,7 @@ def _type(row: Parameter) -> Any:
         return click.Choice(tuple(row.choices))
     if row.least is not None:
         return click.IntRange(row.least)
-    return {Path: click.Path(path_type=Path), float: Number()}.get(row.type, row.type)
+    return {Path: click.Path(path_type=Path), float: Decimals()}.get(row.type, row.type)
 
 
 def _completed(row: Parameter) -> dict[str, Any]:

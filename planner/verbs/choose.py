@@ -60,13 +60,13 @@ def solve(
     Raises UserError, and InfeasibleError where no plan meets the budgets.
     """
     from bitplan.planner.choice.answer import Search, make_uniform
-    from bitplan.planner.choice.candidates import solve_into, unfinished
+    from bitplan.planner.choice.candidates import candidate_files, solve_into
     from bitplan.planner.choice.evidence import read_evidence
     from bitplan.planner.choice.ranking import JOINT, check_candidates, rank
+    from bitplan.planner.files import write_plan
     from bitplan.planner.pipelines.references import check_typed, read_names
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.planner.progress import course_of
-    from bitplan.plans.plan import save_plan
 
     with open_profile(profile) as store:
         check_candidates(bool(uniform), candidates, rerank, store)
@@ -74,17 +74,19 @@ def solve(
         if rerank not in (None, JOINT):
             check_typed(*metrics)
         if uniform:
-            plan = make_uniform(store, request, uniform)
-            save_plan(plan, out)
-            return plan
+            best = make_uniform(store, request, uniform)
+            write_plan(best, Path(out))
+            candidate_files(store, request, Search(), Path(out)).finish()
+            return best
         search = Search(checks.effort_of(time_limit, gap, backend), solver, candidates, distance, worth)
+        files = candidate_files(store, request, search, Path(out))
         with course_of("solve", patient=True) as course:
-            plans = solve_into(store, request, search, Path(out), course)
+            plans = solve_into(store, request, search, files, course)
         best = plans[0]
         if rerank:
             measure = _measure(plans, store, rerank, (prompts, clip, request.kernels, metrics))
             best = rank(plans, Path(out), read_evidence(store), measure)
-        unfinished(store, request, search, Path(out)).finish()
+        files.finish(plans if candidates > 1 else (), bool(rerank))
         return best
 
 
