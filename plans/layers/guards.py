@@ -3,6 +3,7 @@ the transforms of torch that cannot see into them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd.forward_ad import unpack_dual
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils._pytree import tree_map_only
 
 from bitplan.plans.kernels import KernelError
 
@@ -24,11 +26,27 @@ _NO_GRADIENT = ("a packed layer has no gradient; train the float pipeline (bitpl
 NO_RECORDING = "packed layers cannot be recorded by {}; use torch.compile or torch.export"
 
 
+_FACTS = frozenset(  # what a weight is asked without its numbers; LoRA loaders ask each layer some twenty times
+    {getattr(Tensor, name).__get__ for name in ("device", "dtype", "is_meta", "ndim", "requires_grad", "shape")}
+    | {Tensor.dim, Tensor.element_size, Tensor.is_floating_point, Tensor.numel, Tensor.size}
+)
+
+
 class ReadOnly(Tensor):
-    """A tensor that refuses operations in place; results of all others are plain tensors."""
+    """A tensor that refuses operations in place; its numbers are computed anew at each operation that needs them.
+
+    Results are plain tensors, but for `data`, which is the same tensor.
+    """
 
     says = _NO_WRITING
     _is_hf_initialized = True  # what transformers asks, of models just loaded, before it fills a weight with noise
+    compute: Callable[[], Tensor]
+
+    @staticmethod
+    def __new__(cls, compute: Callable[[], Tensor], size: Sequence[int], dtype: torch.dtype, device: Any) -> Any:
+        made = Tensor._make_wrapper_subclass(cls, size, dtype=dtype, device=device)  # type: ignore[attr-defined]
+        made.compute = compute
+        return made
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -36,8 +54,17 @@ class ReadOnly(Tensor):
         # `w.data = x`, `w.add_(x)`, `w += x`, `w[0] = x`
         if args and isinstance(args[0], cls) and (name in ("__set__", "__setitem__") or _in_place(name)):
             raise KernelError(cls.says)
+        if func == Tensor.data.__get__:  # type: ignore[attr-defined]
+            return args[0]
         with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **(kwargs or {}))
+            if func in _FACTS:
+                return func(*args, **(kwargs or {}))
+            return cls.__torch_dispatch__(func, types, args, kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map_only(ReadOnly, lambda weight: weight.compute(), (args, kwargs or {}))
+        return func(*args, **kwargs)
 
 
 class ReadOnlyRows(ReadOnly):
@@ -46,12 +73,22 @@ class ReadOnlyRows(ReadOnly):
     says = _NO_ROWS
 
 
-def guarded(weight: Tensor, looks_up: bool = False) -> Tensor:
-    """Returns `weight` such that it refuses writes; unchanged under `torch.compile`, where nothing writes to it.
+def guarded(weight: Tensor) -> Tensor:
+    """Returns `weight` such that it refuses writes; unchanged under `torch.compile`, where nothing writes to it."""
+    return computed(lambda: weight, weight.shape, weight.dtype, weight.device)
+
+
+def computed(
+    compute: Callable[[], Tensor], size: Sequence[int], dtype: torch.dtype, device: Any, looks_up: bool = False
+) -> Tensor:
+    """Returns the weight that `compute` returns, computed when its numbers are needed, such that it refuses writes;
+    under `torch.compile`, where nothing writes to it, what `compute` returns.
 
     looks_up: whether it is that of an embedding.
     """
-    return weight if torch.compiler.is_compiling() else weight.as_subclass(ReadOnlyRows if looks_up else ReadOnly)
+    if torch.compiler.is_compiling():
+        return compute()
+    return (ReadOnlyRows if looks_up else ReadOnly)(compute, size, dtype, device)
 
 
 class _Wall(torch.autograd.Function):

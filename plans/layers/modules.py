@@ -20,7 +20,7 @@ from bitplan.plans.kernels import REFERENCE, Held, Kernel, KernelError, choose_k
 from bitplan.plans.kernels.base import output_of
 from bitplan.plans.kinds import CLASSES, KINDS
 from bitplan.plans.layers.carried import share_hooks
-from bitplan.plans.layers.guards import NO_RECORDING, check_call, guarded, refuse_backward
+from bitplan.plans.layers.guards import NO_RECORDING, check_call, computed, refuse_backward
 from bitplan.plans.layers.stored import COMPUTE, Stored, Untrained
 from bitplan.plans.numerics import NONE, fitted_for, inputs_of, layout_of, scales_in, transformed_weight
 from bitplan.plans.scheme import Scheme
@@ -101,9 +101,11 @@ class _Packed(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weight that the codes stand for, after the scheme's transforms, in the type of the layer; computed at
-        each read, and refuses writes."""
-        return guarded(dequantize(self.packed).to(self.compute.dtype), KINDS[self.kind].looks_up)
+        """The weight that the codes stand for, after the scheme's transforms, in the type of the layer; computed where
+        its numbers are used, and refuses writes."""
+        packed, dtype = self.packed, self.compute.dtype
+        looks_up = KINDS[self.kind].looks_up
+        return computed(lambda: dequantize(packed).to(dtype), self.shape, dtype, packed.device, looks_up)
 
     @property
     def __jit_ignored_attributes__(self) -> list[str]:

@@ -12,6 +12,7 @@ from bitplan.plans.formats.storage import FormatError, stored_bytes
 from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.kernels import REFERENCE, KernelError, choose_kernel, geometry_of
 from bitplan.plans.kinds import KINDS
+from bitplan.plans.layers import modules
 from bitplan.plans.layers.modules import (
     PACKED,
     bias_of,
@@ -250,10 +251,28 @@ def test_gradients_are_refused_where_they_are_asked_for(text, real):
 def test_a_weight_refuses_writes_and_is_a_plain_tensor_otherwise():
     _, made, _ = make("w8a8", "linear")
     weight = made.weight
-    for write in (weight.mul_, weight.__iadd__, weight.copy_, lambda value: weight.__setitem__(0, value)):
+    writes = (weight.mul_, weight.__iadd__, weight.copy_, lambda value: weight.__setitem__(0, value), weight.data.mul_)
+    for write in writes:
         with pytest.raises(KernelError, match="cannot be written to"):
             write(torch.ones(()))
     with pytest.raises(KernelError, match="cannot be written to"):
         weight.data += 1
-    assert type(weight + 1) is type(weight.data) is torch.Tensor and weight.dtype == torch.float32
+    assert type(weight + 1) is type(weight.detach()) is type(copy.deepcopy(weight)) is torch.Tensor
     assert torch.equal(torch.zeros(9, 70).copy_(made.weight), made.weight)
+    assert weight.tolist() == weight.data.numpy().tolist() and torch.equal(torch.cat([weight, weight])[9:], made.weight)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_weight_is_computed_where_its_numbers_are_used(name, monkeypatch):
+    """LoRA loaders ask each layer some twenty times for the shape, the type and the device."""
+    text, times = "w8a16" if name == "embedding" else "w4g64a8", []
+    _, made, _ = make(text, name)
+    expected, dequantize = made.weight.clone(), modules.dequantize
+    monkeypatch.setattr(modules, "dequantize", lambda packed: times.append(packed) or dequantize(packed))
+    weight = made.weight
+    asked = [(w.shape, w.size(0), w.dim(), w.ndim, w.numel(), w.dtype, w.device, w.is_meta, w.data.requires_grad)
+             for w in (weight, expected)]  # fmt: skip
+    assert asked[0] == asked[1] and not times
+    assert torch.equal(weight, expected) and len(times) == 1
+    assert made.to(torch.bfloat16).weight.dtype == torch.bfloat16 and made.to("meta").weight.is_meta
+    assert len(times) == 1
