@@ -23,9 +23,8 @@ from bitplan.plans.formats.base import FormatError
 from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.layers.alignment import align
 from bitplan.plans.layers.attention import Piece
-from bitplan.plans.layers.modules import stored_names, stored_tensors
 from bitplan.plans.layers.opening import holders
-from bitplan.plans.layers.stored import COMPUTE, Stored
+from bitplan.plans.layers.stored import COMPUTE, Stored, stored_names, stored_tensors
 from bitplan.plans.numerics import NONE
 from bitplan.plans.plan import dtype_of
 

@@ -11,8 +11,7 @@ from bitplan.planner.errors import UserError
 from bitplan.plans.formats.base import FormatError
 from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.layers.checks import check_finite
-from bitplan.plans.layers.modules import stored_names
-from bitplan.plans.layers.stored import without_compute
+from bitplan.plans.layers.stored import stored_names, without_compute
 from bitplan.plans.layers.swap import lay_out
 
 

@@ -19,8 +19,9 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import METHOD, is_marked
 from bitplan.planner.pipelines.quiet import quiet_libraries
 from bitplan.planner.texts import one_line
+from bitplan.plans.layers.modules import is_packed
 from bitplan.plans.layers.stored import without_compute
-from bitplan.plans.layers.unpacked import has_packed, is_packed
+from bitplan.plans.layers.unpacked import has_packed
 
 KEY = "quantization_config"
 _OUT = "keep the plan in its file instead: load the float pipeline, make the same changes, call bitplan.apply"

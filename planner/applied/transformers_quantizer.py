@@ -15,8 +15,7 @@ from bitplan.planner.applied.quantizer import PackedQuantizer
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import mark
 from bitplan.plans.layers.alignment import align
-from bitplan.plans.layers.modules import stored_names
-from bitplan.plans.layers.stored import COMPUTE
+from bitplan.plans.layers.stored import COMPUTE, stored_names
 
 
 class TextQuantizer(PackedQuantizer, HfQuantizer):

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitplan.plans.formats.storage import Packed, dequantize, empty, quantize
+from bitplan.plans.formats.storage import Packed, dequantize, empty
 from bitplan.plans.kernels import REFERENCE, Held, Kernel, KernelError, choose_kernel, geometry_of
 from bitplan.plans.kernels.base import output_of
 from bitplan.plans.kinds import CLASSES, KINDS
 from bitplan.plans.layers.carried import share_hooks
 from bitplan.plans.layers.guards import NO_RECORDING, check_call, computed, refuse_backward
-from bitplan.plans.layers.stored import COMPUTE, Stored, Untrained
-from bitplan.plans.numerics import NONE, fitted_for, inputs_of, layout_of, scales_in, transformed_weight
+from bitplan.plans.layers.stored import COMPUTE, Stored, Untrained, stored_weight
+from bitplan.plans.numerics import NONE, inputs_of, layout_of, scales_in
 from bitplan.plans.scheme import Scheme
 from bitplan.plans.transforms.base import Fitted
 
@@ -196,6 +196,11 @@ PACKED: dict[str, type[_Packed]] = {
 }
 
 
+def is_packed(module: object) -> bool:
+    """Whether a module is a packed layer."""
+    return isinstance(module, _Packed)
+
+
 def kind_of(module: nn.Module) -> str | None:
     """The name in `bitplan.plans.kinds` of a layer that can be quantized; None for all other modules."""
     kind = _class_of(module)
@@ -207,7 +212,7 @@ def refusal_of(module: nn.Module) -> str | None:
     kind = _class_of(module)
     if kind is None:
         return None
-    if isinstance(module, _Packed):
+    if is_packed(module):
         return "it is packed already"
     own = [name for name in ("forward", "_conv_forward") if hasattr(FLOAT[kind], name)
            and getattr(type(module), name) is not getattr(FLOAT[kind], name)]  # fmt: skip
@@ -242,7 +247,7 @@ def quantize_module(module: nn.Module, scheme: Scheme, kernel: Kernel, fitted: F
     reason = kernel.supports(scheme, kind, module.weight.device, geometry_of(module))
     if reason:
         raise KernelError(f"{kernel.name} does not run {scheme} on this {kind} layer: {reason}")
-    packed, held = _stored(module.weight, scheme, fitted)
+    packed, held = stored_weight(module.weight, scheme, fitted)
     layer = _made(module, packed, scheme, held, kernel.real)
     share_hooks(module, layer)
     layer.chosen[module.weight.device.type] = kernel
@@ -260,26 +265,9 @@ def empty_module(module: nn.Module, scheme: Scheme, real: bool = True) -> Any:
     return _made(module, empty(shape, scheme.weight), scheme, layout_of(scheme, shape), real)
 
 
-def stored_names(scheme: Scheme) -> tuple[str, ...]:
-    """The names of a packed layer's tensors in its state dict, bias apart."""
-    shape = (1, 1)  # the names do not depend on it
-    return (*empty(shape, scheme.weight).tensors, *layout_of(scheme, shape))
-
-
-def stored_tensors(weight: Tensor, scheme: Scheme, fitted: Fitted = NONE) -> dict[str, Tensor]:
-    """Those tensors for a layer with `weight`. Raises as `quantize_module`."""
-    packed, held = _stored(weight, scheme, fitted)
-    return {**packed.tensors, **held}
-
-
-def _stored(weight: Tensor, scheme: Scheme, fitted: Fitted) -> tuple[Packed, dict[str, Tensor]]:
-    held = fitted_for(scheme, weight.shape, fitted, weight.device)
-    return quantize(transformed_weight(weight.detach(), scheme, held), scheme.weight), held
-
-
 def weight_bytes(module: nn.Module) -> int:
     """Bytes of a layer's stored weight, bias apart: all tensors of its format, or the float weight."""
-    return module.packed.nbytes if isinstance(module, _Packed) else module.weight.nbytes
+    return module.packed.nbytes if is_packed(module) else module.weight.nbytes
 
 
 def module_bytes(module: nn.Module) -> int:

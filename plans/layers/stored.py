@@ -7,6 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bitplan.plans.formats.storage import Packed, empty, quantize
+from bitplan.plans.numerics import NONE, fitted_for, layout_of, transformed_weight
+from bitplan.plans.scheme import Scheme
+from bitplan.plans.transforms.base import Fitted
+
 COMPUTE = "compute"  # the name of the empty parameter that has the type in which a packed layer computes
 
 
@@ -39,3 +44,22 @@ class Stored(Untrained):
 def without_compute(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns what files contain of the state dict of a model with packed layers."""
     return {key: tensor for key, tensor in state_dict.items() if key.rpartition(".")[2] != COMPUTE}
+
+
+def stored_names(scheme: Scheme) -> tuple[str, ...]:
+    """The names of a packed layer's tensors in its state dict, bias apart."""
+    shape = (1, 1)  # the names do not depend on it
+    return (*empty(shape, scheme.weight).tensors, *layout_of(scheme, shape))
+
+
+def stored_tensors(weight: Tensor, scheme: Scheme, fitted: Fitted = NONE) -> dict[str, Tensor]:
+    """Those tensors for a layer with `weight`. Raises ActivationError for a fitted parameter that is missing,
+    FormatError for weights that cannot be stored."""
+    packed, held = stored_weight(weight, scheme, fitted)
+    return {**packed.tensors, **held}
+
+
+def stored_weight(weight: Tensor, scheme: Scheme, fitted: Fitted) -> tuple[Packed, dict[str, Tensor]]:
+    """The stored weight of a layer with `weight`, and its fitted parameters. Raises as `stored_tensors`."""
+    held = fitted_for(scheme, weight.shape, fitted, weight.device)
+    return quantize(transformed_weight(weight.detach(), scheme, held), scheme.weight), held

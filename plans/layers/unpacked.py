@@ -9,18 +9,13 @@ from torch import nn
 from bitplan.plans.formats.storage import dequantize
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.attention import Attention
-from bitplan.plans.layers.modules import FLOAT, PACKED
+from bitplan.plans.layers.modules import FLOAT, is_packed
 from bitplan.plans.numerics import member_of
 from bitplan.plans.transforms.base import unchanged
 
 
 class UnpackError(ValueError):
     """Packed layers that no float layer stands for."""
-
-
-def is_packed(module: nn.Module) -> bool:
-    """Whether a module is a packed layer."""
-    return isinstance(module, tuple(PACKED.values()))
 
 
 def has_packed(module: Any) -> bool:

@@ -61,9 +61,9 @@ def _accepted(case: Case, pipe: Any) -> None:
     """All packed weights are finite, and the model runs and gives finite numbers."""
     import torch
 
-    from bitplan.plans.layers.modules import _Packed
+    from bitplan.plans.layers.modules import is_packed
 
-    layers = {name: module for name, module in pipe.unet.named_modules() if isinstance(module, _Packed)}
+    layers = {name: module for name, module in pipe.unet.named_modules() if is_packed(module)}
     if not layers:
         return  # diffusers alone has loaded it
     for module in layers.values():

@@ -26,7 +26,7 @@ import bitplan
 from bitplan.planner.applied.diffusers_quantizer import BitPlanQuantizer
 from bitplan.planner.errors import UserError
 from bitplan.plans.kernels import KernelError
-from bitplan.plans.layers.modules import PACKED, QuantConv2d, QuantLinear, module_bytes
+from bitplan.plans.layers.modules import QuantConv2d, QuantLinear, is_packed, module_bytes
 from bitplan.plans.layers.stored import without_compute
 from bitplan.plans.plan import Plan
 from tests import tiny
@@ -203,7 +203,7 @@ def test_the_first_parameter(packed: Any, dtype: torch.dtype, tmp_path: Path) ->
     """Pipelines read it as the type of a module's inputs."""
     packed.save_pretrained(tmp_path)
     for pipe in (packed.to(dtype), DiffusionPipeline.from_pretrained(tmp_path, torch_dtype=dtype)):
-        layers = [layer for layer in pipe.unet.modules() if isinstance(layer, tuple(PACKED.values()))]
+        layers = [layer for layer in pipe.unet.modules() if is_packed(layer)]
         assert layers and all(next(layer.parameters()).dtype == dtype for layer in layers)
 
 

@@ -28,7 +28,7 @@ from diffusers import (
 
 import bitplan
 from bitplan.planner.errors import UserError
-from bitplan.plans.layers.modules import PACKED
+from bitplan.plans.layers.modules import is_packed
 from bitplan.plans.layers.unpacked import has_packed
 from tests.packed import plan_for, same, stored
 from tests.zoo import ZOO
@@ -87,7 +87,7 @@ def test_derived_models(name: str) -> None:
     model = getattr(bitplan.apply(pipe, plan_for(pipe, (component,), ("w8a8", "w4a16", "keep"))), component)
     with torch.no_grad():
         for path, layer in model.named_modules():
-            if isinstance(layer, tuple(PACKED.values())):
+            if is_packed(layer):
                 plain.get_submodule(path).weight.copy_(layer.weight)
     before, config = stored(model), copy.deepcopy(dict(model.config))
     made, expected = (torch.manual_seed(0) and make(source) for source in (model, plain))

@@ -19,7 +19,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import architecture_fingerprint
 from bitplan.planner.graph.trace import survey
-from bitplan.plans.layers.modules import PACKED
+from bitplan.plans.layers.modules import is_packed
 from bitplan.plans.layers.opening import opened
 from bitplan.plans.layers.swap import SwapError
 from bitplan.plans.plan import Plan, PlanError
@@ -42,7 +42,7 @@ def applied(plan: Plan) -> Any:
 
 
 def packed_in(pipe: Any) -> int:
-    return sum(isinstance(module, tuple(PACKED.values())) for module in pipe.unet.modules())
+    return sum(is_packed(module) for module in pipe.unet.modules())
 
 
 def with_lora(pipe: Any) -> Any:

@@ -18,7 +18,7 @@ import bitplan
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.subject import run_subject, subject_of
 from bitplan.plans.layers import modules
-from bitplan.plans.layers.modules import PACKED
+from bitplan.plans.layers.modules import is_packed
 from bitplan.plans.plan import Plan
 from tests.packed import plan_for, same, stored
 from tests.planner.applied.loras import Adapter, adapter_for, file_of, term
@@ -98,7 +98,7 @@ def check_layers(case: Case, before: Mapping[str, nn.Module], sums: Iterable[tup
         layer = before[path]
         expected = layer(x) + sum(scale * term(layer, x, adapter[path]) for adapter, scale in sums)
         torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
-        packed += isinstance(layer, tuple(PACKED.values()))
+        packed += is_packed(layer)
 
     with ExitStack() as stack:
         for path in case.layers:

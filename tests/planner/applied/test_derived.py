@@ -16,7 +16,7 @@ from bitplan.planner.applied.derived import float_copy
 from bitplan.planner.applied.saved import check_saved
 from bitplan.planner.applied.wrapped import WRAPPERS
 from bitplan.planner.errors import UserError
-from bitplan.plans.layers.modules import PACKED
+from bitplan.plans.layers.modules import is_packed
 from tests.packed import plan_for
 from tests.zoo import ZOO
 
@@ -27,7 +27,7 @@ def test_a_copy_shares_all_but_packed_layers() -> None:
     pipe = ZOO["StableDiffusionPipeline"].build()
     model = bitplan.apply(pipe, plan_for(pipe)).unet
     plain = float_copy(model)
-    packed = {path for path, layer in model.named_modules() if isinstance(layer, tuple(PACKED.values()))}
+    packed = {path for path, layer in model.named_modules() if is_packed(layer)}
     for path, tensor in model.named_parameters():
         owner = path.rpartition(".")[0]
         assert owner in packed or plain.get_parameter(path) is tensor

@@ -21,11 +21,9 @@ from bitplan.plans.layers.modules import (
     module_bytes,
     quantize_module,
     refusal_of,
-    stored_names,
-    stored_tensors,
     weight_bytes,
 )
-from bitplan.plans.layers.stored import Stored, without_compute
+from bitplan.plans.layers.stored import Stored, stored_names, stored_tensors, without_compute
 from bitplan.plans.numerics import range_tensor
 from bitplan.plans.scheme import EXAMPLES, parse_scheme
 
