@@ -1,6 +1,9 @@
-"""What users and libraries attach to a layer: hooks go along to the module in its place, and the rest is refused."""
+"""What users and libraries attach to a layer: hooks and attributes go along to the module in its place, and the rest is
+refused."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from torch import nn
 
@@ -9,6 +12,7 @@ HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks",
 )  # fmt: skip
+_OWN = {"training", "forward"}  # of any module; hooks that were removed leave a forward
 _OF_STATE = ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
 
 
@@ -17,6 +21,17 @@ def share_hooks(module: nn.Module, other: nn.Module) -> None:
     for name in HOOKS:
         setattr(other, name, getattr(module, name))
     other._is_full_backward_hook = module._is_full_backward_hook
+
+
+def carry_attributes(module: nn.Module, other: nn.Module, own: Collection[str]) -> None:
+    """Gives `other` the public attributes of `module`, as users set them, and no others.
+
+    own: names of attributes that each class sets itself.
+    """
+    kept, old = ({name for name in vars(one) if not name.startswith("_")} - _OWN - {*own} for one in (module, other))
+    for name in old - kept:
+        delattr(other, name)
+    vars(other).update({name: vars(module)[name] for name in kept})
 
 
 def has_own_forward(module: nn.Module) -> bool:

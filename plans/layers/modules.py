@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from bitplan.plans.formats.storage import Packed, dequantize, empty
+from bitplan.plans.inputs.base import ActivationScales
 from bitplan.plans.kernels import REFERENCE, Held, Kernel, KernelError, choose_kernel, geometry_of
-from bitplan.plans.kernels.base import output_of
+from bitplan.plans.kernels.base import Geometry, output_of
 from bitplan.plans.kinds import CLASSES, KINDS
-from bitplan.plans.layers.carried import share_hooks
+from bitplan.plans.layers.carried import carry_attributes, share_hooks
 from bitplan.plans.layers.guards import NO_RECORDING, check_call, computed, refuse_backward
 from bitplan.plans.layers.stored import COMPUTE, Stored, Untrained, stored_weight
 from bitplan.plans.numerics import NONE, inputs_of, layout_of, scales_in
@@ -41,11 +42,16 @@ class _Packed(nn.Module):
     """
 
     kind: str
+    shape: tuple[int, ...]
+    scheme: Scheme
+    geometry: Geometry
+    real: bool
     parts: tuple[str, ...]
     fits: tuple[str, ...]
-    compute: Tensor
-    bias: nn.Parameter | None
+    scales: ActivationScales | None
     chosen: dict[str, Kernel]
+    compute: Untrained
+    bias: nn.Parameter | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         # code that copies a layer's type, as LoRA does of a convolution, gets a float one
@@ -69,6 +75,7 @@ class _Packed(nn.Module):
             self.register_parameter(name, Stored(tensor))
         self.settle()
         self.train(module.training)
+        carry_attributes(module, self, OWN)
 
     @property
     def device(self) -> torch.device:
@@ -103,8 +110,7 @@ class _Packed(nn.Module):
     def weight(self) -> Tensor:
         """The weight that the codes stand for, after the scheme's transforms, in the type of the layer; computed where
         its numbers are used, and refuses writes."""
-        packed, dtype = self.packed, self.compute.dtype
-        looks_up = KINDS[self.kind].looks_up
+        packed, dtype, looks_up = self.packed, self.compute.dtype, KINDS[self.kind].looks_up
         return computed(lambda: dequantize(packed).to(dtype), self.shape, dtype, packed.device, looks_up)
 
     @property
@@ -140,8 +146,10 @@ class _Packed(nn.Module):
         self.settle()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        asked = self.compute.asked
         super()._apply(fn, recurse)
         self._keep_stored()
+        self.compute.asked = asked
         return self
 
     def _keep_stored(self) -> None:
@@ -156,6 +164,9 @@ class _Packed(nn.Module):
     def extra_repr(self) -> str:
         kernel = self.chosen.get(self.device.type)
         return f"{super().extra_repr()}, scheme={self.scheme}, kernel={kernel.name if kernel else None}"
+
+
+OWN = frozenset(_Packed.__annotations__)  # attributes that a packed layer has for itself
 
 
 class QuantLinear(_Packed, nn.Linear):

@@ -81,12 +81,15 @@ def close(opening: Opening) -> None:
 
 
 def _follow(held: Parameters, attention: nn.MultiheadAttention) -> None:
-    """Gives what the attention held the float type and the device that its projections have now."""
+    """Gives what the attention held the float type and the device that its projections have now, and whether they
+    require a gradient."""
     projection = attention._modules.get(PROJECTIONS[0])
-    now = None if projection is None else projection._parameters.get("weight")
-    for tensor in held.values():
-        if tensor is not None and now is not None and (tensor.dtype, tensor.device) != (now.dtype, now.device):
-            tensor.data = tensor.data.to(now.device, now.dtype)
+    for name, tensor in held.items():
+        now = None if projection is None else projection._parameters.get(name.rpartition("_")[2])  # weight or bias
+        if tensor is not None and now is not None:
+            tensor.requires_grad_(now.requires_grad)
+            if (tensor.dtype, tensor.device) != (now.dtype, now.device):
+                tensor.data = tensor.data.to(now.device, now.dtype)
 
 
 def reopen(opening: Opening) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from bitplan.plans.layers.attention import PROJECTIONS, Attention
-from bitplan.plans.layers.carried import has_own_forward
-from bitplan.plans.layers.modules import kind_of, refusal_of
+from bitplan.plans.layers.carried import carry_attributes, has_own_forward
+from bitplan.plans.layers.modules import OWN, kind_of, refusal_of
 from bitplan.plans.layers.opening import close
 from bitplan.plans.layers.stored import COMPUTE
 from bitplan.plans.layers.swap import Swap, SwapError, Swapped, check_kept, places_in, put
@@ -19,9 +19,10 @@ def put_back(components: Mapping[str, nn.Module], swap: Swap) -> None:
     """Puts each float layer of `swap` in the places that its quantized module has in the components now.
 
     A place may be inside a wrapper, such as that of a LoRA, which stays. The float layer gets the float type, the
-    device, the bias and the mode of the quantized module; they share their hooks. A quantized module without a place
-    was replaced by something else, which stays. Raises SwapError, and changes nothing, if the float layers were not
-    kept, the weights are on the meta device, or something hangs on a quantized module that would be lost.
+    device, the bias, the mode and the attributes of the quantized module, and requires a gradient as was asked for
+    last; they share their hooks. A quantized module without a place was replaced by something else, which stays. Raises
+    SwapError, and changes nothing, if the float layers were not kept, the weights are on the meta device, or something
+    hangs on a quantized module that would be lost.
     """
     check_kept(swap)
     places = places_in(components)
@@ -57,6 +58,10 @@ def _check_attention(attention: nn.MultiheadAttention) -> None:
 
 
 def _follow(original: Any, made: Any) -> None:
-    original.to(device=made.device, dtype=made.get_parameter(COMPUTE).dtype).train(made.training)
+    compute = made.get_parameter(COMPUTE)
+    original.to(device=made.device, dtype=compute.dtype).train(made.training)
+    if compute.asked is not None:
+        original.weight.requires_grad_(compute.asked)
+    carry_attributes(made, original, OWN)
     if "bias" in original._parameters:
         original._parameters["bias"] = made._parameters["bias"]

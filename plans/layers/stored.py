@@ -17,13 +17,28 @@ COMPUTE = "compute"  # the name of the empty parameter that has the type in whic
 
 class Untrained(nn.Parameter):
     """A parameter of any dtype without a gradient: to ask for one changes nothing, so that it may be asked of a whole
-    model."""
+    model.
+
+    Attributes:
+        asked: what was asked for last; None if nothing was.
+    """
+
+    asked: bool | None = None
 
     def __new__(cls, data: Tensor, requires_grad: bool = False) -> Any:
         """requires_grad: as nn.Parameter has it, for those who make one tensor from another; not heeded."""
         return super().__new__(cls, data, requires_grad=False)  # type: ignore[call-arg]
 
+    @property
+    def requires_grad(self) -> bool:
+        return False
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        self.asked = requires_grad
+
     def requires_grad_(self, requires_grad: bool = True) -> Any:
+        self.asked = requires_grad
         return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:

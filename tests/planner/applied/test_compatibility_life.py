@@ -87,8 +87,9 @@ def test_restore_of_attentions_after_a_cast() -> None:
         told = {"name": "net", "fingerprint": fingerprint(parts, graph), "components": ["net"]}
     plan = Plan(told | {"architecture": architecture_fingerprint(graph)}, dict.fromkeys(names, "w8a16"))
     bitplan.apply(subject, plan)
-    model.to(torch.float64)
+    model.to(torch.float64).requires_grad_(False)
     bitplan.restore(subject)
+    assert not any(tensor.requires_grad for tensor in model.parameters())
     expected = attending.build().to(torch.float64)
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in expected.state_dict().items())
 
@@ -144,6 +145,40 @@ def test_hooks_go_along(plan: Plan) -> None:
     calls.clear()
     paint(pipe)
     assert calls[:2] == ["before", "second"] and "first" not in calls
+
+
+def test_attributes_of_layers_go_along(plan: Plan) -> None:
+    """Also those that are set, changed or deleted while the plan is applied."""
+    pipe = tiny.build_pipeline()
+    layer = pipe.unet.get_submodule(LAYER)
+    layer.tag, layer.gone, layer.shape = 1, 2, "of the user"
+    bitplan.apply(pipe, plan)
+    packed = pipe.unet.get_submodule(LAYER)
+    assert (packed.tag, packed.gone) == (1, 2) and packed.shape == layer.weight.shape
+    packed.tag, packed.more = 3, 4
+    del packed.gone
+    bitplan.restore(pipe)
+    assert pipe.unet.get_submodule(LAYER) is layer and layer(torch.zeros(1, 32)).shape == (1, 64)
+    assert (layer.tag, layer.more, layer.shape) == (3, 4, "of the user") and not hasattr(layer, "gone")
+
+
+def by_attribute(module: nn.Module, requires_grad: bool) -> None:
+    for parameter in module.parameters():
+        parameter.requires_grad = requires_grad
+
+
+@pytest.mark.parametrize("ask", [nn.Module.requires_grad_, by_attribute])
+def test_restore_follows_whether_gradients_were_asked_for(ask: Callable[[nn.Module, bool], Any], plan: Plan) -> None:
+    pipe = tiny.build_pipeline()
+    pipe.unet.requires_grad_(False)
+    pipe.unet.conv_in.requires_grad_(True)
+    before = {name for name, tensor in pipe.unet.named_parameters() if tensor.requires_grad}
+    bitplan.restore(bitplan.apply(pipe, plan))
+    assert {name for name, tensor in pipe.unet.named_parameters() if tensor.requires_grad} == before
+    for asked in (True, False):
+        ask(bitplan.apply(pipe, plan).unet, asked)
+        bitplan.restore(pipe.to(torch.float64).to(torch.float32))
+        assert {tensor.requires_grad for tensor in pipe.unet.parameters()} == {asked}
 
 
 def hooked_state(layer: Any) -> None:
