@@ -13,6 +13,7 @@ from typing import Any
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.marks import is_marked
 
+NORMS = "_transformer_norm_layers"  # where the loader keeps the norms that those of a Control LoRA replace
 RESET = "unload_lora_weights(reset_to_overwritten_params=True)"
 
 
@@ -21,16 +22,32 @@ def keep_packed(load: Callable[..., Any], pipe: Any, args: tuple[Any, ...], opti
     model = getattr(pipe, pipe.transformer_name, None)
     if not is_marked(model):
         return load(*args, **options)
-    layers, config = _layers(model), dict(vars(model.config))
+    layers, loadable = _layers(model), (getattr(pipe, name, None) for name in pipe._lora_loadable_modules)
+    put_back = [_remembered(one) for one in loadable if one is not None]
     try:
         return load(*args, **options)
     except BaseException:
-        for path, layer in _gone(model, layers).items():
-            _put(model, path, layer)
-        vars(model.config).update(config)
+        for back in put_back:
+            back()
         raise
     finally:
         model.hf_quantizer.replaced.update(_gone(model, layers))
+
+
+def _remembered(model: Any) -> Callable[[], None]:
+    """A function that puts back the modules, the attributes, the config and the norms of the model, as they are now."""
+    held = [vars(model), vars(model.config), getattr(model, "peft_config", {})]
+    held += [module._modules for module in model.modules()]
+    then, norms = [(mapping, dict(mapping)) for mapping in held], getattr(model, NORMS, None)
+
+    def back() -> None:
+        if (replaced := getattr(model, NORMS, None)) is not norms:
+            model.load_state_dict(replaced, strict=False)
+        for mapping, items in then:
+            mapping.clear()
+            mapping.update(items)
+
+    return back
 
 
 def put_packed_back(unload: Callable[..., Any], pipe: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:

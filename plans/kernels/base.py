@@ -106,19 +106,23 @@ class Kernel:
 def output_of(kernel: Kernel, x: Tensor, layer: Held) -> Tensor:
     """What `kernel` gives for `x`, and for an input without samples or rows an empty output, whatever the kernel.
 
-    Raises KernelError for an empty input of another shape than the layer takes.
+    Raises KernelError for an input of another shape than the layer takes, which not every kernel would notice.
     """
-    if x.numel():
+    shape, geometry, looks_up = layer.packed.shape, layer.geometry, KINDS[layer.kind].looks_up
+    if geometry is None:
+        fits = looks_up or x.shape[-1:] == shape[1:]
+    else:
+        fits = x.dim() == len(shape) and x.shape[1] == shape[1] * geometry.groups
+    if fits and x.numel():
         return kernel.run(x, layer)
-    shape, geometry = layer.packed.shape, layer.geometry
-    if KINDS[layer.kind].looks_up:
+    if looks_up:
         return torch.empty(*x.shape, layer.packed.inputs, dtype=torch.float32, device=x.device)
-    if geometry is None and x.shape[-1:] == shape[1:]:
+    if fits and geometry is None:
         return x.new_empty(*x.shape[:-1], shape[0])
-    if geometry is not None and x.shape[:2] == (0, shape[1] * geometry.groups) and prod(x.shape[2:]):
+    if fits and geometry is not None and prod(x.shape[2:]):
         return x.new_empty(0, shape[0], *geometry.output_size(*x.shape[2:]))
     raise KernelError(f"an input of shape {tuple(x.shape)} does not fit a {layer.kind} layer with a weight of shape "
-                      f"{tuple(shape)}; only the number of samples may be 0")  # fmt: skip
+                      f"{tuple(shape)}{'' if x.numel() else '; only the number of samples may be 0'}")  # fmt: skip
 
 
 INT8 = Takes(

@@ -100,6 +100,18 @@ def test_other_empty_inputs_are_refused(kind: str) -> None:
             output_of(REFERENCE, given, its)
 
 
+@pytest.mark.parametrize(("kernel", "scheme", "kind"), HERE, ids=ids)
+def test_inputs_of_another_width_are_refused(kernel: Kernel, scheme: Scheme, kind: str) -> None:
+    layer, x = LAYERS[kind]
+    made, dim = quantize_module(layer, scheme, kernel, FITTED), 1 if KINDS[kind].dims else -1
+    wrong = [torch.cat([x, x], dim), x.narrow(dim, 0, 1)] if x.is_floating_point() else []
+    for given in wrong:
+        with pytest.raises(RuntimeError):
+            layer(given)
+        with pytest.raises(KernelError, match=rf"does not fit a {kind} layer with a weight of shape [^;]*$"):
+            made(given)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 @pytest.mark.parametrize(("kernel", "scheme", "kind"), HERE, ids=ids)
 def test_under_autocast_the_type_is_that_of_a_float_layer(

@@ -84,24 +84,31 @@ def test_a_control_lora(scheme: str, tmp_path: Path) -> None:
     assert torch.equal(pipe.transformer(**inputs(16))[0], before[0])
 
 
-@pytest.mark.parametrize("scheme", ["w8a8t", "w4a16"])
+LAYER = "text_encoder.encoder.layers.0.self_attn.q_proj"
+BROKEN = {  # tensors that fit nowhere: of the transformer, and of what is loaded once that has its LoRA
+    "size mismatch": {"transformer.proj_out.lora_B.weight": torch.ones(7, 2)},
+    "ignore_mismatched_sizes": {f"{LAYER}.lora_{x}.weight": torch.ones(7, 3) for x in "AB"},
+}
+
+
+@pytest.mark.parametrize(("scheme", "error"), zip(("keep", "w8a8t", "w4a16"), (*BROKEN, *BROKEN), strict=False))
 @torch.no_grad()
-def test_after_a_control_lora(scheme: str, tmp_path: Path) -> None:
+def test_after_a_control_lora(scheme: str, error: str, tmp_path: Path) -> None:
     """Unloaded, or not loaded since it fits nowhere, it leaves the packed pipeline as it was, here a loaded one."""
     pipe = pack(flux(), scheme)
     pipe.transformer.save_pretrained(tmp_path)
-    pipe.transformer = type(pipe.transformer).from_pretrained(tmp_path)
-    layer, before = pipe.transformer.x_embedder, pipe.transformer(**inputs(16))[0]
-    broken = control_lora() | {"transformer.proj_out.lora_B.weight": torch.ones(7, 2)}
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        pipe.load_lora_weights(broken, "broken")
-    assert pipe.transformer.x_embedder.base_layer is layer and pipe.transformer.config.in_channels == 16
-    assert torch.equal(pipe.transformer(**inputs(16))[0], before)
-    pipe.unload_lora_weights()
+    model = pipe.transformer = type(pipe.transformer).from_pretrained(tmp_path)
+    before, modules = model(**inputs(16))[0], dict(model.named_modules())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=error):
+            pipe.load_lora_weights(control_lora() | BROKEN[error], "control")
+        assert dict(model.named_modules()) == modules and model.config.in_channels == 16
+        assert torch.equal(model(**inputs(16))[0], before)
     pipe.load_lora_weights(control_lora(), "control")
-    assert pipe.transformer.config.in_channels == 32
+    assert model.config.in_channels == 32 and model(**inputs(32))[0].shape == before.shape
     pipe.unload_lora_weights(reset_to_overwritten_params=True)
-    assert pipe.transformer.x_embedder is layer and torch.equal(pipe.transformer(**inputs(16))[0], before)
+    assert torch.equal(model(**inputs(16))[0], before)
+    assert scheme == "keep" or model.x_embedder is modules["x_embedder"]
 
 
 @torch.no_grad()

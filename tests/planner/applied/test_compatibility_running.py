@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import bitplan
 from bitplan.planner.errors import UserError
 from bitplan.plans.kernels import KernelError
-from bitplan.plans.layers.modules import QuantConv2d, QuantLinear
+from bitplan.plans.layers.modules import QuantConv2d, QuantLinear, is_packed
 from bitplan.plans.plan import Plan
 from tests import tiny
 from tests.packed import paint, same, stored
@@ -224,3 +224,11 @@ def test_empty_batches(packed: Any) -> None:
             if hasattr(module, "packed") and isinstance(module, torch.nn.Conv2d):
                 channels, outputs = module.in_channels, module.out_channels
                 assert module(torch.empty(0, channels, 6, 6)).shape[:2] == (0, outputs)
+
+
+def test_inputs_of_another_width(packed: Any) -> None:
+    layers = [module for module in packed.unet.modules() if is_packed(module)]
+    for layer in layers:
+        shape = [2, layer.weight.shape[1] + 1, *[6] * (layer.weight.dim() - 2)]
+        with pytest.raises(KernelError, match="does not fit a"):
+            layer(torch.zeros(shape))
