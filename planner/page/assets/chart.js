@@ -5,6 +5,11 @@ let ringEdge = 0; // position of a plan without loss
 
 const INK = { predicted: "#0072b2", measured: "#b34700", uniform: "#555555", chosen: "#000000", grid: "#e3e3e3" };
 
+const SIDES = [ // of a mark, for its label: anchors, and pixels from the mark
+  { x: "left", y: "middle", across: 7, down: 0 }, { x: "right", y: "middle", across: -7, down: 0 },
+  { x: "center", y: "bottom", across: 0, down: -6 }, { x: "center", y: "top", across: 0, down: 6 },
+];
+
 /** Starts Plotly after the rest of the page is visible, because it is the slowest part. */
 function startPlotly() {
   document.head.append(make("script", {}, document.getElementById("plotly").textContent));
@@ -126,8 +131,10 @@ function layoutOf(run, column, traces) {
   };
 }
 
-/** Labels of the uniform plans, on the left of a mark if the next mark is close on the right. */
+/** Labels of the uniform plans, each on the first side of its mark where it covers no other label and no mark. */
 function labelsOf(run, column, x, y) {
+  const box = document.getElementById("chart");
+  const [width, height] = [0.92 * (box.clientWidth - 100), 0.92 * (box.clientHeight - 95)]; // of the data, at least
   const along = (value, values) => {
     const place = isLog(values) ? Math.log10 : (one) => one;
     const [least, most] = [place(Math.min(...values)), place(Math.max(...values))];
@@ -135,17 +142,29 @@ function labelsOf(run, column, x, y) {
   };
   const marks = uniformsShown(run).filter((one) => one.totals[column] !== undefined).map((one) => ({
     name: one.name, x: along(one.totals[run.by] / scaleOf(run).one, x), y: along(one.totals[column], y),
-  }));
-  const letter = 7 / Math.max(document.getElementById("chart").clientWidth - 90, 100);
-  const isClose = (a, b) => b.x.share > a.x.share && b.x.share - a.x.share < letter * (a.name.length + 3)
-    && Math.abs(a.y.share - b.y.share) < 0.05;
-  return marks.map((mark) => {
-    const crowded = marks.some((other) => isClose(mark, other));
-    const left = crowded && mark.x.share > 2 * letter * mark.name.length;
-    return { x: mark.x.at, y: mark.y.at, text: plain(mark.name), showarrow: false, xanchor: left ? "right" : "left",
-      yanchor: "middle", xshift: left ? -7 : crowded ? -5 : 7, yshift: crowded && !left ? 12 : 0,
-      font: { size: 11, color: INK.uniform } };
+  })).map((mark) => ({ ...mark, across: mark.x.share * width, down: (1 - mark.y.share) * height }));
+  const taken = marks.map(({ across, down }) => ({ left: across - 3, right: across + 3, top: down - 2, bottom: down + 2 }));
+  return marks.flatMap((mark, own) => {
+    const isFree = (area) => area.left >= 0 && area.right <= box.clientWidth - 90
+      && taken.every((other, i) => i === own || !overlap(area, other));
+    const side = SIDES.find((one) => isFree(areaOf(mark, one)));
+    if (!side) return []; // its name is in the text that appears over the mark, and in the table of all plans
+    taken.push(areaOf(mark, side));
+    return [{ x: mark.x.at, y: mark.y.at, text: plain(mark.name), showarrow: false, xanchor: side.x, yanchor: side.y,
+      xshift: side.across, yshift: -side.down, font: { size: 11, color: INK.uniform } }];
   });
+}
+
+/** The area of a mark's label on a side of it, in pixels. */
+function areaOf(mark, side) {
+  const [wide, high] = [8 * mark.name.length, 13];
+  const left = mark.across + side.across - wide * { left: 0, center: 0.5, right: 1 }[side.x];
+  const top = mark.down + side.down - high * { top: 0, middle: 0.5, bottom: 1 }[side.y];
+  return { left, right: left + wide, top, bottom: top + high };
+}
+
+function overlap(a, b) {
+  return a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 }
 
 /** The mark of full precision, whose loss of 0 is drawn at the edge of a logarithmic axis. */

@@ -14,8 +14,8 @@ function ladder([least, most]) {
 }
 
 /** A slider: it requests a passing plan while it is dragged, and a proven one when it is released. */
-function sliderFor(id, text, set, properties = {}) {
-  const slider = make("input", { type: "range", id, min: 0, max: PLACES, step: 1, "aria-label": text, ...properties });
+function sliderFor(id, set, properties = {}) {
+  const slider = make("input", { type: "range", id, min: 0, max: PLACES, step: 1, ...properties });
   slider.addEventListener("input", () => { set(Number(slider.value)); askForPlan(true); });
   slider.addEventListener("change", () => { set(Number(slider.value)); settle(); });
   return slider;
@@ -29,7 +29,7 @@ function settle() {
 /** Memory: the slider of the page, and a text field for values such as 25% or 6MiB. */
 function memoryControls() {
   const steps = ladder(live.start.ranges.bytes);
-  const field = make("input", { type: "text", id: "memory", size: 9, "aria-label": "Memory at most, such as 25% or 6MiB" });
+  const field = make("input", { type: "text", id: "memory", size: 9, title: "such as 25% or 6MiB" });
   field.addEventListener("change", () => {
     begin();
     live.request.memory = field.value.trim() || null;
@@ -74,7 +74,7 @@ function limitOf(column, title, set, { on = false, remove = null } = {}) {
     output.value = amount(column, steps.at(place));
     set(String(Number(steps.at(place).toPrecision(6))));
   };
-  const range = sliderFor(`limit-${column}`, title, put, { disabled: !on });
+  const range = sliderFor(`limit-${column}`, put, { disabled: !on, "aria-labelledby": `title-${column}` });
   const box = make("input", { type: "checkbox", id: `bound-${column}`, checked: on });
   box.addEventListener("change", () => {
     begin();
@@ -90,7 +90,7 @@ function limitOf(column, title, set, { on = false, remove = null } = {}) {
     put(Number(range.value));
   }
   return make("div", { class: "limit", "data-column": column },
-    make("label", { for: `bound-${column}` }, box, ` ${title}`), range, output);
+    make("label", { for: `bound-${column}`, id: `title-${column}` }, box, ` ${title}`), range, output);
 }
 
 function labelled(text, control, ...rest) {
@@ -101,7 +101,7 @@ function labelled(text, control, ...rest) {
 function capsControls() {
   const box = make("div", { id: "caps" });
   const names = lossesOf(chosen.run).map((column) => column.name);
-  const list = make("select", { id: "add-cap", "aria-label": "Limit a loss" }, make("option", { value: "" }, "limit a loss \u2026"),
+  const list = make("select", { id: "add-cap" }, make("option", { value: "" }, "choose \u2026"),
     ...names.map((name) => make("option", { value: name }, columnText(name))));
   list.addEventListener("change", () => {
     const name = list.value;
@@ -113,7 +113,7 @@ function capsControls() {
     box.append(row);
     settle();
   });
-  return make("div", {}, box, list);
+  return make("div", {}, box, labelled("Limit a loss", list));
 }
 
 /** The weights of quality and alignment; they are equal in the middle. */
@@ -126,7 +126,7 @@ function balanceControls() {
       ?? `quality=${quality},alignment=${alignment}`;
     output.value = quality === alignment ? "alike" : `${digits(quality)} : ${digits(alignment)}`;
   };
-  const range = sliderFor("balance", "From quality alone to alignment alone", put, { step: 50 });
+  const range = sliderFor("balance", put, { step: 50, title: "from quality alone to alignment alone" });
   range.addEventListener("pointerdown", begin);
   range.value = String(PLACES / 2);
   put(PLACES / 2);

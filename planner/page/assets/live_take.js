@@ -5,7 +5,7 @@ const LATER = 400; // milliseconds between requests for the state of a picture
 const DOING = { solving: "solving \u2026", loading: "loading the pipeline \u2026", painting: "painting \u2026" };
 
 function planControls() {
-  const name = make("input", { type: "text", id: "name", "aria-label": "Name of the plan file", spellcheck: "false" });
+  const name = make("input", { type: "text", id: "name", spellcheck: "false" });
   const button = make("button", { type: "button", id: "save" }, "Save the plan");
   const command = make("code", { id: "command", tabindex: "0" }, "");
   const copy = make("button", { type: "button", class: "copy" }, "Copy");
@@ -20,7 +20,7 @@ function planControls() {
     copy.textContent = "Copy";
     if (answer.variant?.picks.length && !name.dataset.own) name.value = nameOf(answer.variant);
   });
-  return make("div", {}, make("div", { class: "line" }, name, button), make("p", { id: "saved", role: "status" }),
+  return make("div", {}, make("div", { class: "line" }, make("label", { for: "name" }, "File"), name, button), make("p", { id: "saved", role: "status" }),
     make("p", { class: "note" }, "The same by command: ", copy), command);
 }
 
@@ -44,12 +44,13 @@ async function save(button, name, command) {
 }
 
 function pictureControls() {
-  const prompt = make("input", { type: "text", id: "prompt", "aria-label": "Prompt", value: live.start.prompt, maxlength: 2000 });
-  const seed = make("input", { type: "number", id: "seed", "aria-label": "Seed", value: 0, min: 0, max: 2 ** 31 - 1 });
+  const prompt = make("input", { type: "text", id: "prompt", value: live.start.prompt, maxlength: 2000 });
+  const seed = make("input", { type: "number", id: "seed", value: 0, min: 0, max: 2 ** 31 - 1 });
   const button = make("button", { type: "button", id: "paint" }, "Paint");
   button.addEventListener("click", () => paint(button, prompt.value, Number(seed.value)));
   return make("div", { id: "asked-picture" }, make("h3", {}, "See what it paints, beside full precision"),
-    make("div", { class: "line" }, prompt, seed, button),
+    make("div", { class: "line" }, make("label", { for: "prompt" }, "Prompt"), prompt,
+      make("label", { for: "seed" }, "Seed"), seed, button),
     make("p", { id: "painting", role: "status", class: "note" }, `with ${live.start.pipeline}`));
 }
 

@@ -84,8 +84,8 @@ function showAbout(run) {
   fill("told", missed ? `${counted(missed, "limit")} had no plan${least}.` : "");
   const meanings = Object.entries(PAGE.meanings).filter(([name]) => run.columns.some((column) => column.name === name));
   fill("words", ...meanings.flatMap(([name, text]) => [make("strong", {}, name), `: ${text}. `]));
-  fill("about", Object.entries({ ...run.model, ...run.about }).map(([name, value]) =>
-    `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join("; "));
+  fill("about", ...Object.entries({ ...run.model, ...run.about }).filter(([, value]) => factText(value))
+    .flatMap(([name, value]) => [make("strong", {}, name), `: ${factText(value)}. `]));
 }
 
 function start() {

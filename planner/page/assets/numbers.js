@@ -88,5 +88,6 @@ function showPlans(run) {
 function lossText(variant, name) {
   const predicted = variant.totals[name] === undefined ? "" : spread(variant.totals[name], variant.errors[name]);
   const measured = variant.measured?.[name];
-  return measured ? `${predicted}; measured ${spread(...measured)}` : predicted;
+  if (!measured) return predicted;
+  return make("span", {}, predicted, " ", make("span", { class: "error" }, `measured ${spread(...measured)}`));
 }

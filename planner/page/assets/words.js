@@ -80,6 +80,16 @@ function capital(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
+/** A value of the data as text: `by bytes, points 14`. Settings without a value are left out. */
+function factText(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value !== "object") return String(value);
+  const parts = Array.isArray(value) ? value.map(factText)
+    : Object.entries(value).map(([name, one]) => [name, factText(one)]).filter(([, text]) => text)
+      .map(([name, text]) => `${name.replaceAll("_", " ")} ${text}`);
+  return parts.join(", ");
+}
+
 /** A table. head: names; rows: arrays of texts or elements, the first one the row's own name. */
 function table(caption, head, rows, marked = () => null) {
   const line = (cells, index) => make("tr", { class: marked(index) }, ...cells.map((cell, place) =>

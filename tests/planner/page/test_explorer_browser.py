@@ -79,6 +79,18 @@ def test_memory_is_dragged(page: Any, finished: Path, tmp_path: Path) -> None:
     assert page.locator("#map .changed").count() > 0  # beside the plan before
 
 
+def test_each_input_has_a_label_that_can_be_seen(page: Any) -> None:
+    shown(page, lambda: page.select_option("#add-cap", "nsr"))
+    titles = page.eval_on_selector_all(
+        "input, select",
+        """all => all.map((one) => [one.id || one.name, (one.labels[0]
+             ?? document.getElementById(one.getAttribute("aria-labelledby")))?.innerText.trim()])""",
+    )
+    assert {"seed", "prompt", "name", "memory", "add-cap", "limit-nsr"} <= {name for name, _ in titles}
+    assert [name for name, title in titles if not title] == []
+    shown(page, lambda: page.click("#bound-nsr"))
+
+
 def test_a_layer_is_fixed_and_let_go(page: Any) -> None:
     shown(page, lambda: drag(page, 400))
     page.click("#map .cell >> nth=2")
