@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figure_tables import SOURCES, TABLES, Table
+from benchmarks.figure_tables import QUESTIONS, SOURCES, TABLES, Table
 from tabulate import tabulate
 
 ROOT = Path(__file__).parents[1]
@@ -25,28 +25,44 @@ NONE = "–"
 SPELLINGS = {"cpu": "CPU", "mmkp": "MMKP", "mixdq": "MixDQ", "ray": "Ray"}
 HEAD = """# Figures
 
-This page shows the results of all benchmarks. `python -m benchmarks.figures` writes it from the files in
-`benchmarks/results`. Each section names the command and the machine that produced its figures, and times are valid for
-that machine only. Ratios of times carry over to other machines better than times do, and losses better than ratios.
+This page shows the results of all benchmarks, by the question that they answer; [`docs/measured.md`](measured.md) shows
+the main ones. `python -m benchmarks.figures` writes it from the files in [`benchmarks/results`](../benchmarks/results).
+Each section names the command and the machine that produced its figures, and times are valid for that machine only.
+Ratios of times carry over to other machines better than times do, and losses better than ratios.
 """
 
 
 def page() -> str:
     """Return the text of the page."""
-    first = [name for name in TABLES if (RESULTS / f"{name}.json").exists()]
-    rest = sorted(path.stem for path in RESULTS.glob("*.json") if path.stem not in TABLES)
-    return "\n".join([HEAD, *(section(name, json.loads((RESULTS / f"{name}.json").read_text())) for name in
-                              [*first, *rest])])  # fmt: skip
+    groups = questions()
+    contents = [f"- {question} {', '.join(f'[{_title(name)}](#{_anchor(name)})' for name in names)}"
+                for question, names in groups.items()]  # fmt: skip
+    parts = [HEAD, "\n".join(contents), ""]
+    for question, names in groups.items():
+        parts.append(f"## {question}\n")
+        parts += [section(name, json.loads((RESULTS / f"{name}.json").read_text())) for name in names]
+    return "\n".join(parts)
+
+
+def questions() -> dict[str, list[str]]:
+    """Return the questions with the result files that answer them; those without a question are at the end."""
+    there = {path.stem for path in RESULTS.glob("*.json")}
+    known = {name for names in QUESTIONS.values() for name in names}
+    groups = {question: [name for name in names if name in there] for question, names in QUESTIONS.items()}
+    groups["What else was measured?"] = sorted(there - known)
+    return {question: names for question, names in groups.items() if names}
 
 
 def section(name: str, data: Any) -> str:
     """Return the section of one result file: claim, command, machine and tables."""
     claim, command = claim_and_command(ROOT / SOURCES.get(name, f"benchmarks/{name}.py"))
     on = ", ".join(f"{key} {value}" for key, value in machine(data).items())
-    source = f"`benchmarks/results/{name}.json`, made by `{command}`" + (f" on: {on}." if on else ".")
+    source = f"[`benchmarks/results/{name}.json`](../benchmarks/results/{name}.json), made by `{command}`" + (
+        f" on: {on}." if on else "."
+    )
     selected = TABLES.get(name) or tuple(all_tables(data))
     tables = [text for table in selected if (text := table_text(table, data))]
-    return "\n".join([f"## {_title(name)}\n", claim, "", source, "", *tables])
+    return "\n".join([f"### {_title(name)}\n", claim, "", source, "", *tables])
 
 
 def claim_and_command(script: Path) -> tuple[str, str]:
@@ -55,7 +71,7 @@ def claim_and_command(script: Path) -> tuple[str, str]:
     command = re.search(r"python (?:-m )?(?:benchmarks|examples)[./][^`\n]*|make \w+", text)
     claim = re.sub(r"\s+", " ", text.split("\n\n")[0])
     claim = re.split(r": `python|(?<=[.?!]) (?=[A-Z`])", claim)[0].removeprefix("Claim: ")
-    claim = claim[0].upper() + claim[1:]
+    claim = re.sub(r"`(examples/[\w/.]+)`", r"[`\1`](../\1)", claim[0].upper() + claim[1:])
     words = command[0] if command else f"python -m benchmarks.{script.stem}"
     return claim if claim[-1] in ".?!" else f"{claim}.", words.rstrip(" .")
 
@@ -134,6 +150,10 @@ def _pairs(data: Any) -> Iterator[tuple[str, Any]]:
     for key, value in data.items() if isinstance(data, dict) else []:
         yield key, value
         yield from _pairs(value)
+
+
+def _anchor(name: str) -> str:
+    return _title(name).lower().replace(" ", "-")
 
 
 def _title(name: str) -> str:

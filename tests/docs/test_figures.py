@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 
 from benchmarks import measured
-from benchmarks.figure_tables import TABLES, Table
-from benchmarks.figures import PAGE, RESULTS, all_tables, claim_and_command, machine, page, section, table_text
+from benchmarks.figure_tables import QUESTIONS, TABLES, Table
+from benchmarks.figures import (
+    PAGE,
+    RESULTS,
+    _anchor,
+    _title,
+    all_tables,
+    claim_and_command,
+    machine,
+    page,
+    questions,
+    section,
+    table_text,
+)
 
 
 def test_the_page_is_what_the_script_writes() -> None:
@@ -20,12 +33,27 @@ def test_the_page_of_main_results_is_what_its_script_writes() -> None:
     assert measured.page() == measured.PAGE.read_text("utf-8"), "python -m benchmarks.measured"
 
 
+def test_each_result_answers_one_question() -> None:
+    names = [name for names in QUESTIONS.values() for name in names]
+    assert len(names) == len(set(names)) and set(names) == set(TABLES)
+    for name in (name for names in questions().values() for name in names):
+        title, text = re.escape(_title(name)), page()
+        assert len(re.findall(rf"\[{title}\]\(#{_anchor(name)}\)", text)) == 1
+        assert len(re.findall(rf"^### {title}$", text, re.M)) == 1
+
+
+def test_the_figures_of_the_page_on_serving_are_measured() -> None:
+    text = (PAGE.parent / "serving.md").read_text("utf-8")
+    figures = re.findall(r"\d[\d,.]*(?= (?:MiB|times|M parameters))", text)
+    assert len(figures) > 6 and all(figure in measured.page() for figure in figures)
+
+
 def test_every_table_that_is_chosen_has_rows() -> None:
     for name, tables in TABLES.items():
         data = json.loads((RESULTS / f"{name}.json").read_text())
         for table in tables:
             text = table_text(table, data)
-            assert text, (name, table.caption)
+            assert text and re.fullmatch(r"[A-Z`].+\.", table.caption), (name, table.caption)
             for header in table.columns:
                 assert f"| {header} " in text, (name, header)  # a path that matches nothing leaves its column out
 
