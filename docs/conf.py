@@ -29,16 +29,16 @@ html_theme, html_title = "furo", "BitPlan"
 html_math_renderer = "mathml"
 html_static_path, html_css_files = ["_static"], ["pages.css"]
 html_show_sphinx = html_show_copyright = False
-_PAGE = re.compile(r"`docs/([\w-]+\.md)`")
+_ELSEWHERE = re.compile(r"\[(`[^`\]]+`)\]\(\.\./[^)]*\)")
 _PARAMETER = re.compile(r"^[a-z_\\]+(, [a-z_\\]+)*: ", re.MULTILINE)  # of an older docstring, on a line of its own
 _CODE = re.compile(r"((?<=\n\n)(?: {4}.*(?:\n|$))+)")
 _NAME = re.compile(r"(`[^`]+`)")
 _BEFORE_NAPOLEON = 400  # extensions listen at 500
 
 
-def link_pages(app: Any, name: str, text: list[str]) -> None:
-    """Turn `docs/NAME.md` into a link: pages name each other in this way because they are also read as plain files."""
-    text[0] = _PAGE.sub(r"[`docs/\1`](\1)", text[0])
+def name_files(app: Any, name: str, text: list[str]) -> None:
+    """Turn links to files beside docs/ into their names: pages are also read in the repository, where the files are."""
+    text[0] = _ELSEWHERE.sub(r"\1", text[0])
 
 
 def write_math(writer: Any, node: Any) -> None:
@@ -67,6 +67,6 @@ def _escaped(text: str) -> str:
 
 def setup(app: Any) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
-    app.connect("source-read", link_pages)
+    app.connect("source-read", name_files)
     app.connect("autodoc-process-docstring", write_docstring, priority=_BEFORE_NAPOLEON)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

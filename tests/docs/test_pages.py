@@ -64,7 +64,8 @@ def test_every_verb_and_noun_of_python_is_in_the_reference() -> None:
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading, with the backticks of names removed."""
+    """The cells of the first table below a heading, with the links and backticks of names removed."""
+    page = re.sub(r"\[(`[^`]+`)\]\([^)]+\)", r"\1", page)
     table = re.search(rf"^#+ {heading}[\s\S]*?^\|[-|]+\|\n((?:\|.*\n)+)", page, re.M)
     assert table, heading
     return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table[1].splitlines()]

@@ -22,7 +22,7 @@ BitPlan handles a pipeline by its modules, one traced run, and the signature of 
 shows complete runs on pipeline classes of diffusers, each built small from configs with random weights and
 unmodified classes of diffusers and transformers: traced, profiled by probes, solved to {MEMORY:.0%} of the memory,
 applied with simulated and with real kernels, restored, saved and loaded. `python -m tests.zoo` writes this page
-from such runs, and `tests/zoo` repeats them.
+from such runs, and [`tests/zoo`](../tests/zoo) repeats them.
 
 """
 

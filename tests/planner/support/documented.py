@@ -106,9 +106,9 @@ def in_code() -> Iterator[Command]:
 
 
 def in_line() -> Iterator[Command]:
-    """Returns the commands within sentences that have arguments."""
+    """Returns the commands within sentences, with arguments and without."""
     for page in PAGES:
-        for text in re.findall(r"`(bitplan [\w-]+\s[^`]+)`", page.read_text("utf-8")):
+        for text in re.findall(r"`(bitplan\s+[^`]+)`", page.read_text("utf-8")):
             yield from _commands(page, text)
 
 
