@@ -4,8 +4,8 @@
 
 The families are those of `tests/fuzz/families.py`. Each case is a function of the seed and its number, and runs alone
 with --family and --case, which prints what it did and keeps its folder. A case fails if a command raises, ends with
-another exit code than those of docs/scripting.md or with more than one line, takes over 10 s or 1 GiB, writes, reads or
-imports what it must not, or accepts what an independent check finds wrong. The results are written to
+another exit code than those of docs/scripting.md or with more than one line, takes over 10 s of CPU time or 1 GiB,
+writes, reads or imports what it must not, or accepts what an independent check finds wrong. The results are written to
 benchmarks/results/fuzz.json, also after Ctrl-C.
 """
 

@@ -21,7 +21,7 @@ from tests.fuzz.case import Case, Family, TimeLimitError, raised
 from tests.fuzz.world import World
 
 BATCH = 250  # cases of one process
-SOFT, HARD = 10.0, 60.0  # seconds until a case is interrupted, and until its process is killed
+SOFT, HARD = 10.0, 60.0  # seconds of CPU time until a case is interrupted, and seconds until its process is killed
 MEMORY = 3 * 2**30  # bytes that a process may map beyond what it was forked with
 GROWTH = 2**20  # KiB that a case may add to the largest resident memory
 
@@ -72,11 +72,11 @@ class _limited:  # noqa: N801 - a context manager
         self.seconds = seconds
 
     def __enter__(self) -> None:
-        signal.signal(signal.SIGALRM, _late)
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+        signal.signal(signal.SIGPROF, _late)
+        signal.setitimer(signal.ITIMER_PROF, self.seconds)
 
     def __exit__(self, *_: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _late(*_: object) -> None:
