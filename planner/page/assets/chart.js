@@ -145,7 +145,7 @@ function labelsOf(run, column, x, y) {
   })).map((mark) => ({ ...mark, across: mark.x.share * width, down: (1 - mark.y.share) * height }));
   const taken = marks.map(({ across, down }) => ({ left: across - 3, right: across + 3, top: down - 2, bottom: down + 2 }));
   return marks.flatMap((mark, own) => {
-    const isFree = (area) => area.left >= 0 && area.right <= box.clientWidth - 90
+    const isFree = (area) => area.left >= 0 && area.right <= box.clientWidth - 90 && area.top >= -8
       && taken.every((other, i) => i === own || !overlap(area, other));
     const side = SIDES.find((one) => isFree(areaOf(mark, one)));
     if (!side) return []; // its name is in the text that appears over the mark, and in the table of all plans
