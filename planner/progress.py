@@ -195,7 +195,8 @@ class Course:
         elapsed = max(self._bar.format_dict["elapsed"], 1e-6)
         self._bar.n, self._bar.total = elapsed, elapsed + (remaining or 0.0)
         self._bar.bar_format = _UNKNOWN if remaining is None else self._known
-        self._bar.set_description_str(f"{self._name}: {self._phase}", refresh=True)
+        said = ": ".join(filter(None, (self._name, str(self._phase))))
+        self._bar.set_description_str(said, refresh=True)
 
 
 _CURRENT: ContextVar[Course] = ContextVar("course")

@@ -49,6 +49,9 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
 
+WIDTH = 80  # of a drawing in a file or a pipe
+
+
 @dataclass(frozen=True)
 class Printed:
     """What a command prints.
@@ -181,4 +184,5 @@ def _draw(drawing: Any) -> None:
         def on_broken_pipe(self) -> None:  # rich itself would exit with code 1
             raise BrokenPipeError
 
-    Drawn(highlight=False).print(drawing)
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ  # rich would take the width of another stream's terminal
+    Drawn(highlight=False, width=None if known else WIDTH).print(drawing)

@@ -26,7 +26,7 @@ _OPTIONS = {  # place in the header -> what sets it
     "machine.processor": "the processor", "machine.device": "the device", "versions.torch": "torch",
 }  # fmt: skip
 _FREE = ("model.name", "settings.components", "machine.threads")  # the fingerprints tell models and layers apart
-_SETS = ("model.components", "settings.schemes", "settings.metrics")  # lists whose order does not matter
+SETS = ("model.components", "settings.schemes", "settings.metrics")  # lists whose order does not matter
 _FOLDERS = ("settings.clip",)  # names that may be paths
 _WHOLE = ("settings.generation.options",)  # mappings that are one value
 _NOTHING = "keep"  # the scheme that is always there
@@ -43,7 +43,7 @@ def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key in dict.fromkeys((*old, *new)):
         a, b, place = old.get(key), new.get(key), f"{prefix}{key}"
-        if place in _SETS:
+        if place in SETS:
             yield from _of_sets(place, a or (), b or ())
         elif isinstance(a, dict) and isinstance(b, dict) and place not in _WHOLE:
             yield from _differences(a, b, f"{place}.")

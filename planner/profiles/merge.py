@@ -1,7 +1,8 @@
 """Merges profiles that were measured separately, each with a part of the (layer, scheme) pairs. Imports no torch.
 
 The profiles must have one model and the same layers, schemes, settings, versions, processor and device, because losses
-depend on all of these. Only the number of threads may differ; it changes losses by rounding alone.
+depend on all of these. Only the number of threads may differ; it changes losses by rounding alone. Schemes, metrics and
+components may come in any order; in every order of the profiles, the merged one has the same digest.
 
 Costs are never mixed, because milliseconds belong to the machine that measured them: all costs, and the description of
 the machine, come from one profile. If the profiles hold different costs, the user chooses one. Losses from all profiles
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.profiles.continuing import SETS
 from bitplan.planner.profiles.copies import check_new, new_profile
 from bitplan.planner.profiles.corrections import correct
 from bitplan.planner.profiles.fitted import read_parameters, write_parameters
@@ -73,7 +75,7 @@ def _check_same(first: Profile, other: Profile) -> None:
     """Raises UserError with the first difference between the two profiles."""
     _compare("", _fixed(first.header()), _fixed(other.header()), first, other)
     _compare("layer graph", first.graph(), other.graph(), first, other)
-    if first.schemes() != other.schemes():
+    if set(first.schemes()) != set(other.schemes()):
         raise _different("schemes", first.schemes(), other.schemes(), first, other)
     if not first.layers():
         raise UserError(f"{first.path} holds no layers yet; run its `bitplan profile` again")
@@ -113,7 +115,7 @@ def _compare(what: str, a: Any, b: Any, first: Profile, other: Profile) -> None:
     if isinstance(a, dict) and isinstance(b, dict):
         for key in dict.fromkeys((*a, *b)):
             _compare(f"{what}.{key}".lstrip("."), a.get(key), b.get(key), first, other)
-    elif a != b:
+    elif a != b and not (what in SETS and sorted(a or ()) == sorted(b or ())):
         raise _different(what, a, b, first, other)
 
 
@@ -191,13 +193,14 @@ def _rows(store: Profile, responses: Collection[tuple[str, str, str]]) -> Rows:
     for m in store.measurements():
         if m.source not in ESTIMATES or (m.layer, m.scheme, m.metric) not in responses:
             rows.setdefault((m.layer, m.scheme), []).append(m)
-    return {pair: tuple(row) for pair, row in rows.items()}
+    return {pair: tuple(sorted(row, key=lambda m: m.metric)) for pair, row in rows.items()}
 
 
 def _write(stores: Sequence[Profile], timed: Profile, contents: tuple[Rows, Responses], out: Path) -> None:
     rows, responses = contents
-    with new_profile(out, timed.header()) as store:
-        store.write_graph(timed.graph(), timed.schemes())
+    ordered = min(stores, key=lambda store: store.schemes())  # whatever the order of the profiles
+    with new_profile(out, _header(timed, ordered)) as store:
+        store.write_graph(timed.graph(), ordered.schemes())
         store.write_baseline({name: value for old in (*stores, timed) for name, value in _baseline(old, timed)})
         if responses:
             store.write_baseline({PROBED: record_of(_probed(stores))})
@@ -208,6 +211,13 @@ def _write(stores: Sequence[Profile], timed: Profile, contents: tuple[Rows, Resp
         store.write_measurements((m for row in rows.values() for m in row), families, responses.values())
         if responses:
             correct(store, families)
+
+
+def _header(timed: Profile, ordered: Profile) -> dict[str, Any]:
+    """Returns the header of `timed` with the schemes in the order of `ordered`."""
+    header, settings = timed.header(), ordered.header()["settings"]
+    schemes = {"schemes": settings["schemes"]} if "schemes" in settings else {}
+    return header | {"settings": header["settings"] | schemes}
 
 
 def _probed(stores: Sequence[Profile]) -> Probed:

@@ -15,6 +15,7 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import LayerGraph, from_json
 from bitplan.planner.profiles.corrections import corrections_of
 from bitplan.planner.profiles.profile import Cost, Profile, open_profile
+from bitplan.planner.profiles.responses import PROBED, probed
 from bitplan.planner.profiles.speeds import speeds_text
 from bitplan.planner.profiles.timings import steadied
 from bitplan.planner.texts import plain, system_reason, table
@@ -182,11 +183,13 @@ def inspect_profile(path: Path) -> Inspection:
         families, undecided = store.families(), _undecided(store)
         graph = from_json(store.graph()) if store.layers() else None
         sources, speeds = certainty(store, undecided), speeds_text(store, costs)
+        prompts = len(header["settings"]["prompts"])
+        done = probed(store).prompts if PROBED in store.baseline() else prompts
     # costs list the candidates; a part of a profile may have none
     counts = len(wanted & measured if wanted else measured), len(wanted) if wanted else None
     facts = {
         "kind": "profile", **header, "layers": _layer_facts(graph), "families": families,
-        "measured": {"pairs": counts[0], "of": counts[1]}, "schemes": schemes,
+        "measured": {"pairs": counts[0], "of": counts[1], "prompts": done}, "schemes": schemes,
         "losses_from": Counter(m.source for m in measurements), "roles": model_roles(graph) if graph else (),
         "not_planned": dict(graph.reasons) if graph else {}, "undecided": {"memory": MEMORY, "layers": undecided},
     }  # fmt: skip
@@ -196,11 +199,12 @@ def inspect_profile(path: Path) -> Inspection:
 def _profile_lines(
     facts: Mapping[str, Any], graph: LayerGraph | None, sources: Sequence[str], speeds: str
 ) -> list[str]:
-    model, settings, (pairs, of) = facts["model"], facts["settings"], facts["measured"].values()
+    model, settings, (pairs, of, done) = facts["model"], facts["settings"], facts["measured"].values()
+    prompts = len(settings["prompts"]) if done == len(settings["prompts"]) else f"{done} of {len(settings['prompts'])}"
     rows, steps = [_scheme_row(each) for each in facts["schemes"]], settings.get("generation", {}).get("steps")
     return [
         f"profile of {model['name']} ({len(facts['layers'])} layers, fingerprint {model['fingerprint'][:12]})",
-        f"measured: {pairs if of is None else f'{pairs} of {of}'} (layer, scheme), on {len(settings['prompts'])} "
+        f"measured: {pairs if of is None else f'{pairs} of {of}'} (layer, scheme), on {prompts} "
         f"prompts{'' if steps is None else f', {steps} steps'}",
         *((*layers_text(graph), *rare_text(graph)) if graph and "source" not in facts else ()),
         *sources,

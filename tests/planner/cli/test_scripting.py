@@ -128,7 +128,8 @@ def test_the_numbers_are_those_of_the_verbs(command_line: Any, scene: dict[str, 
     seen = bitplan.inspect(profile).facts
     with open_profile(profile) as store:
         assert list(seen["layers"]) == list(store.layers()) and seen["families"] == store.families()
-        assert seen["measured"] == {"pairs": len(store.measured()), "of": len(store.measured())}
+        pairs, prompts = len(store.measured()), len(store.header()["settings"]["prompts"])
+        assert seen["measured"] == {"pairs": pairs, "of": pairs, "prompts": prompts}
     assert seen["measured"]["pairs"] > 100
 
 

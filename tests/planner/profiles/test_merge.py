@@ -247,6 +247,30 @@ def test_ranges_may_differ_by_rounding(two: Two) -> None:
         assert store.ranges() == {"unet.a": {"absmax": 2.0, "calls": 3}}
 
 
+def test_schemes_may_come_in_any_order(tmp_path: Path) -> None:
+    """Parts that were measured with `--schemes` in another order are merged by name, with one digest."""
+    texts, parts = ("w8a8", "w4a8", "w2a8"), []
+    for number, order, way in ((0, texts, 1), (1, texts[::-1], -1)):
+        header = {"model": MODEL | {"components": ["unet", "vae"][::way]},
+                  "settings": {"prompts": ["a cat"], "schemes": list(order), "metrics": ["nsr", "dssim"][::way]},
+                  "machine": {"threads": 2}, "versions": {"torch": "2.6"}}  # fmt: skip
+        with Profile.create(tmp_path / f"{number}.profile", header) as store:
+            store.write_graph(graph(layer("unet.a"), layer("unet.b")), ("keep", *order))
+            of = f"unet.{'ab'[number]}"
+            store.write_measurements(
+                [Measurement(of, text, name, 0.25, 0.5, 4) for text in order for name in ("dssim", "nsr")]
+                + [Measurement("unet.b", "w8a8", name, 0.25, 0.5, 4) for name in ("nsr", "dssim")][: 2 - 2 * number],
+                {"nsr": "quality", "dssim": "quality"},
+            )
+            parts.append(store.path)
+    merged = [bitplan.merge(each, tmp_path / f"m{len(each[0].name)}{n}.profile")
+              for n, each in enumerate((parts, parts[::-1]))]  # fmt: skip
+    with open_profile(merged[0]) as one, open_profile(merged[1]) as two:
+        assert content_digest(one) == content_digest(two) and len(list(one.measurements())) == 12
+        for store in (one, two):
+            assert store.schemes() == ("keep", *store.header()["settings"]["schemes"])
+
+
 def test_the_user_says_whose_costs(two: Two) -> None:
     two.sql(put_cost(1.0))
     three = toy_with_cost(two, 2.0)
