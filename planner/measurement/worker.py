@@ -16,7 +16,7 @@ from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import components_of
 from bitplan.planner.measurement.replay import Replay, build_replay
 from bitplan.planner.measurement.resume import RecordedReplay, record_replay
-from bitplan.planner.pipelines.calling import OneByOne, learn
+from bitplan.planner.pipelines.calling import OneByOne, has_own_calls, learn
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics, single_layer_metrics
 from bitplan.planner.pipelines.sources import components, load_subject
@@ -136,7 +136,19 @@ class Worker:
         """The replay on all conditions in full precision, recorded on first use."""
         settings = self.setup.settings
         seed = settings.generation.seed
-        return build_replay(self.subject, self.denoisers, self.conditions, seed, settings.timesteps, self.setup.batch)
+        return build_replay(self.subject, self.denoisers, self.conditions, seed, settings.timesteps, self._batches[-1])
+
+    @cached_property
+    def _batches(self) -> list[int]:
+        return [self.setup.batch]
+
+    def halve(self) -> int:
+        """Forget the replay, and take half of the conditions a run from now on. Returns how many; 0 for half of one."""
+        size = 1 if has_own_calls(self.subject.run) else min(self._batches[-1], len(self.conditions))
+        for name in ("replay", "recorded_replay"):
+            vars(self).pop(name, None)
+        self._batches.append(max(size // 2, 1))
+        return size // 2
 
     @cached_property
     def recorded_replay(self) -> RecordedReplay:

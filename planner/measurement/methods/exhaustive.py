@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.measurement.resume import resumable, run_from
 from bitplan.planner.measurement.worker import Worker
+from bitplan.planner.texts import one_line
 from bitplan.sensitivity.runs.exhaustive import measure_layers
 from bitplan.sensitivity.runs.outcome import Outcome
+from bitplan.sensitivity.shortage import is_shortage
 
 WORTHWHILE = 2  # measurements a layer: resuming saves a quarter of each, recording takes as long as several
 
 
 def measure(worker: Worker, job: Job) -> Iterator[JobResult]:
-    """Run the replay once for each pair of the job. Raises MeasurementError."""
+    """Run the replay once for each pair of the job, with half of the conditions a run after each that memory does not
+    suffice for. Raises MeasurementError, and ShortageError where one condition needs too much."""
+    left = list(job.pairs)
+    while left:
+        try:
+            for result in _measured(worker, replace(job, pairs=tuple(left))):
+                left.remove(result.pair)
+                yield result
+        except Exception as error:
+            if not is_shortage(error) or not (size := worker.halve()):
+                raise
+            print(f"{one_line(error)}; measuring goes on with runs of {size}", file=sys.stderr)
+
+
+def _measured(worker: Worker, job: Job) -> Iterator[JobResult]:
     packed: dict[Any, Any] = {}  # weights that schemes of one layer share
     variants = {pair: partial(worker.variant, *pair, packed) for pair in job.pairs}
     metric_set = worker.metric_set

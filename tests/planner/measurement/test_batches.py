@@ -82,3 +82,33 @@ def test_losses_are_equal_and_runs_are_small(tmp_path: Path, monkeypatch: pytest
     assert losses[0].keys() == losses[1].keys()
     for key, (mean, stderr) in losses[0].items():
         assert losses[1][key] == pytest.approx((mean, stderr), rel=1e-4)
+
+
+def test_a_shortage_halves_the_runs_and_measuring_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where memory becomes short in the midst of it; the losses are those of whole runs, up to rounding."""
+    runs: list[int] = []
+
+    def short_from(number: float) -> Subject:
+        subject = plain()
+        runs.clear()
+
+        def run(conditions: Any, seed: int) -> Tensor:
+            runs.append(len(conditions))
+            if len(runs) >= number and len(conditions) > 1:
+                raise MemoryError
+            return subject.run(conditions, seed)
+
+        return Subject(subject.modules, run, subject.conditions, "array", name=subject.name)
+
+    def losses(number: float) -> dict[Any, Any]:
+        with open_profile(bitplan.profile(short_from(number), tmp_path / f"{number}.profile", **OPTIONS)) as store:
+            return {(m.layer, m.metric): (m.mean, m.stderr) for m in store.measurements()}
+
+    whole = losses(float("inf"))
+    most, last = max(runs), len(runs)
+    assert most >= 4 and "goes on" not in capsys.readouterr().err
+    halved = losses(last - 1)
+    assert runs[-1] == 1 and f"measuring goes on with runs of {most // 2}\n" in capsys.readouterr().err
+    assert halved.keys() == whole.keys()
+    for key, expected in whole.items():
+        assert halved[key] == pytest.approx(expected, rel=1e-4)
