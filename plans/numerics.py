@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitplan.plans.formats.storage import stored_bytes
 from bitplan.plans.inputs import INPUTS
 from bitplan.plans.inputs.base import ActivationError, ActivationScales, Inputs
 from bitplan.plans.kinds import KINDS
@@ -52,9 +53,11 @@ def layout_of(scheme: Scheme, shape: Sequence[int]) -> dict[str, Tensor]:
     return held
 
 
-def transform_bytes(scheme: Scheme, shape: Sequence[int]) -> int:
-    """Bytes of what the scheme's transforms hold in a layer with a weight of `shape`."""
-    return sum(tensor.nbytes for name, tensor in layout_of(scheme, shape).items() if name != RANGE)
+def scheme_bytes(scheme: Scheme, shape: Sequence[int], keep_itemsize: int) -> int:
+    """Bytes of a weight of `shape` at the scheme, with what its transforms hold. keep_itemsize: bytes of a number in
+    full precision."""
+    fitted = sum(tensor.nbytes for name, tensor in layout_of(scheme, shape).items() if name != RANGE)
+    return stored_bytes(shape, scheme.weight, keep_itemsize) + fitted
 
 
 def fitted_for(scheme: Scheme, shape: Sequence[int], fitted: Fitted, device: torch.device) -> dict[str, Tensor]:

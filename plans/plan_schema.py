@@ -47,7 +47,7 @@ _SOLVER = record(
     {
         "objective": number(), "bound": number(), "gap": number(), "backend": _NAME, "stopped": _NAME,
         "weights": _NUMBERS, "prices": _AMOUNTS, "worth": _AMOUNTS, "pins": mapping_of(_SCHEME, _NAME),
-        "confidence": number(0.5, math.nextafter(1, 0)),
+        "confidence": number(0.5, math.nextafter(1, 0)), "target": _NAME,
     },
 )  # fmt: skip
 _BLOCKS = mapping_of(_NUMBERS, _NAME)

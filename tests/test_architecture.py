@@ -53,13 +53,14 @@ WITHOUT_TORCH = (  # modules and whole packages
     "planner.errors", "planner.units", "planner.texts", "planner.progress", "planner.files", "planner.interrupts",
     "planner.cli", "planner.verbs", "planner.page", "planner.choice", "planner.profiles", "planner.scenes",
     "planner.graph.layers", "planner.graph.roles", "planner.graph.components", "planner.pipelines.conditions",
-    "planner.finetunes.ratios", "planner.finetunes.verdict", "planner.interop", "planner.applied.__init__",
+    "planner.finetunes.ratios", "planner.finetunes.verdict", "planner.interop", "planner.targets",
+    "planner.applied.__init__",
     "planner.measurement.engines", "planner.measurement.methods.__init__", "planner.measurement.jobs",
     "planner.views.sweep", "planner.views.run", "planner.views.view", "planner.views.bitmap", "planner.views.roles",
     "planner.views.inspect", "planner.views.profile_view",
 )  # fmt: skip
 WITH_TORCH = ("planner.page.painter", "planner.measurement.engines.ray", "planner.measurement.engines.local",
-              "planner.interop.targets.model")  # fmt: skip
+              "planner.interop.model")  # fmt: skip
 BLOCK = "import sys; sys.modules |= dict.fromkeys(('torch', 'diffusers', 'transformers'))\n"  # None: an ImportError
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bitplan.planner.choice.evidence import Evidence, read_evidence
-from bitplan.planner.choice.limits import check_solved, pose, settled, uniform_choice
+from bitplan.planner.choice.limits import check_solved, check_uniform, pose, settled, uniform_choice
 from bitplan.planner.choice.record import STEPS, Provenance, picks_of, plan_of
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import InfeasibleError, UserError
@@ -52,7 +52,7 @@ def make_plans(store: Profile, request: Request, search: Search, uniform: str | 
 
 def find_plans(store: Profile, request: Request, search: Search, known: Sequence[Plan] = ()) -> Iterator[Plan]:
     """Yield the plans of `make_plans` as they are found. known: the first of them, which an earlier search found."""
-    evidence = read_evidence(store, request.confidence)
+    evidence = read_evidence(store, request.confidence, request.target)
     request = settled(evidence, request)
     problem = pose(evidence, request, search.effort)
     found = [_solution_in(problem, evidence, plan) for plan in known]
@@ -82,8 +82,9 @@ def _solution_in(problem: Problem, evidence: Evidence, plan: Plan) -> Solution:
 def make_uniform(store: Profile, request: Request, scheme: str) -> Plan:
     """Return the plan with one scheme wherever it is offered, and the pins. Raises InfeasibleError if it exceeds a
     budget, and UserError."""
-    evidence = read_evidence(store, request.confidence)
+    evidence = read_evidence(store, request.confidence, request.target)
     request = settled(evidence, request)
+    check_uniform(evidence, scheme)
     problem = pose(evidence, request, Effort())
     choice = uniform_choice(problem, scheme, request.pins)
     if broken := violations(problem, choice.picks):

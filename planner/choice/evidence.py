@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from statistics import NormalDist
 
 import numpy as np
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.graph.layers import from_json
+from bitplan.planner.graph.layers import Layer, from_json
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.profiles.timings import steady_ms
+from bitplan.planner.targets import target_named
+from bitplan.planner.targets.base import Target, why
 from bitplan.planner.units import COSTS
+from bitplan.plans.dtypes import FLOAT32, itemsize_of
+from bitplan.plans.scheme import parse_scheme
 from bitplan.sensitivity.table import FAMILIES, OWN, LossTable
 
 KEEP = "keep"  # the scheme that changes nothing
@@ -25,8 +29,8 @@ class Evidence:
     """The candidates of a profile with their costs and losses, in graph order.
 
     Attributes:
-        offered: layer -> its schemes.
-        size: (layer, scheme) -> bytes.
+        offered: layer -> its schemes, without those that a target cannot load.
+        size: (layer, scheme) -> bytes; of what a target can load, as the target holds it.
         ms: (layer, scheme) -> milliseconds of one run, of `timings.steady_ms`.
         losses: the measurements.
         metrics: metric -> family, for the metrics measured for every candidate.
@@ -37,6 +41,8 @@ class Evidence:
         z: how many standard errors above its mean each loss counts (see `z_of`).
         roles: layer -> role; empty if the profile has none.
         partly: metric -> number of measured candidates, for metrics that are not measured for all.
+        target: the tool that plans are made for, a name of `TARGETS`; None for BitPlan itself.
+        ruled_out: (layer, scheme) -> why the target cannot load it in this layer or one of the same weight.
     """
 
     offered: Mapping[str, tuple[str, ...]]
@@ -51,6 +57,8 @@ class Evidence:
     z: float = 0.0
     roles: Mapping[str, str] = field(default_factory=dict)
     partly: Mapping[str, int] = field(default_factory=dict)
+    target: str | None = None
+    ruled_out: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def twins_of(tied: Sequence[Sequence[str]]) -> set[str]:
@@ -114,8 +122,18 @@ def check_known(evidence: Evidence, columns: Iterable[str]) -> None:
                             "probe; profile with --method exhaustive to plan by it")  # fmt: skip
 
 
-def read_evidence(store: Profile, confidence: float | None = None) -> Evidence:
-    """Read the candidates of a profile. Raises UserError if it is not finished, or for an invalid confidence."""
+def read_evidence(store: Profile, confidence: float | None = None, target: str | None = None) -> Evidence:
+    """Read the candidates of a profile, for a target if one is named.
+
+    Raises UserError if the profile is not finished, for an invalid confidence, and for a target that does not exist or
+    can load none of the schemes.
+    """
+    evidence = _read(store, confidence)
+    return evidence if target is None else _for_target(evidence, target, store)
+
+
+def _read(store: Profile, confidence: float | None) -> Evidence:
+    """Return the candidates of a profile."""
     costs, graph = store.costs(), from_json(store.graph())
     offered: dict[str, tuple[str, ...]] = {}
     for cost in costs:
@@ -141,6 +159,46 @@ def read_evidence(store: Profile, confidence: float | None = None) -> Evidence:
         roles={layer.address: layer.role for layer in graph.layers},
         partly=partly,
     )
+
+
+def _for_target(evidence: Evidence, name: str, store: Profile) -> Evidence:
+    """Return the evidence without what the target cannot load, and with the bytes in which it holds the rest."""
+    target, header, layers = target_named(name), store.header(), from_json(store.graph()).by_address
+    if "source" in header:
+        raise UserError(f"{store.path} was imported and does not hold the kinds of its layers, which determine what "
+                        f"{name} can load; leave --target out")  # fmt: skip
+    ruled_out = _ruled_out(evidence, target, layers)
+    if len(ruled_out) == sum(scheme != KEEP for _, scheme in evidence.size):
+        schemes = ", ".join(dict.fromkeys(scheme for _, scheme in ruled_out)) or KEEP
+        raise UserError(f"{name} can load no scheme of {store.path}, which has {schemes}; profile with --target {name}"
+                        f", which measures {', '.join(target.menu)}")  # fmt: skip
+    size, itemsize = dict(evidence.size), itemsize_of(header["model"].get("dtype", FLOAT32))
+    for layer, scheme in (size.keys() - ruled_out.keys()) if target.stored else ():
+        size[layer, scheme] = target.stored(parse_scheme(scheme), layers[layer], itemsize)  # type: ignore[misc]
+    offered = {
+        layer: tuple(scheme for scheme in names if (layer, scheme) not in ruled_out)
+        for layer, names in evidence.offered.items()
+    }
+    return replace(evidence, offered=offered, size=size, target=name, ruled_out=ruled_out)
+
+
+def _ruled_out(evidence: Evidence, target: Target, layers: Mapping[str, Layer]) -> dict[tuple[str, str], str]:
+    """Return (layer, scheme) -> why the target cannot load it in this layer or one of the same weight."""
+    reasons: dict[tuple[str, str], str] = {}
+    for members in groups_of(evidence).values():
+        for layer in members:
+            for scheme in evidence.offered[layer]:
+                reason = why(target, parse_scheme(scheme), layers[layer])
+                reasons |= {(one, scheme): reason for one in members if reason and scheme in evidence.offered[one]}
+    return reasons
+
+
+def measured(evidence: Evidence) -> Evidence:
+    """Return the evidence with all schemes that were measured, also those that a target cannot load."""
+    offered: dict[str, tuple[str, ...]] = {}
+    for layer, scheme in evidence.size:
+        offered[layer] = (*offered.get(layer, ()), scheme)
+    return replace(evidence, offered=offered)
 
 
 def _partly(table: LossTable, families: Mapping[str, str], pairs: set[tuple[str, str]]) -> dict[str, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from bitplan.planner.choice.evidence import Evidence, check_known, groups_of, whole
+from bitplan.planner.choice.evidence import KEEP, Evidence, check_known, groups_of, measured, whole
 from bitplan.planner.choice.problem import formulate, in_one_unit
 from bitplan.planner.choice.request import Request, resolve, resolved_names
 from bitplan.planner.errors import InfeasibleError, UserError
@@ -25,8 +26,14 @@ LONGEST = 20.0  # seconds to compute by how much budgets are too tight together
 
 
 def settled(evidence: Evidence, request: Request) -> Request:
-    """As `on_groups`, and say on standard error for how many layers each name of several stands."""
+    """As `on_groups`, and say on standard error for how many layers each name of several stands, and how much of the
+    profile a target can load."""
     tell_counts(resolved_names(request.pins, evidence.roles, groups_of(evidence)))
+    if evidence.ruled_out:
+        pairs = sum(scheme != KEEP for _, scheme in evidence.size)
+        print(f"{evidence.target} can load {pairs - len(evidence.ruled_out)} of {pairs} (layer, scheme) of the "
+              f"profile; `bitplan profile --target {evidence.target}` measures what it can load",
+              file=sys.stderr)  # fmt: skip
     return on_groups(evidence, request)
 
 
@@ -101,7 +108,7 @@ def _cap(evidence: Evidence, column: str, value: str) -> float:
     number = parse_number(value, f"the cap on {column} of")
     if number is not None:
         return number
-    problem = formulate(evidence, {}, (), real=False)
+    problem = formulate(measured(evidence), {}, (), real=False)
     problem.column(column)
     return float(uniform_choice(problem, value, {}).totals[column])
 
@@ -123,10 +130,22 @@ def uniform_choice(problem: Problem, text: str, pins: Mapping[str, str]) -> Choi
 
 
 def check_pins(evidence: Evidence, request: Request) -> None:
-    """Raise UserError for a pin to a scheme that no kernel runs."""
+    """Raise UserError for a pin to a scheme that the target cannot load, or that no kernel runs."""
     for pair in request.pins.items():
+        if reason := evidence.ruled_out.get(pair):
+            raise UserError(f"{evidence.target} cannot load {pair[1]} in {pair[0]} ({reason}); pin another scheme, or "
+                            "leave --target out")  # fmt: skip
         if request.real and pair in evidence.simulated:
             raise UserError(f"no kernel runs {pair[1]} in {pair[0]}; pin another scheme, or take --kernels fake")
+
+
+def check_uniform(evidence: Evidence, text: str) -> None:
+    """Raise UserError for a scheme that the target can load in no layer."""
+    scheme = str(parse_scheme(text))
+    reasons = [evidence.ruled_out.get(pair) for pair in evidence.size if pair[1] == scheme]
+    if reasons and all(reasons):
+        raise UserError(f"{evidence.target} can load {scheme} in no layer ({reasons[0]}); take another scheme, or "
+                        "leave --target out")  # fmt: skip
 
 
 def _tightest(budgets: Sequence[Budget]) -> tuple[Budget, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bitplan.planner.choice.evidence import KEEP, Evidence, groups_of
+from bitplan.planner.choice.evidence import KEEP, Evidence, groups_of, read_evidence
 from bitplan.planner.choice.fitted import shared_parameters
 from bitplan.planner.choice.problem import formulate
 from bitplan.planner.errors import UserError
@@ -67,7 +67,7 @@ def plan_of(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], 
         },
         budgets={budget.column: plain(budget.limit) for budget in problem.budgets},
         predictions=predict(evidence, chosen.picks),
-        solver=_solver(problem, provenance),
+        solver=_solver(problem, provenance) | ({"target": evidence.target} if evidence.target else {}),
         **shared_parameters(store, schemes, evidence.shared),
     )
 
@@ -99,11 +99,16 @@ def _by_block(
     }  # fmt: skip
 
 
+def evidence_of(plan: Plan, store: Profile) -> Evidence:
+    """Return the evidence that the plan rests on: at its confidence, and for its target. Raises UserError."""
+    return read_evidence(store, plan.solver.get("confidence"), plan.solver.get("target"))
+
+
 def problem_of(evidence: Evidence, plan: Plan) -> Problem:
     """Return the problem that the plan solves, from its weights, budgets and pins.
 
-    Only schemes that a kernel runs are allowed if no layer of the plan is simulated. evidence: read at the plan's
-    confidence. Raises UserError, ProblemError.
+    Only schemes that a kernel runs are allowed if no layer of the plan is simulated. evidence: of `evidence_of`.
+    Raises UserError, ProblemError.
     """
     budgets = [Budget(column, limit) for column, limit in plan.budgets.items()]
     problem = formulate(evidence, plan.solver.get("weights", {}), budgets, real=not plan.simulated)

@@ -14,6 +14,7 @@ from typing import Any
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import ROLES, UNKNOWN
 from bitplan.planner.graph.naming import layers_named
+from bitplan.planner.targets import target_named
 from bitplan.planner.units import parse_number
 from bitplan.sensitivity.table import FAMILIES
 
@@ -82,7 +83,7 @@ def check_kernels(kernels: str) -> None:
 class Request:
     """The conditions and the objective of a plan. Verbs, commands and the explorer use these fields and defaults.
 
-    Raises UserError for an objective or kernels that do not exist.
+    Raises UserError for an objective, kernels or a target that do not exist.
 
     Attributes:
         memory: upper bound on the bytes of the weights: a share of full precision (`35%`) or an amount with its unit.
@@ -94,6 +95,8 @@ class Request:
         pins: layer, block, pattern or `role:NAME` -> scheme.
         kernels: `int` allows only schemes that a real kernel runs; `fake` allows every scheme.
         confidence: confidence of the upper bounds that replace the mean losses; None for mean losses.
+        target: the tool that the plan is made for: only schemes that it can load, in bytes as it holds them; None for
+            BitPlan itself.
     """
 
     memory: str | None = None
@@ -105,10 +108,13 @@ class Request:
     pins: Mapping[str, str] = field(default_factory=dict)
     kernels: str = KERNELS[0]
     confidence: float | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         weights_of(self.objective)
         check_kernels(self.kernels)
+        if self.target is not None:
+            target_named(self.target)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -127,7 +133,8 @@ class Request:
 
     def to_json(self) -> dict[str, Any]:
         """The request as `sweep.json` records it."""
-        return {
+        target = {} if self.target is None else {"target": self.target}  # as sweeps were recorded before
+        return target | {
             "objective": self.weights, "order": self.order, "memory": self.memory, "latency": self.latency,
             "bits": self.bits, "caps": dict(self.caps), "pins": dict(self.pins), "real": self.real,
             "confidence": self.confidence, "slack": self.slack,

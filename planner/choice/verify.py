@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from bitplan.planner.choice.evidence import read_evidence
-from bitplan.planner.choice.record import check_same_model, picks_of, predict, problem_of
+from bitplan.planner.choice.record import check_same_model, evidence_of, picks_of, predict, problem_of
 from bitplan.planner.profiles.profile import Profile
 from bitplan.plans.plan import Plan
 from bitplan.solvers.certify import exact_total, lower_bound, violations
@@ -53,7 +52,7 @@ def check(plan: Plan, store: Profile, prove: Effort | None = None) -> Verificati
     another model, and ProblemError for columns that are not in the profile.
     """
     check_same_model(plan, store)
-    evidence = read_evidence(store, plan.solver.get("confidence"))
+    evidence = evidence_of(plan, store)
     problem = problem_of(evidence, plan)
     picks, failures = picks_of(problem, evidence, plan)
     if failures:
@@ -97,6 +96,7 @@ def _certified(problem: Problem, plan: Plan, objective: Fraction) -> tuple[Fract
 def _holds(problem: Problem, plan: Plan) -> str:
     pins = plan.solver.get("pins", {})
     among = "all schemes of the profile" if plan.simulated else "schemes that a kernel runs"
+    among += f" and {plan.solver['target']} can load" if "target" in plan.solver else ""
     facts = [f"{len(plan.schemes)} layers among {among}", f"{len(problem.ties)} ties"]
     facts += [f"{len(pins)} layers pinned"] * bool(pins)
     if "confidence" in plan.solver:

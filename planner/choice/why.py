@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from bitplan.planner.choice.evidence import groups_of, read_evidence, shown_columns
-from bitplan.planner.choice.record import check_same_model, picks_of, problem_of
+from bitplan.planner.choice.evidence import Evidence, groups_of, shown_columns
+from bitplan.planner.choice.record import check_same_model, evidence_of, picks_of, problem_of
 from bitplan.planner.errors import UserError
-from bitplan.planner.graph.layers import from_json
+from bitplan.planner.graph.layers import Layer, from_json
 from bitplan.planner.graph.naming import layer_named
 from bitplan.planner.profiles.profile import Profile
+from bitplan.planner.targets import target_named
+from bitplan.planner.targets.base import why
 from bitplan.planner.texts import table
 from bitplan.planner.units import SHOW
 from bitplan.plans.plan import Plan
+from bitplan.plans.scheme import parse_scheme
 from bitplan.solvers.effort import Effort
 from bitplan.solvers.questions.alternatives import Alternative, alternatives
 from bitplan.solvers.solution import choice_of
@@ -35,6 +39,8 @@ class LayerExplanation:
         alternatives: every scheme that it may take.
         columns: the columns of the table.
         share: on how many conditions the layer's losses rest; empty if they are all.
+        target: the tool that the plan is made for, if any.
+        ruled_out: scheme -> why the target cannot load it in this layer.
     """
 
     layer: str
@@ -45,11 +51,14 @@ class LayerExplanation:
     alternatives: tuple[Alternative, ...]
     columns: tuple[str, ...]
     share: str = ""
+    target: str | None = None
+    ruled_out: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the explanation for JSON."""
         record = {name: getattr(self, name) for name in ("layer", "layers", "scheme", "objective", "pinned")}
         record |= {"share": self.share} if self.share else {}
+        record |= {"target": self.target, "ruled_out": dict(self.ruled_out)} if self.target else {}
         return record | {"alternatives": [_alternative(each) for each in self.alternatives]}
 
     def __str__(self) -> str:
@@ -60,7 +69,7 @@ class LayerExplanation:
         ]
         lines += [f"its losses rest on few samples: it runs on {self.share}"] if self.share else []
         rows = [_row(self, each) for each in self.alternatives]
-        return "\n".join([*lines, table(rows), *_conclusions(self)])
+        return "\n".join([*lines, table(rows), *_conclusions(self), *_ruled_out(self)])
 
 
 def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> LayerExplanation:
@@ -71,7 +80,7 @@ def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Lay
     """
     check_same_model(plan, store)
     layer = layer_named(layer, plan.schemes)
-    evidence = read_evidence(store, plan.solver.get("confidence"))
+    evidence = evidence_of(plan, store)
     problem = problem_of(evidence, plan)
     picks, wrong = picks_of(problem, evidence, plan)
     if wrong:
@@ -80,6 +89,7 @@ def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Lay
     choice = choice_of(problem, picks)
     others = tuple(alternatives(problem, choice, group, effort))
     pinned = group in plan.solver.get("pins", {})
+    facts = from_json(store.graph()).by_address[layer]
     return LayerExplanation(
         layer,
         layers,
@@ -88,8 +98,20 @@ def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Lay
         pinned,
         others,
         shown_columns(evidence),
-        from_json(store.graph()).by_address[layer].share,
+        facts.share,
+        evidence.target,
+        _reasons(evidence, facts),
     )
+
+
+def _reasons(evidence: Evidence, layer: Layer) -> dict[str, str]:
+    """Return scheme -> why the target cannot load it in the layer, of the profile's schemes and the target's menu."""
+    if evidence.target is None:
+        return {}
+    target = target_named(evidence.target)
+    of_menu = {scheme: why(target, parse_scheme(scheme), layer) for scheme in target.menu}
+    of_profile = {scheme: reason for (one, scheme), reason in evidence.ruled_out.items() if one == layer.address}
+    return of_profile | {scheme: reason for scheme, reason in of_menu.items() if reason and scheme not in of_profile}
 
 
 def _conclusions(explanation: LayerExplanation) -> list[str]:
@@ -105,6 +127,14 @@ def _conclusions(explanation: LayerExplanation) -> list[str]:
         *[f"{', '.join(better)} would be better: the plan is not the best; solve again with more --time-limit"]
         * bool(better),
     ]
+
+
+def _ruled_out(explanation: LayerExplanation) -> list[str]:
+    """Say which schemes the target cannot load, and why: one line a reason."""
+    by_reason: dict[str, list[str]] = {}
+    for scheme, reason in explanation.ruled_out.items():
+        by_reason.setdefault(reason, []).append(scheme)
+    return [f"{explanation.target} cannot load {', '.join(schemes)}: {reason}" for reason, schemes in by_reason.items()]
 
 
 def _row(explanation: LayerExplanation, each: Alternative) -> dict[str, str]:

@@ -39,6 +39,8 @@ def _profile(verb: str, options: tuple[str, ...], result: Any, words: Words) -> 
     out = words["out"]
     with open_profile(out) as store:
         text = result if isinstance(result, str) else speeds_text(store)
+    if words.get("target"):
+        options = ("--target", words["target"], *options)
     return Printed(lambda: inspect_file(out), text, wrote=[out], then=shell_command("bitplan", verb, out, *options))
 
 

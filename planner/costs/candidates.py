@@ -8,7 +8,10 @@ from math import prod
 
 from torch import nn
 
+from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import Layer, LayerGraph
+from bitplan.planner.targets import target_named
+from bitplan.planner.targets.base import why
 from bitplan.plans.kernels import KernelError, choose_kernel, geometry_of
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.modules import kind_of
@@ -50,6 +53,18 @@ def candidates(
         for scheme in dict.fromkeys(adapted(layer, scheme) for scheme in schemes)
         if fits(layer, scheme, observed.get(layer.address))
     ]
+
+
+def loadable(offered: Sequence[Candidate], graph: LayerGraph, target: str | None) -> Sequence[Candidate]:
+    """Returns the candidates that the target can load. Raises UserError if there are none but full precision."""
+    if target is None:
+        return offered
+    reasons = [why(target_named(target), one.scheme, graph.by_address[one.layer]) for one in offered]
+    found = [one for one, reason in zip(offered, reasons, strict=True) if reason is None]
+    if all(one.scheme == KEEP for one in found):
+        raise UserError(f"{target} can load none of these schemes in any layer ({next(filter(None, reasons), KEEP)}); "
+                        "give other --schemes, or leave --target out")  # fmt: skip
+    return found
 
 
 def adapted(layer: Layer, scheme: Scheme) -> Scheme:

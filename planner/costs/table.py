@@ -14,11 +14,10 @@ from bitplan.planner.costs.candidates import Candidate
 from bitplan.planner.costs.clock import CacheLoad, timing_of
 from bitplan.planner.graph.layers import Layer, LayerGraph
 from bitplan.planner.profiles.profile import Cost
-from bitplan.plans.formats.storage import stored_bytes
 from bitplan.plans.kernels import choose_kernel, geometry_of
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.layers.modules import quantize_module
-from bitplan.plans.numerics import layout_of, transform_bytes
+from bitplan.plans.numerics import layout_of, scheme_bytes
 from bitplan.plans.scheme import KEEP, Scheme
 
 _STAND_IN = 4.0  # the value of fitted parameters while timing
@@ -41,8 +40,7 @@ def cost_candidates(
         if key not in timed:
             timed[key] = _time_layer(layer, module, scheme, rest)
         ms, error, kernel = timed[key]
-        size = stored_bytes(layer.weight, candidate.scheme.weight, module.weight.element_size())
-        size += transform_bytes(candidate.scheme, layer.weight)
+        size = scheme_bytes(candidate.scheme, layer.weight, module.weight.element_size())
         simulated = candidate.simulated is not None
         yield Cost(candidate.layer, str(candidate.scheme), size, ms, "none" if simulated else kernel, simulated, error)
 

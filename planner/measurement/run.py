@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bitplan.planner.costs.allocator import lean_memory
-from bitplan.planner.costs.candidates import Candidate, candidates, menu, parse_schemes
+from bitplan.planner.costs.candidates import Candidate, candidates, loadable, menu, parse_schemes
 from bitplan.planner.costs.parameters import fit_parameters, profile_parameters
 from bitplan.planner.costs.table import cost_candidates
 from bitplan.planner.errors import UserError
@@ -63,6 +63,7 @@ class MeasureOptions:
         seconds: time after which no measurement begins.
         around: memory of the plans whose undecided layers are measured while there is time.
         folder: where converted weights lie instead of in memory.
+        target: the tool whose schemes alone are measured; None for all.
     """
 
     method: str = "probes"
@@ -73,6 +74,7 @@ class MeasureOptions:
     seconds: float = math.inf
     around: str = "25%"
     folder: PathLike | None = None
+    target: str | None = None
 
 
 def check_options(schemes: Sequence[str], dtype: str, options: MeasureOptions) -> None:
@@ -144,7 +146,7 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
         ranges = _ranges(store, traced)
         parameters = profile_parameters(store, traced.graph, traced.modules, schemes, ranges)
         setup = setup_of(traced, settings, ranges, parameters)
-        offered = candidates(traced.graph, traced.modules, schemes, setup.ranges)
+        offered = _offered(traced, setup, options.target)
         pairs = share_of([(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP], options.part)
         unpriced = _unpriced(store, offered) if options.part[0] == 1 else ()
         current().expect(_expected(store, pairs, unpriced, options))
@@ -159,6 +161,12 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
                 measure_exhaustively(schedule, schedule.pairs)
             else:
                 measure_by_probes(schedule, options.checks, options.around)
+
+
+def _offered(traced: Traced, setup: WorkerSetup, target: str | None) -> Sequence[Candidate]:
+    """The candidates that the target can load, or all. Raises UserError if there are none but full precision."""
+    schemes = parse_schemes(setup.settings.schemes)
+    return loadable(candidates(traced.graph, traced.modules, schemes, setup.ranges), traced.graph, target)
 
 
 def _as_begun(store: Profile, settings: Settings) -> Settings:

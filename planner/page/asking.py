@@ -14,7 +14,7 @@ from bitplan.planner.texts import shell_command
 Word = Annotated[str, Field(min_length=1, max_length=300)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # of a plan file: no folders, nothing hidden, nothing a shell reads
 SUFFIX = ".plan.yaml"
-NOT_ASKED = ("kernels", "slack")  # the server states the kernels; slack is of lexicographic requests, which it refuses
+NOT_ASKED = ("kernels", "target", "slack")  # the server states the first two; it refuses lexicographic requests
 LIMIT_OF_ENTRIES = {"caps": 50, "pins": 20_000}
 
 
@@ -40,9 +40,9 @@ _WORDS: Any = create_model("_WORDS", __config__=ConfigDict(extra="forbid", froze
 class PageRequest(_WORDS):  # type: ignore[misc]  # a model made of the fields of `Request`
     """The words of `bitplan.planner.choice.request.Request`, except those of `NOT_ASKED`."""
 
-    def request(self, kernels: str) -> Request:
+    def request(self, kernels: str, target: str | None = None) -> Request:
         """The request that `bitplan solve` makes of these words. Raises UserError."""
-        return Request(**self.model_dump(), kernels=kernels)
+        return Request(**self.model_dump(), kernels=kernels, target=target)
 
 
 class ToSolve(BaseModel):

@@ -26,7 +26,9 @@ HERE = "127.0.0.1"
 EXTRA = "`bitplan explore` needs fastapi, uvicorn and plotly; pip install 'bitplan[explore]'"
 
 
-def serve(profile: Path, plans: Path | None, options: PaintOptions, port: int, show: bool) -> None:
+def serve(
+    profile: Path, plans: Path | None, options: PaintOptions, port: int, show: bool, target: str | None = None
+) -> None:
     """Serve the page until interrupted.
 
     Args:
@@ -35,6 +37,7 @@ def serve(profile: Path, plans: Path | None, options: PaintOptions, port: int, s
         options: what paints; what is None there is taken from the profile.
         port: the port; 0 for any free one.
         show: whether to open a browser.
+        target: the tool that plans are made for; None for BitPlan itself.
 
     Raises UserError.
     """
@@ -43,18 +46,18 @@ def serve(profile: Path, plans: Path | None, options: PaintOptions, port: int, s
         from bitplan.planner.page.server import app_of
     except ImportError as error:
         raise UserError(f"{EXTRA} ({one_line(error)})") from None
-    state = state_of(profile, plans, options)
+    state = state_of(profile, plans, options, target)
     with _listening(port) as listener:
         address = f"http://{HERE}:{listener.getsockname()[1]}/?token={state.token}"
         print(f"exploring {profile} at {address}\nplans are saved in {state.plans}; stop with Ctrl-C", flush=True)
         if show:
             threading.Timer(0.5, webbrowser.open, [address]).start()
         with contextlib.suppress(KeyboardInterrupt):
-            run_server(app_of(state, lambda: state_of(profile, plans, options)), listener)
+            run_server(app_of(state, lambda: state_of(profile, plans, options, target)), listener)
     print("stopped")
 
 
-def state_of(profile: Path, plans: Path | None, options: PaintOptions) -> ExplorerState:
+def state_of(profile: Path, plans: Path | None, options: PaintOptions, target: str | None = None) -> ExplorerState:
     """The state of a new server, with a token of its own. Raises UserError for a folder that does not exist."""
     from bitplan.planner.page.server import ExplorerState
 
@@ -62,7 +65,7 @@ def state_of(profile: Path, plans: Path | None, options: PaintOptions) -> Explor
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} for plans; make it, or choose another --plans")
     with open_profile(profile) as store:
-        session = Session(load_profile_view(store), options.kernels == "int")
+        session = Session(load_profile_view(store, None, target), options.kernels == "int")
         painter = Painter(measured(store, options))
         prompt = next((p for p in store.header()["settings"]["prompts"] if isinstance(p, str)), "")
     return ExplorerState(profile, folder, session, painter, prompt, secrets.token_urlsafe(16))

@@ -66,7 +66,7 @@ class ExplorerState:
         """The request of these words, with each pin on its layer's leader. Raises UserError."""
         pins = {self.leaders.get(name, name): scheme for name, scheme in words.pins.items()}
         led: PageRequest = words.model_copy(update={"pins": pins})
-        return led.request(self.kernels)
+        return led.request(self.kernels, self.session.known.evidence.target)
 
     def plan(self, words: PageRequest) -> Plan:
         """The plan that `bitplan solve` makes. Raises UserError."""

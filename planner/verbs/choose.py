@@ -44,6 +44,8 @@ def solve(
         pins: layer, block, pattern or `role:NAME` -> scheme, such as `unet.mid_block` or `unet.*.attn*`.
         kernels: `int` allows only schemes that a real kernel runs here; `fake` allows every scheme.
         confidence: plan with each loss at its upper bound of this confidence; None for mean losses.
+        target: plan for a tool of `bitplan.planner.targets.TARGETS`: only schemes that it can load, in bytes as it
+            holds them, so that `export` writes the plan as it is; None for BitPlan itself.
         uniform: give this scheme to every layer instead of solving.
         time_limit: seconds for the solver.
         gap: share of the objective that may stay unproven.
@@ -138,6 +140,7 @@ def sweep(
         pins: as in `solve`.
         kernels: as in `solve`.
         confidence: as in `solve`.
+        target: as in `solve`.
         time_limit: seconds for each limit.
         gap: share of the objective that may stay unproven.
         backend: as in `solve`.
@@ -163,7 +166,7 @@ def sweep(
     checks.check_painted(images, paint, count)
     limits, effort = Sweep(by, points, start, stop, spacing), checks.effort_of(time_limit, gap, backend)
     with open_profile(profile) as store:
-        header, known = store.header(), load_profile_view(store, request.confidence)
+        header, known = store.header(), load_profile_view(store, request.confidence, request.target)
         name = pipeline or read_name(header["model"]["name"], store.path, trust)
         if images:
             check_typed(name, *read_names(header["settings"].get("metrics", ()), store.path, trust))

@@ -61,8 +61,8 @@ def doctor() -> Equipment:
 
 def explore(
     profile: PathLike, *, plans: PathLike | None = None, pipeline: str | None = None, port: int = 0,
-    open: bool = False, kernels: str = KERNELS[0], steps: int | None = None, guidance: float | None = None,
-    trust: bool = False,
+    open: bool = False, kernels: str = KERNELS[0], target: str | None = None, steps: int | None = None,
+    guidance: float | None = None, trust: bool = False,
 ) -> None:  # fmt: skip
     """Serve a page on this machine alone, with the solver behind it, until interrupted. Its address is printed.
 
@@ -73,6 +73,7 @@ def explore(
         port: port of 127.0.0.1; 0 for any free port.
         open: also open the page in a browser.
         kernels: as in `solve`.
+        target: as in `solve`.
         steps: denoising steps of a picture; None for the profile's.
         guidance: guidance scale; None for the profile's.
         trust: also import and run the pipeline that the profile names as `package.module:name`.
@@ -84,7 +85,7 @@ def explore(
 
     check_kernels(kernels)
     options = PaintOptions(pipeline, steps, guidance, kernels, trust=trust)
-    serve(Path(profile), None if plans is None else Path(plans), options, port, open)
+    serve(Path(profile), None if plans is None else Path(plans), options, port, open, target)
 
 
 def report(runs: Sequence[PathLike], out: PathLike) -> Path:

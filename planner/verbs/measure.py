@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bitplan.planner.files import PathLike, write_json
 from bitplan.planner.interrupts import keeps
 from bitplan.planner.progress import course_of
+from bitplan.planner.targets import schemes_for
 from bitplan.planner.verbs import checks as checking
 from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
 from bitplan.plans.dtypes import FLOAT32
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 @course_of("profile")
 def profile(
     pipeline: str | Subject, out: PathLike, *,
-    prompts: PathLike | Sequence[Any] | None = None, count: int = 8, schemes: Sequence[str] = DEFAULT_SCHEMES,
+    prompts: PathLike | Sequence[Any] | None = None, count: int = 8, schemes: Sequence[str] | None = None,
     components: Sequence[str] = (), clip: str | None = None, timesteps: int = 4, steps: int | None = None,
     guidance: float | None = None, seed: int = 0, method: str = "probes", probes: int = 4, checks: int | None = None,
     time: str | None = None, around: str = "25%", engine: str = "local", address: str | None = None,
     workers: int | None = None, part: str | None = None, dtype: str = FLOAT32,
     call: Mapping[str, Any] | None = None, metrics: Sequence[str] = (), offload_folder: PathLike | None = None,
+    target: str | None = None,
 ) -> Path:  # fmt: skip
     """Measure what each scheme does to each layer of a pipeline, and write the profile `out`. The same call continues
     an interrupted measurement.
@@ -38,7 +40,7 @@ def profile(
         out: the profile.
         prompts: a file with one prompt a line, a YAML list of the arguments of calls, or such a list.
         count: number of built-in prompts, where `prompts` is None.
-        schemes: the schemes to measure.
+        schemes: the schemes to measure; None for a default set, `DEFAULT_SCHEMES` or that of the target.
         components: the pipeline's components to plan, or blocks or patterns of layers, such as `unet.mid_block` or
             `text_encoder*`; empty for the denoiser.
         clip: folder or hub id of the CLIPModel that measures alignment.
@@ -60,6 +62,7 @@ def profile(
         call: further arguments of the pipeline's call, such as its height.
         metrics: more metrics, built-in ones or `package.module:name`.
         offload_folder: a folder on a disk that holds converted weights instead of memory.
+        target: measure only what this tool of `bitplan.planner.targets.TARGETS` can load; None for all.
 
     Returns the path of the profile. Raises UserError.
     """
@@ -75,9 +78,9 @@ def profile(
     generation, share = generation_of(pipeline, steps, guidance, seed, call), checking.part_of(part)
     options = run.MeasureOptions(
         method, engine, Cluster(address, workers), share, checking.checks_of(checks, dtype), checking.seconds_of(time),
-        around, offload_folder,
+        around, offload_folder, target,
     )  # fmt: skip
-    run.check_options(schemes, dtype, options)
+    run.check_options(schemes := schemes_for(target, schemes, DEFAULT_SCHEMES), dtype, options)
     if Path(out).exists():
         keeps(run.kept_in(out))
     own = conditions_in(prompts)

@@ -82,6 +82,7 @@ def _input(type: type = Path, **more: Any) -> Parameter:
 
 
 _BACKENDS = "bitplan.solvers.programs.backends:BACKENDS"
+_TARGETS = "bitplan.planner.targets:TARGETS"
 _CLIP = Parameter("Folder or hub id of the CLIPModel that measures alignment.", loads=True)
 _SEED = _number("Prompt i starts from the noise of seed + i.")
 _GUIDANCE = Parameter("Guidance scale [the pipeline's default].", float)
@@ -125,6 +126,10 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
                          choices=KERNELS),
     "confidence": Parameter("Plan with each loss at its upper bound of this confidence, such as 0.95 [mean losses].",
                             float, metavar="SHARE"),
+    "target": Parameter("Plan for a tool: only schemes that it can load, in bytes as it holds them: {names}.",
+                        metavar="TARGET", complete=_TARGETS),
+    "profile.target": Parameter("Measure only what a tool can load: {names}.", metavar="TARGET",
+                                complete=_TARGETS),
     # the solver
     "uniform": Parameter("Give this scheme to every layer instead of solving.", metavar="SCHEME", complete="schemes"),
     "time_limit": _TIME_LIMIT,
@@ -218,10 +223,10 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "height": _number("Height of a picture in px [as the configuration says]."),
     "frames": _number("Frames of a video [as its pipelines usually make]."),
     "tokens": _number("Tokens of text [as its pipelines usually make]."),
-    "to": Parameter("{names}.", metavar="TARGET", complete="bitplan.planner.interop.targets:TARGETS"),
+    "to": Parameter("{names}.", metavar="TARGET", complete=_TARGETS),
     "model": Parameter("Source of the layers' shapes; JSON: a configuration [the plan's own pipeline].",
                        metavar="PROFILE|PIPELINE|JSON", loads=True),
-    "approximate": Parameter("Take the nearest scheme that TARGET can express, and list the changes.", bool),
+    "approximate": Parameter("Take the nearest scheme that TARGET can express, and show the changes.", bool),
     # the explorer
     "explore.plans": _path("The folder where plans are saved [the profile's own].", reads=False),
     "explore.pipeline": Parameter("The pipeline that paints [the one that PROFILE was measured on].", loads=True),

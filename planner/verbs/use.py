@@ -17,7 +17,7 @@ BATCH = 16  # pictures of one call, which are written before the next
 if TYPE_CHECKING:
     from bitplan.planner.evaluation.report import Evaluation
     from bitplan.planner.evaluation.speed import Timings
-    from bitplan.planner.interop.targets.base import Exports
+    from bitplan.planner.interop.exports import Exports
     from bitplan.planner.pipelines.subject import Subject
     from bitplan.plans.plan import Plan
 
@@ -25,20 +25,22 @@ if TYPE_CHECKING:
 def export(
     plan: Plan | PathLike, to: str, out: PathLike, *, model: PathLike | None = None, approximate: bool = False
 ) -> Exports:
-    """Write the plan as the configuration of another tool, one file for each component, and describe the files.
+    """Write the plan as the configuration of another tool, one file for each component, and say in how many bytes the
+    tool holds the layers, and whether they are within the plan's budget.
 
     Args:
         plan: a plan, its file, or the name of a published plan.
-        to: a name of `bitplan.planner.interop.targets.TARGETS`.
+        to: a name of `bitplan.planner.targets.TARGETS`.
         out: the file; with several components, each file has -COMPONENT added to its name.
         model: source of the layers' shapes: the plan's profile, a pipeline, or a configuration; None for the pipeline
             that the plan names.
-        approximate: take the nearest scheme that the tool can express, and list these changes in the result.
+        approximate: take the nearest scheme that the tool can express, and list these changes in the result; a plan
+            made with the `target` of that name needs none.
 
     Raises UserError where the tool cannot express the schemes of some layers.
     """
     from bitplan.planner.choice.published import plan_in
-    from bitplan.planner.interop.targets import export_plan
+    from bitplan.planner.interop.export import export_plan
 
     return export_plan(plan_in(plan), to, Path(out), None if model is None else str(model), approximate)
 

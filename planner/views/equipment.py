@@ -75,7 +75,7 @@ def _torch_members(device: str) -> Iterator[Member]:
     """Yields the families whose tables need torch."""
     import torch
 
-    from bitplan.planner.interop.targets import TARGETS
+    from bitplan.planner.targets import TARGETS
     from bitplan.plans.formats import FORMATS
     from bitplan.plans.inputs import INPUTS
     from bitplan.plans.kernels import KERNELS

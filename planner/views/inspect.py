@@ -120,6 +120,8 @@ def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = (), speeds: str = "") -
     lines += [*_objective(plan), *_worth(plan)]
     if pins := plan.solver.get("pins"):
         lines.append("pinned: " + _pinned(pins))
+    if "target" in plan.solver:
+        lines.append(f"target: {plan.solver['target']}, with the bytes in which it holds the layers")
     if "confidence" in plan.solver:
         lines.append(f"confidence: planned with each loss at its upper bound of {plan.solver['confidence']:.4g}")
     if plan.simulated:

@@ -56,9 +56,9 @@ class ProfileView:
         return {layer: {s: i for i, s in enumerate(names)} for layer, names in self.evidence.offered.items()}
 
 
-def load_profile_view(store: Profile, confidence: float | None = None) -> ProfileView:
-    """Reads a profile. Raises UserError where it is not finished."""
-    return ProfileView(store.header()["model"], read_evidence(store, confidence), from_json(store.graph()))
+def load_profile_view(store: Profile, confidence: float | None = None, target: str | None = None) -> ProfileView:
+    """Reads a profile, for a target if one is named. Raises UserError where it is not finished."""
+    return ProfileView(store.header()["model"], read_evidence(store, confidence, target), from_json(store.graph()))
 
 
 def columns_of(data: ProfileView) -> tuple[Column, ...]:

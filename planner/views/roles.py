@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from bitplan.planner.choice.evidence import KEEP, twins_of
-from bitplan.planner.choice.record import check_same_model
+from bitplan.planner.choice.record import check_same_model, evidence_of
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import ROLES, UNKNOWN, Layer, LayerGraph, from_json
 from bitplan.planner.profiles.profile import Profile
@@ -82,7 +82,7 @@ def plan_roles(plan: Plan, store: Profile) -> tuple[RoleOfPlan, ...]:
     """
     check_same_model(plan, store)
     graph, losses = from_json(store.graph()), LossTable.of(store.measurements())
-    size = {(cost.layer, cost.scheme): cost.bytes for cost in store.costs()}
+    size = evidence_of(plan, store).size
     if unknown := [pair for pair in plan.schemes.items() if pair not in size]:
         raise UserError(f"{unknown[0][0]} takes {unknown[0][1]}, which {store.path} did not measure; give the plan's "
                         "own profile")  # fmt: skip

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from bitplan.planner.graph.layers import Layer
-from bitplan.planner.interop.targets import TARGETS
-from bitplan.planner.interop.targets.base import Target, why
+from bitplan.planner.targets import TARGETS
+from bitplan.planner.targets.base import Target, why
 from bitplan.plans.formats import FORMATS
 from bitplan.plans.inputs import INPUTS
 from bitplan.plans.kernels import KERNELS, Kernel

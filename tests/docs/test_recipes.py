@@ -80,7 +80,7 @@ def test_every_recipe_has_a_toy() -> None:
 @pytest.fixture
 def toy(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Toy]:
     """The toy of a recipe, in files of its own beside the repository, for the length of one test."""
-    from bitplan.planner.interop.targets import TARGETS
+    from bitplan.planner.targets import TARGETS
     from bitplan.plans.kernels import KERNELS
     from bitplan.sensitivity.metrics import METRICS
 

@@ -109,13 +109,13 @@ def run(program, time_limit, gap):
     return highs.run(program, time_limit, gap)
 """,
     "toy_target.py": """
-from bitplan.planner.interop.targets.base import Target
+from bitplan.planner.targets.base import Target
 from bitplan.plans.kernels.base import FLOAT_INPUTS
 from bitplan.plans.scheme import KEEP
 from bitplan.plans.takes import Takes
 
 TAKES = Takes({"int": {"bits": (8, 4)}, "keep": {}}, {"float": {}}, ())
-LOST, USE = "nothing", "read {file}"
+MENU, LOST, USE = ("w8a16", "w4a16"), "nothing", "read {file}"
 
 def refuses(scheme, layer):
     return "linear layers only" if layer.kind != "linear" and scheme != KEEP else None
@@ -123,6 +123,9 @@ def refuses(scheme, layer):
 def text(part):
     return "".join(f"{path} {scheme}\\n" for path, scheme in part.schemes.items())
 
-TOY = Target("toy", "a toy", TAKES, refuses, text, LOST, USE)
+def stored(scheme, layer, itemsize):
+    return layer.weight[0] * layer.weight[1] * itemsize
+
+TOY = Target("toy", "a toy", TAKES, MENU, refuses, stored, text, LOST, USE)
 """,
 }

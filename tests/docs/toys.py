@@ -206,7 +206,7 @@ def toy_backend(patch: pytest.MonkeyPatch) -> Toy:
 def toy_target(patch: pytest.MonkeyPatch) -> Toy:
     from toy_target import TOY
 
-    from bitplan.planner.interop import targets
+    from bitplan.planner import targets
     from tests.planner.interop import test_targets
 
     targets.register(TOY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bitplan.planner.interop.targets.base import Model
+from bitplan.planner.interop.model import Model
 from tests.planner.support.exporting import tiny_model
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bitplan.planner.interop.targets import TARGETS
-from bitplan.planner.interop.targets.base import Model, export_files
-from bitplan.planner.interop.targets.gguf import TYPES
+from bitplan.planner.interop.export import export_files
+from bitplan.planner.interop.model import Model
+from bitplan.planner.targets import TARGETS
+from bitplan.planner.targets.gguf import TYPES
 from bitplan.plans.scheme import KEEP, parse_scheme
 from tests.planner.support.exporting import mixed, plan_for
 
@@ -78,7 +79,7 @@ def test_each_tensor_matches_its_own_line_of_a_recipe(prefix: str, model: Model,
         if scheme == "keep":
             assert matching == ["f16"]
         else:
-            fmt, block = TYPES[matching[0]]
+            fmt, block, _ = TYPES[matching[0]]
             assert fmt == parse_scheme(scheme).weight and model.layers[f"unet.{path}"].weight[1] % block == 0
         assert not any(re.search(pattern, f"{prefix}other.{path}.weight") for pattern, _ in rules)
         assert not any(re.search(pattern, f"{prefix}{path}.bias") for pattern, _ in rules)

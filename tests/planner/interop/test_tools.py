@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
-from bitplan.planner.interop.targets import TARGETS
-from bitplan.planner.interop.targets.base import Export, Model, export_files
-from bitplan.plans.scheme import parse_scheme
+from bitplan.planner.graph.layers import Layer
+from bitplan.planner.interop.export import export_files
+from bitplan.planner.interop.exports import Export
+from bitplan.planner.interop.model import Model
+from bitplan.planner.targets import TARGETS
+from bitplan.plans.scheme import KEEP, Scheme, parse_scheme
 from tests.planner.support.exporting import mixed, plan_for, tiny_model
 
 ROOT = Path(__file__).parents[3]
@@ -71,19 +74,14 @@ def test_the_tool_quantizes_the_layers_named_at_the_bits_named(
     layers = {address: found["layers"][address.removeprefix("unet.")] for address in model.layers}
     assert len(found["layers"]) == len(layers) and found["finite"]
     for address, told in layers.items():
-        shape = model.layers[address].weight
+        layer = model.layers[address]
+        shape = layer.weight
         assert as_stored(told["scheme"], shape[1]) == as_stored(export.schemes[address], shape[1]), address
-        check_numbers(tool, parse_scheme(export.schemes[address]), told, shape)
+        check_numbers(tool, parse_scheme(export.schemes[address]), told, layer)
 
 
-def check_numbers(tool: str, scheme: Any, told: dict[str, Any], shape: tuple[int, ...]) -> None:
-    """Checks that a group has no more values than the bits allow, and the stored bytes where the tool packs them."""
-    weights = 1
-    for size in shape:
-        weights *= size
-    if scheme.weight.kind == "keep":
-        return
-    if told["levels"] is not None:
+def check_numbers(tool: str, scheme: Scheme, told: dict[str, Any], layer: Layer) -> None:
+    """Checks that a group has no more values than the bits allow, and the stored bytes."""
+    assert told["bytes"] == TARGETS[tool].holds(scheme, layer, 4), layer.address
+    if scheme != KEEP and told["levels"] is not None:
         assert told["levels"] <= 2**scheme.weight.bits
-    if tool != "modelopt":  # simulated: nothing is packed
-        assert told["bytes"] == weights * scheme.weight.bits / 8

@@ -8,7 +8,7 @@ from typing import Any
 
 from bitplan.planner.graph.layers import Layer, architecture_fingerprint
 from bitplan.planner.graph.trace import find_layers, survey
-from bitplan.planner.interop.targets.base import Model
+from bitplan.planner.interop.model import Model
 from bitplan.plans.kinds import KINDS
 from bitplan.plans.plan import Plan
 from bitplan.plans.scheme import parse_scheme

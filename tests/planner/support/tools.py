@@ -2,7 +2,8 @@
 
 Each tool runs in its own process, since importing it changes torch's settings. The tool quantizes the UNet of the
 pipeline in FOLDER by FILE. For each layer the output has, from the tool's modules and tensors: `scheme`, as our text
-form; `levels`, for linear layers, the largest number of values that share a scale; `bytes`, stored for a weight.
+form; `levels`, for linear layers, the largest number of values that share a scale; `bytes`, stored for a weight, with
+scales and zero points.
 `finite`: whether the result runs.
 """
 
@@ -38,9 +39,10 @@ def _torchao_row(path: str, layer: Any) -> Row:
     if kind == "Parameter":
         return path, "keep", weight, None, weight.nbytes
     codes = weight.qdata
+    size = sum(getattr(weight, name).nbytes for name in weight.__tensor_flatten__()[0])
     if kind == "Float8Tensor":
         assert codes.dtype == torch.float8_e4m3fn and weight.scale.shape == (len(weight), 1)
-        return path, "fp8a16", weight.dequantize(), None, codes.nbytes
+        return path, "fp8a16", weight.dequantize(), None, size
     assert codes.dtype == torch.int8 and kind in ("Int8Tensor", "IntxUnpackedToInt8Tensor")
     group = weight.block_size[1]
     group = None if group == weight.shape[1] else group
@@ -52,7 +54,7 @@ def _torchao_row(path: str, layer: Any) -> Row:
         f"w{bits}{f'g{group}' if group else ''}{'z' * affine}a{inputs}",
         weight.dequantize(),
         group,
-        codes.nbytes,
+        size,
     )
 
 
@@ -80,7 +82,8 @@ def _sdnq_row(path: str, layer: Any) -> Row:
         zero_point_scale=None, zero_point_2=None, svd_up=None, svd_down=None, dtype=torch.float32,
         skip_quantized_matmul=found.use_quantized_matmul,
     )  # fmt: skip
-    return path, scheme, weight, group, layer.weight.nbytes
+    held = (layer.weight, layer.scale, layer.zero_point)
+    return path, scheme, weight, group, sum(each.nbytes for each in held if each is not None)
 
 
 def read_modelopt(file: Path, folder: Path) -> tuple[nn.Module, list[Row]]:

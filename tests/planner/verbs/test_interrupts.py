@@ -31,7 +31,7 @@ BEGUN = {
     "apply": ("p scenes --out x.png", "bitplan.planner.applied.pipeline.load_planned"),
     "evaluate": ("p scenes --out .", "bitplan.planner.evaluation.evaluator.open_evaluator"),
     "bench": ("p scenes --out x", "bitplan.planner.evaluation.evaluator.open_subject"),
-    "export": ("p --to gguf --out x", "bitplan.planner.interop.targets.export_plan"),
+    "export": ("p --to gguf --out x", "bitplan.planner.interop.export.export_plan"),
     "inspect": ("a", "bitplan.planner.views.inspect.inspect_file"),
     "doctor": ("", "bitplan.planner.views.equipment.equipment"),
     "report": (". --out x", "bitplan.planner.page.html.write_report"),

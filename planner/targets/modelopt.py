@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from bitplan.planner.graph.layers import Layer
-from bitplan.planner.interop.targets.base import ExportPart
+from bitplan.planner.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, InputFormat, Scheme, WeightFormat
 from bitplan.plans.takes import ANY, Takes
 
@@ -30,6 +30,9 @@ TAKES = Takes(
      "weights.affine": "its integer weights have no zero point",
      "transforms.first": "it has no scale for the first token alone"},
 )  # fmt: skip
+
+
+MENU = ("w8a8", "w6a8", "w5a8", "w4a8", "w3a8", "w2a8", "w4g64a8", "w3g64a8", "w2g64a8")
 
 
 def refuses(scheme: Scheme, layer: Layer) -> str | None:

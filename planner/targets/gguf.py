@@ -20,27 +20,28 @@ groups.
 from __future__ import annotations
 
 import re
+from math import prod
 
 from bitplan.planner.graph.layers import Layer
-from bitplan.planner.interop.targets.base import ExportPart
+from bitplan.planner.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, Scheme, WeightFormat
 from bitplan.plans.takes import INTEGERS, Takes
 
-TYPES = {  # type -> (its format, weights in a block)
-    "q8_0": (WeightFormat("int", 8, 32), 32),
-    "q6_K": (WeightFormat("int", 6, 32, least_squares=True), 256),
-    "q5_0": (WeightFormat("int", 5, 32), 32),
-    "q5_1": (WeightFormat("int", 5, 32, affine=True), 32),
-    "q5_K": (WeightFormat("int", 5, 32, affine=True, least_squares=True), 256),
-    "q4_0": (WeightFormat("int", 4, 32), 32),
-    "q4_1": (WeightFormat("int", 4, 32, affine=True), 32),
-    "q4_K": (WeightFormat("int", 4, 32, affine=True, least_squares=True), 256),
-    "q3_K": (WeightFormat("int", 3, 32, least_squares=True), 256),
-    "q2_K": (WeightFormat("int", 2, 32, affine=True, least_squares=True), 256),
+TYPES = {  # type -> (its format, weights in a block, bytes of a block)
+    "q8_0": (WeightFormat("int", 8, 32), 32, 34),
+    "q6_K": (WeightFormat("int", 6, 32, least_squares=True), 256, 210),
+    "q5_0": (WeightFormat("int", 5, 32), 32, 22),
+    "q5_1": (WeightFormat("int", 5, 32, affine=True), 32, 24),
+    "q5_K": (WeightFormat("int", 5, 32, affine=True, least_squares=True), 256, 176),
+    "q4_0": (WeightFormat("int", 4, 32), 32, 18),
+    "q4_1": (WeightFormat("int", 4, 32, affine=True), 32, 20),
+    "q4_K": (WeightFormat("int", 4, 32, affine=True, least_squares=True), 256, 144),
+    "q3_K": (WeightFormat("int", 3, 32, least_squares=True), 256, 110),
+    "q2_K": (WeightFormat("int", 2, 32, affine=True, least_squares=True), 256, 84),
 }
 
 
-FULL = "f16"
+FULL, _FULL = "f16", 2  # the type of full precision, and its bytes a number
 
 
 LOST = ("the plan's scales and input formats: ggml computes its own scales, in half precision or less; its products "
@@ -52,7 +53,7 @@ USE = ("llama-quantize --tensor-type-file {file} IN.gguf OUT.gguf q8_0, or sd-cl
        '--tensor-type-rules "$(paste -sd, {file})"; tensor names are those of diffusers\' {component}')  # fmt: skip
 
 
-_NAMES = {fmt: (name, block) for name, (fmt, block) in TYPES.items()}
+_NAMES = {fmt: (name, block) for name, (fmt, block, _) in TYPES.items()}
 
 
 TAKES = Takes(
@@ -60,6 +61,10 @@ TAKES = Takes(
     {"weights": "no other type of ggml is known here", "inputs.static": "its inputs have no calibrated ranges",
      "inputs.bits": "its products round inputs to 8 bits or not at all"},
 )  # fmt: skip
+
+
+MENU = ("w8g32a8", "w6g32ma8", "w5g32zma8", "w5g32za8", "w5g32a8", "w4g32zma8", "w4g32za8", "w4g32a8", "w3g32ma8",
+        "w2g32zma8")  # fmt: skip
 
 
 def refuses(scheme: Scheme, layer: Layer) -> str | None:
@@ -72,6 +77,14 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
         (layer.weight[1] % block, f"{name} needs a multiple of {block} inputs"),
     )
     return next((reason for applies, reason in rules if applies), None)
+
+
+def stored(scheme: Scheme, layer: Layer, itemsize: int) -> int:
+    """Returns the bytes: whole blocks, or half precision."""
+    if scheme == KEEP:
+        return prod(layer.weight) * min(itemsize, _FULL)
+    _, block, size = TYPES[_NAMES[scheme.weight][0]]
+    return prod(layer.weight) // block * size
 
 
 def text(part: ExportPart) -> str:

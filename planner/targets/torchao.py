@@ -9,10 +9,11 @@ that run everywhere (`IntxWeightOnlyConfig`) are stored in 8.
 from __future__ import annotations
 
 import json
+from math import prod
 from typing import Any
 
 from bitplan.planner.graph.layers import Layer
-from bitplan.planner.interop.targets.base import ExportPart
+from bitplan.planner.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, Scheme
 from bitplan.plans.takes import ANY, Takes
 
@@ -32,6 +33,12 @@ TAKES = Takes(
 )  # fmt: skip
 
 
+MENU = ("w8a8", "w8a16", "fp8a16")
+
+
+_FULL = 2  # bytes of a number in bfloat16
+
+
 def refuses(scheme: Scheme, layer: Layer) -> str | None:
     """Returns why torchao cannot express `scheme`, whose terms it takes, of `layer`, or None."""
     weight, inputs = scheme.weight, scheme.inputs
@@ -43,6 +50,19 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
         (weight.group and layer.weight[1] % weight.group, "its groups must divide the inputs"),
     )  # fmt: skip
     return next((reason for applies, reason in rules if applies), None)
+
+
+def stored(scheme: Scheme, layer: Layer, itemsize: int) -> int:
+    """Returns the bytes: codes of 8 bits, with scales and, of integers, zero points of 8 bits; else bfloat16.
+
+    Scales are float32 where there is one a row and no zero point in use, else bfloat16.
+    """
+    if scheme == KEEP:
+        return prod(layer.weight) * min(itemsize, _FULL)
+    weight = scheme.weight
+    scales = layer.weight[0] * (layer.weight[1] // weight.group if weight.group else 1)
+    scale = 2 if weight.group or weight.affine else 4
+    return prod(layer.weight) + scales * (scale + (weight.kind == "int"))
 
 
 def text(part: ExportPart) -> str:

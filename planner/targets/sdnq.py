@@ -8,10 +8,11 @@ so that only the plan decides.
 from __future__ import annotations
 
 import json
+from math import gcd, prod
 from typing import Any
 
 from bitplan.planner.graph.layers import Layer
-from bitplan.planner.interop.targets.base import ExportPart
+from bitplan.planner.targets.base import ExportPart
 from bitplan.plans.scheme import KEEP, Scheme, WeightFormat
 from bitplan.plans.takes import ANY, Takes
 
@@ -32,6 +33,9 @@ TAKES = Takes(
 )  # fmt: skip
 
 
+MENU = ("w8a8", "w6a8", "w5a8", "w4a8", "w4g64za8", "w3g64za8", "w2g64za8", "w8a16", "w4a16")
+
+
 _STEP, _LEAST = 16, 32  # its integer products need multiples of the first, at least the second
 
 
@@ -42,6 +46,7 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
     fits = all(size >= _LEAST and size % _STEP == 0 for size in (outputs, channels))
     convolves = layer.kind != "linear"
     whole = weight.group and not convolves and channels <= weight.group  # one group is all inputs
+    packed = 8 // gcd(8, weight.bits)  # codes that fill whole bytes
     rules = (
         (weight.kind == "fp8" and inputs.bits != 16, "its fp8 weights take no integer inputs"),
         (inputs.bits == 8 and not fits, f"its integer products need channels in multiples of {_STEP}, at least "
@@ -51,8 +56,23 @@ def refuses(scheme: Scheme, layer: Layer) -> str | None:
         (inputs.bits == 8 and convolves and channels == weight.group, "one group is none to its convolutions"),
         (weight.group and not whole and channels % weight.group, "its groups must divide the channels, else it takes "
                                                                  "other groups"),
+        (weight.kind == "int" and prod(layer.weight) % packed, f"it packs codes of {weight.bits} bits by {packed}, of "
+                                                               "which the number of weights is no multiple"),
     )  # fmt: skip
     return next((reason for applies, reason in rules if applies), None)
+
+
+def stored(scheme: Scheme, layer: Layer, itemsize: int) -> int:
+    """Returns the bytes: packed codes, with a scale and, if affine, a zero point of float32 for each group.
+
+    The groups of a convolution are separate at each kernel position, unless its inputs are integers and it has none.
+    """
+    weight, (outputs, channels, *kernel) = scheme.weight, layer.weight
+    if scheme == KEEP:
+        return prod(layer.weight) * itemsize
+    groups = channels // weight.group if weight.group and channels > weight.group else 1
+    positions = 1 if scheme.inputs.bits == 8 and not weight.group else prod(kernel)
+    return prod(layer.weight) * weight.bits // 8 + outputs * groups * positions * 4 * (1 + weight.affine)
 
 
 def text(part: ExportPart) -> str:
