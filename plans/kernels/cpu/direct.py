@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from bitplan.plans.formats.storage import Packed, unpack_rows
 from bitplan.plans.geometry import Geometry
 from bitplan.plans.kernels.cpu.paths import DEPTH, blocks_of, exact_total
-from bitplan.plans.kernels.cpu.products import SEGMENT, portions, write_scaled
+from bitplan.plans.kernels.cpu.products import SEGMENT, portions, row_factors, write_scaled
 
 WEIGHTS = 1 << 22  # weights converted at once: smaller blocks of outputs convolve slower
 HELD = 1 << 24  # bytes of converted inputs and of sums at once
@@ -38,6 +38,7 @@ def write_convolution(
     """out (N, ..., O) float32 = the convolution of codes (N, ..., C) int8, with their scales (N, 1), plus bias (O,)."""
     padded, (outputs, channels) = pad(codes, (0, 0, *geometry.pads)), packed.shape[:2]
     step = max(_LANES, WEIGHTS // packed.inputs // _LANES * _LANES)
+    early, late = row_factors(scale, packed.tensors["scale"])
     for first in range(0, outputs, step):
         part = slice(first, min(first + step, outputs))
         rows = unpack_rows(packed, part.start, part.stop)
@@ -46,9 +47,12 @@ def write_convolution(
         for some, *box in portions(out.shape[:-1], bytes_each, HELD):
             sums = _convolved(padded[(some, *_windows(box, geometry))].float(), weight, geometry)
             block = out[(some, *box)].view(-1, outputs)[:, part]
-            total = sums.reshape(block.shape).mul_(packed.tensors["scale"][part].view(-1))
-            by_row = scale[some].repeat_interleave(len(block) // len(scale[some]), 0)
-            write_scaled(block, total, by_row, None if bias is None else bias[part])
+            times = len(block) // len(scale[some])
+            total = sums.reshape(block.shape)
+            if early is not None:
+                total.mul_(early[some].repeat_interleave(times, 0))
+            total.mul_(packed.tensors["scale"][part].view(-1))
+            write_scaled(block, total, late[some].repeat_interleave(times, 0), None if bias is None else bias[part])
 
 
 def _windows(box: list[slice], geometry: Geometry) -> list[slice]:

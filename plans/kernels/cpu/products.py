@@ -4,7 +4,9 @@ With codes a and row scales s of the input, and w = t_g (q - z_g) of the weight 
 
     y = s * sum over g of (t_g A_g - t_g z_g S_g) + bias,    A_g = sum over k in g of a q,    S_g = sum over k in g of a
 
-where A is exact on each path of `bitplan.plans.kernels.cpu.paths`, and so is S.
+where A is exact on each path of `bitplan.plans.kernels.cpu.paths`, and so is S. It is computed in this order, but for
+weights of huge scales, whose sums times t could be beyond float32: there A and S are multiplied by min(s, 1) first, and
+the total by max(s, 1), so that nothing overflows or underflows that would not do so in y.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ SEGMENT = 1 << 15  # inputs summed at most in one int32: 2^15 * 255 * 128 < 2^31
 OUTPUTS = 1 << 20  # sums held at once, so that they are still in cache when they are scaled
 LINES = 64  # outputs in a few cache lines: blocks that begin elsewhere take up to 1.4 times as long
 OPERANDS = 1 << 22  # codes of the input converted at once
+HUGE = 2.0**64  # scales of weights above it, times a sum, could be beyond float32; trained weights have none
 
 
 def write_products(
@@ -38,15 +41,17 @@ def write_products(
     segments = tuple(_segments(packed))
     bounds = [(first, last) for _, first, last in segments]
     sums = _sums(codes, packed, segments)
+    early, late = row_factors(scale, packed.tensors["scale"])
     for start, stop in ((0, packed.outputs),) if whole else row_blocks(packed, _block(packed)):
         weight = path.operand(unpack_rows(packed, start, stop)).t()
         scales, offsets = _terms(packed, segments, start, stop)
         part = None if bias is None else bias[start:stop]
         for rows in (slice(None),) if whole else _runs(len(codes), packed.inputs, stop - start):
-            total = summed(path.operand(codes[rows]), weight, bounds, scales, path)
+            factor = None if early is None else early[rows]
+            total = summed(path.operand(codes[rows]), weight, bounds, scales, path, factor)
             if sums is not None and offsets is not None:
-                total.addmm_(sums[rows], offsets, alpha=-1)
-            write_scaled(out[rows, start:stop], total, scale[rows], part)
+                total.addmm_(sums[rows] if factor is None else sums[rows] * factor, offsets, alpha=-1)
+            write_scaled(out[rows, start:stop], total, late[rows], part)
 
 
 def _runs(rows: int, inputs: int, outputs: int) -> Iterator[slice]:
@@ -62,6 +67,15 @@ def _block(packed: Packed) -> int:
     return (channels // LINES * LINES or channels) * packed.inputs
 
 
+def row_factors(rows: Tensor, weights: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Row scales (M, 1) as two factors, for sums before and after they are multiplied by the scales of weights; None
+    for 1. `torch.compile` makes one graph for all weights, so that it always gets two."""
+    if torch.compiler.is_compiling():
+        huge = weights.max() > HUGE
+        return torch.where(huge, rows.clamp(max=1), 1.0), torch.where(huge, rows.clamp(min=1), rows)
+    return (rows.clamp(max=1), rows.clamp(min=1)) if float(weights.max()) > HUGE else (None, rows)
+
+
 def write_scaled(out: Tensor, total: Tensor, scale: Tensor, bias: Tensor | None) -> None:
     """out (M, N) = total (M, N) times the rows' scales (M, 1), plus bias (N,)."""
     if bias is None:
@@ -71,13 +85,16 @@ def write_scaled(out: Tensor, total: Tensor, scale: Tensor, bias: Tensor | None)
 
 
 def summed(
-    left: Tensor, right: Tensor, segments: Sequence[tuple[int, int]], scales: Tensor, path: ProductPath
-) -> Tensor:
+    left: Tensor, right: Tensor, segments: Sequence[tuple[int, int]], scales: Tensor, path: ProductPath,
+    early: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """(M, N) float32: operands of `path` (M, K) and (K, N), multiplied over each segment (start, stop) of the inputs,
-    times that segment's scales, of (segments, N)."""
+    times `early` (M, 1), times that segment's scales, of (segments, N)."""
     total = None
     for (start, stop), scale in zip(segments, scales, strict=True):
         part = path.product(left[:, start:stop], right[start:stop])
+        if early is not None:
+            part.mul_(early)
         total = part.mul_(scale) if total is None else total.addcmul_(part, scale)
     assert total is not None
     return total

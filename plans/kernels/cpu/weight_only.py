@@ -2,7 +2,8 @@
 
 The whole float weight never exists: this saves memory, and time only for few rows. It computes in the type of the
 input. With eps of that type and K inputs, the error against the float64 reference is at most
-(K + 3) * eps * (sum of |x w| + |bias|).
+(K + 3) * eps * (sum of |x w| + |bias|). Few rows are multiplied by codes, up to 2^7, and then by scales: where the sum
+of |x| is above 2^120, as no trained layer's is, their output may be infinite.
 """
 
 from __future__ import annotations

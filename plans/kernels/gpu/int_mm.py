@@ -28,19 +28,22 @@ def run(x: Tensor, layer: Held) -> Tensor:
     """The output of the layer, in the type of `x`."""
     held = layer.packed.tensors
     codes, steps = quantize_rows(x, layer.scheme.inputs, layer.scales)
-    out = int_product(codes, held["codes"].view(torch.int8)) * held["scale"].view(-1) * steps
+    sums = int_product(codes, held["codes"].view(torch.int8), steps.clamp(max=1))  # so, no product is beyond float32
+    out = sums * held["scale"].view(-1) * steps.clamp(min=1)
     if layer.bias is not None:
         out = out + layer.bias.float()
     return out.to(x.dtype).view(*x.shape[:-1], layer.packed.outputs)
 
 
-def int_product(left: Tensor, right: Tensor) -> Tensor:
-    """left (M, K) times right (O, K) transposed, int8, as float32 (M, O): exact sums of up to SEGMENT inputs each."""
+def int_product(left: Tensor, right: Tensor, factor: Tensor) -> Tensor:
+    """left (M, K) times right (O, K) transposed, int8, times factor (M, 1), as float32 (M, O): exact sums of up to
+    SEGMENT inputs each."""
     rows, outputs = left.shape[0], right.shape[0]
+    factor = pad(factor, (0, 0, 0, max(0, ROWS - rows)))
     left = pad(left, (0, -left.shape[1] % MULTIPLE, 0, max(0, ROWS - rows)))
     right = pad(right, (0, -right.shape[1] % MULTIPLE, 0, -outputs % MULTIPLE))
     parts = zip(left.split(SEGMENT, 1), right.split(SEGMENT, 1), strict=True)
-    sums = [torch._int_mm(a.contiguous(), b.contiguous().t()).float() for a, b in parts]
+    sums = [torch._int_mm(a.contiguous(), b.contiguous().t()) * factor for a, b in parts]
     return sum(sums[1:], sums[0])[:rows, :outputs]
 
 

@@ -2,6 +2,8 @@
 
     out[m, n] = s_m * sum over g of t_ng * (sum over k in g of x[m, k] (q[n, k] - z_ng)) + bias_n
 
+For codes min(s, 1) multiplies the sums before t does, and max(s, 1) the total: nothing overflows that would not in y.
+
 x: int8 codes with row scales s, summed in int32, or floats (s = 1), summed in float32. q, t, z: codes, scales and zero
 points, unpacked in registers; fp8 weights are codes of one group without a zero. A convolution is the same product over
 the windows of its input, gathered from (N, H, W, C) as they are needed (implicit GEMM): no columns in memory.
@@ -67,12 +69,12 @@ def _weights(
 
 
 @triton.jit
-def _scaled(sums, totals, scale, zeros, at, late_zero: tl.constexpr):
-    """The sums of a group as float32 parts of the output. late_zero: zero points are still to be taken off, exactly:
-    both terms and their difference are below 2^31."""
+def _floats(sums, totals, zeros, at, late_zero: tl.constexpr):
+    """The sums of a group as float32, rounded once. late_zero: zero points are still to be taken off, exactly: both
+    terms and their difference are below 2^31."""
     if late_zero:
         sums -= totals[:, None] * (tl.load(zeros + at).to(tl.int32) - 128)[None, :]
-    return sums.to(tl.float32) * tl.load(scale + at)[None, :]
+    return sums.to(tl.float32)
 
 
 @triton.jit
@@ -100,6 +102,10 @@ def product_kernel(
     total = tl.zeros((block_m, block_n), dtype=tl.float32)
     sums = tl.zeros((block_m, block_n), dtype=tl.int32 if compute == tl.int8 else tl.float32)
     totals = tl.zeros((block_m,), dtype=tl.int32)
+    factor = tl.full((block_m,), 1.0, dtype=tl.float32)
+    if compute == tl.int8:
+        factor = tl.load(steps + row // positions, mask=row < rows, other=0)
+    early = tl.where(factor > 1, 1.0, factor)[:, None]  # NaN is NaN
     for step in range(spans * tl.cdiv(inputs // spans, block)):
         span, index, k, inside = position(step, inputs, spans, block)
         left = input_tile(x, row, rows, k, inside, inputs, sizes, window)
@@ -110,12 +116,12 @@ def product_kernel(
         if late_zero:
             totals += tl.sum(left.to(tl.int32), 1)
         if each:
-            total += _scaled(sums, totals, scale, zero, now, late_zero)
+            total += _floats(sums, totals, zero, now, late_zero) * early * tl.load(scale + now)[None, :]
             sums, totals = tl.zeros_like(sums), tl.zeros_like(totals)
     if not each:
-        total = _scaled(sums, totals, scale, zero, at, late_zero)
+        total = _floats(sums, totals, zero, at, late_zero) * early * tl.load(scale + at)[None, :]
     if compute == tl.int8:
-        total *= tl.load(steps + row // positions, mask=row < rows, other=0)[:, None]
+        total *= tl.where(factor > 1, factor, 1.0)[:, None]
     if has_bias:
         total += tl.load(bias + held)[None, :]
     _store(out, total, row, rows, column, outputs)

@@ -2,7 +2,8 @@
 
 Products are of the input's type (float32 for float64) and summed in float32; a convolution is gathered (implicit GEMM)
 as in `gpu_int8`. With K inputs, the error against the float64 reference is at most
-(K + 3) * 2^-23 * (sum of |x w| + |bias|), and half a digit of the output's type.
+(K + 3) * 2^-23 * (sum of |x w| + |bias|), and half a digit of the output's type. Inputs are multiplied by codes, up to
+2^8, and then by scales: where the sum of |x| is above 2^120, as no trained layer's is, the output may be infinite.
 """
 
 from __future__ import annotations

@@ -162,7 +162,8 @@ def test_products_of_torch_are_exact_and_as_a_gpu_takes_them(inputs, fill, monke
     monkeypatch.setattr(torch, "_int_mm", as_on_cuda)
     for rows, outputs in ((1, 1), (17, 8), (20, 3)):
         left, right = (torch.full((n, inputs), fill, dtype=torch.int8) for n in (rows, outputs))
-        assert torch.equal(gpu_int_mm.int_product(left, right).double(), left.double() @ right.double().t())
+        found = gpu_int_mm.int_product(left, right, torch.ones(rows, 1))
+        assert torch.equal(found.double(), left.double() @ right.double().t())
 
 
 @pytest.mark.parametrize(("name", "text"), [("gpu_int8", "w4g32za8"), ("gpu_weight_only", "fp8a16")])
