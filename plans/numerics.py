@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bitplan.plans.formats import FORMATS
 from bitplan.plans.formats.storage import stored_bytes
 from bitplan.plans.inputs import INPUTS
 from bitplan.plans.inputs.base import ActivationError, ActivationScales, Inputs
@@ -39,9 +40,17 @@ def range_tensor(ranges: Mapping[str, float] | None) -> dict[str, Tensor]:
 
 
 def inputs_of(scheme: Scheme) -> Inputs:
-    """The code of its inputs, which the first call imports: under `torch.compile` that is an error."""
+    """The code of its inputs."""
     member: Inputs = INPUTS[scheme.inputs.kind].member
     return member
+
+
+def import_code(scheme: Scheme) -> None:
+    """Imports the code of all that is in `scheme`, which the first use would do: under `torch.compile` that is an
+    error."""
+    parts = (FORMATS[scheme.weight.kind], INPUTS[scheme.inputs.kind])
+    for line in (*parts, *(TRANSFORMS[term.name] for term in scheme.transforms)):
+        _ = line.member
 
 
 def layout_of(scheme: Scheme, shape: Sequence[int]) -> dict[str, Tensor]:

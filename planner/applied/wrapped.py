@@ -1,7 +1,8 @@
 """The methods of diffusers and transformers that BitPlan wraps, when their files are imported. Imports no torch.
 
 Process-wide effect: the methods do the same as before for models without packed layers. There is no other place where
-packed models can be noticed before a file is written, before their weights are copied by name, or before the first
+packed models can be noticed before a file is written, before their blocks are
+compiled, before their weights are copied by name, or before the first
 layer of a pipeline is changed.
 """
 
@@ -33,6 +34,12 @@ def _save(*call: Any) -> Any:
     return save(*call)
 
 
+def _compile(*call: Any) -> Any:
+    from bitplan.planner.applied.regional import compile_blocks
+
+    return compile_blocks(*call)
+
+
 _LORAS, _CONTROLNETS = "diffusers.loaders.lora", "diffusers.models.controlnets.controlnet"
 _MOTION, _BLOCK = "diffusers.models.unets.unet_motion_model", "ControlNetXSCrossAttn{}Block2D"
 _FREE_NOISE = "diffusers.pipelines.free_noise_utils"
@@ -41,6 +48,7 @@ WRAPPERS: tuple[Row, ...] = (
     (f"{_LORAS}_pipeline", "FluxLoraLoaderMixin", "load_lora_weights", keep_packed),
     (f"{_LORAS}_pipeline", "FluxLoraLoaderMixin", "unload_lora_weights", put_packed_back),
     ("diffusers.models.modeling_utils", "ModelMixin", "save_pretrained", _save),
+    ("diffusers.models.modeling_utils", "ModelMixin", "compile_repeated_blocks", _compile),
     ("transformers.modeling_utils", "PreTrainedModel", "save_pretrained", _save),
     (_CONTROLNETS, "ControlNetModel", "from_unet", _derive),
     (f"{_CONTROLNETS}_flux", "FluxControlNetModel", "from_transformer", _derive),

@@ -23,7 +23,7 @@ from bitplan.plans.kinds import CLASSES, KINDS
 from bitplan.plans.layers.carried import carry_attributes, share_hooks
 from bitplan.plans.layers.guards import NO_RECORDING, check_call, computed, refuse_backward
 from bitplan.plans.layers.stored import COMPUTE, Stored, Untrained, stored_weight
-from bitplan.plans.numerics import NONE, inputs_of, layout_of, scales_in
+from bitplan.plans.numerics import NONE, import_code, layout_of, scales_in
 from bitplan.plans.scheme import Scheme
 from bitplan.plans.transforms.base import Fitted
 
@@ -59,16 +59,13 @@ class _Packed(nn.Module):
 
     def _fill(self, module: Any, packed: Packed, scheme: Scheme, fitted: Fitted, real: bool) -> None:
         nn.Module.__init__(self)
-        for name in KINDS[self.kind].attributes:
-            setattr(self, name, getattr(module, name))
+        vars(self).update({name: getattr(module, name) for name in KINDS[self.kind].attributes})
         self.shape, self.scheme, self.geometry = packed.shape, scheme, geometry_of(module)
         self.real, self.chosen = real, {}
-        inputs_of(scheme)  # before a compiler traces its first call
         # empty; `.to(dtype)` reaches it as it does any float tensor, so it says in which type the layer computes; the
         # first parameter, since pipelines ask `next(module.parameters())` for the type of their inputs
         device = "cpu" if packed.device.type == "meta" else packed.device
-        compute = torch.empty(0, dtype=module.weight.dtype, device=device)
-        self.register_parameter(COMPUTE, Untrained(compute))
+        self.register_parameter(COMPUTE, Untrained(torch.empty(0, dtype=module.weight.dtype, device=device)))
         self.register_parameter("bias", bias_of(module))
         self.parts, self.fits = tuple(packed.tensors), tuple(fitted)
         for name, tensor in {**packed.tensors, **fitted}.items():
@@ -99,8 +96,7 @@ class _Packed(nn.Module):
     @property
     def held(self) -> Held:
         """What a kernel is called with."""
-        fitted = self._stored(self.fits)
-        return Held(self.packed, self.scheme, self.kind, self.geometry, self.bias, self.scales, fitted)
+        return Held(self.packed, self.scheme, self.kind, self.geometry, self.bias, self.scales, self._stored(self.fits))
 
     def _stored(self, names: tuple[str, ...]) -> dict[str, Tensor]:
         held: Any = self._parameters  # a tenth of the time of attributes
@@ -137,8 +133,13 @@ class _Packed(nn.Module):
 
     def settle(self) -> None:
         """Code that assigns tensors calls this: it wraps them as `Stored`, and reads the numbers of `input_range`."""
+        import_code(self.scheme)  # before a compiler traces the first call
         self._keep_stored()
         self.scales = scales_in(self._stored(self.fits))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.settle()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
         own = {f"{prefix}{COMPUTE}": self._parameters[COMPUTE]}  # files do not contain it
@@ -155,15 +156,14 @@ class _Packed(nn.Module):
     def _keep_stored(self) -> None:
         """Torch puts plain parameters in their place on the way from or to the meta device."""
         for name in (*self.parts, *self.fits):
-            tensor = self._parameters[name]
-            if tensor is not None and not isinstance(tensor, Stored):
+            if (tensor := self._parameters[name]) is not None and not isinstance(tensor, Stored):
                 self._parameters[name] = Stored(tensor.data)
         if not isinstance(self.compute, Untrained):
             self._parameters[COMPUTE] = Untrained(self.compute.data)
 
     def extra_repr(self) -> str:
-        kernel = self.chosen.get(self.device.type)
-        return f"{super().extra_repr()}, scheme={self.scheme}, kernel={kernel.name if kernel else None}"
+        name = getattr(self.chosen.get(self.device.type), "name", None)
+        return f"{super().extra_repr()}, scheme={self.scheme}, kernel={name}"
 
 
 OWN = frozenset(_Packed.__annotations__)  # attributes that a packed layer has for itself

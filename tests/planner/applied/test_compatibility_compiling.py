@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,13 +12,17 @@ from diffusers import ModelMixin
 from torch import Tensor, nn
 
 import bitplan
+from bitplan.planner.applied import regional
+from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.subject import run_subject
+from bitplan.plans.formats import FORMATS
 from bitplan.plans.inputs import INPUTS
 from bitplan.plans.kernels import REFERENCE, choose_kernel
 from bitplan.plans.kernels.cpu import int8
 from bitplan.plans.layers.modules import quantize_module
 from bitplan.plans.numerics import range_tensor
 from bitplan.plans.scheme import parse_scheme
+from bitplan.plans.transforms import TRANSFORMS
 from tests.odd.parts import made as made_net
 from tests.odd.parts import sampled
 from tests.odd.patched import Blocks as Attentions
@@ -139,12 +144,25 @@ def graphs_of(schemes: Sequence[str], **options: Any) -> int:
 def test_compile_repeated_blocks() -> None:
     """Blocks with the same schemes share a graph; the limit is that of torch, made smaller to be reached soon."""
     with torch._dynamo.config.patch(recompile_limit=2):
-        assert graphs_of(["w8a8", "w4a8", "w8za8", "w8a8", "w4a8"], recompile_limit=3) == 3
+        assert graphs_of(["w8a8", "w4a8", "w8za8", "w8a8", "w4a8"]) == 3
 
 
-def test_compile_repeated_blocks_beyond_the_limit() -> None:
-    with torch._dynamo.config.patch(recompile_limit=2), pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
-        graphs_of(["w8a8", "w4a8", "w8za8"])
+def test_compile_repeated_blocks_of_many_kinds() -> None:
+    texts = [f"w{bits}{zero}a8" for bits in (8, 6, 5, 4, 3, 2) for zero in ("", "z")]
+    assert graphs_of([*texts, *texts[:8]]) == 12
+
+
+def test_compile_repeated_blocks_with_a_limit_of_ones_own() -> None:
+    with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+        graphs_of(["w8a8", "w4a8", "w8za8"], recompile_limit=2)
+
+
+def test_compile_repeated_blocks_of_a_torch_without_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regional, "LIMIT", "no_such_option")
+    with torch._dynamo.config.patch(recompile_limit=2):
+        with pytest.raises(UserError, match=r"3 kinds of blocks, and torch compiles 2; set .*recompile_limit = 6"):
+            graphs_of(["w8a8", "w4a8", "w8za8"])
+        assert graphs_of(["w8a8", "w4a8", "w4a8"]) == 2
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -164,9 +182,18 @@ def test_apply_to_a_compiled_component(in_place: bool) -> None:
     assert not torch.equal(found, full)
 
 
-def test_the_first_call_of_a_process_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a table imports when it is first used is there before a compiler traces."""
-    monkeypatch.delitem(vars(INPUTS["int"]), "member", raising=False)
-    layer, x = quantize_module(nn.Linear(64, 5), parse_scheme("w8a8"), REFERENCE), torch.randn(3, 64)
+@pytest.mark.parametrize("text", ["w8a8", "w4g64za8t", "w8a8t+first", "w4a16", "fp8a16"])
+@pytest.mark.parametrize("real", [True, False])
+def test_the_first_call_of_a_process_can_be_compiled(text: str, real: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tables import when they are first used is there before a compiler traces, also in a process that unpickles
+    a layer."""
+    scheme, x = parse_scheme(text), torch.randn(2, 3, 64)
+    kernel = choose_kernel(scheme, "linear") if real else REFERENCE
+    pickled = io.BytesIO()
+    torch.save(quantize_module(nn.Linear(64, 5), scheme, kernel, RANGES), pickled)
+    pickled.seek(0)
+    for line in (FORMATS[scheme.weight.kind], INPUTS[scheme.inputs.kind], TRANSFORMS["first"]):
+        monkeypatch.delitem(vars(line), "member", raising=False)
+    layer = torch.load(pickled, weights_only=False)
     with torch.no_grad():
         check_same(torch.compile(layer, fullgraph=True, backend="eager")(x), layer(x))
