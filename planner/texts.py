@@ -11,6 +11,7 @@ from typing import Any
 
 from bitplan.plans.checks import printable
 from bitplan.plans.names import nearest as nearest
+from bitplan.plans.names import nearest_or_all as nearest_or_all
 
 
 def plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from bitplan.plans.names import nearest
+from bitplan.plans.names import nearest_or_all
 
 Check = Callable[[Any], None]
 LARGEST = sys.float_info.max
@@ -186,7 +186,7 @@ def record(
             if own is None:
                 _check_key(key, text(LINE))
                 if rest is None:
-                    raise Wrong(f"unknown key {shown(key)}{nearest(key[:LINE], list(known))}")
+                    raise Wrong(f"unknown key {shown(key)}{nearest_or_all(key[:LINE], list(known))}")
                 own = rest
             try:
                 own(value)

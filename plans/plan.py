@@ -15,7 +15,7 @@ import yaml
 from bitplan.plans.checks import Wrong, printable, shown
 from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.files import PathError, beside, inside, written
-from bitplan.plans.names import nearest
+from bitplan.plans.names import nearest_or_all
 from bitplan.plans.plan_schema import OPTIONAL, PLAN, VERSION
 from bitplan.plans.plan_text import summary
 from bitplan.plans.reading import read_bytes, read_text
@@ -180,7 +180,7 @@ def check_layers(plan: Plan, layers: Iterable[str]) -> None:
     known = list(layers)
     unknown = [layer for layer in plan.schemes if layer not in set(known)]
     if unknown:
-        hint = nearest(unknown[0], known) or "; this model has no layers"
+        hint = nearest_or_all(unknown[0], known) or "; this model has no layers"
         raise PlanError(f"{len(unknown)} of {len(plan.schemes)} layers of the plan are not in this model, such as "
                         f"{unknown[0]}; use the model it was made for{hint}")  # fmt: skip
 

@@ -7,6 +7,6 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Returns the end of a sentence, `; did you mean 'x'?`, or an empty text where `names` is empty."""
-    near = difflib.get_close_matches(name, list(names), 1, 0)
+    """Returns the end of a sentence, `; did you mean 'x'?`, or an empty text where no name is near."""
+    near = difflib.get_close_matches(name, list(names), 1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -135,7 +135,7 @@ class LossTable:
         measurement = self.measurements.get((layer, scheme, metric))
         if measurement is None:
             wanted = describe(layer, scheme, metric)
-            hint = nearest(wanted, [describe(*key) for key in self.measurements]) or "; the table is empty"
+            hint = nearest(wanted, [describe(*key) for key in self.measurements])
             raise MeasurementError(
                 f"{wanted} is not among the {len(self.measurements)} measurements; run the profile to its end{hint}"
             )

@@ -19,6 +19,7 @@ Column = NDArray[np.int64] | NDArray[np.float64]
 Mask = NDArray[np.bool_]
 MOST = 2**53  # the largest sum of an integer column: 64-bit floats and the backends hold every integer up to it
 SMALLEST = sys.float_info.min
+_LISTED = 12  # names that an error lists
 LARGEST = 2.0**500  # the largest sum of a column of floats: products of two of them are still finite
 Picks = tuple[int, ...]  # a choice: one flat candidate index for each group, in the order of the groups
 
@@ -167,9 +168,10 @@ def rebudget(problem: Problem, budgets: Sequence[Budget]) -> Problem:
 
 
 def nearest(name: str, names: Sequence[str] | Mapping[str, object]) -> str:
-    """Return `; did you mean 'x'?` with the nearest name, or an empty text where there are no names."""
-    near = difflib.get_close_matches(name, list(names), 1, 0)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """Return `; did you mean 'x'?`, or some of the names where none is near, or an empty text where there are none."""
+    if near := difflib.get_close_matches(name, list(names), 1):
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are {', '.join(list(names)[:_LISTED])}" if names else ""
 
 
 def plain(number: Number) -> int | float:

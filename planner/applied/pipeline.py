@@ -16,8 +16,9 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.additions import check_additions, original
 from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.marks import is_marked, unmark
+from bitplan.planner.pipelines.places import locate
 from bitplan.planner.pipelines.references import is_reference
-from bitplan.planner.pipelines.sources import float_components, load_pipeline, load_subject, locate
+from bitplan.planner.pipelines.sources import check_options_of, float_components, load_pipeline, load_subject
 from bitplan.planner.pipelines.subject import Subject, subject_of
 from bitplan.plans.layers.alignment import align
 from bitplan.plans.layers.put_back import put_back
@@ -111,6 +112,7 @@ def load_planned(
     if plan is None:
         return load_subject(pipeline, generation)
     if isinstance(pipeline, str) and not is_reference(pipeline):
+        check_options_of(pipeline, generation)
         return subject_of(load_applied(pipeline, plan, kernels, allow_mismatch), generation, pipeline)
     subject = load_subject(pipeline, generation, dtype_of([plan]))
     apply_plan(subject, plan, kernels, allow_mismatch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from statistics import NormalDist
@@ -111,15 +111,6 @@ def z_of(confidence: float | None) -> float:
 def shown_columns(evidence: Evidence) -> tuple[str, ...]:
     """Return the columns that tables of plans show: costs, families, and the user's own metrics."""
     return (*COSTS, *FAMILIES, *(metric for metric, family in evidence.metrics.items() if family == OWN))
-
-
-def check_known(evidence: Evidence, columns: Iterable[str]) -> None:
-    """Raise UserError for a metric that was measured for some candidates only."""
-    for name in columns:
-        if name in evidence.partly:
-            pairs = sum(scheme != KEEP for _, scheme in evidence.size)
-            raise UserError(f"{name} was measured for {evidence.partly[name]} of {pairs} (layer, scheme): it has no "
-                            "probe; profile with --method exhaustive to plan by it")  # fmt: skip
 
 
 def read_evidence(store: Profile, confidence: float | None = None, target: str | None = None) -> Evidence:

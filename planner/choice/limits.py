@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from bitplan.planner.choice.evidence import KEEP, Evidence, check_known, groups_of, measured, whole
+from bitplan.planner.choice.columns import check_known
+from bitplan.planner.choice.evidence import KEEP, Evidence, groups_of, measured, whole
 from bitplan.planner.choice.problem import formulate, in_one_unit
 from bitplan.planner.choice.request import Request, resolve, resolved_names
 from bitplan.planner.errors import InfeasibleError, UserError
@@ -47,7 +48,7 @@ def on_groups(evidence: Evidence, request: Request) -> Request:
 
 def pose(evidence: Evidence, request: Request, effort: Effort) -> Problem:
     """Return the problem of the request, with at most one budget on a column. Raises UserError, InfeasibleError."""
-    check_known(evidence, (*request.weights, *request.order, *request.caps))
+    check_known(evidence, (*request.order, *request.caps), request.weights)
     budgets = budgets_of(evidence, request)
     check_pins(evidence, request)
     problem = pin(formulate(evidence, in_one_unit(evidence, request.weights), budgets, request.real), request.pins)

@@ -11,6 +11,7 @@ import yaml
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike
+from bitplan.planner.texts import nearest
 from bitplan.planner.units import parse_bytes, show_bytes
 from bitplan.plans.plan import load_plan
 
@@ -23,6 +24,14 @@ def plan_in(plan: Plan | PathLike) -> Plan:
     from bitplan.plans.plan import Plan
 
     return plan if isinstance(plan, Plan) else load_plan(plan_file(plan))
+
+
+def check_present(plan: Plan | PathLike) -> None:
+    """Raise UserError where a plan's file does not exist, and where no plan is published by that name."""
+    from bitplan.plans.plan import Plan
+
+    if not isinstance(plan, Plan) and not (path := plan_file(plan)).exists():
+        raise UserError(f"cannot read the plan {path}: there is no such file; check the path")
 
 
 ROOT = Path(str(files("bitplan.plans"))) / "published"
@@ -40,8 +49,9 @@ def plan_file(name: str | Path) -> Path:
         return Path(name)
     files = published(model)
     if not files:
-        known = ", ".join(sorted(folder.name for folder in ROOT.glob("*/")))
-        raise UserError(f"no plans are published for {model!r}; there are some for {known}; give a plan file")
+        known = sorted(folder.name for folder in ROOT.glob("*/"))
+        raise UserError(f"no plans are published for {model!r}; there are some for {', '.join(known)}; give a plan file"
+                        f"{nearest(model, known)}")  # fmt: skip
     limit = parse_bytes(memory, _full_bytes(next(iter(files.values()))))
     within = [budget for budget in files if budget <= limit]
     if not within:

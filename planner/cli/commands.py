@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any
@@ -30,8 +29,9 @@ def _written(result: Any, words: Words) -> Printed:
     return Printed(result, wrote=[words["out"]] if words["out"] else [])
 
 
-def _profile(verb: str, options: tuple[str, ...], result: Any, words: Words) -> Printed:
+def _profile(result: Any, words: Words, latency: bool = False) -> Printed:
     """A new profile: its text is what the verb returned, if that is a text, else what schemes gain or cost in time."""
+    from bitplan.planner.cli.hints import after_profile
     from bitplan.planner.profiles.profile import open_profile
     from bitplan.planner.profiles.speeds import speeds_text
     from bitplan.planner.views.inspect import inspect_file
@@ -39,9 +39,8 @@ def _profile(verb: str, options: tuple[str, ...], result: Any, words: Words) -> 
     out = words["out"]
     with open_profile(out) as store:
         text = result if isinstance(result, str) else speeds_text(store)
-    if words.get("target"):
-        options = ("--target", words["target"], *options)
-    return Printed(lambda: inspect_file(out), text, wrote=[out], then=shell_command("bitplan", verb, out, *options))
+        then = after_profile(store, out, words.get("part"), latency, words.get("target"))
+    return Printed(lambda: inspect_file(out), text, wrote=[out], then=then)
 
 
 def _inspect(result: Any, words: Words) -> Printed:
@@ -49,12 +48,13 @@ def _inspect(result: Any, words: Words) -> Printed:
 
 
 def _solve(result: Any, words: Words) -> Printed:
+    from bitplan.planner.cli.hints import after_solve
+    from bitplan.planner.profiles.profile import open_profile
     from bitplan.planner.views.inspect import inspect_plan
 
     out, inspected = words["out"], inspect_plan(result, words["profile"])
-    name = str(result.model["name"])  # of the profile's file: what is suggested must neither run code nor surprise
-    pipeline = name if re.fullmatch(r"[\w./ ][\w./ -]*", name) else "PIPELINE"
-    then = shell_command("bitplan", "apply", out, pipeline) + " --prompt '...' --out img.png"
+    with open_profile(words["profile"]) as store:
+        then = after_solve(result, store.header(), out)
     wrote = list(dict.fromkeys((out, *current().files)))
     return Printed(inspected, drawing=inspected.drawing, wrote=wrote, then=then)
 
@@ -83,10 +83,7 @@ def _export(result: Any, words: Words) -> Printed:
 
 
 PRINTED: dict[str, Callable[[Any, Words], Printed]] = {  # a verb -> what its command prints; others print by themselves
-    "profile": partial(_profile, "solve", ("--memory", "30%", "--out", "P.plan.yaml")),
-    "cost": partial(_profile, "solve", ("--latency", "80%", "--out", "P.plan.yaml")),
-    "import_profile": partial(_profile, "solve", ("--bits", "4", "--out", "P.plan.yaml")),
-    "merge": partial(_profile, "inspect", ()),
+    "profile": _profile, "cost": partial(_profile, latency=True), "import_profile": _profile, "merge": _profile,
     "inspect": _inspect, "solve": _solve, "sweep": _sweep, "verify": _verify, "check": _check, "evaluate": _evaluate,
     "export": _export, "why": _result, "predict": _result, "doctor": _result, "bench": _written,
     "paint": lambda result, words: Printed(text="", wrote=result),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from bitplan.planner.errors import UserError
-from bitplan.plans.names import nearest
+from bitplan.plans.names import nearest_or_all
 
 _NEAR = 3  # names that an error suggests
 
@@ -30,7 +30,7 @@ def layers_named(names: Iterable[str], layers: Collection[str]) -> dict[str, tup
     """Name -> the layers that it stands for. Raises UserError for a name that stands for none, with the nearest."""
     found = {name: matching(name, layers) for name in names}
     if empty := [name for name, its in found.items() if not its]:
-        near = nearest(empty[0], dict.fromkeys((*layers, *blocks_above(layers))), _NEAR)
+        near = nearest_or_all(empty[0], dict.fromkeys((*layers, *blocks_above(layers))), _NEAR)
         raise UserError(f"no layer or block is named {empty[0]!r}{near or '; there are no layers'}")
     return found
 

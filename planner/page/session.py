@@ -11,7 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from bitplan.planner.choice.evidence import KEEP, Evidence, check_known, z_of
+from bitplan.planner.choice.columns import check_known
+from bitplan.planner.choice.evidence import KEEP, Evidence, z_of
 from bitplan.planner.choice.limits import amount_of, budgets_of, check_pins, check_solved, on_groups
 from bitplan.planner.choice.problem import formulate, in_one_unit, weighed
 from bitplan.planner.choice.request import Request
@@ -89,7 +90,7 @@ def pose_anew(session: Session, request: Request) -> Problem:
     if request.order:
         raise UserError("a lexicographic objective is solved stage by stage; use `bitplan solve` for it")
     evidence, base = _formulated(session, request.confidence)
-    check_known(evidence, (*request.weights, *request.caps))
+    check_known(evidence, request.caps, request.weights)
     request = on_groups(evidence, request)
     caps = {column: repr(_cap(session, request.confidence, column, text)) for column, text in request.caps.items()}
     budgets = budgets_of(evidence, replace(request, caps=caps))

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from functools import cache
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -17,12 +18,11 @@ from torch.overrides import TorchFunctionMode
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.conditions import check_pictures, is_digest, label_of, names_picture
+from bitplan.planner.pipelines.places import GIVEN
 from bitplan.planner.pipelines.results import channels_first, first_of, tensor_of
 from bitplan.planner.texts import one_line
 
 ANY = ""  # the pipeline's own output type
-GIVEN = {"generator": "--seed", "num_inference_steps": "--steps", "guidance_scale": "--guidance",
-         "batch_size": "the number of prompts"}  # arguments that BitPlan gives -> what sets them  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -165,19 +165,15 @@ def arguments_of(
     common = {name: value for name, value in settings.items() if value is not None}
     _check_once(listed, {**common, "generator": noise}, generation.options)
     arguments |= common | {name: opened(value) for name, value in generation.options.items()}
-    check_taken(pipe, arguments)
+    _check_taken(type(pipe), arguments)
+    for row in rows:
+        check_call(type(pipe), row)
     if not listed and "batch_size" in parameters:
         arguments["batch_size"] = len(conditions)
     given: dict[str, Any] = {"generator": noise if way.together else noise[0]}
     if way.output_type != ANY:
         given["output_type"] = way.output_type
     return {name: value for name, value in given.items() if name in parameters} | arguments
-
-
-def check_options(options: Iterable[str]) -> None:
-    """Raises UserError for an argument of every call that BitPlan gives by itself."""
-    if own := [name for name in options if name in GIVEN]:
-        raise UserError(f"{own[0]} is set by {GIVEN[own[0]]}; leave --call {own[0]} out")
 
 
 def _check_once(row: Iterable[str], given: Iterable[str], options: Iterable[str]) -> None:
@@ -192,21 +188,50 @@ def _check_once(row: Iterable[str], given: Iterable[str], options: Iterable[str]
             raise UserError(f"a condition gives {name}, and --call {name} gives it for all; leave one of them out")
 
 
-def check_taken(pipe: Any, names: Iterable[str]) -> None:
-    """Raises UserError for an argument that the pipeline's call does not have, with the nearest one."""
-    parameters = call_parameters(pipe)
+def check_call(kind: type, values: Mapping[str, Any]) -> None:
+    """Raises UserError for an argument that the call of a class of pipelines does not have, and for a text where it
+    takes a number."""
+    _check_taken(kind, values)
+    for name, value in values.items():
+        if isinstance(value, str) and name in _numbers_of(kind):
+            raise UserError(f"{kind.__name__} takes a number as {name}, not the text {value!r}; give one, such as "
+                            f"{name}={_numbers_of(kind)[name]}")  # fmt: skip
+
+
+@cache
+def _numbers_of(kind: type) -> dict[str, object]:
+    """The arguments of the call that are numbers by their defaults or their annotations -> an example."""
+    try:
+        hints = get_type_hints(kind.__call__)
+    except Exception:  # names that are imported for type checkers alone
+        hints = {}
+    found: dict[str, object] = {}
+    for name, parameter in _parameters_of(kind).items():
+        default, kinds = parameter.default, {*get_args(hints.get(name)), hints.get(name)} & {int, float, str}
+        if type(default) in (int, float) or (kinds and str not in kinds and default in (None, parameter.empty)):
+            found[name] = default if type(default) in (int, float) else 1
+    return found
+
+
+def _check_taken(kind: type, names: Iterable[str]) -> None:
+    """Raises UserError for an argument that the call does not have, with the nearest one."""
+    parameters = _parameters_of(kind)
     for name in names:
         if name not in parameters:
             near = get_close_matches(name, parameters, 1)
             meant = f"did you mean {near[0]}? " if near else ""
             quoted = "" if name.isidentifier() else "if it begins a prompt, put the prompt in quotes; "
-            raise UserError(f"{type(pipe).__name__} has no argument {name}; {quoted}{meant}its arguments are "
+            raise UserError(f"{kind.__name__} has no argument {name}; {quoted}{meant}its arguments are "
                             f"{', '.join(parameters)}")  # fmt: skip
 
 
 def call_parameters(pipe: Any) -> dict[str, inspect.Parameter]:
     """Returns the named parameters of the pipeline's call."""
-    call = type(pipe).__call__
+    return _parameters_of(type(pipe))
+
+
+def _parameters_of(kind: type) -> dict[str, inspect.Parameter]:
+    call: Any = kind.__call__
     parameters = inspect.signature(getattr(call, "__wrapped__", call)).parameters
     return {name: p for name, p in parameters.items() if name != "self" and p.kind is not p.VAR_KEYWORD}
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
@@ -18,15 +19,16 @@ from bitplan.planner.graph.layers import GraphError
 from bitplan.planner.pipelines.additions import original
 from bitplan.planner.pipelines.failures import calling
 from bitplan.planner.pipelines.folders import check_folder, check_index
-from bitplan.planner.pipelines.generation import Generation, check_options, outputs_of
+from bitplan.planner.pipelines.generation import Generation, check_call, outputs_of
 from bitplan.planner.pipelines.marks import is_marked
 from bitplan.planner.pipelines.offload import offloaded
+from bitplan.planner.pipelines.places import check_options, known_here, locate
 from bitplan.planner.pipelines.quiet import quiet
 from bitplan.planner.pipelines.references import check_typed, is_reference, load_reference, user_function
 from bitplan.planner.pipelines.subject import Subject, subject_of
 from bitplan.planner.pipelines.variants import only_variant
-from bitplan.planner.scenes import PIPELINE_FOLDER, SCENES
-from bitplan.planner.texts import one_line
+from bitplan.planner.scenes import SCENES
+from bitplan.planner.texts import nearest, one_line
 from bitplan.plans.dtypes import FLOAT32, float_type
 from bitplan.plans.formats.base import FormatError
 from bitplan.plans.inputs.base import ActivationError
@@ -57,6 +59,7 @@ def load_subject(
 
 def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
     if not is_reference(name):
+        check_options_of(name, generation)
         return subject_of(load_pipeline(name, dtype), generation, name)
     target = load_reference(name)
     if not isinstance(target, (Subject, DiffusionPipeline)):
@@ -114,19 +117,6 @@ DEFAULTS = {SCENES: Generation(steps=8, guidance=2.5)}
 FALLBACK = Generation(steps=20)
 
 
-def locate(name: str) -> str:
-    """Returns the argument of `from_pretrained` for a name: the embedded pipeline's folder, a folder, or a hub id."""
-    if name == SCENES:
-        return str(PIPELINE_FOLDER)
-    if Path(name).is_dir():
-        if not (Path(name) / "model_index.json").is_file():
-            raise UserError(f"{name} has no model_index.json; name a folder that save_pretrained wrote")
-        return name
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"there is no pipeline folder {name}; name `{SCENES}`, a local folder or a hub id")
-    return name
-
-
 def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> Any:
     """Loads the pipeline `name`: `scenes`, a local folder or a hub id. quantization: a result of `bitplan.config`.
 
@@ -142,12 +132,26 @@ def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> 
     except REFUSALS:
         raise
     except Exception as error:  # an exception from a hub, a file or a config is bad input
-        reason = one_line(error, 200)
-        raise UserError(
-            f"cannot load the pipeline {name!r}: {reason}; name `{SCENES}`, a folder or a hub id"
-        ) from error
+        near = nearest(name, known_here(name))
+        raise UserError(f"cannot load the pipeline {name!r}: {one_line(error, 200)}; name `{SCENES}`, a folder or a "
+                        f"hub id{near}") from error  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def check_options_of(name: str, generation: Generation) -> None:
+    """Raises UserError for options of the calls that the pipeline `name` does not take, before it is loaded."""
+    if not generation.options:
+        return
+    try:
+        with quiet():
+            kind = getattr(diffusers, str(DiffusionPipeline.load_config(locate(name)).get("_class_name")), None)
+    except REFUSALS:
+        raise
+    except Exception:  # told where it is loaded
+        return
+    if isinstance(kind, type):
+        check_call(kind, generation.options)
 
 
 def _checked_place(name: str) -> tuple[str, str | None]:

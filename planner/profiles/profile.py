@@ -273,6 +273,13 @@ class Profile:
             return {key: json.loads(value) for key, value in rows}
 
 
+def check_present(path: str | PathLike[str]) -> None:
+    """Raises ProfileError where there is no file at `path`."""
+    if not Path(path).exists():
+        command = shell_command("bitplan", "profile", "PIPELINE", "--out", Path(path))
+        raise ProfileError(f"{path}: there is no such file; create it with `{command}`")
+
+
 def open_profile(path: str | PathLike[str], mode: str = "r") -> Profile:
     """Opens the profile at `path` to read (`r`: creates no files and works in read-only folders) or to append (`a`).
 
@@ -282,9 +289,7 @@ def open_profile(path: str | PathLike[str], mode: str = "r") -> Profile:
     if mode not in ("r", "a"):
         raise ProfileError(f"{path}: mode is 'r' to read or 'a' to append, not {mode!r}")
     with advice(path, writes=mode == "a"):
-        if not path.exists():
-            command = shell_command("bitplan", "profile", "PIPELINE", "--out", path)
-            raise ProfileError(f"{path}: there is no such file; create it with `{command}`")
+        check_present(path)
         return Profile(path, open_reader(path) if mode == "r" else open_writer(path, None))
 
 

@@ -29,6 +29,7 @@ def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **words: Any) -> Any:
         from bitplan.planner.interrupts import current, recorded
         from bitplan.planner.pipelines.references import typed
+        from bitplan.planner.verbs.order import check_order
         from bitplan.planner.verbs.shortage import telling_shortage
 
         bound = signature.bind(*args, **words)
@@ -36,8 +37,10 @@ def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
         for word in (word for word, row in rows.items() if row.loads):
             bound.arguments[word] = typed(bound.arguments[word])
         bound.arguments |= _listed(rows, bound.arguments)
+        check_order(verb, rows, bound.arguments)
         _check_places(rows, bound.arguments)
         _check_distinct(rows, bound.arguments)
+        _check_values(rows, bound.arguments)
         with recorded(current()), telling_shortage(verb, signature.parameters):
             return function(*bound.args, **bound.kwargs)
 
@@ -67,6 +70,15 @@ def _check_distinct(rows: Mapping[str, Parameter], values: Mapping[str, Any]) ->
             if (place := _place(value) if row.reads and isinstance(value, (str, Path)) else value) in known:
                 raise UserError(f"{row.flag or word} has {value} twice; name it once")
             known.append(place)
+
+
+def _check_values(rows: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:
+    """Raise an error for a value that the verb could never take, before anything slow."""
+    from bitplan.planner.verbs import early
+
+    for word, row in rows.items():
+        if row.check and values[word] is not None:
+            getattr(early, row.check)(values[word])
 
 
 def _place(value: str | Path) -> str:

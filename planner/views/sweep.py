@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bitplan.planner.choice.evidence import Evidence, check_known
+from bitplan.planner.choice.columns import check_known
+from bitplan.planner.choice.evidence import Evidence
 from bitplan.planner.choice.limits import amount_of, check_solved, pose
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import UserError

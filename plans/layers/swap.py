@@ -15,7 +15,7 @@ from bitplan.plans.kinds import CLASSES
 from bitplan.plans.layers.addresses import find_module
 from bitplan.plans.layers.modules import empty_module, kind_of, quantize_module, refusal_of
 from bitplan.plans.layers.opening import Opening, close, narrow, open_all, open_for, opened, part_memory, reopen
-from bitplan.plans.names import nearest
+from bitplan.plans.names import nearest_or_all
 from bitplan.plans.numerics import NONE
 from bitplan.plans.scheme import KEEP, Scheme
 from bitplan.plans.transforms.base import Fitted
@@ -214,7 +214,7 @@ def layer_addresses(components: Mapping[str, nn.Module]) -> tuple[str, ...]:
 
 
 def _nearest(components: Mapping[str, nn.Module], address: str) -> str:
-    return nearest(address, layer_addresses(components)) or "; these components have no layers"
+    return nearest_or_all(address, layer_addresses(components)) or "; these components have no layers"
 
 
 def _choose(layers: OpenLayers, schemes: Mapping[str, Scheme], real: bool) -> dict[str, Kernel]:

@@ -40,15 +40,21 @@ FORMATS = {
 }
 
 
+def format_named(name: str) -> ForeignFormat:
+    """Returns the format of that name. Raises UserError with the nearest name."""
+    if name not in FORMATS:
+        raise UserError(f"there is no foreign format {name!r}{nearest(name, FORMATS)} (formats: {', '.join(FORMATS)})")
+    return FORMATS[name]
+
+
 def import_folder(name: str, folder: Path, out: Path) -> str:
     """Imports `folder` in the named format into the profile `out` and returns one line about the decisions made.
 
     The same call resumes an interrupted import. Raises UserError, ProfileError.
     """
-    if name not in FORMATS:
-        raise UserError(f"there is no foreign format {name!r}{nearest(name, FORMATS)} (formats: {', '.join(FORMATS)})")
+    module = format_named(name).module
     from bitplan.planner.interop.foreign.base import save
 
-    profile = importlib.import_module(FORMATS[name].module).read(folder)
+    profile = importlib.import_module(module).read(folder)
     save(profile, out)
     return str(profile.header["source"]["decided"])

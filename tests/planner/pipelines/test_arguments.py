@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
 
+import bitplan
 from bitplan.planner.errors import UserError
 from bitplan.planner.pipelines.calling import generation_used
 from bitplan.planner.pipelines.conditions import conditions_in, labels_of
-from bitplan.planner.pipelines.generation import Generation, arguments_of, generation_in, opened
+from bitplan.planner.pipelines.generation import Generation, arguments_of, check_call, generation_in, opened
 from bitplan.planner.pipelines.sources import generation_of
 from bitplan.planner.pipelines.subject import run_subject, subject_of
 from tests import tiny
@@ -129,3 +131,21 @@ def test_what_is_set_for_all_may_be_given_with_a_condition_alone() -> None:
 def test_arguments_that_other_options_set_are_refused_before_anything_is_loaded(name: str) -> None:
     with pytest.raises(UserError, match=f"{name} is set by .*; leave --call {name} out"):
         generation_of("some/pipeline", None, None, 0, {name: 5})
+
+
+@pytest.mark.parametrize("name", ["eta", "guidance_rescale", "height", "num_images_per_prompt"])
+def test_a_text_is_refused_where_the_call_takes_a_number(
+    name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the weights are read."""
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", None)
+    for run in (
+        lambda: bitplan.profile(str(tiny_folder), tmp_path / "x.profile", call={name: "abc"}),
+        lambda: bitplan.paint("scenes@12%", str(tiny_folder), ["x"], tmp_path / "x.png", call={name: "abc"}),
+    ):
+        with pytest.raises(UserError, match=f"takes a number as {name}, not the text 'abc'; give one, such as {name}="):
+            run()
+
+
+def test_a_text_is_taken_where_the_call_may_take_one() -> None:
+    check_call(StableDiffusionPipeline, {"negative_prompt": "abc", "eta": 0.5, "height": 64, "output_type": "np"})

@@ -38,13 +38,13 @@ HERE: dict[str, Callable[[Any, Path], object]] = {  # every verb that writes, wi
     "evaluate": lambda f, out: bitplan.evaluate([f["plan"]], f["pipeline"], out),
     "bench": lambda f, out: bitplan.bench(f["plan"], f["pipeline"], out=out),
     "export": lambda f, out: bitplan.export(f["plan"], "modelopt", out, model=f["profile"]),
-    "report": lambda f, out: bitplan.report([f["folder"]], out),
+    "report": lambda f, out: bitplan.report([f["run"]], out),
 }
 READ = {  # verb -> its inputs in HERE
     "profile": ("pipeline", "text"), "merge": ("profile",), "import_profile": ("folder",), "cost": ("profile",),
     "check": ("profile", "pipeline", "plan"), "solve": ("profile",), "sweep": ("profile",),
     "paint": ("plan", "pipeline"), "evaluate": ("plan", "pipeline"), "bench": ("plan", "pipeline"),
-    "export": ("plan", "profile"), "report": ("folder",),
+    "export": ("plan", "profile"), "report": ("run",),
 }  # fmt: skip
 
 
@@ -66,7 +66,9 @@ def files(profile: Path, tiny_folder: Path, tmp_path: Path) -> dict[str, Path]:
     Image.new("RGB", (2, 2)).save(made["picture"])
     save_file({"mine": torch.zeros(3)}, made["binary"])
     pipeline, folder = (Path(shutil.copytree(tiny_folder, tmp_path / name)) for name in ("pipeline", "folder"))
-    return made | {"pipeline": pipeline, "folder": folder}
+    (run := tmp_path / "run").mkdir()
+    (run / "sweep.json").write_text("{}")
+    return made | {"pipeline": pipeline, "folder": folder, "run": run}
 
 
 def test_every_verb_that_writes_is_tried() -> None:

@@ -40,7 +40,7 @@ def test_the_best_choice_with_its_pairs(problem: Problem, seed: int, count: int)
 
 def test_bad_pairs_are_refused() -> None:
     problem = Problem(("a", "b"), (("x", "y"), ("x",)), {"n": [1, 2, 3]}, {"n": 1.0})  # type: ignore[dict-item]
-    with pytest.raises(ProblemError, match="group 'c'; did you mean 'b'|did you mean 'a'"):
+    with pytest.raises(ProblemError, match="group 'c'; there are a, b"):
         solve_pairs(problem, [PairTerm("a", "c", np.zeros((2, 1)))])
     for bad in (
         PairTerm("a", "b", np.zeros((1, 2))),
