@@ -206,7 +206,7 @@ def check_fingerprint(
         return
     if dtype not in (None, made_in := dtype_of([plan])):
         raise PlanError(f"the plan was made for {name} in {made_in}, and the weights of this model are {dtype}, which "
-                        f"rounds them to other values; load it with torch_dtype=torch.{made_in}, or, if other weights "
+                        f"rounds them to other values; load it with dtype=torch.{made_in}, or, if other weights "
                         "are meant, give allow_mismatch=True")  # fmt: skip
     raise PlanError(
         f"the plan was made for {name} with fingerprint {made_for[:12]}, this model has "

@@ -15,13 +15,14 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from bitplan.planner.profiles.intake import file_problem, harden, tables_problem
 from bitplan.planner.profiles.schema import first_problem
 from bitplan.planner.profiles.tables import NEWEST, OLDEST, statements
-from bitplan.planner.texts import one_line, system_reason
+from bitplan.planner.texts import one_line, shell_command, system_reason
 
 _APPLICATION_ID = 0x42504C4E  # "BPLN", in the file's first 100 bytes
 _WAIT = 30.0  # seconds that a write waits for readers, and a reader for a write
@@ -232,3 +233,10 @@ def insert(path: Path, db: sqlite3.Connection, statement: str, rows: Iterable[Se
         except sqlite3.IntegrityError as error:
             name, reason = " / ".join(row[:keys]), _refusal(error)
             raise ProfileError(f"{path}: {name} is refused because {reason}") from None
+
+
+def check_present(path: str | PathLike[str]) -> None:
+    """Raises ProfileError where there is no file at `path`."""
+    if not Path(path).exists():
+        command = shell_command("bitplan", "profile", "PIPELINE", "--out", Path(path))
+        raise ProfileError(f"{path}: there is no such file; create it with `{command}`")

@@ -21,6 +21,7 @@ from bitplan.planner.profiles.file import (
     ProfileError,
     advice,
     agrees,
+    check_present,
     decoding,
     dump,
     in_order,
@@ -30,7 +31,6 @@ from bitplan.planner.profiles.file import (
     open_writer,
 )
 from bitplan.planner.profiles.tables import cost_columns, drop_estimates, real
-from bitplan.planner.texts import shell_command
 from bitplan.sensitivity.table import Measurement
 
 Pair = tuple[str, str]  # layer address, scheme text
@@ -271,13 +271,6 @@ class Profile:
         rows = self._rows(query)
         with decoding(self.path):
             return {key: json.loads(value) for key, value in rows}
-
-
-def check_present(path: str | PathLike[str]) -> None:
-    """Raises ProfileError where there is no file at `path`."""
-    if not Path(path).exists():
-        command = shell_command("bitplan", "profile", "PIPELINE", "--out", Path(path))
-        raise ProfileError(f"{path}: there is no such file; create it with `{command}`")
 
 
 def open_profile(path: str | PathLike[str], mode: str = "r") -> Profile:

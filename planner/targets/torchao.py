@@ -20,7 +20,7 @@ from bitplan.plans.takes import ANY, Takes
 LOST = "the plan's scales: torchao computes its own, min-max, when it quantizes, and rounds the model in bfloat16"
 
 
-USE = ("{component} = CLASS.from_pretrained(..., torch_dtype=torch.bfloat16, quantization_config="
+USE = ("{component} = CLASS.from_pretrained(..., dtype=torch.bfloat16, quantization_config="
        "diffusers.TorchAoConfig.from_dict(json.load(open({file!r}))))")  # fmt: skip
 
 

@@ -43,7 +43,8 @@ class Verb:
 
     @property
     def function(self) -> Any:
-        return entered(self.name, getattr(import_module(f"{__name__}.{self.file}"), self.name))
+        function = getattr(import_module(f"{__name__}.{self.file}"), self.name)
+        return entered(self.name, function, self.command or self.name)
 
 
 _ROWS = (  # in the order of work, in which `bitplan --help` lists them

@@ -160,7 +160,7 @@ def guidance(number: Any) -> None:
 
 def profile(path: Any) -> None:
     """The file of a profile that exists."""
-    from bitplan.planner.profiles.profile import check_present
+    from bitplan.planner.profiles.file import check_present
 
     check_present(path)
 

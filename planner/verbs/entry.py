@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def entered(verb: str, function: Callable[..., Any], command: str) -> Callable[..., Any]:
     """The function of a verb. The names of pipelines, metrics and models among its arguments are marked as typed by the
     user, and the places that it writes to are checked before it begins, as `bitplan.planner.files.check_place` says. An
     interrupt leaves it with a note on what it has kept, and too little memory as one line with what takes less."""
@@ -37,7 +37,7 @@ def entered(verb: str, function: Callable[..., Any]) -> Callable[..., Any]:
         for word in (word for word, row in rows.items() if row.loads):
             bound.arguments[word] = typed(bound.arguments[word])
         bound.arguments |= _listed(rows, bound.arguments)
-        check_order(verb, rows, bound.arguments)
+        check_order(command, rows, bound.arguments)
         _check_places(rows, bound.arguments)
         _check_distinct(rows, bound.arguments)
         _check_values(rows, bound.arguments)

@@ -45,26 +45,24 @@ def kind_of_input(value: Any) -> str | None:
     return found if found in KINDS else None
 
 
-def check_order(verb: str, rows: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:
+def check_order(command: str, rows: Mapping[str, Parameter], values: Mapping[str, Any]) -> None:
     """Raises UserError where a value is of another kind than its word takes, with the right order if there is one."""
     for word, row in rows.items():
         for value in _flat(values[word]):
             kind = kind_of_input(value) if row.takes else None
             if kind and kind not in row.takes:
-                raise UserError(_sentence(verb, (word, value, kind), rows, values))
+                raise UserError(_sentence(command, (word, value, kind), rows, values))
 
 
 def _sentence(
-    verb: str, wrong: tuple[str, Any, str], rows: Mapping[str, Parameter], values: Mapping[str, Any]
+    command: str, wrong: tuple[str, Any, str], rows: Mapping[str, Parameter], values: Mapping[str, Any]
 ) -> str:  # fmt: skip
-    from bitplan.planner.verbs import VERBS
-
     word, value, kind = wrong
     wanted = " or ".join(KINDS[each][0] for each in rows[word].takes)
     advice = "; ".join(KINDS[each][1] for each in rows[word].takes)
     if ordered := _ordered({word: row for word, row in rows.items() if row.argument}, values):
-        command = shell_command("bitplan", VERBS[verb].command or verb, *ordered)
-        advice = f"the order is {' '.join(word.upper() for word, row in rows.items() if row.argument)}: {command}"
+        line = shell_command("bitplan", command, *ordered)
+        advice = f"the order is {' '.join(word.upper() for word, row in rows.items() if row.argument)}: {line}"
     return f"{value} is {KINDS[kind][0]}, where {wanted} is needed; {advice}"
 
 

@@ -92,7 +92,7 @@ def test_torch_dtype(folder: Path, plan: Plan, dtype: torch.dtype, tmp_path: Pat
     reference = bitplan.apply(tiny.build_pipeline(), plan)
     tiny.save_pipeline(tmp_path)
     for path, options in ((folder, {}), (tmp_path, {"quantization_config": bitplan.config(plan)})):
-        pipe = DiffusionPipeline.from_pretrained(path, torch_dtype=dtype, **options)
+        pipe = DiffusionPipeline.from_pretrained(path, dtype=dtype, **options)
         assert same(stored(pipe.unet), stored(reference.unet))
         assert pipe.unet.dtype == pipe.unet.conv_in.bias.dtype == pipe.unet.conv_in.weight.dtype == dtype
         torch.testing.assert_close(paint(pipe), paint(reference), atol=0.1, rtol=0)
@@ -121,9 +121,9 @@ def test_text_encoder(tmp_path: Path) -> None:
     pipe = bitplan.apply(tiny.build_pipeline(), both)
     expected = paint(pipe)
     pipe.save_pretrained(tmp_path / "packed")
-    again = DiffusionPipeline.from_pretrained(tmp_path / "packed", torch_dtype=torch.float32)
+    again = DiffusionPipeline.from_pretrained(tmp_path / "packed", dtype=torch.float32)
     assert same(stored(again.text_encoder), stored(pipe.text_encoder)) and torch.equal(paint(again), expected)
-    half = DiffusionPipeline.from_pretrained(tmp_path / "packed", torch_dtype=torch.bfloat16).text_encoder
+    half = DiffusionPipeline.from_pretrained(tmp_path / "packed", dtype=torch.bfloat16).text_encoder
     assert same(stored(half), stored(pipe.text_encoder)) and half.dtype == torch.bfloat16
 
 
@@ -202,7 +202,7 @@ def test_requires_grad(packed: Any, picture: torch.Tensor) -> None:
 def test_the_first_parameter(packed: Any, dtype: torch.dtype, tmp_path: Path) -> None:
     """Pipelines read it as the type of a module's inputs."""
     packed.save_pretrained(tmp_path)
-    for pipe in (packed.to(dtype), DiffusionPipeline.from_pretrained(tmp_path, torch_dtype=dtype)):
+    for pipe in (packed.to(dtype), DiffusionPipeline.from_pretrained(tmp_path, dtype=dtype)):
         layers = [layer for layer in pipe.unet.modules() if is_packed(layer)]
         assert layers and all(next(layer.parameters()).dtype == dtype for layer in layers)
 

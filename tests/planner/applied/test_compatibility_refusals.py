@@ -28,7 +28,7 @@ def test_a_plan_for_another_float_type(plan: Plan) -> None:
         bitplan.apply(pipe, plan)
     assert str(caught.value) == (
         "the plan was made for tiny in float32, and the weights of this model are bfloat16, which rounds them to other "
-        "values; load it with torch_dtype=torch.float32, or, if other weights are meant, give allow_mismatch=True"
+        "values; load it with dtype=torch.float32, or, if other weights are meant, give allow_mismatch=True"
     )
     assert bitplan.apply(pipe, plan, allow_mismatch=True) is pipe
 

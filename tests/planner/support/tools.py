@@ -29,7 +29,7 @@ def read_torchao(file: Path, folder: Path) -> tuple[nn.Module, list[Row]]:
 
     config = TorchAoConfig.from_dict(json.loads(file.read_text()))
     unet = UNet2DConditionModel.from_pretrained(
-        folder, subfolder="unet", quantization_config=config, torch_dtype=torch.bfloat16
+        folder, subfolder="unet", quantization_config=config, dtype=torch.bfloat16
     )
     return unet, [_torchao_row(path, layer) for path, layer in _layers(unet)]
 
