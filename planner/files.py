@@ -25,6 +25,7 @@ from bitplan.plans.reading import read_text as read_text
 
 PathLike = str | Path
 PIPELINE = "model_index.json"  # the file of a pipeline's folder
+PROFILE = "profile"  # a key of `bitplan.plans.files.KINDS`
 FOLDER = "folder"  # what a verb writes that writes several files
 
 
@@ -36,11 +37,14 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"cannot make the folder {folder}: {system_reason(error)}; choose another --out") from None
 
 
-def check_place(path: PathLike, kind: str, inputs: Iterable[object] = ()) -> None:
+def check_place(path: PathLike, kind: str, inputs: Iterable[object] = (), continues: bool = False) -> None:
     """Checks before slow work that a file of this kind, or a folder, may be written to `path`.
 
-    kind: a key of `bitplan.plans.files.KINDS`, or `folder`; inputs: what the verb reads, paths among it. Raises
-    UserError, PathError.
+    One policy for all verbs: neither an input nor a file of another kind is replaced; a profile, which holds
+    measurements, is continued or refused; other files of the kind that is written are replaced.
+
+    kind: a key of `bitplan.plans.files.KINDS`, or `folder`; inputs: what the verb reads, paths among it; continues:
+    whether the verb continues what is there. Raises UserError, PathError.
     """
     path = Path(path)
     if same := [each for each in inputs if _is_same(path, each)]:
@@ -53,7 +57,8 @@ def check_place(path: PathLike, kind: str, inputs: Iterable[object] = ()) -> Non
         return
     if not path.absolute().parent.is_dir():
         raise UserError(f"the folder of {path} does not exist; make it, or choose another --out")
-    check_replaceable(path, kind)
+    if check_replaceable(path, kind) == PROFILE and not continues:
+        raise UserError(f"{path} exists already, and a profile is never replaced; choose another --out, or delete it")
 
 
 def _is_same(path: Path, other: object) -> bool:

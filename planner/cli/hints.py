@@ -34,7 +34,8 @@ def after_profile(
     """
     if part and part.partition("/")[2] != "1":
         whole = out.with_name(f"whole-{out.name}")
-        return f"{shell_command('bitplan', 'merge', out, OTHER, '--out', whole)}, where {OTHER} stands for the other shares"
+        command = shell_command("bitplan", "merge", out, OTHER, "--out", whole)
+        return f"{command}, where {OTHER} stands for the other shares"
     try:
         evidence = read_evidence(store, None, target)
     except UserError:  # it is not finished

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from bitplan.planner.errors import UserError
 from bitplan.planner.files import plain_name, read_text
 from bitplan.planner.graph.naming import components_in
 from bitplan.planner.outlines import MAKERS
+from bitplan.planner.pipelines.places import is_pipeline
 from bitplan.planner.pipelines.quiet import quiet
-from bitplan.planner.scenes import PIPELINE_FOLDER
+from bitplan.planner.scenes import PIPELINE_FOLDER, SCENES
 from bitplan.planner.texts import one_line, system_reason
 
 INDEX, CONFIG = "model_index.json", "config.json"
@@ -45,10 +46,12 @@ class MetaModel:
 def read(path: str, names: Sequence[str] = ()) -> MetaModel:
     """Builds the modules that `path` describes, without reading or allocating weights.
 
-    path: a component's JSON file or folder, or a pipeline's folder or index; names: the components of a pipeline
-    [all that are modules], or one name for a single component. Raises UserError.
+    path: a component's JSON file or folder, a pipeline's folder or index, `scenes`, or a hub id; names: the components
+    of a pipeline [all that are modules], or one name for a single component. Raises UserError.
     """
-    place = PIPELINE_FOLDER if path == "scenes" else Path(path)
+    if path == SCENES or (not Path(path).exists() and is_pipeline(path)):
+        return replace(read(str(PIPELINE_FOLDER if path == SCENES else _of_hub(path)), names), name=path)
+    place = Path(path)
     if place.is_dir():
         place /= INDEX if (place / INDEX).is_file() else CONFIG
     facts = _facts(place)
@@ -63,6 +66,18 @@ def read(path: str, names: Sequence[str] = ()) -> MetaModel:
     inside = place.name == CONFIG and (place.parent.parent / INDEX).is_file()
     name = names[0] if names else place.parent.name if inside else row.component if row else _UNNAMED
     return MetaModel(str(place), {name: module}, _scale(place.parent.parent) if inside else None)
+
+
+def _of_hub(name: str) -> Path:
+    """Returns the folder of the configurations that the hub holds of a pipeline, without weights. Raises UserError."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        with quiet():
+            return Path(snapshot_download(name, allow_patterns=["*.json"]))
+    except Exception as error:  # of the hub or of the network
+        raise UserError(f"cannot read the configurations of {name} on the hub: {one_line(error, 200)}; {_ADVICE}"
+                        ) from error  # fmt: skip
 
 
 def _pipeline(folder: Path, index: Mapping[str, Any], names: Sequence[str]) -> MetaModel:

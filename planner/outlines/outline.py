@@ -128,6 +128,11 @@ class Outline:
         return sum(part.parameters for part in self.parts)
 
     @property
+    def planned(self) -> tuple[str, ...]:
+        """The components that take latents, which a sampler iterates: they are planned by default."""
+        return tuple(part.component for part in self.parts if part.call and part.call.rows)
+
+    @property
     def architecture(self) -> str:
         """The fingerprint of the layers, equal to that in a profile of the same components."""
         return architecture_fingerprint(self.graph)
@@ -143,6 +148,7 @@ class Outline:
             "layer_parameters": total_parameters(self.graph),
             "macs": total_macs(self.graph),
             "parts": [part.to_json() for part in self.parts],
+            "planned": list(self.planned),
             "stored": [vars(row) for row in self.stored],
             "graph": to_json(self.graph),
         }
@@ -162,6 +168,10 @@ class Outline:
 def _summary(outline: Outline) -> str:
     first = f"{outline.name}: {outline.parameters:,} parameters, {total_parameters(outline.graph):,} of them in "
     lines = [f"{first}{len(outline.graph.layers)} layers, architecture {outline.architecture[:12]}"]
+    if outline.planned and len(outline.parts) > 1:
+        counts = {part.component: len(part.graph.layers) for part in outline.parts}
+        some = " and ".join(f"{name} ({counts[name]} layers)" for name in outline.planned)
+        lines.append(f"planned by default: {some}; `bitplan profile --components` takes others, too")
     lines += [f"{part.component}: {part.why}; its multiply-adds are not counted" for part in outline.parts if part.why]
     lines += [
         f"{part.component}: {len(part.graph.unused)} layers were not called, such as {part.graph.unused[0]}"

@@ -5,6 +5,7 @@ A name that can be none of them is refused without the network, with the nearest
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from bitplan.planner.texts import nearest
 # Arguments of a pipeline's call that BitPlan gives by itself -> what sets them.
 GIVEN = {"generator": "--seed", "num_inference_steps": "--steps", "guidance_scale": "--guidance",
          "batch_size": "the number of prompts"}  # fmt: skip
+_FILES = (".profile", ".yaml", ".yml", ".json")  # endings of other files that verbs read
 
 
 def locate(name: str) -> str:
@@ -30,10 +32,23 @@ def locate(name: str) -> str:
         if not (Path(name) / PIPELINE).is_file():
             raise UserError(f"{name} has no {PIPELINE}; name a folder that save_pretrained wrote")
         return name
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
+    if not is_hub_id(name):
         raise UserError(f"there is no pipeline folder {name}; name `{SCENES}`, a local folder or a hub id, which is "
                         f"OWNER/NAME{nearest(name, known_here(name))}")  # fmt: skip
     return name
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether the name has the form of a hub id, OWNER/NAME."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
+
+
+def is_pipeline(name: str) -> bool:
+    """Whether the name is that of a pipeline, and not of another file that exists or is missing."""
+    if name == SCENES or is_folder(name):
+        return name == SCENES or (Path(name) / PIPELINE).is_file()
+    is_file = Path(name).suffix in _FILES or os.path.lexists(name) or is_folder(str(Path(name).parent))
+    return is_hub_id(name) and not is_file
 
 
 def check_place(name: object) -> None:

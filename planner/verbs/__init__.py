@@ -77,8 +77,8 @@ _ROWS = (  # in the order of work, in which `bitplan --help` lists them
     Verb("bench", "use", "Time one denoiser call of PIPELINE with the plan's kernels and without.",
          extra=("threads",)),
     Verb("export", "use", "Write PLAN as another tool's own configuration, or refuse what that tool cannot express."),
-    Verb("inspect", "look", "Show what a profile or a plan FILE holds, or what a configuration alone tells about a "
-         "model."),
+    Verb("inspect", "look", "Show what a profile or a plan FILE holds, or what the configuration of a pipeline tells: "
+         "layers, parameters, bytes, what is planned."),
     Verb("doctor", "look", "List the kernels, solvers, metrics and extras that are available here, and why others are "
          "not."),
 )  # fmt: skip

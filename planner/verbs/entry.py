@@ -95,7 +95,7 @@ def _check_places(rows: Mapping[str, Parameter], values: Mapping[str, Any]) -> N
     inputs = [value for word, row in rows.items() if row.reads or row.loads for value in _each(values[word])]
     for word, row in rows.items():
         if row.writes and values[word] is not None:
-            check_place(values[word], row.writes, inputs)
+            check_place(values[word], row.writes, inputs, row.continues)
 
 
 def _each(value: Any) -> Iterator[Any]:

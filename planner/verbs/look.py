@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bitplan.planner.choice.request import KERNELS, check_kernels
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike
+from bitplan.planner.pipelines.places import is_pipeline
 from bitplan.planner.verbs.parameters import DEFAULT_SCHEMES
 
 if TYPE_CHECKING:
@@ -21,11 +22,12 @@ def inspect(
     schemes: Sequence[str] = DEFAULT_SCHEMES, components: Sequence[str] = (), width: int | None = None,
     height: int | None = None, frames: int | None = None, tokens: int | None = None, batch: int = 1,
 ) -> Inspection:  # fmt: skip
-    """Show what a profile or a plan file holds, or what a configuration alone tells: layers, parameters, multiply-adds
-    and bytes. `str` of the result is the text, `facts` are the numbers.
+    """Show what a profile or a plan file holds, or what the configuration of a pipeline or a component tells, without
+    its weights: layers, parameters, multiply-adds, bytes, and what is planned by default. `str` of the result is the
+    text, `facts` are the numbers.
 
     Args:
-        file: a profile or a plan; None where `config` is given.
+        file: a profile, a plan, or a pipeline: `scenes`, a folder or a hub id; None where `config` is given.
         profile: the plan's profile, to show what each role of layers gets.
         config: a component's config.json, or a pipeline's folder; no weights are needed.
         schemes: schemes to count the bytes of, for `config`.
@@ -41,7 +43,11 @@ def inspect(
     from bitplan.planner.views.inspect import inspect_file
 
     if (file is None) == (config is None):
-        raise UserError("inspect takes a profile or a plan, or else --config; give one of them")
+        raise UserError("inspect takes a profile, a plan or a pipeline, or else --config; give one of them")
+    if file is not None and is_pipeline(str(file)):
+        if profile is not None:
+            raise UserError(f"{file} is a pipeline; --profile goes with a plan")
+        file, config = None, file
     if file is not None:
         return inspect_file(Path(file), None if profile is None else Path(profile))
     from bitplan.planner.outlines.outline import Size

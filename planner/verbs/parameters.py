@@ -47,6 +47,7 @@ class Parameter:
         takes: the kinds of what it names, of `bitplan.planner.verbs.order.KINDS`; empty where any is taken.
         check: a function of `bitplan.planner.verbs.early` that refuses what no run could take; empty for none.
         writes: the kind of file that is written to it, of `bitplan.plans.files.KINDS`, or `folder`.
+        continues: whether what an earlier call wrote there is continued.
     """
 
     help: str = ""
@@ -67,6 +68,7 @@ class Parameter:
     takes: tuple[str, ...] = ()
     check: str = ""
     writes: str = ""
+    continues: bool = False
 
 
 def _number(help: str, least: int | None = None) -> Parameter:
@@ -77,8 +79,8 @@ def _path(help: str = "", **more: Any) -> Parameter:
     return Parameter(help, Path, **{"reads": True, **more})
 
 
-def _out(writes: str, help: str) -> Parameter:
-    return _path(help, reads=False, writes=writes, short="o")
+def _out(writes: str, help: str, continues: bool = False) -> Parameter:
+    return _path(help, reads=False, writes=writes, short="o", continues=continues)
 
 
 def _input(type: type = Path, **more: Any) -> Parameter:
@@ -102,9 +104,11 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "format": _input(str, complete="bitplan.planner.interop.foreign:FORMATS", check="source"),
     # files that verbs write
     "out": _out("profile", "The new profile."),
-    "profile.out": _out("profile", "The profile; an unfinished one is continued."),
+    "profile.out": _out("profile", "The profile; an unfinished one is continued.", continues=True),
+    "import_profile.out": _out("profile", "The new profile; an unfinished one is continued.", continues=True),
     "solve.out": _out("plan", "The plan file."),
-    "sweep.out": _out("folder", "The folder for sweep.json, plans and pictures; an unfinished sweep is continued."),
+    "sweep.out": _out("folder", "The folder for sweep.json, plans and pictures; an unfinished sweep is continued.",
+                      continues=True),
     "paint.out": _out("picture", "The picture; .gif for video, .npy for numbers."),
     "evaluate.out": _out("folder", "The folder for report.md, report.json and images.png."),
     "report.out": _out("page", "The page, one HTML file."),

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 import bitplan
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import FOLDER
+from bitplan.planner.files import FOLDER, check_place
 from bitplan.planner.verbs import VERBS
 from bitplan.planner.verbs.entry import rows_of
 from bitplan.plans.files import KINDS, PathError, written
@@ -166,3 +166,32 @@ def test_standard_output_takes_a_plan_and_goes_on(files: dict[str, Path], tmp_pa
         plan, _, rest = (tmp_path / "all.txt").read_text().rpartition(f"{name}\n")
         (tmp_path / "read.yaml").write_text(plan)
         assert load_plan(tmp_path / "read.yaml") == load_plan(files["plan"]) and rest == ""
+
+
+EXISTING = {"profile": "continued", "import_profile": "continued", "sweep": "continued", "merge": "refused",
+            "cost": "refused"}  # verb -> what happens to what it wrote before; others replace it  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", HERE)
+def test_one_policy_for_what_exists(verb: str, files: dict[str, Path], tmp_path: Path) -> None:
+    rows = rows_of(verb, dict.fromkeys(inspect.signature(VERBS[verb].function).parameters))
+    row = next(row for row in rows.values() if row.writes)
+    assert row.continues == (EXISTING.get(verb) == "continued")
+    if row.writes == FOLDER:
+        return
+    out = Path(shutil.copy(files[row.writes], tmp_path / f"mine{files[row.writes].suffix}"))
+    if EXISTING.get(verb) == "refused":
+        before = out.read_bytes()
+        with pytest.raises(UserError, match="exists already, and a profile is never replaced; choose another --out"):
+            HERE[verb]({**files, "profile": Path(shutil.copy(files["profile"], tmp_path / "in.profile"))}, out)
+        assert out.read_bytes() == before
+    else:
+        check_place(out, row.writes, (), row.continues)
+
+
+@pytest.mark.parametrize("verb", ["solve", "export"])
+def test_the_same_command_replaces_its_file(verb: str, files: dict[str, Path], tmp_path: Path) -> None:
+    HERE[verb](files, out := tmp_path / "out.file")
+    before = out.read_bytes()
+    HERE[verb](files, out)
+    assert out.read_bytes() == before
