@@ -13,6 +13,8 @@ from bitplan.planner.verbs import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "examples").glob("*/README.md")),
+          ROOT / "planner/scenes/MODEL_CARD.md"]  # fmt: skip
 CODE = re.compile(r"^(```+)[\s\S]*?^\1|^    .*$", re.M)  # blocks in fences, and indented lines
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAME = re.compile(r"(?<!\[)`([\w.-]+(?:/[\w.-]+)*/?)`(?!\])")
@@ -33,7 +35,7 @@ def is_file(name: str) -> bool:
     return ("/" in name.strip("/") or name.endswith(".md")) and (ROOT / name).exists()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_resolve(page: Path) -> None:
     for target in LINK.findall(prose(page)):
         if re.match(r"[a-z]+:", target):
