@@ -38,6 +38,7 @@ WRITES = ("--out", "--plans")  # the next word is a file or folder to be made
 # The first row that matches a command -> options that make it short. CLIP: a tiny one, for models that bring none.
 _FEW = "--count 1 --timesteps 1 --probes 1 --checks 0 --schemes w8a8,w4ma8,w2ma8 --clip CLIP"
 SHORTER = (
+    (r"bitplan profile .*--target gguf", f"{_FEW} --steps 2".replace("w8a8,w4ma8,w2ma8", "w8g32a8,w4g32a8")),
     (r"bitplan profile .*--target", f"{_FEW} --steps 2".replace("w8a8,w4ma8,w2ma8", "w8a8,w8a16,w4a16")),
     (r"bitplan profile \S+:", _FEW),  # a Subject says itself how many steps it takes
     (r"bitplan profile ", f"{_FEW} --steps 2"),
