@@ -13,6 +13,7 @@ from bitplan.plans.inputs.base import ActivationError
 from bitplan.plans.layers.checks import check_finite
 from bitplan.plans.layers.stored import stored_names, without_compute
 from bitplan.plans.layers.swap import lay_out
+from bitplan.plans.layers.ties import memory_of
 
 
 def lay_out_packed(model: Any, config: BitPlanConfig) -> None:
@@ -50,7 +51,17 @@ class PackedQuantizer:
                 address = f"{self.quantization_config.component}.{path}"
                 raise UserError(f"{address} is {scheme} in the plan, but another layer is in its place; after a "
                                 f"Control LoRA call {RESET}, else load the packed pipeline again")  # fmt: skip
-        return without_compute(state_dict)
+        return self.once(without_compute(state_dict))
+
+    def once(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the tensors of each packed layer under one name, the first, where it has several places."""
+        stored = {name for scheme in self.quantization_config.layers.values() for name in stored_names(scheme)}
+        first: dict[Any, str] = {}
+        return {
+            key: tensor
+            for key, tensor in tensors.items()
+            if key.rpartition(".")[2] not in stored or first.setdefault(memory_of(tensor), key) == key
+        }
 
     def check_loaded(self, model: Any) -> None:
         """Raises UserError for a packed layer whose stored numbers are none that BitPlan saves."""

@@ -38,7 +38,7 @@ def check_saved(model: Any) -> None:
     packed, said, name = has_packed(model), _says_packed(model), type(model).__name__
     if packed and said and is_marked(model):
         held = model.hf_quantizer.stored_in(model.state_dict())
-        _compare(name, held, without_compute(_fresh(model).state_dict()))
+        _compare(name, held, model.hf_quantizer.once(without_compute(_fresh(model).state_dict())))
     elif packed:
         _check_borrowed(name, model)
     elif said:

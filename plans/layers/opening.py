@@ -1,5 +1,7 @@
 """Opens nn.MultiheadAttention in place, so that its projections are layers like any others, and closes it again.
 
+It also merges embeddings that have one weight, and splits them again (`bitplan.plans.layers.twins`).
+
 Torch multiplies by the weights of such an attention itself, past the calls of modules, where no plan can reach them. An
 opened one is the very same module, for the time being of the class `bitplan.plans.layers.attention.Attention`, which
 computes the same
@@ -16,6 +18,7 @@ from torch import nn
 
 from bitplan.plans.layers.addresses import addresses, find_module
 from bitplan.plans.layers.attention import PROJECTIONS, Attention, PaddedEncoder, pieces, refusal
+from bitplan.plans.layers.twins import Twin, merge, put_firsts, split
 
 _NAMES = ("in_proj_weight", *(f"{name}_weight" for name in PROJECTIONS), "in_proj_bias")  # of a closed one's parameters
 Parameters = Mapping[str, nn.Parameter | None]
@@ -24,11 +27,12 @@ Parameters = Mapping[str, nn.Parameter | None]
 @dataclass(frozen=True, eq=False)
 class Opening:
     """What was opened, to be closed. parameters: of each attention, what it held, by name; None where that was not
-    kept; encoders: those that would have made nested tensors."""
+    kept; encoders: those that would have made nested tensors; twins: embeddings that were merged."""
 
     attentions: tuple[nn.MultiheadAttention, ...] = ()
     parameters: tuple[Parameters, ...] | None = ()
     encoders: tuple[nn.TransformerEncoder, ...] = ()
+    twins: tuple[Twin, ...] = ()
 
     def for_good(self) -> Opening:
         """The same without what it takes to close it, for those memories to be freed."""
@@ -61,7 +65,7 @@ def open_for(components: Mapping[str, nn.Module], layers: Iterable[str]) -> Open
 def open_all(components: Mapping[str, nn.Module]) -> Opening:
     """Opens, in place, what is in the way of packing any layer."""
     held = _open_all(closed_in(components).values())
-    return Opening(tuple(held), tuple(held.values()), _padded(_nesting(components)))
+    return Opening(tuple(held), tuple(held.values()), _padded(_nesting(components)), merge(components))
 
 
 def close(opening: Opening) -> None:
@@ -78,6 +82,7 @@ def close(opening: Opening) -> None:
         attention._parameters.update({name: now.get(name, tensor) for name, tensor in held.items()})
     for encoder in opening.encoders:
         encoder.__class__ = nn.TransformerEncoder
+    split(opening.twins)
 
 
 def _follow(held: Parameters, attention: nn.MultiheadAttention) -> None:
@@ -98,6 +103,7 @@ def reopen(opening: Opening) -> None:
         if not isinstance(attention, Attention):
             _open(attention)
     _padded(opening.encoders)
+    put_firsts(opening.twins)
 
 
 def narrow(opening: Opening, components: Mapping[str, nn.Module], layers: Iterable[str]) -> Opening:
@@ -110,10 +116,12 @@ def narrow(opening: Opening, components: Mapping[str, nn.Module], layers: Iterab
     needed = _opening(
         [pair for pair in held if pair[0] in parents],
         [encoder for encoder in opening.encoders if not packed.isdisjoint(encoder.modules())],
+        [twin for twin in opening.twins if twin.first in packed],
     )
     close(_opening(
         [pair for pair in held if pair[0] not in parents],
         [encoder for encoder in opening.encoders if encoder not in needed.encoders],
+        [twin for twin in opening.twins if twin.first not in packed],
     ))  # fmt: skip
     return needed
 
@@ -139,10 +147,12 @@ def part_memory(opening: Opening) -> None:
 
 
 def _opening(
-    held: Iterable[tuple[nn.MultiheadAttention, Parameters]], encoders: Iterable[nn.TransformerEncoder]
-) -> Opening:
+    held: Iterable[tuple[nn.MultiheadAttention, Parameters]], encoders: Iterable[nn.TransformerEncoder],
+    twins: Iterable[Twin],
+) -> Opening:  # fmt: skip
     pairs = tuple(held)
-    return Opening(tuple(a for a, _ in pairs), tuple(parameters for _, parameters in pairs), tuple(encoders))
+    parameters = tuple(parameters for _, parameters in pairs)
+    return Opening(tuple(a for a, _ in pairs), parameters, tuple(encoders), tuple(twins))
 
 
 def _open_all(attentions: Iterable[nn.MultiheadAttention]) -> dict[nn.MultiheadAttention, Parameters]:

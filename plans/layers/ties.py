@@ -47,7 +47,7 @@ def ties(components: Mapping[str, nn.Module]) -> dict[str, str]:
 
     Layers that are tied among themselves in another way can be planned, together.
     """
-    declared = {memory for root in components.values() for module in root.modules() for memory in _declared(module)}
+    declared = {memory for root in components.values() for memory in declared_ties(root)}
     reasons: dict[str, str] = {}
     for memory, holders in _holders(components).items():
         if len(holders) > 1 and (memory in declared or not all(holder.is_layer for holder in holders)):
@@ -76,6 +76,11 @@ def _holders(components: Mapping[str, nn.Module]) -> dict[Memory, list[Holder]]:
             if tensor is not None:
                 found.setdefault(memory_of(tensor), []).append(Holder(module, name, address))
     return found
+
+
+def declared_ties(root: nn.Module) -> set[Memory]:
+    """The weights that the class of a model ties whenever it is loaded, of all models in `root`."""
+    return {memory for module in root.modules() for memory in _declared(module)}
 
 
 def _declared(model: Any) -> Iterator[Memory]:

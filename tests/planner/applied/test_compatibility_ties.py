@@ -1,12 +1,15 @@
-"""Layers whose weight is also held elsewhere, as the embeddings of T5 and tied heads, are left in float and named."""
+"""Embeddings with one weight, as those of T5, are packed as one layer; other ties stay in float and are named."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     Qwen2Config,
@@ -20,7 +23,7 @@ from transformers import (
 import bitplan
 from bitplan.planner.graph.trace import find_layers, trace
 from bitplan.plans.formats.storage import stored_bytes
-from bitplan.plans.layers.modules import module_bytes
+from bitplan.plans.layers.modules import is_packed, module_bytes
 from bitplan.plans.plan import PlanError
 from bitplan.plans.scheme import parse_scheme
 from tests import tiny
@@ -28,27 +31,77 @@ from tests.packed import plan_for, same, stored
 
 torch.set_num_threads(1)
 T5 = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
-TIED: dict[str, Any] = {  # model -> how it is made, the layers with one weight
+QWEN = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "tie_word_embeddings": True}  # fmt: skip
+Made = tuple[Callable[[], Any], tuple[str, ...]]  # how a model is made, the layers with one weight
+TWINS: dict[str, Made] = {
     "T5EncoderModel": (lambda: T5EncoderModel(T5Config(**T5)), ("shared", "encoder.embed_tokens")),
     "UMT5EncoderModel": (lambda: UMT5EncoderModel(UMT5Config(**T5)), ("shared", "encoder.embed_tokens")),
-    "Qwen2ForCausalLM": (
-        lambda: Qwen2ForCausalLM(
-            Qwen2Config(
-                vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
-                num_key_value_heads=2, tie_word_embeddings=True,
-            )
-        ),
-        ("lm_head", "model.embed_tokens"),
-    ),
-}  # fmt: skip
+}
+TIED: dict[str, Made] = {
+    "Qwen2ForCausalLM": (lambda: Qwen2ForCausalLM(Qwen2Config(**QWEN)), ("lm_head", "model.embed_tokens")),
+}
 WORDS = torch.arange(8)[None]
 
 
 def pipeline(name: str) -> Any:
     torch.manual_seed(0)
     pipe = tiny.build_pipeline()
-    pipe.text_encoder = TIED[name][0]().eval()
+    pipe.text_encoder = (TWINS | TIED)[name][0]().eval()
     return pipe
+
+
+@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("scheme", ["w8a16", "w4g32za16", "fp8a16"])
+def test_embeddings_with_one_weight(name: str, scheme: str, tmp_path: Path) -> None:
+    """They are one layer: measured, counted, packed, saved and loaded once, and restored as they were."""
+    pipe, (first, second) = pipeline(name), TWINS[name][1]
+    model = pipe.text_encoder
+    full, modules, weight = module_bytes(model), [*map(model.get_submodule, TWINS[name][1])], model.shared.weight
+    with torch.no_grad():
+        expected = model(WORDS)[0]
+    graph = trace({"text_encoder": model}, lambda: model(WORDS))
+    layer = graph.by_address[f"text_encoder.{first}"]
+    assert layer.aliases == (f"text_encoder.{second}",) and layer.call_count == 1 and not graph.reasons
+    assert [model.get_submodule(path) for path in (first, second)] == modules
+
+    plan = plan_for(pipe, ("text_encoder",), (scheme,))
+    bitplan.apply(pipe, plan)
+    saved = sum(4 * prod(one.weight) - stored_bytes(one.weight, parse_scheme(scheme).weight) for one in graph.layers)
+    assert module_bytes(model) == full - saved
+    assert model.get_submodule(first) is model.get_submodule(second) and is_packed(model.get_submodule(first))
+    with torch.no_grad():
+        packed = model(WORDS)[0]
+
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert same(stored(again), stored(model)) and module_bytes(again) == module_bytes(model)
+    again.save_pretrained(tmp_path / "again")
+    files = [load_file(place / "model.safetensors") for place in (tmp_path, tmp_path / "again")]
+    assert same(*files) and f"{first}.codes" in files[0] and f"{second}.codes" not in files[0]
+    with torch.no_grad():
+        assert torch.equal(again(WORDS)[0], packed)
+
+    bitplan.restore(pipe)
+    assert [model.get_submodule(path) for path in (first, second)] == modules
+    assert all(module.weight is weight for module in modules) and module_bytes(model) == full
+    with torch.no_grad():
+        assert torch.equal(model(WORDS)[0], expected)
+
+
+def test_embeddings_with_one_weight_follow_a_cast() -> None:
+    pipe = pipeline("UMT5EncoderModel")
+    bitplan.restore(bitplan.apply(pipe, plan_for(pipe, ("text_encoder",), ("w8a16",))).to(torch.bfloat16))
+    model = pipe.text_encoder
+    assert model.shared is not model.encoder.embed_tokens
+    assert model.shared.weight is model.encoder.embed_tokens.weight and model.shared.weight.dtype == torch.bfloat16
+
+
+def test_an_embedding_with_a_hook_stays() -> None:
+    model = TWINS["T5EncoderModel"][0]()
+    model.shared.register_forward_hook(lambda *_: None)
+    graph = trace({"t": model}, lambda: model(WORDS))
+    assert "t.shared" not in graph.by_address and "encoder.embed_tokens.weight" in dict(graph.reasons)["t.shared"]
 
 
 @pytest.mark.parametrize("name", TIED)
@@ -82,9 +135,9 @@ def test_tied_embeddings(name: str, tmp_path: Path) -> None:
         assert torch.equal(again(WORDS)[0], model(WORDS)[0])
 
 
-@pytest.mark.parametrize("name", TIED)
+@pytest.mark.parametrize("name", [*TWINS, *TIED])
 def test_a_plan_that_names_tied_embeddings(name: str) -> None:
-    pipe, path = pipeline(name), TIED[name][1][1]
+    pipe, path = pipeline(name), (TWINS | TIED)[name][1][1]
     plan = plan_for(pipe, ("text_encoder",), ("w8a16",))
     plan = type(plan)(**{**vars(plan), "schemes": {**plan.schemes, f"text_encoder.{path}": "w8a16"}})
     with pytest.raises(PlanError, match=f"1 of .* layers of the plan are not in this model, such as .*{path}"):
