@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -9,13 +10,18 @@ TOOLS := torchao sdnq nvidia-modelopt omegaconf antlr4-python3-runtime nvidia-ml
 
 .PHONY: demo test docs interop lint clean
 
-$(READY): pyproject.toml constraints.txt
+# What runs models.
+$(RUNS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch
+	$(PIP) --editable '.[torch]'
+	touch $@
+
+# In the same environment, what develops BitPlan.
+$(READY): $(RUNS)
 	$(PIP) --editable '.[dev]'
 	touch $@
 
-demo: $(READY)
+demo: $(RUNS)
 	$(BIN)/python examples/demo.py --out demo
 
 # A process a core: each test keeps to one thread.

@@ -33,7 +33,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # Files with tests of 10 seconds and more. They are run first, so that no core waits for the last of them at the end.
 LONG = ("test_import_order.py", "test_tutorial.py", "test_fuzz.py", "test_ray.py", "test_kill.py", "test_offload.py",
-        "test_pages.py", "test_installed.py")  # fmt: skip
+        "test_pages.py", "test_installed.py", "test_extras.py")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

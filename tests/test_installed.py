@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import sysconfig
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.installed import build_wheel, environment, python_of, run
+
 NAMES = ("planner", "plans", "sensitivity", "solvers")
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-
-def run(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", out, ROOT)
-    return next(out.glob("*.whl"))
-
-
-def environment(folder: Path, *wheels: Path) -> Path:
-    """A virtual environment with the wheels, which finds everything else in that of this process."""
-    run(sys.executable, "-m", "venv", "--without-pip", folder)
-    site = next(folder.glob("lib/python*/site-packages"))
-    (site / "shared.pth").write_text(
-        sysconfig.get_path("purelib") + "\n"
-    )  # without its .pth files: no editable bitplan
-    pip = (sys.executable, "-m", "pip", "--python", folder / "bin/python", "--disable-pip-version-check")
-    for each in wheels:
-        run(*pip, "install", "--no-deps", "--no-index", "--no-compile", "--ignore-installed", each)
-    return site
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def other_wheel(folder: Path, files: Mapping[str, str]) -> Path:
@@ -62,10 +37,6 @@ def other_wheel(folder: Path, files: Mapping[str, str]) -> Path:
 def alone(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site-packages of an environment where nothing else has the old names."""
     return environment(tmp_path_factory.mktemp("alone") / "env", wheel)
-
-
-def python_of(site: Path) -> Path:
-    return site.parents[2] / "bin/python"
 
 
 def check_works(site: Path, folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from bitplan.planner.choice.evidence import Evidence, members_of, scale_of
 from bitplan.planner.choice.joint import readings_of
 from bitplan.planner.errors import UserError
+from bitplan.planner.extras import require
 from bitplan.planner.files import beside, write_json, write_plan
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.progress import bar
@@ -62,7 +63,7 @@ MOST = 1000  # candidates
 
 
 def check_candidates(alone: bool, candidates: int, rerank: str | None, store: Profile) -> None:
-    """Raise UserError, before any solve, for several candidates of a uniform plan or an impossible ranking.
+    """Raise UserError, before any solve, for several candidates of a uniform plan, or a ranking that cannot be.
 
     alone: whether there can be one plan only.
     """
@@ -70,6 +71,8 @@ def check_candidates(alone: bool, candidates: int, rerank: str | None, store: Pr
         raise UserError(f"--candidates is {candidates}, and each is solved for; give at most {MOST}")
     if rerank == JOINT:
         readings_of(store)
+    elif rerank:
+        require("torch", "solve --rerank PIPELINE")
     if alone and (candidates != 1 or rerank):
         raise UserError(
             "a --uniform plan is one plan; leave --candidates and --rerank out, or measure it with evaluate"

@@ -12,6 +12,7 @@ from bitplan.planner.cli.completion import completion
 from bitplan.planner.cli.output import JSON, QUIET, Command, Printed, guarded, show
 from bitplan.planner.cli.program import GuardedGroup
 from bitplan.planner.errors import BAD_INPUT, NO, UserError
+from bitplan.planner.extras import require
 from bitplan.planner.interrupts import current
 from bitplan.planner.texts import shell_command
 from bitplan.planner.verbs import COMMANDS, Verb
@@ -128,6 +129,7 @@ def _call(verb: Verb, words: Words) -> Any:
     threads = values.pop("threads", None)
     if not threads:
         return verb.function(**values)
+    require("torch", f"{verb.command or verb.name} --threads")
     import torch
 
     if threads > MOST_THREADS:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bitplan.planner.page.server import ExplorerState
 
 HERE = "127.0.0.1"
-EXTRA = "`bitplan explore` needs fastapi, uvicorn and plotly; pip install 'bitplan[explore]'"
 
 
 def serve(
@@ -41,11 +40,9 @@ def serve(
 
     Raises UserError.
     """
-    try:
-        from bitplan.planner.page.local import run_server
-        from bitplan.planner.page.server import app_of
-    except ImportError as error:
-        raise UserError(f"{EXTRA} ({one_line(error)})") from None
+    from bitplan.planner.page.local import run_server
+    from bitplan.planner.page.server import app_of
+
     state = state_of(profile, plans, options, target)
     with _listening(port) as listener:
         address = f"http://{HERE}:{listener.getsockname()[1]}/?token={state.token}"

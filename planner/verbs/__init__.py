@@ -33,6 +33,7 @@ class Verb:
         help: the help of its command.
         command: the command's name; empty for a verb of Python alone, None for `name`.
         extra: words that only the command has.
+        needs: the extra of `bitplan.planner.extras` without which it does nothing; empty for none.
     """
 
     name: str
@@ -40,42 +41,43 @@ class Verb:
     help: str = ""
     command: str | None = None
     extra: tuple[str, ...] = ()
+    needs: str = ""
 
     @property
     def function(self) -> Any:
         function = getattr(import_module(f"{__name__}.{self.file}"), self.name)
-        return entered(self.name, function, self.command or self.name)
+        return entered(self.name, function, self.command or self.name, self.needs)
 
 
 _ROWS = (  # in the order of work, in which `bitplan --help` lists them
     Verb("profile", "measure", "Measure what each scheme does to each layer of PIPELINE: `scenes`, a diffusers folder, "
-         "a hub id, or package.module:name of a bitplan.Subject.", extra=("threads",)),
+         "a hub id, or package.module:name of a bitplan.Subject.", extra=("threads",), needs="torch"),
     Verb("merge", "measure", "Join PROFILES of one model that were measured apart, such as with `profile --part`."),
     Verb("import_profile", "measure", "Make a profile of what another tool measured: FORMAT is mixdq, FOLDER holds its "
          "files.", "import"),
     Verb("cost", "measure", "Time PROFILE's schemes on this machine, one layer at a time with random weights: the "
-         "model is not needed.", extra=("threads",)),
+         "model is not needed.", extra=("threads",), needs="torch"),
     Verb("check", "measure", "Test whether PROFILE, of a base model, still holds for PIPELINE, a fine-tune of it. Exit "
-         "code 0: it holds; 1: it does not, or the sample cannot tell.", extra=("threads",)),
+         "code 0: it holds; 1: it does not, or the sample cannot tell.", extra=("threads",), needs="torch"),
     Verb("solve", "choose", "Choose the best scheme for every layer of PROFILE within budgets.", extra=("keep",)),
     Verb("sweep", "choose", "Choose the best plan of PROFILE at every limit of one column, with all other budgets "
          "fixed, and paint pictures by the plans.", extra=("keep", "threads")),
     Verb("report", "look", "Write a page that shows the folders RUNS of `bitplan sweep`: the trade-off, the plans, "
          "their pictures and where the bits go. It is one file and needs no network."),
     Verb("explore", "look", "Serve a page for this machine alone: drag the budgets of PROFILE, see its plan, save it, "
-         "paint with it."),
+         "paint with it.", needs="explore"),
     Verb("verify", "choose", "Check PLAN against its PROFILE in exact arithmetic, without the solver."),
     Verb("predict", "choose", "Predict the losses of PLAN as a whole: the sum over its layers, and with their "
          "interactions."),
     Verb("why", "choose", "Show what every other scheme of LAYER would cost in PLAN, by its PROFILE."),
-    Verb("apply", "use", command=""),
-    Verb("restore", "use", command=""),
-    Verb("config", "use", command=""),
-    Verb("paint", "use", "Run PIPELINE with the plan's layers and paint pictures.", "apply", ("threads",)),
+    Verb("apply", "use", command="", needs="torch"),
+    Verb("restore", "use", command="", needs="torch"),
+    Verb("config", "use", command="", needs="torch"),
+    Verb("paint", "use", "Run PIPELINE with the plan's layers and paint pictures.", "apply", ("threads",), "torch"),
     Verb("evaluate", "use", "Compare predicted and measured losses of PLANS on PIPELINE, on prompts that the profile "
-         "does not hold.", extra=("threads",)),
+         "does not hold.", extra=("threads",), needs="torch"),
     Verb("bench", "use", "Time one denoiser call of PIPELINE with the plan's kernels and without.",
-         extra=("threads",)),
+         extra=("threads",), needs="torch"),
     Verb("export", "use", "Write PLAN as another tool's own configuration, or refuse what that tool cannot express."),
     Verb("inspect", "look", "Show what a profile or a plan FILE holds, or what the configuration of a pipeline tells: "
          "layers, parameters, bytes, what is planned."),

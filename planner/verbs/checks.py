@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bitplan.planner.errors import UserError
+from bitplan.planner.extras import require
 from bitplan.planner.verbs.parameters import BASELINES
 from bitplan.plans.dtypes import FLOAT32
 
@@ -35,13 +36,15 @@ def check_sample(sample: int, tolerance: float) -> None:
 
 
 def check_painted(images: int, points: int | None, count: int | None) -> None:
-    """Raises UserError for numbers of images, limits and prompts that do not go together."""
+    """Raises UserError for numbers of images, limits and prompts that do not go together, and where nothing paints."""
     if images < 0 or (points is not None and points < 1):
         raise UserError(f"{images} images of {points} points are none; ask for at least 1 of each")
     if not images and (points is not None or count is not None):
         raise UserError("without images, nothing is painted and measured; add --images, such as --images 8")
     if count is not None and count < max(images, 2):
         raise UserError(f"{images} images are painted and {count} prompts measured; measure at least {max(images, 2)}")
+    if images:
+        require("torch", "sweep --images")
 
 
 def checks_of(checks: int | None, dtype: str) -> int:

@@ -19,19 +19,22 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def entered(verb: str, function: Callable[..., Any], command: str) -> Callable[..., Any]:
+def entered(verb: str, function: Callable[..., Any], command: str, needs: str) -> Callable[..., Any]:
     """The function of a verb. The names of pipelines, metrics and models among its arguments are marked as typed by the
     user, and the places that it writes to are checked before it begins, as `bitplan.planner.files.check_place` says. An
-    interrupt leaves it with a note on what it has kept, and too little memory as one line with what takes less."""
+    interrupt leaves it with a note on what it has kept; too little memory and a missing package become one line with
+    what to do. needs: the extra whose packages it needs always, or empty."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: Any, **words: Any) -> Any:
+        from bitplan.planner.extras import require, telling_missing
         from bitplan.planner.interrupts import current, recorded
         from bitplan.planner.pipelines.references import typed
         from bitplan.planner.verbs.order import check_order
         from bitplan.planner.verbs.shortage import telling_shortage
 
+        require(needs, command)
         bound = signature.bind(*args, **words)
         rows = rows_of(verb, bound.arguments)
         for word in (word for word, row in rows.items() if row.loads):
@@ -41,7 +44,7 @@ def entered(verb: str, function: Callable[..., Any], command: str) -> Callable[.
         _check_places(rows, bound.arguments)
         _check_distinct(rows, bound.arguments)
         _check_values(rows, bound.arguments)
-        with recorded(current()), telling_shortage(verb, signature.parameters):
+        with recorded(current()), telling_shortage(verb, signature.parameters), telling_missing(command):
             return function(*bound.args, **bound.kwargs)
 
     return call

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bitplan.planner.measurement.engines import ENGINES
+from bitplan.planner.extras import EXTRAS
+from bitplan.planner.measurement.engines import ENGINES, Engine
 from bitplan.planner.measurement.methods import METHODS
+from bitplan.planner.targets import TARGETS
 from bitplan.planner.texts import table
+from bitplan.plans.formats import FORMATS
+from bitplan.plans.inputs import INPUTS
 from bitplan.plans.kinds import KINDS
-from bitplan.solvers.programs.backends import BACKENDS
+from bitplan.plans.transforms import TRANSFORMS
+from bitplan.sensitivity.metrics import METRICS
+from bitplan.solvers.programs.backends import BACKENDS, Backend
 from bitplan.solvers.strategies import STRATEGIES
-
-EXTRAS = {
-    "ray": "measuring by many workers",
-    "highspy": "the HiGHS solver",
-    "triton": "GPU kernels",
-    "peft": "LoRA adapters",
-    "lpips": "the perceptual metric",
-}
 
 
 @dataclass(frozen=True)
@@ -61,31 +59,30 @@ class Equipment:
 
 
 def equipment() -> Equipment:
-    """Returns the formats, kernels, solvers, metrics and optional packages, and why some cannot be used."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    threads = f"{torch.get_num_threads()} threads, device {device}"
-    return Equipment(
-        (Member("torch", str(torch.__version__), True, threads), *_torch_members(device), *_members(), *_extras())
-    )
+    """Returns the formats, kernels, solvers, metrics and extras, and why some cannot be used."""
+    return Equipment((*_torch_members(), *_plan_members(), *_members(), *_extras()))
 
 
-def _torch_members(device: str) -> Iterator[Member]:
-    """Yields the families whose tables need torch."""
-    import torch
-
-    from bitplan.planner.targets import TARGETS
-    from bitplan.plans.formats import FORMATS
-    from bitplan.plans.inputs import INPUTS
-    from bitplan.plans.kernels import KERNELS
-    from bitplan.plans.kernels.cpu.choice import path_choice
-    from bitplan.plans.transforms import TRANSFORMS
-    from bitplan.sensitivity.metrics import METRICS
-
+def _plan_members() -> Iterator[Member]:
+    """Yields the families that a plan is written with."""
     for part, lines in (("format", FORMATS), ("input", INPUTS), ("transform", TRANSFORMS)):
         yield from (Member(part, name, True, line.says) for name, line in lines.items())
     yield from (Member("layer", name, True, f"nn.{kind.layer}: {kind.says}") for name, kind in KINDS.items())
+    yield from (Member("target", name, True, target.about) for name, target in TARGETS.items())
+
+
+def _torch_members() -> Iterator[Member]:
+    """Yields torch and the families that need it, or torch alone where it cannot be used."""
+    if reason := EXTRAS["torch"].missing():
+        yield Member("torch", "", False, f"running a model needs {reason}")
+        return
+    import torch
+
+    from bitplan.plans.kernels import KERNELS
+    from bitplan.plans.kernels.cpu.choice import path_choice
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    yield Member("torch", str(torch.__version__), True, f"{torch.get_num_threads()} threads, device {device}")
     for name, kernel in KERNELS.items():
         reasons = {where: kernel.available(torch.device(where)) for where in ("cuda", "cpu")}
         here = None in reasons.values()
@@ -96,22 +93,30 @@ def _torch_members(device: str) -> Iterator[Member]:
     for name, metric in METRICS.items():
         reason = metric.missing()
         yield Member("metric", f"{metric.family}: {name}", reason is None, reason or metric.says)
-    yield from (Member("target", name, True, target.about) for name, target in TARGETS.items())
+    yield from _by_readiness("engine", ENGINES.values())
 
 
 def _members() -> Iterator[Member]:
     yield from (Member("solver", each.name, True, each.about) for each in STRATEGIES)
-    for part, family in (("backend", BACKENDS), ("engine", ENGINES.values())):
-        for each in family:
-            reason = each.missing()
-            yield Member(part, each.name, reason is None, reason or f"ready: {each.about}")
+    yield from _by_readiness("backend", BACKENDS)
     yield from (Member("method", name, True, method.says) for name, method in METHODS.items())
 
 
+def _by_readiness(part: str, family: Iterable[Backend | Engine]) -> Iterator[Member]:
+    for each in family:
+        reason = each.missing()
+        yield Member(part, each.name, reason is None, reason or f"ready: {each.about}")
+
+
 def _extras() -> Iterator[Member]:
-    for name, what in EXTRAS.items():
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            version = ""
-        yield Member("extra", name, bool(version), f"{what}: {version or f'not installed; pip install {name}'}")
+    for extra in EXTRAS.values():
+        reason = extra.missing()
+        state = f"needs {reason}" if reason else ", ".join(f"{name} {_version(name)}" for name in extra.packages)
+        yield Member("extra", extra.name, reason is None, f"{extra.about}: {state}")
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"

@@ -33,7 +33,10 @@ register()
 
 def __getattr__(name: str) -> Any:
     if name in NOUNS:
-        return getattr(import_module(NOUNS[name]), name)
+        from bitplan.planner.extras import telling_missing
+
+        with telling_missing(f"bitplan.{name}"):
+            return getattr(import_module(NOUNS[name]), name)
     if name in VERBS:
         return VERBS[name].function
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

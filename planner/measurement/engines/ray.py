@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from typing import Any
 
 from bitplan.planner.environment import environment
 from bitplan.planner.errors import UserError
+from bitplan.planner.extras import EXTRAS
 from bitplan.planner.measurement.engines.base import Cluster
 from bitplan.planner.measurement.jobs import Job, JobResult
 from bitplan.planner.measurement.methods import run_job
@@ -45,8 +45,8 @@ _QUIET = {
 
 def missing(cluster: Cluster) -> str | None:
     """Why Ray cannot be used and what to do, or None. Ray itself would try an address for minutes."""
-    if not importlib.util.find_spec("ray"):
-        return "ray is not installed; pip install 'bitplan[ray]'"
+    if reason := EXTRAS["ray"].missing():
+        return f"it needs {reason}"
     if cluster.address in (None, "auto"):
         return None
     host, _, port = str(cluster.address).rpartition(":")
