@@ -11,6 +11,7 @@ from typing import Any
 
 from bitplan.planner.crash import where_reported
 from bitplan.planner.errors import UserError, is_own
+from bitplan.planner.extras import require
 from bitplan.planner.texts import cause_of, one_line
 from bitplan.plans.plan import Plan, dtype_of
 
@@ -93,6 +94,7 @@ class Painter:
 
     def _run(self, make: Callable[[], Plan], prompt: str, seed: int) -> None:
         try:
+            require("torch", "painting")
             plan = make()
             self._tell("loading")
             subject = self._loaded(plan)

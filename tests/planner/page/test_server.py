@@ -19,6 +19,7 @@ from bitplan.planner.choice.answer import Search, make_plans
 from bitplan.planner.choice.evidence import read_evidence
 from bitplan.planner.choice.limits import pose, settled
 from bitplan.planner.choice.request import Request
+from bitplan.planner.extras import EXTRAS
 from bitplan.planner.page.painter import Painter, PaintOptions
 from bitplan.planner.page.serve import measured, serve
 from bitplan.planner.page.session import Session, answer, curve, pose_anew, ranges_of
@@ -280,6 +281,12 @@ def test_what_cannot_be_painted_says_so(client: TestClient, state: ExplorerState
     state.painter.options = replace(state.painter.options, pipeline="./nowhere")
     client.post("/api/paint", json={"asked": {"memory": "30%"}, "prompt": "", "seed": 0})
     assert "there is no pipeline folder ./nowhere" in painted(client)["error"]
+
+
+def test_painting_without_torch_says_what_to_install(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRAS, "torch", replace(EXTRAS["torch"], packages=("no_such_package",)))
+    client.post("/api/paint", json={"asked": {"memory": "30%"}, "prompt": "", "seed": 0})
+    assert painted(client)["error"].startswith("painting needs no_such_package, which is not installed: pip install")
 
 
 def test_what_cannot_be_served_is_refused(finished: Path, tmp_path: Path, command_line: Any) -> None:
