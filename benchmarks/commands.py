@@ -10,7 +10,6 @@ and of wall time, one thread. The other checkout needs no installation. Writes b
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import statistics
@@ -21,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bitplan.planner.costs.machine import about_machine
+from benchmarks.about import about, write_result
 
 HERE = Path(__file__).parents[1]
 PROMPT = "a small red circle in the center on a white background"
@@ -102,7 +101,7 @@ def main() -> None:
     }}  # fmt: skip
     for name, row in rows.items():
         print(name, {kind: {k: round(v, 3) for k, v in its.items() if k != "ratios"} for kind, its in row.items()})
-    args.out.write_text(json.dumps({"rows": rows, "pairs": args.pairs, "about": about_machine()}, indent=1) + "\n")
+    write_result(args.out, {"rows": rows, "pairs": args.pairs}, about(None))
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ rounding. Reports medians of paired CPU times with one thread. Writes benchmarks
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from benchmarks.about import about, write_result
 
 from bitplan.plans.formats.storage import quantize
 from bitplan.plans.kernels.cpu.weight_only import _dequantized, _few_rows
@@ -56,8 +55,7 @@ def main() -> None:
                     results[count] = paired(lambda take=take: _dequantized(*take), lambda take=take: _few_rows(*take))
                 rows.append({"shape": (outputs, inputs), "scheme": scheme, "dtype": str(dtype), "times": results})
                 print(rows[-1], flush=True)
-    about = {"machine": platform.machine(), "torch": torch.__version__, "threads": 1, "seed": 0}
-    args.out.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n")
+    write_result(args.out, {"rows": rows}, about(0))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.about import about, write_result
 from benchmarks.peak_memory import peak_mib
 
 MODULE = ("-m", "benchmarks.load_memory")  # how its own processes are started
@@ -117,12 +117,9 @@ def main() -> None:
             line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
             rows.append(json.loads(line))
             print(rows[-1], flush=True)
-    about = {
-        "machine": platform.processor() or platform.machine(), "python": platform.python_version(), "seed": 0,
-        "channels": args.channels, "scheme": args.scheme, "shard": args.shard,
-    }  # fmt: skip
+    described = about(0, channels=args.channels, scheme=args.scheme, shard=args.shard)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n")
+    write_result(args.out, {"rows": rows}, described)
 
 
 if __name__ == "__main__":

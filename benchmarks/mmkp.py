@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.about import about, write_result
 from tabulate import tabulate
 
 from bitplan.solvers.effort import Effort
@@ -154,10 +154,9 @@ def main() -> None:
     for row in shown:
         del row["steps"], row["stopped"]
     print(tabulate(shown, headers="keys", floatfmt=".8g"))
-    about = {"seconds": args.time, "seconds_where_an_optimum_is_known": args.proof, "machine": platform.machine(),
-             "python": platform.python_version()}  # fmt: skip
+    described = about(None, seconds=args.time, seconds_where_an_optimum_is_known=args.proof)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"rows": [asdict(row) for row in rows], "about": about}, indent=1) + "\n")
+    write_result(args.out, {"rows": [asdict(row) for row in rows]}, described)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import ctypes
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.about import about, write_result
 from benchmarks.profile_memory import build_pipeline
 
 from bitplan.planner.pipelines.offload import LEAST
@@ -147,12 +147,9 @@ def main() -> None:
                 "same_losses": results == losses[0],
             })  # fmt: skip
             print(json.dumps(rows[-1]), flush=True)
-    about = {
-        "weights_MiB": weights, "imported_MiB": before, "losses": len(losses[0]), "layers": args.layers,
-        "channels": args.channels, "side": args.side, "seed": 0, "machine": platform.machine(),
-        "torch": torch.__version__,
-    }  # fmt: skip
-    args.out.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n")
+    described = about(0, weights_MiB=weights, imported_MiB=before, losses=len(losses[0]), layers=args.layers,
+                      channels=args.channels, side=args.side)  # fmt: skip
+    write_result(args.out, {"rows": rows}, described)
 
 
 if __name__ == "__main__":

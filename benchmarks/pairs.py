@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from pathlib import Path
 
 import numpy as np
+from benchmarks.about import about, write_result
 from benchmarks.instances import sdxl
 
 from bitplan.solvers.effort import Effort
@@ -42,8 +42,7 @@ def main() -> None:
         rows.append({"pairs": count, "seconds": results.seconds, "objective": results.objective, "gap": results.gap,
                      "objective of the choice that ignores them": ignoring})  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
-    about = {"machine": platform.processor() or platform.machine(), "seed": args.seed, "limit": args.limit}
-    args.out.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n")
+    write_result(args.out, {"rows": rows}, about(args.seed, limit=args.limit))
 
 
 if __name__ == "__main__":

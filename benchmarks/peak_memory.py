@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from benchmarks.about import about, write_result
 
 MODULE = ("-m", "benchmarks.peak_memory")  # how its own processes are started
 VARIANTS = ("fp32", "w8a8", "w4ma8", "w2ma8")
@@ -71,9 +72,8 @@ def main() -> None:
         command = [sys.executable, *MODULE, "--child", variant, "--calls", str(args.calls)]
         rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         print(rows[-1], flush=True)
-    about = {"machine": platform.processor() or platform.machine(), "python": platform.python_version(), "seed": 0}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n")
+    write_result(args.out, {"rows": rows}, about(0))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.about import about, write_result
 from scipy.stats import spearmanr
 
 from bitplan.planner.finetunes.check import settings_of
@@ -157,9 +157,8 @@ def main() -> None:
         results, seconds = cached(args.cache, name, work)
         rows[name] = {"cpu_seconds": seconds, "metrics": agreement(results, truth)}
         print(name, json.dumps(rows[name]), flush=True)
-        about = {"measured": len(truth) // len(TEXT_TO_IMAGE), "of": len(pairs), "threads": args.threads, "seed": 0,
-                 "machine": platform.machine(), "torch": torch.__version__}  # fmt: skip
-        args.out.write_text(json.dumps({"variants": rows, "about": about}, indent=1) + "\n")
+        described = about(0, measured=len(truth) // len(TEXT_TO_IMAGE), of=len(pairs))
+        write_result(args.out, {"variants": rows}, described)
 
 
 if __name__ == "__main__":

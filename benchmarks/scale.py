@@ -9,8 +9,6 @@ benchmarks/results/scale.json.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.about import about, write_result
 from benchmarks.instances import SCHEMES_12, Shape, problem_of
 from tabulate import tabulate
 from tqdm import tqdm
@@ -96,10 +95,9 @@ def main() -> None:
     problem = sliced(args.groups, args.budgets)
     rows = [measure(problem, way, POWERS, args.time) for way in WAYS]
     print(tabulate(rows, headers="keys", floatfmt=".6g"))
-    about = {"groups": args.groups, "budgets": args.budgets, "powers": list(POWERS), "seconds_each": args.time,
-             "seed": 0, "machine": platform.machine(), "python": platform.python_version()}  # fmt: skip
+    described = about(0, groups=args.groups, budgets=args.budgets, powers=list(POWERS), seconds_each=args.time)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"rows": rows, "about": about}, indent=1) + "\n")
+    write_result(args.out, {"rows": rows}, described)
 
 
 if __name__ == "__main__":

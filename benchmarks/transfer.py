@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.about import about, write_result
 from benchmarks.transfer_variants import MAKERS, make
 from scipy.stats import spearmanr
 
@@ -169,9 +169,8 @@ def main() -> None:
         }
         rows[name]["check"].pop("compared", None)
         print(name, json.dumps(rows[name]["by_profiles"]), rows[name]["check"]["sentence"], flush=True)
-        about = {"machine": platform.machine(), "torch": torch.__version__, "threads": args.threads, "seed": 0,
-                 "held_out_prompts": args.count, "generation": asdict(FULL)}  # fmt: skip
-        args.out.write_text(json.dumps({"variants": rows, "about": about}, indent=1) + "\n")
+        described = about(0, held_out_prompts=args.count, generation=asdict(FULL))
+        write_result(args.out, {"variants": rows}, described)
 
 
 if __name__ == "__main__":
