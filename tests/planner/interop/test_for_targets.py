@@ -13,10 +13,16 @@ from click.testing import Result
 import bitplan
 from bitplan.planner.choice.evidence import read_evidence
 from bitplan.planner.errors import BAD_INPUT, UserError
-from bitplan.planner.graph.layers import from_json
+from bitplan.planner.graph.layers import Layer, from_json
+from bitplan.planner.page.asking import PageRequest
+from bitplan.planner.page.painter import PaintOptions
+from bitplan.planner.page.serve import state_of
+from bitplan.planner.page.session import answer
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.planner.targets import TARGETS
 from bitplan.planner.targets.base import Target, why
+from bitplan.planner.views.profile_view import cells_of
+from bitplan.plans.geometry import Geometry
 from bitplan.plans.plan import load_plan
 from bitplan.plans.scheme import KEEP, parse_scheme
 from tests import tiny
@@ -110,7 +116,9 @@ def test_the_plan_is_the_optimum_of_the_restricted_menu(
 
 @pytest.mark.parametrize("target", ALL)
 def test_the_exported_bytes_are_those_of_the_plan(target: Target, every: Path, tmp_path: Path) -> None:
-    plan = bitplan.solve(every, tmp_path / "p.yaml", target=target.name, memory="85%", kernels="fake")
+    plan = bitplan.solve(
+        every, tmp_path / "p.yaml", target=target.name, memory="85%", objective="bytes=1", kernels="fake"
+    )
     done = bitplan.export(tmp_path / "p.yaml", target.name, tmp_path / "x", model=every)
     assert done.size.planned == plan.predictions["total"]["bytes"] and done.size.budget == plan.budgets["bytes"]
     if target.stored is None:
@@ -151,6 +159,32 @@ def test_an_approximation_beyond_the_budget_says_so_first(
 def shapes_of(profile: Path) -> dict:
     with open_profile(profile) as store:
         return from_json(store.graph()).by_address
+
+
+HELD = {  # target -> (scheme, shape) -> bytes as torchao 0.18.0, sdnq 0.2.8 and gguf 0.19.0 hold the weight
+    "torchao": {
+        ("keep", (96, 256)): 49152, ("w8a8", (96, 256)): 25056, ("w8a16", (96, 256)): 25056,
+        ("w8za16", (96, 256)): 24864, ("w8g64za16", (96, 256)): 25728, ("fp8a16", (96, 256)): 24960,
+    },
+    "sdnq": {
+        ("keep", (96, 256)): 98304, ("w8a8", (96, 256)): 24960, ("w5za8", (96, 256)): 16128,
+        ("w4g64za8", (96, 256)): 15360, ("w4g128a16", (30, 33)): 615, ("w8a8", (64, 128, 3, 3)): 73984,
+        ("w8a16", (64, 128, 3, 3)): 76032, ("w4g64za8", (64, 128, 3, 3)): 46080, ("w3a16", (32, 4, 3, 3)): 1584,
+    },
+    "modelopt": {("w4a8", (96, 256)): 98304},
+    "gguf-recipe": {
+        ("keep", (512, 256)): 262144, ("w8g32a8", (512, 256)): 139264, ("w4g32zma8", (512, 256)): 73728,
+        ("w5g32za8", (64, 32)): 1536, ("w2g32zma8", (512, 256)): 43008,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ALL)
+def test_bytes_are_those_that_the_tools_hold(target: Target) -> None:
+    for (scheme, shape), size in HELD[target.name].items():
+        kind = "linear" if len(shape) == 2 else "conv2d"
+        one = Layer("unet.a", (), kind, shape, False, 1, Geometry.plain(2) if len(shape) > 2 else None, ())
+        assert target.holds(parse_scheme(scheme), one, 4) == size, scheme
 
 
 def test_the_menus_of_the_page_are_true() -> None:
@@ -237,3 +271,16 @@ def test_a_profile_for_a_target_holds_what_it_can_load(tiny_folder: Path, clip_f
         bitplan.profile(str(tiny_folder), tmp_path / "u.profile", target="torchao", schemes=("w8a8", "w4ma8"))
     with pytest.raises(UserError, match="did you mean 'torchao'"):
         bitplan.profile(str(tiny_folder), tmp_path / "u.profile", target="torch-ao")
+
+
+def test_the_explorer_plans_for_a_target(every: Path, tmp_path: Path) -> None:
+    state = state_of(every, tmp_path, PaintOptions(kernels="fake"), "sdnq")
+    words = PageRequest(memory="60%")
+    assert {cell.layer: [o.scheme for o in cell.options] for cell in cells_of(state.session.known)} == loadable(
+        every, TARGETS["sdnq"]
+    )
+    saved = state.save(words, "p")
+    assert "--target sdnq" in saved["command"] and load_plan(saved["path"]).solver["target"] == "sdnq"
+    assert not bitplan.export(saved["path"], "sdnq", tmp_path / "x", model=every).changes
+    found = answer(state.session, state.request(words), passing=False)
+    assert found.variant.totals["bytes"] == load_plan(saved["path"]).predictions["total"]["bytes"]
