@@ -119,6 +119,7 @@ def matching(pattern: str, what: str) -> Check:
     return check
 
 
+VARIANT = matching(r"\w+", "a variant of weights, such as fp16")
 DIGEST = matching("[0-9a-f]{64}", "a sha256 of 64 hexadecimal digits")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from bitplan.plans.checks import (
     DIGEST,
     LINE,
+    VARIANT,
     Check,
     list_of,
     mapping_of,
@@ -31,7 +32,7 @@ _NUMBERS, _AMOUNTS = mapping_of(number(), _NAME), mapping_of(number(0), _NAME)
 
 _MODEL = record(
     {"name": text(LINE), "fingerprint": DIGEST, "architecture": DIGEST, "components": list_of(_NAME, 1)},
-    {"dtype": one_of(FLOATS)},
+    {"dtype": one_of(FLOATS), "variant": VARIANT},
 )
 _RANGE = record({"tensor": number(0)}, {"first": number(0)})
 _CALIBRATION = record(

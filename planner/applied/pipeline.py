@@ -20,10 +20,11 @@ from bitplan.planner.pipelines.places import locate
 from bitplan.planner.pipelines.references import is_reference
 from bitplan.planner.pipelines.sources import check_options_of, float_components, load_pipeline, load_subject
 from bitplan.planner.pipelines.subject import Subject, subject_of
+from bitplan.planner.pipelines.weights import Weights, weights_for
 from bitplan.plans.layers.alignment import align
 from bitplan.plans.layers.put_back import put_back
 from bitplan.plans.layers.swap import Swap
-from bitplan.plans.plan import Plan, dtype_of
+from bitplan.plans.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,17 +88,20 @@ def applied_to(pipe: Any) -> list[Applied]:
     return list(dict.fromkeys(_APPLIED[part] for part in parts if part in _APPLIED))
 
 
-def load_applied(pipeline: str, plan: Plan, kernels: str, allow_mismatch: bool) -> Any:
+def load_applied(
+    pipeline: str, plan: Plan, kernels: str, allow_mismatch: bool, variant: str | None = None
+) -> Any:  # fmt: skip
     """The pipeline named `pipeline` with the plan in it for good. Raises as `apply_plan` and `load_pipeline`.
 
     With real kernels each weight is packed as it is read, and no more memory is needed than the packed pipeline takes.
     """
+    weights = weights_for([plan], variant)
     if kernels == "int" and can_load_packed(plan, locate(pipeline)):
         config = loading_config(plan, None, kernels, allow_mismatch)
-        pipe = load_pipeline(pipeline, dtype_of([plan]), config)
+        pipe = load_pipeline(pipeline, weights, config)
         check_packed(pipe, config)
     else:
-        pipe = load_pipeline(pipeline, dtype_of([plan]))
+        pipe = load_pipeline(pipeline, weights)
         apply_plan(pipe, plan, kernels, allow_mismatch, keep_originals=False)
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
@@ -106,15 +110,16 @@ def load_applied(pipeline: str, plan: Plan, kernels: str, allow_mismatch: bool) 
 
 
 def load_planned(
-    pipeline: str | Subject, plan: Plan | None, generation: Generation, kernels: str, allow_mismatch: bool
-) -> Subject:
+    pipeline: str | Subject, plan: Plan | None, generation: Generation, kernels: str, allow_mismatch: bool,
+    variant: str | None = None,
+) -> Subject:  # fmt: skip
     """What `pipeline` names, as `load_subject` says, with the plan in it where there is one. Raises as `apply_plan`."""
     if plan is None:
-        return load_subject(pipeline, generation)
+        return load_subject(pipeline, generation, Weights(variant=variant))
     if isinstance(pipeline, str) and not is_reference(pipeline):
         check_options_of(pipeline, generation)
-        return subject_of(load_applied(pipeline, plan, kernels, allow_mismatch), generation, pipeline)
-    subject = load_subject(pipeline, generation, dtype_of([plan]))
+        return subject_of(load_applied(pipeline, plan, kernels, allow_mismatch, variant), generation, pipeline)
+    subject = load_subject(pipeline, generation, weights_for([plan], variant))
     apply_plan(subject, plan, kernels, allow_mismatch)
     return subject
 

@@ -20,6 +20,7 @@ from bitplan.plans.scheme import parse_scheme, static_range
 from bitplan.solvers.problem import Budget, Picks, Problem, pin, plain
 from bitplan.solvers.solution import Choice, Solution, choice_of
 
+MODEL = ("name", "dtype", "variant", "fingerprint", "architecture", "components")  # what plans say of their model
 STEPS = {"bytes": 2**20, "ms": 1.0}  # steps of the marginal values: a MiB, a millisecond
 
 
@@ -49,9 +50,7 @@ def plan_of(store: Profile, evidence: Evidence, answer: tuple[Problem, Choice], 
     schemes = {layer: scheme_of[layer] for layer in store.layers()}
     model, settings = header["model"], header["settings"]
     return Plan(
-        model={
-            key: model[key] for key in ("name", "dtype", "fingerprint", "architecture", "components") if key in model
-        },
+        model={key: model[key] for key in MODEL if key in model},
         schemes=schemes,
         simulated=tuple(layer for layer, scheme in schemes.items() if (layer, scheme) in evidence.simulated),
         calibration={

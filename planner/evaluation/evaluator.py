@@ -21,9 +21,10 @@ from bitplan.planner.pipelines.references import check_typed
 from bitplan.planner.pipelines.sources import float_components, load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_of
 from bitplan.planner.pipelines.traced import examine, examine_all
+from bitplan.planner.pipelines.weights import weights_for
 from bitplan.plans.layers.addresses import module_at
 from bitplan.plans.layers.swap import Swap, undo
-from bitplan.plans.plan import Plan, dtype_of
+from bitplan.plans.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class EvaluatorOptions:
         clip: folder or hub id of the CLIPModel; None for the pipeline's own.
         allow_mismatch: whether plans may be of other weights of the same architecture.
         folder: folder for weights instead of memory; None for memory.
+        variant: variant of the weights' files; None for that of the plans.
     """
 
     pipeline: str | Subject
@@ -49,6 +51,7 @@ class EvaluatorOptions:
     clip: str | None = None
     allow_mismatch: bool = False
     folder: PathLike | None = None
+    variant: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +80,8 @@ def open_subject(options: EvaluatorOptions, plans: Sequence[Plan]) -> tuple[Subj
 
     Raises UserError, and as `bitplan.planner.applied.binding.bind`.
     """
-    subject = load_subject(options.pipeline, options.generation, dtype_of(plans), options.folder)
+    weights = weights_for(plans, options.variant, options.folder)
+    subject = load_subject(options.pipeline, options.generation, weights)
     for plan in plans:
         bind(plan, float_components(subject, plan.model["components"]), options.allow_mismatch)
     return subject, conditions_of(subject, options.conditions, options.count, held_out=True)

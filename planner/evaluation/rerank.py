@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bitplan.planner.choice.ranking import Losses
@@ -17,27 +18,42 @@ CALL_KEYS = ("steps", "guidance", "options")  # of a plan's `calibration`: how i
 SEED = 1000  # of the first prompt's noise, as in `evaluate`
 
 
-def measurer(
-    plans: Sequence[Plan],
-    pipeline: str,
-    prompts: Sequence[Any] | None,
-    clip: str | None,
-    kernels: str,
-    metrics: Sequence[str] = (),
-) -> Callable[[Plan], Losses]:
+@dataclass(frozen=True)
+class RerankOptions:
+    """What candidate plans are measured on.
+
+    Attributes:
+        pipeline: its name.
+        prompts: the user's conditions; None for held-out ones.
+        clip: folder or hub id of the CLIPModel; None for the pipeline's own.
+        kernels: `int` or `fake`.
+        metrics: more metrics, as `bitplan.planner.pipelines.references` marks them.
+        variant: variant of the weights' files; None for that of the plans.
+    """
+
+    pipeline: str
+    prompts: Sequence[Any] | None
+    clip: str | None
+    kernels: str
+    metrics: Sequence[str] = ()
+    variant: str | None = None
+
+
+def measurer(plans: Sequence[Plan], run: RerankOptions) -> Callable[[Plan], Losses]:
     """Returns a function that measures the losses of one plan against full precision, called as the profile's model.
 
-    metrics: more metrics, as `bitplan.planner.pipelines.references` marks them. Raises UserError, and PlanError where
-    the pipeline is not the plans' model.
+    Raises UserError, and PlanError where the pipeline is not the plans' model.
     """
     first = plans[0]
     generation = generation_in({key: value for key, value in first.calibration.items() if key in CALL_KEYS}, seed=SEED)
-    options = EvaluatorOptions(pipeline, generation, prompts, PROMPTS, metrics, clip)
+    options = EvaluatorOptions(
+        run.pipeline, generation, run.prompts, PROMPTS, run.metrics, run.clip, variant=run.variant
+    )  # fmt: skip
     evaluator = open_evaluator(options, [first])
     progress = bar(None, "candidates", len(plans), "plan")
 
     def measure(plan: Plan) -> Losses:
-        losses = losses_of(evaluator, plan, kernels)
+        losses = losses_of(evaluator, plan, run.kernels)
         progress.update()
         return losses
 

@@ -30,6 +30,7 @@ from bitplan.planner.pipelines.references import check_typed, read_names
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_in, conditions_of, holding
 from bitplan.planner.pipelines.traced import Traced, examine_all
+from bitplan.planner.pipelines.weights import Weights
 from bitplan.planner.profiles.corrections import corrections_of
 from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.progress import bar
@@ -69,6 +70,7 @@ class CheckOptions:
         cluster: where the engine finds workers.
         folder: folder for weights instead of memory; None for memory.
         trust: whether the profile's own metrics may be imported.
+        variant: variant of the weights' files; None for the profile's.
     """
 
     sample: int
@@ -81,6 +83,7 @@ class CheckOptions:
     cluster: Cluster = Cluster()
     folder: PathLike | None = None
     trust: bool = False
+    variant: str | None = None
 
 
 def check_profile(store: Profile, pipeline: str | Subject, options: CheckOptions) -> Check:
@@ -129,7 +132,10 @@ def settings_of(store: Profile, trust: bool = False) -> Settings:
     try:
         generation = generation_in(values.pop("generation"))
         metrics = read_names(values.pop("metrics", ()), store.path, trust)
-        settings = Settings(header["model"]["name"], generation=generation, metrics=metrics, **values)
+        model = header["model"]
+        settings = Settings(
+            model["name"], generation=generation, metrics=metrics, variant=model.get("variant"), **values
+        )  # fmt: skip
     except (KeyError, TypeError):
         raise UserError(f"{store.path} was not measured by BitPlan, and does not say how to measure again; "
                         "profile the model with `bitplan profile`") from None  # fmt: skip
@@ -186,7 +192,8 @@ def _families(evidence: Evidence, problem: Problem, plan: Plan | None) -> list[s
 
 def _traced(store: Profile, settings: Settings, pipeline: str | Subject, options: CheckOptions) -> Traced:
     """Loads the fine-tune and runs it once on the conditions of the profile. Raises UserError for other conditions."""
-    subject, own = load_subject(pipeline, settings.generation, FLOAT32, options.folder), options.conditions
+    weights = Weights(FLOAT32, options.variant, settings.variant, options.folder)
+    subject, own = load_subject(pipeline, settings.generation, weights), options.conditions
     if own is not None:
         subject = holding(subject, conditions_of(subject, own, len(own)))
     else:
@@ -210,6 +217,7 @@ def _measured(
     what: the pairs, and the options of the engine.
     """
     pairs, options = what
+    settings = replace(settings, variant=options.variant or settings.variant)
     engine = engine_named(options.engine, options.cluster)
     check_repeats(traced, conditions_in(traced.subject, settings.prompts)[0], settings.generation.seed)
     with eagerly(), opened(traced.subject.modules):

@@ -20,14 +20,17 @@ from bitplan.plans.scheme import KEEP, Scheme, parse_scheme
 _SHOWN = 3  # reasons in one line
 
 
-def export_plan(plan: Plan, to: str, out: Path, model: str | None = None, approximate: bool = False) -> Exports:
+def export_plan(
+    plan: Plan, to: str, out: Path, model: str | None = None, approximate: bool = False, variant: str | None = None
+) -> Exports:
     """Writes the plan for the tool `to`: the file `out`, or `out` with -COMPONENT for each of several components.
 
-    model: see `read_model`; approximate: use the nearest scheme that the tool can express, and list the changes. Raises
+    model, variant: see `read_model`; approximate: use the nearest scheme that the tool can express, and list the
+    changes. Raises
     UserError with the number of layers that the tool cannot express, PlanError for another model's layers.
     """
     target = target_named(to)
-    return export_files(plan, read_model(plan, model), target, out, approximate)
+    return export_files(plan, read_model(plan, model, variant), target, out, approximate)
 
 
 def export_files(plan: Plan, model: Model, target: Target, out: Path, approximate: bool) -> Exports:

@@ -37,11 +37,12 @@ class Model:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_model(plan: Plan, source: str | None = None) -> Model:
+def read_model(plan: Plan, source: str | None = None, variant: str | None = None) -> Model:
     """Reads the layers of the plan's model.
 
     source: a profile, which needs no torch; a configuration in JSON, which needs no weights; or a pipeline as
-    `load_pipeline` takes it; None for the pipeline that the plan names. Raises UserError, ProfileError, PlanError.
+    `load_pipeline` takes it; None for the pipeline that the plan names. variant: of that pipeline's weights. Raises
+    UserError, ProfileError, PlanError.
     """
     if source is not None and source.endswith(".json"):
         from bitplan.planner.outlines.models import read
@@ -49,7 +50,7 @@ def read_model(plan: Plan, source: str | None = None) -> Model:
         return _from_modules(plan, read(source, plan.model["components"]).parts)
     if source is not None and Path(source).is_file():
         return _from_profile(plan, Path(source))
-    return _from_pipeline(plan, plan.model["name"] if source is None else source)
+    return _from_pipeline(plan, plan.model["name"] if source is None else source, variant)
 
 
 def _from_profile(plan: Plan, path: Path) -> Model:
@@ -61,10 +62,11 @@ def _from_profile(plan: Plan, path: Path) -> Model:
     return Model(graph.by_address, graph.unused, architecture_fingerprint(graph), graph.tied, sizes)
 
 
-def _from_pipeline(plan: Plan, name: str) -> Model:
+def _from_pipeline(plan: Plan, name: str, variant: str | None) -> Model:
     from bitplan.planner.pipelines.sources import components, load_pipeline
+    from bitplan.planner.pipelines.weights import weights_for
 
-    return _from_modules(plan, components(load_pipeline(name), plan.model["components"]))
+    return _from_modules(plan, components(load_pipeline(name, weights_for([plan], variant)), plan.model["components"]))
 
 
 def _from_modules(plan: Plan, parts: Mapping[str, nn.Module]) -> Model:

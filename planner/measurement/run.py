@@ -119,6 +119,7 @@ def header_of(traced: Traced, settings: Settings) -> dict[str, Any]:
             "fingerprint": traced.fingerprint,
             "architecture": layer_graph.architecture_fingerprint(traced.graph),
             "dtype": fields.pop("dtype"),
+            **({"variant": fields.pop("variant")} if "variant" in fields else {}),
         },
         "settings": fields,
         "machine": {"processor": platform.machine(), "threads": torch.get_num_threads(), "device": "cpu"},

@@ -22,6 +22,7 @@ from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics, single_
 from bitplan.planner.pipelines.sources import components, load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_in
 from bitplan.planner.pipelines.traced import TraceRecord
+from bitplan.planner.pipelines.weights import Weights
 from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.formats.base import Grid
 from bitplan.plans.layers.addresses import module_at
@@ -49,6 +50,7 @@ class Settings:
         clip: folder or hub id of the CLIPModel for alignment metrics.
         dtype: float type of the pipeline.
         metrics: names or references of metrics beside those that are measured by default.
+        variant: variant of the weights' files that was asked for.
     """
 
     pipeline: str
@@ -61,11 +63,12 @@ class Settings:
     clip: str | None
     dtype: str = FLOAT32
     metrics: tuple[str, ...] = ()
+    variant: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON holds them, without `metrics` if there are none."""
+        """The fields as JSON holds them, without `metrics` and `variant` if there are none."""
         fields = asdict(self) | {"generation": self.generation.to_json()}
-        return fields if self.metrics else {key: value for key, value in fields.items() if key != "metrics"}
+        return {key: value for key, value in fields.items() if value or key not in ("metrics", "variant")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +186,7 @@ def open_worker(setup: WorkerSetup) -> Worker:
     Raises UserError if they cannot be loaded here or the weights are not those of the setup.
     """
     settings = setup.settings
-    subject = load_subject(settings.pipeline, settings.generation, settings.dtype)
+    subject = load_subject(settings.pipeline, settings.generation, Weights(settings.dtype, recorded=settings.variant))
     open_all(subject.modules)  # until the worker ends
     loaded = fingerprint(components(subject, setup.components), setup.graph)
     if loaded != setup.fingerprint:

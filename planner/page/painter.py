@@ -13,7 +13,7 @@ from bitplan.planner.crash import where_reported
 from bitplan.planner.errors import UserError, is_own
 from bitplan.planner.extras import require
 from bitplan.planner.texts import cause_of, one_line
-from bitplan.plans.plan import Plan, dtype_of
+from bitplan.plans.plan import Plan
 
 STATES = ("idle", "solving", "loading", "painting", "done", "failed")
 
@@ -58,6 +58,7 @@ class PaintOptions:
         kernels: `int` or `fake`.
         call: further arguments of the pipeline's call.
         trust: whether the pipeline that the profile names may be imported.
+        variant: variant of the weights' files; None for that of the plan.
     """
 
     pipeline: str | None = None
@@ -66,6 +67,7 @@ class PaintOptions:
     kernels: str = "int"
     call: Mapping[str, Any] = field(default_factory=dict)
     trust: bool = False
+    variant: str | None = None
 
 
 class Painter:
@@ -111,10 +113,11 @@ class Painter:
     def _loaded(self, plan: Plan) -> Any:
         if self._subject is None:
             from bitplan.planner.pipelines.sources import generation_of, load_subject
+            from bitplan.planner.pipelines.weights import weights_for
 
             options, name = self.options, self.options.pipeline or plan.model["name"]
             generation = generation_of(name, options.steps, options.guidance, 0, options.call)
-            self._subject = load_subject(name, generation, dtype_of([plan]))
+            self._subject = load_subject(name, generation, weights_for([plan], options.variant))
         return self._subject
 
 

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.files import PathError, PathLike
+from bitplan.planner.files import PathError
 from bitplan.planner.graph.layers import GraphError
 from bitplan.planner.pipelines.additions import original
 from bitplan.planner.pipelines.failures import calling
@@ -26,7 +26,8 @@ from bitplan.planner.pipelines.places import check_options, known_here, locate
 from bitplan.planner.pipelines.quiet import quiet
 from bitplan.planner.pipelines.references import check_typed, is_reference, load_reference, user_function
 from bitplan.planner.pipelines.subject import Subject, subject_of
-from bitplan.planner.pipelines.variants import only_variant
+from bitplan.planner.pipelines.variants import chosen_variant
+from bitplan.planner.pipelines.weights import PLAIN, Weights
 from bitplan.planner.scenes import SCENES
 from bitplan.planner.texts import nearest, one_line
 from bitplan.plans.dtypes import FLOAT32, float_type
@@ -36,31 +37,36 @@ from bitplan.plans.kernels import KernelError
 from bitplan.plans.plan import PlanError
 
 
-def load_subject(
-    name: str | Subject, generation: Generation, dtype: str = FLOAT32, folder: PathLike | None = None
-) -> Subject:
+def load_subject(name: str | Subject, generation: Generation, weights: Weights = PLAIN) -> Subject:
     """Loads a subject; a `Subject` is returned unchanged. Raises UserError.
 
     Args:
         name: `scenes`, a folder or a hub id of a diffusers pipeline, or `package.module:name` of a Subject, of a
             pipeline, or of a function without arguments that returns one.
         generation: how the pipeline is called.
-        dtype: float type of the weights.
-        folder: folder for weights instead of memory, see `bitplan.planner.pipelines.offload`; None for memory.
+        weights: which weights are loaded.
     """
     if not isinstance(name, Subject):
-        with offloaded(folder):
-            return _loaded(name, generation, dtype)
-    if folder is not None:
+        with offloaded(weights.folder):
+            return _loaded(name, generation, weights)
+    _check_no_variant(name.name, weights)
+    if weights.folder is not None:
         raise UserError(f"{name.name} is in memory already, and --offload-folder needs to load it; give the "
                         "package.module:name of a function that returns it")  # fmt: skip
     return subject_of(name, generation)
 
 
-def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
+def _check_no_variant(name: str, weights: Weights) -> None:
+    if weights.variant is not None:
+        raise UserError(f"{name} loads its own weights, and the variant {weights.variant} is asked for; load it there, "
+                        "or leave --variant out")  # fmt: skip
+
+
+def _loaded(name: str, generation: Generation, weights: Weights) -> Subject:
     if not is_reference(name):
         check_options_of(name, generation)
-        return subject_of(load_pipeline(name, dtype), generation, name)
+        return subject_of(load_pipeline(name, weights), generation, name)
+    _check_no_variant(name, weights)
     target = load_reference(name)
     if not isinstance(target, (Subject, DiffusionPipeline)):
         with calling(name):
@@ -68,7 +74,7 @@ def _loaded(name: str, generation: Generation, dtype: str) -> Subject:
     if not isinstance(target, (Subject, DiffusionPipeline)):
         raise UserError(f"{name} is a {type(target).__name__}; give a bitplan.Subject or a diffusers pipeline")
     subject = replace(subject_of(target, generation), name=name)
-    if dtype not in (FLOAT32, found := float_type(subject.modules.values())):
+    if (dtype := weights.dtype) not in (FLOAT32, found := float_type(subject.modules.values())):
         raise UserError(
             f"{name} determines its own float type, {found}, and {dtype} is asked for; load it in {dtype} there, or "
             "leave --dtype of `bitplan profile` out"
@@ -117,7 +123,7 @@ DEFAULTS = {SCENES: Generation(steps=8, guidance=2.5)}
 FALLBACK = Generation(steps=20)
 
 
-def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> Any:
+def load_pipeline(name: str, weights: Weights = PLAIN, quantization: Any = None) -> Any:
     """Loads the pipeline `name`: `scenes`, a local folder or a hub id. quantization: a result of `bitplan.config`.
 
     Raises UserError if it cannot be loaded, and the errors of the quantization.
@@ -125,9 +131,9 @@ def load_pipeline(name: str, dtype: str = FLOAT32, quantization: Any = None) -> 
     options: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization}
     try:
         with quiet():
-            place, variant = _checked_place(name)
+            place, variant = _checked_place(name, weights)
             pipe = DiffusionPipeline.from_pretrained(
-                place, torch_dtype=getattr(torch, dtype), trust_remote_code=False, variant=variant, **options
+                place, torch_dtype=getattr(torch, weights.dtype), trust_remote_code=False, variant=variant, **options
             )
     except REFUSALS:
         raise
@@ -154,16 +160,27 @@ def check_options_of(name: str, generation: Generation) -> None:
         check_call(kind, generation.options)
 
 
-def _checked_place(name: str) -> tuple[str, str | None]:
-    """Returns the result of `locate`, and the variant of the weights where there are no others. Raises UserError where
-    the pipeline's files name code, or files elsewhere."""
+def _checked_place(name: str, weights: Weights) -> tuple[str, str | None]:
+    """Returns the result of `locate`, and the variant to load. Raises UserError where the pipeline's files name code,
+    or files elsewhere."""
     check_typed(name)
     place = locate(name)
     index = DiffusionPipeline.load_config(place)
     check_index(name, index)
-    folder = Path(place if Path(place).is_dir() else DiffusionPipeline.download(place, trust_remote_code=False))
+    folder = Path(place if Path(place).is_dir() else _downloaded(place, weights))
     check_folder(name, folder, index)
-    return place, only_variant(name, folder, index)
+    return place, chosen_variant(name, folder, index, weights)
+
+
+def _downloaded(place: str, weights: Weights) -> str:
+    """Returns the folder of a hub id, with the files of the variant that is wanted where there are some."""
+    wanted = weights.variant or weights.recorded
+    try:
+        return str(DiffusionPipeline.download(place, trust_remote_code=False, variant=wanted))
+    except ValueError:
+        if weights.variant is not None or wanted is None:
+            raise
+    return str(DiffusionPipeline.download(place, trust_remote_code=False))
 
 
 def components(pipe: Any, names: Sequence[str]) -> dict[str, nn.Module]:

@@ -25,7 +25,8 @@ _OPTIONS = {  # place in the header -> what sets it
     "settings.generation.seed": "--seed", "settings.generation.options": "--call",
     "machine.processor": "the processor", "machine.device": "the device", "versions.torch": "torch",
 }  # fmt: skip
-_FREE = ("model.name", "settings.components", "machine.threads")  # the fingerprints tell models and layers apart
+# the fingerprints tell models and layers apart
+_FREE = ("model.name", "model.variant", "settings.components", "machine.threads")
 SETS = ("model.components", "settings.schemes", "settings.metrics")  # lists whose order does not matter
 _FOLDERS = ("settings.clip",)  # names that may be paths
 _WHOLE = ("settings.generation.options",)  # mappings that are one value

@@ -33,7 +33,7 @@ from bitplan.planner.profiles.speeds import PRODUCTS
 from bitplan.sensitivity.table import ESTIMATES, Measurement, describe
 
 _TOLERANCE = 1e-4  # relative difference of calibrated ranges, from rounding with other threads or processors
-_FREE = (("machine", "threads"), ("model", "name"))  # entries of the header that may differ
+_FREE = (("machine", "threads"), ("model", "name"), ("model", "variant"))  # entries of the header that may differ
 _SHOWN = 60  # characters of a value in an error
 Rows = dict[tuple[str, str], tuple[Measurement, ...]]
 Responses = dict[tuple[str, str, str], Response]  # by (layer, scheme, metric)

@@ -17,6 +17,7 @@ from bitplan.planner.graph.layers import ROLES, UNKNOWN
 from bitplan.planner.profiles.rules import LOSS, LOSSES, RESERVED, RULES, UNKEPT
 from bitplan.plans.checks import (
     DIGEST,
+    VARIANT,
     WHOLE,
     Check,
     Wrong,
@@ -45,7 +46,7 @@ _SHAPE = list_of(whole(0), 0, 16)
 _ANY = plain()
 _MODEL = record(
     {"name": text(1000), "fingerprint": DIGEST, "architecture": DIGEST, "components": _NAMES},
-    {"pipeline": text(1000), "dtype": one_of(FLOATS)},
+    {"pipeline": text(1000), "dtype": one_of(FLOATS), "variant": VARIANT},
     _ANY,
 )
 _SETTINGS = record(

@@ -27,7 +27,7 @@ def solve(
     profile: PathLike, out: PathLike, *, request: Request, uniform: str | None = None, time_limit: float = 60.0,
     gap: float = 0.0, solver: str = "exact", backend: str | None = None, worth: bool = False, candidates: int = 1,
     distance: int = 1, rerank: str | None = None, prompts: PathLike | Sequence[str] | None = None,
-    clip: str | None = None, trust: bool = False,
+    clip: str | None = None, variant: str | None = None, trust: bool = False,
 ) -> Plan:  # fmt: skip
     """Choose one scheme for each layer and write the plan file `out`.
 
@@ -57,6 +57,7 @@ def solve(
         rerank: the pipeline on which the plans are measured, or `joint` for estimates with interactions.
         prompts: prompts of that pipeline, a file or a list; None for 8 held-out ones.
         clip: the CLIPModel that measures alignment there.
+        variant: variant of the weights' files of that pipeline; None for the one that was profiled.
         trust: also import and run what the profile names as `package.module:name`, such as its own metrics.
 
     Raises UserError, and InfeasibleError where no plan meets the budgets.
@@ -86,7 +87,7 @@ def solve(
             plans = solve_into(store, request, search, files, course)
         best = plans[0]
         if rerank:
-            measure = _measure(plans, store, rerank, (prompts, clip, request.kernels, metrics))
+            measure = _measure(plans, store, rerank, (prompts, clip, request.kernels, metrics, variant))
             best = rank(plans, Path(out), read_evidence(store), measure)
         files.finish(plans if candidates > 1 else (), bool(rerank))
         return best
@@ -96,20 +97,23 @@ def _measure(
     plans: Sequence[Plan],
     store: Profile,
     rerank: str,
-    run: tuple[PathLike | Sequence[str] | None, str | None, str, Sequence[str]],
+    run: tuple[PathLike | Sequence[str] | None, str | None, str, Sequence[str], str | None],
 ) -> Callable[[Plan], Losses]:
     """The function that returns the losses of a whole plan, by the profile's responses or by runs of the pipeline
-    `rerank`. run: prompts, CLIPModel, kernels and further metrics of such a run. Raises UserError, PlanError."""
+    `rerank`. run: prompts, CLIPModel, kernels, further metrics and variant of such a run.
+
+    Raises UserError, PlanError.
+    """
     from bitplan.planner.choice.joint import losses_of_plan
     from bitplan.planner.choice.ranking import JOINT
     from bitplan.planner.pipelines.conditions import conditions_in
 
     if rerank == JOINT:
         return lambda plan: losses_of_plan(plan, store)
-    from bitplan.planner.evaluation.rerank import measurer  # needs torch
+    from bitplan.planner.evaluation.rerank import RerankOptions, measurer  # needs torch
 
-    prompts, clip, kernels, metrics = run
-    return measurer(plans, rerank, conditions_in(prompts), clip, kernels, metrics)
+    prompts, *others = run
+    return measurer(plans, RerankOptions(rerank, conditions_in(prompts), *others))
 
 
 @takes_request
@@ -118,7 +122,7 @@ def sweep(
     stop: str | None = None, spacing: str | None = None, request: Request, time_limit: float = 60.0, gap: float = 0.0,
     backend: str | None = None, images: int = 0, paint: int | None = None, pipeline: str | Subject | None = None,
     prompts: PathLike | Sequence[Any] | None = None, count: int | None = None, seed: int = 1000,
-    clip: str | None = None, trust: bool = False,
+    clip: str | None = None, variant: str | None = None, trust: bool = False,
 ) -> View:  # fmt: skip
     """Choose the best plan at each of several limits of one column, and write `sweep.json` and the plan files into the
     folder `out`; with `images`, also pictures and measured losses. The same call continues an interrupted sweep.
@@ -151,6 +155,7 @@ def sweep(
         count: number of prompts on which losses are measured; None for 16.
         seed: prompt i starts from the noise of seed + i.
         clip: the CLIPModel that measures alignment.
+        variant: variant of the weights' files of the pipeline that paints; None for the one that was profiled.
         trust: also import and run what the profile names as `package.module:name`: its pipeline and metrics.
 
     Raises UserError, InfeasibleError.
@@ -176,7 +181,7 @@ def sweep(
         from bitplan.planner.views.painting import SweepPaintOptions, paint_view
 
         options = SweepPaintOptions(
-            name, images, paint, conditions_in(prompts), count, seed, request.kernels, clip, trust
+            name, images, paint, conditions_in(prompts), count, seed, request.kernels, clip, trust, variant
         )
         return paint_view(view, Path(out), store, known, options)
 

@@ -68,7 +68,7 @@ def doctor() -> Equipment:
 def explore(
     profile: PathLike, *, plans: PathLike | None = None, pipeline: str | None = None, port: int = 0,
     open: bool = False, kernels: str = KERNELS[0], target: str | None = None, steps: int | None = None,
-    guidance: float | None = None, trust: bool = False,
+    guidance: float | None = None, variant: str | None = None, trust: bool = False,
 ) -> None:  # fmt: skip
     """Serve a page on this machine alone, with the solver behind it, until interrupted. Its address is printed.
 
@@ -82,6 +82,7 @@ def explore(
         target: as in `solve`.
         steps: denoising steps of a picture; None for the profile's.
         guidance: guidance scale; None for the profile's.
+        variant: variant of the weights' files; None for the one that was profiled.
         trust: also import and run the pipeline that the profile names as `package.module:name`.
 
     Raises UserError.
@@ -90,7 +91,7 @@ def explore(
     from bitplan.planner.page.serve import serve
 
     check_kernels(kernels)
-    options = PaintOptions(pipeline, steps, guidance, kernels, trust=trust)
+    options = PaintOptions(pipeline, steps, guidance, kernels, trust=trust, variant=variant)
     serve(Path(profile), None if plans is None else Path(plans), options, port, open, target)
 
 

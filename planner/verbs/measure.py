@@ -30,7 +30,7 @@ def profile(
     time: str | None = None, around: str = "25%", engine: str = "local", address: str | None = None,
     workers: int | None = None, part: str | None = None, dtype: str = FLOAT32,
     call: Mapping[str, Any] | None = None, metrics: Sequence[str] = (), offload_folder: PathLike | None = None,
-    target: str | None = None,
+    variant: str | None = None, target: str | None = None,
 ) -> Path:  # fmt: skip
     """Measure what each scheme does to each layer of a pipeline, and write the profile `out`. The same call continues
     an interrupted measurement.
@@ -62,6 +62,8 @@ def profile(
         call: further arguments of the pipeline's call, such as its height.
         metrics: more metrics, built-in ones or `package.module:name`.
         offload_folder: a folder on a disk that holds converted weights instead of memory.
+        variant: variant of the weights' files, such as fp16; None for plain ones, or for the only variant. The profile
+            and its plans record it, and other verbs take it where a pipeline has it.
         target: measure only what this tool of `bitplan.planner.targets.TARGETS` can load; None for all.
 
     Returns the path of the profile. Raises UserError.
@@ -74,17 +76,16 @@ def profile(
     from bitplan.planner.pipelines.sources import generation_of, load_subject
     from bitplan.planner.pipelines.subject import conditions_of, holding
     from bitplan.planner.pipelines.traced import examine_all
+    from bitplan.planner.pipelines.weights import Weights
 
     generation, share = generation_of(pipeline, steps, guidance, seed, call), checking.part_of(part)
-    options = run.MeasureOptions(
-        method, engine, Cluster(address, workers), share, checking.checks_of(checks, dtype), checking.seconds_of(time),
-        around, offload_folder, target,
-    )  # fmt: skip
+    options = run.MeasureOptions(method, engine, Cluster(address, workers), share, checking.checks_of(checks, dtype),
+                                 checking.seconds_of(time), around, offload_folder, target)  # fmt: skip
     run.check_options(schemes := schemes_for(target, schemes, DEFAULT_SCHEMES), dtype, options)
     if Path(out).exists():
         keeps(run.kept_in(out))
-    own = conditions_in(prompts)
-    subject = load_subject(pipeline, generation, dtype, offload_folder)
+    weights = Weights(dtype, variant, folder=offload_folder)
+    own, subject = conditions_in(prompts), load_subject(pipeline, generation, weights)
     conditions = conditions_of(subject, own, count)
     traced = examine_all(holding(subject, conditions), conditions, seed, components)
     run.say_coverage(traced, len(conditions))
@@ -92,7 +93,7 @@ def profile(
     run.check_found(traced, dtype, options)
     settings = Settings(
         subject.name, labels_of(conditions), tuple(schemes), generation_used(subject.run, generation), timesteps,
-        probes, tuple(components), clip, traced.dtype, tuple(metrics),
+        probes, tuple(components), clip, traced.dtype, tuple(metrics), variant,
     )  # fmt: skip
     run.run_profile(traced, settings, Path(out), options)
     return Path(out)
@@ -160,7 +161,8 @@ def check(
     profile: PathLike, pipeline: str | Subject, *, sample: int = 24, tolerance: float = 0.25,
     plan: Plan | PathLike | None = None, prompts: PathLike | Sequence[Any] | None = None, clip: str | None = None,
     engine: str = "local", address: str | None = None, workers: int | None = None, seed: int = 0,
-    out: PathLike | None = None, offload_folder: PathLike | None = None, trust: bool = False,
+    out: PathLike | None = None, offload_folder: PathLike | None = None, variant: str | None = None,
+    trust: bool = False,
 ) -> Check:  # fmt: skip
     """Test whether the profile of a base model still holds for a fine-tune of it: measure a sample of the profile's
     losses again on the fine-tune, and compare.
@@ -179,6 +181,7 @@ def check(
         seed: seed of the bootstrap.
         out: a JSON file for the result.
         offload_folder: as in `profile`.
+        variant: variant of the weights' files; None for that of the profile.
         trust: also import and run the profile's own metrics, `package.module:name`.
 
     Raises UserError for a pipeline with other layers, PlanError.
@@ -192,7 +195,7 @@ def check(
     checking.check_sample(sample, tolerance)
     judged, conditions = None if plan is None else plan_in(plan), conditions_in(prompts)
     options = CheckOptions(sample, tolerance, judged, clip, seed, conditions, engine, Cluster(address, workers),
-                           offload_folder, trust)  # fmt: skip
+                           offload_folder, trust, variant)  # fmt: skip
     with open_profile(profile) as store:
         result = check_profile(store, pipeline, options)
     if out is not None:

@@ -94,6 +94,8 @@ _SEED = _number("Prompt i starts from the noise of seed + i.")
 _GUIDANCE = Parameter("Guidance scale [the pipeline's default].", float, check="guidance")
 _TIME_LIMIT = Parameter("Seconds for the solver.", float)
 
+_VARIANT = Parameter("Variant of the weights' files, such as fp16 [the one that was profiled].")
+
 PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb differs
     # arguments
     "file": _input(), "profile": _input(takes=("profile",), check="profile"),
@@ -193,6 +195,9 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "allow_mismatch": Parameter("Accept a plan of another model with the same layers.", bool),
     "offload_folder": _path("Folder on a disk that holds converted weights instead of memory.", metavar="FOLDER",
                             reads=False),
+    "variant": _VARIANT,
+    "solve.variant": replace(_VARIANT, help=f"For --rerank: {_VARIANT.help}"),
+    "profile.variant": replace(_VARIANT, help="Variant of the weights' files, such as fp16 [plain, or the only one]."),
     "trust": Parameter("Also import and run what PROFILE names as package.module:name.", bool),
     "threads": _number("CPU threads for torch [all].", 1),
     # a measurement

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 def export(
-    plan: Plan | PathLike, to: str, out: PathLike, *, model: PathLike | None = None, approximate: bool = False
-) -> Exports:
+    plan: Plan | PathLike, to: str, out: PathLike, *, model: PathLike | None = None, approximate: bool = False,
+    variant: str | None = None,
+) -> Exports:  # fmt: skip
     """Write the plan as the configuration of another tool, one file for each component, and say in how many bytes the
     tool holds the layers, and whether they are within the plan's budget.
 
@@ -36,13 +37,15 @@ def export(
             that the plan names.
         approximate: take the nearest scheme that the tool can express, and list these changes in the result; a plan
             made with the `target` of that name needs none.
+        variant: variant of the weights' files of a pipeline; None for the one that was profiled.
 
     Raises UserError where the tool cannot express the schemes of some layers.
     """
     from bitplan.planner.choice.published import plan_in
     from bitplan.planner.interop.export import export_plan
 
-    return export_plan(plan_in(plan), to, Path(out), None if model is None else str(model), approximate)
+    source = None if model is None else str(model)
+    return export_plan(plan_in(plan), to, Path(out), source, approximate, variant)
 
 
 def plans_in(paths: Sequence[PathLike]) -> dict[str, Plan]:
@@ -114,6 +117,7 @@ def paint(
     plan: Plan | PathLike | None, pipeline: str | Subject, prompt: Sequence[Any], out: PathLike, *,
     prompts: PathLike | None = None, count: int = 1, kernels: str = KERNELS[0], allow_mismatch: bool = False,
     steps: int | None = None, guidance: float | None = None, seed: int = 0, call: Mapping[str, Any] | None = None,
+    variant: str | None = None,
 ) -> list[Path]:  # fmt: skip
     """Load the pipeline with the plan in it, and write one picture for each prompt: `out`, or `out` with -1, -2, ...
 
@@ -130,6 +134,7 @@ def paint(
         guidance: as in `profile`.
         seed: as in `profile`.
         call: as in `profile`.
+        variant: variant of the weights' files; None for the one that was profiled.
 
     Returns the paths of the pictures. Raises UserError, PlanError, KernelError.
     """
@@ -146,7 +151,7 @@ def paint(
     check_kernels(kernels)
     own = list(prompt) or conditions_in(prompts)
     loaded = None if plan is None else plan_in(plan)
-    subject = load_planned(pipeline, loaded, generation, kernels, allow_mismatch)
+    subject = load_planned(pipeline, loaded, generation, kernels, allow_mismatch, variant)
     conditions = conditions_of(subject, own, count, held_out=True)
     starts, kind, paths = range(0, len(conditions), BATCH), "", list[Path]()
     for at in bar(starts, "pictures", len(starts) if len(starts) > 1 else 0, "batch"):
@@ -161,7 +166,7 @@ def evaluate(
     prompts: PathLike | Sequence[Any] | None = None, count: int = 64, kernels: str = KERNELS[0], blocks: bool = True,
     allow_mismatch: bool = False, clip: str | None = None, steps: int | None = None, guidance: float | None = None,
     seed: int = 1000, call: Mapping[str, Any] | None = None, metrics: Sequence[str] = (),
-    offload_folder: PathLike | None = None,
+    offload_folder: PathLike | None = None, variant: str | None = None,
 ) -> Evaluation:  # fmt: skip
     """Compare predicted and measured losses of each plan on held-out prompts, and write `report.md`, `report.json` and
     `images.png` into the folder `out`.
@@ -182,6 +187,7 @@ def evaluate(
         call: as in `profile`.
         metrics: as in `profile`.
         offload_folder: as in `profile`.
+        variant: as in `paint`.
 
     Raises UserError, PlanError, KernelError.
     """
@@ -198,7 +204,9 @@ def evaluate(
     loaded = plans_in(plans)
     make_folder(Path(out))
     generation, own = generation_of(pipeline, steps, guidance, seed, call), conditions_in(prompts)
-    options = EvaluatorOptions(pipeline, generation, own, count, metrics, clip, allow_mismatch, offload_folder)
+    options = EvaluatorOptions(
+        pipeline, generation, own, count, metrics, clip, allow_mismatch, offload_folder, variant
+    )  # fmt: skip
     evaluator = open_evaluator(options, list(loaded.values()))
     results, measured = [evaluate_full(evaluator)], about(evaluator, generation, kernels)
     for name, plan in bar(loaded.items(), "plans", len(loaded), "plan"):
@@ -216,7 +224,7 @@ def evaluate(
 def bench(
     plan: Plan | PathLike, pipeline: str | Subject, *, out: PathLike | None = None, pairs: int = 11,
     against: Sequence[str] = BASELINES, compiled: bool = False, batch: int = 1, allow_mismatch: bool = False,
-    guidance: float | None = None,
+    guidance: float | None = None, variant: str | None = None,
 ) -> Timings:  # fmt: skip
     """Time one denoiser call with the plan's kernels and in float types, as medians of calls in turn.
 
@@ -230,6 +238,7 @@ def bench(
         batch: prompts a call.
         allow_mismatch: as in `apply`.
         guidance: as in `profile`.
+        variant: as in `paint`.
 
     Raises UserError, PlanError, KernelError.
     """
@@ -242,7 +251,7 @@ def bench(
     loaded, generation = plan_in(plan), generation_of(pipeline, None, guidance, 0)
     checks.check_bench(against, pairs)
     generation = replace(generation, steps=1, preset=True)  # the first call is timed; a Subject has its own steps
-    options = EvaluatorOptions(pipeline, generation, None, batch, allow_mismatch=allow_mismatch)
+    options = EvaluatorOptions(pipeline, generation, None, batch, allow_mismatch=allow_mismatch, variant=variant)
     subject, conditions = open_subject(options, [loaded])
     name = loaded.model["components"][0]
     denoiser = subject.modules[name]

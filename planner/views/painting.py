@@ -47,6 +47,7 @@ class SweepPaintOptions:
         kernels: `int` or `fake`.
         clip: folder or hub id of the CLIPModel; None for the profile's.
         trust: whether the profile's own metrics may be imported.
+        variant: variant of the weights' files; None for the profile's.
     """
 
     pipeline: str | Subject
@@ -58,6 +59,7 @@ class SweepPaintOptions:
     kernels: str = "int"
     clip: str | None = None
     trust: bool = False
+    variant: str | None = None
 
 
 def paint_view(view: View, out: Path, store: Profile, data: ProfileView, options: SweepPaintOptions) -> View:
@@ -76,7 +78,7 @@ def paint_view(view: View, out: Path, store: Profile, data: ProfileView, options
         return view
     opened = EvaluatorOptions(
         options.pipeline, _generation(settings, options.seed), options.conditions,
-        max(options.count or COUNT, options.images), metrics, clip,
+        max(options.count or COUNT, options.images), metrics, clip, variant=options.variant,
     )  # fmt: skip
     evaluator = open_evaluator(opened, [plan_for(store, data, view.full)])
     chosen = evaluator.conditions

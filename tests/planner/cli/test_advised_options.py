@@ -21,6 +21,7 @@ from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.pipelines.references import typed
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_of
+from bitplan.planner.pipelines.weights import Weights
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.planner.verbs import COMMANDS
 from bitplan.plans.kernels import check_somewhere
@@ -95,7 +96,7 @@ def own_subject() -> Subject:
 DEEP: list[tuple[Callable[[], object], str]] = [  # what raises, and verbs that may come there
     (lambda: conditions_of(Subject({"net": nn.Linear(1, 1)}, lambda *_: torch.zeros(1)), None, 1), "bench explore"),
     (lambda: built_in_prompts(False, len(GENERAL) + 1), "bench"),
-    (lambda: load_subject(typed(f"{__name__}:own_subject"), Generation(), "bfloat16"), "evaluate check"),
+    (lambda: load_subject(typed(f"{__name__}:own_subject"), Generation(), Weights("bfloat16")), "evaluate check"),
     (lambda: check_fingerprint(plan_in("scenes@12%"), "0" * 64), "sweep solve explore"),
     (lambda: check_somewhere(parse_scheme("w4a4"), "linear"), "bench"),
     (lambda: check_solved(None, Solution(Status.INTERRUPTED, None, 0.0, "late", 1.0, "x"), Effort(1.0)), "sweep"),  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from bitplan.planner.pipelines.references import Name, typed
 from bitplan.planner.pipelines.sources import load_subject
 from bitplan.planner.pipelines.subject import Subject, conditions_of, output_of, run_subject
 from bitplan.planner.pipelines.traced import examine
+from bitplan.planner.pipelines.weights import Weights
 from bitplan.planner.profiles.profile import open_profile
 from tests.planner.pipelines.toy_subjects import STEPS, made, profiled, run_with
 
@@ -178,7 +179,7 @@ def test_bad_subjects_are_refused(named: str) -> None:
     with pytest.raises(UserError, match="determines how it runs"):
         load_subject(named, Generation(steps=3))
     with pytest.raises(UserError, match="leave --dtype of `bitplan profile` out"):
-        load_subject(named, Generation(), "bfloat16")
+        load_subject(named, Generation(), Weights("bfloat16"))
     with pytest.raises(UserError, match="leave --prompts out"):
         conditions_of(made(), ["a"], 1)
     with pytest.raises(UserError, match="no conditions to run on"):

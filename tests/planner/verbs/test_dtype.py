@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 import bitplan
 from bitplan.planner.pipelines.sources import load_pipeline
+from bitplan.planner.pipelines.weights import Weights
 from bitplan.planner.profiles.profile import open_profile
 from bitplan.planner.profiles.responses import probed
 from bitplan.plans.plan import PlanError, dtype_of, load_plan
@@ -76,9 +77,9 @@ def test_a_plan_is_run_in_the_type_it_was_made_in(
 ) -> None:
     loaded: list[str] = []
 
-    def load(name: str, dtype: str, quantization: Any = None) -> Any:
-        loaded.append(dtype)
-        return load_pipeline(name, dtype, quantization)
+    def load(name: str, weights: Weights, quantization: Any = None) -> Any:
+        loaded.append(weights.dtype)
+        return load_pipeline(name, weights, quantization)
 
     monkeypatch.setattr("bitplan.planner.applied.pipeline.load_pipeline", load)
     for kernels in ("int", "fake"):
@@ -88,14 +89,14 @@ def test_a_plan_is_run_in_the_type_it_was_made_in(
 
 def test_what_is_packed_while_loading_is_what_is_packed_then(plan: Path, tiny_folder: Path) -> None:
     """The files are in float32: both round them to 16 bits first, or the plan's fingerprint would not be theirs."""
-    applied = bitplan.apply(load_pipeline(str(tiny_folder), "bfloat16"), plan).unet.state_dict()
-    loaded = load_pipeline(str(tiny_folder), "bfloat16", bitplan.config(plan)).unet.state_dict()
+    applied = bitplan.apply(load_pipeline(str(tiny_folder), Weights("bfloat16")), plan).unet.state_dict()
+    loaded = load_pipeline(str(tiny_folder), Weights("bfloat16"), bitplan.config(plan)).unet.state_dict()
     assert loaded.keys() == applied.keys()
     assert all(torch.equal(tensor, applied[name]) for name, tensor in loaded.items())
 
 
 def test_a_plan_made_in_16_bits_fits_the_pipeline_in_16_bits(plan: Path, tiny_folder: Path) -> None:
-    pipe = bitplan.apply(load_pipeline(str(tiny_folder), "bfloat16"), plan)
+    pipe = bitplan.apply(load_pipeline(str(tiny_folder), Weights("bfloat16")), plan)
     images = pipe(["a cat"], num_inference_steps=2, output_type="pt").images
     assert images.dtype == torch.bfloat16
     assert torch.isfinite(images).all()
