@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from peft import LoraConfig
 
 import bitplan
+from bitplan.planner.errors import UserError
 from bitplan.planner.graph.fingerprint import fingerprint
 from bitplan.planner.graph.layers import architecture_fingerprint
 from bitplan.planner.graph.trace import survey
 from bitplan.planner.pipelines.subject import Subject
 from bitplan.plans.kernels import KernelError
+from bitplan.plans.layers.modules import is_packed
 from bitplan.plans.plan import Plan, PlanError
 from tests import tiny
 from tests.odd.parts import made, sampled
 from tests.odd.patched import Blocks
 from tests.packed import paint, plan_for
+
+CPU = torch.device("cpu")
 
 
 def test_a_plan_for_another_float_type(plan: Plan) -> None:
@@ -36,6 +43,22 @@ def test_a_plan_for_another_float_type(plan: Plan) -> None:
 def test_a_fine_tune_is_told_as_before(plan: Plan) -> None:
     with pytest.raises(PlanError, match="with fingerprint .* for a fine-tune of the same architecture, give"):
         bitplan.apply(tiny.build_pipeline(seed=1), plan)
+
+
+ADDED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "sequential offload": (lambda unet: cpu_offload(unet, CPU), r"AlignDevicesHook .* call remove_all_hooks\(\)"),
+    "group offload": (lambda unet: unet.enable_group_offload(CPU, offload_type="leaf_level"), "apply the plan first"),
+    "casting": (lambda unet: unet.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32), "load the model with"),
+}
+
+
+@pytest.mark.parametrize("added", ADDED)
+def test_apply_after_weights_are_moved_or_cast(added: str, plan: Plan) -> None:
+    pipe, (add, told) = tiny.build_pipeline(), ADDED[added]
+    add(pipe.unet)
+    with pytest.raises(UserError, match=rf"^unet\.conv_in has the hook [^\n]*{told}[^\n]*$"):
+        bitplan.apply(pipe, plan)
+    assert not any(map(is_packed, pipe.unet.modules()))
 
 
 def test_load_textual_inversion() -> None:
