@@ -13,6 +13,7 @@ from bitplan.planner.choice.problem import formulate, in_one_unit
 from bitplan.planner.choice.request import Request, resolve, resolved_names
 from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.graph.naming import tell_counts
+from bitplan.planner.texts import nearest_or_all
 from bitplan.planner.units import SHOW, bits_to_bytes, parse_bytes, parse_milliseconds, parse_number
 from bitplan.plans.scheme import parse_scheme, weights_alone
 from bitplan.solvers.certify import exact_total
@@ -131,8 +132,11 @@ def uniform_choice(problem: Problem, text: str, pins: Mapping[str, str]) -> Choi
 
 
 def check_pins(evidence: Evidence, request: Request) -> None:
-    """Raise UserError for a pin to a scheme that the target cannot load, or that no kernel runs."""
+    """Raise UserError for a pin to a scheme that was not measured, or that neither the target nor a kernel takes."""
     for pair in request.pins.items():
+        if pair not in evidence.size and pair not in evidence.ruled_out:
+            known = evidence.offered.get(pair[0], ())
+            raise UserError(f"{pair[0]} was not measured at {pair[1]}{nearest_or_all(pair[1], known)}")
         if reason := evidence.ruled_out.get(pair):
             raise UserError(f"{evidence.target} cannot load {pair[1]} in {pair[0]} ({reason}); pin another scheme, or "
                             "leave --target out")  # fmt: skip

@@ -68,9 +68,9 @@ def _weight(name: str, value: str) -> float:
 def _check_columns(objective: str, names: Sequence[str]) -> None:
     """Raise UserError for an empty name, and for one that is given twice."""
     if not all(names):
-        raise UserError(f"the objective {objective!r} has a column without a name; write for example quality=1,nsr=0.5")
+        raise UserError(f"the objective {objective!r} has a loss without a name; write for example quality=1,nsr=0.5")
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"the objective {objective} names {twice[0]} twice; name each column once")
+        raise UserError(f"the objective {objective} names {twice[0]} twice; name each once")
 
 
 def check_kernels(kernels: str) -> None:

@@ -41,7 +41,7 @@ def after_profile(
     except UserError:  # it is not finished
         return shell_command("bitplan", "inspect", out)
     tool = ("--target", target) if target else ()
-    return shell_command("bitplan", "solve", out, *tool, *_budget(evidence, latency), "--out", "P.plan.yaml")
+    return shell_command("bitplan", "solve", out, *tool, *budget_of(evidence, latency), "--out", "P.plan.yaml")
 
 
 def after_solve(plan: Plan, header: Mapping[str, Any], out: Path) -> str:
@@ -63,7 +63,7 @@ def _conditions(header: Mapping[str, Any]) -> str:
     return " --prompts CONDITIONS.yaml" if any(conditions) else ""
 
 
-def _budget(evidence: Evidence, latency: bool) -> tuple[str, str]:
+def budget_of(evidence: Evidence, latency: bool) -> tuple[str, str]:
     """A budget that some plan meets: a share of full precision, with some room for layers that must agree."""
     if latency and _least(evidence, evidence.ms) * _ROOM <= 0.8:
         return "--latency", "80%"

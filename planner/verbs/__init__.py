@@ -60,8 +60,8 @@ _ROWS = (  # in the order of work, in which `bitplan --help` lists them
     Verb("check", "measure", "Test whether PROFILE, of a base model, still holds for PIPELINE, a fine-tune of it. Exit "
          "code 0: it holds; 1: it does not, or the sample cannot tell.", extra=("threads",), needs="torch"),
     Verb("solve", "choose", "Choose the best scheme for every layer of PROFILE within budgets.", extra=("keep",)),
-    Verb("sweep", "choose", "Choose the best plan of PROFILE at every limit of one column, with all other budgets "
-         "fixed, and paint pictures by the plans.", extra=("keep", "threads")),
+    Verb("sweep", "choose", "Choose the best plan of PROFILE at every limit of one cost or loss, with all other "
+         "budgets fixed, and paint pictures by the plans.", extra=("keep", "threads")),
     Verb("report", "look", "Write a page that shows the folders RUNS of `bitplan sweep`: the trade-off, the plans, "
          "their pictures and where the bits go. It is one file and needs no network."),
     Verb("explore", "look", "Serve a page for this machine alone: drag the budgets of PROFILE, see its plan, save it, "

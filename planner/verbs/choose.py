@@ -40,7 +40,7 @@ def solve(
         caps: column -> bound on its sum: a number, or a scheme whose uniform plan sets the bound.
         objective: `quality`, `alignment`, `both`, weights such as `quality=1,nsr=0.5`, or
             `lexicographic:alignment,quality`.
-        slack: share by which a lexicographic objective may worsen an earlier column.
+        slack: share by which a lexicographic objective may worsen an earlier loss.
         pins: layer, block, pattern or `role:NAME` -> scheme, such as `unet.mid_block` or `unet.*.attn*`.
         kernels: `int` allows only schemes that a real kernel runs here; `fake` allows every scheme.
         confidence: plan with each loss at its upper bound of this confidence; None for mean losses.
@@ -124,13 +124,13 @@ def sweep(
     prompts: PathLike | Sequence[Any] | None = None, count: int | None = None, seed: int = 1000,
     clip: str | None = None, variant: str | None = None, trust: bool = False,
 ) -> View:  # fmt: skip
-    """Choose the best plan at each of several limits of one column, and write `sweep.json` and the plan files into the
-    folder `out`; with `images`, also pictures and measured losses. The same call continues an interrupted sweep.
+    """Choose the best plan at each of several limits of one cost or loss, and write `sweep.json` and the plans into
+    the folder `out`; with `images`, also pictures and measured losses. The same call continues an interrupted sweep.
 
     Args:
         profile: the profile's file.
         out: the folder.
-        by: the column that varies: memory, latency, bits or a loss.
+        by: what varies: memory, latency, bits or a loss.
         points: number of limits.
         start: one end, written as a budget; None for the smallest value that can be reached.
         stop: the other end; None for the value of the best plan without a limit.

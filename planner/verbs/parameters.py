@@ -123,12 +123,12 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "bits": Parameter("Budget on the mean bits a weight, scales included.", float),
     "caps": Parameter(
         f"Bound a loss ({', '.join((*LOSSES, *FAMILIES))}), or a metric of your own, by a number or by a scheme: "
-        "alignment=w8a8.", flag=REPEATED["caps"], metavar="COLUMN=MOST", many=True, parse=pairs("--cap"),
+        "alignment=w8a8.", flag=REPEATED["caps"], metavar="LOSS=MOST", many=True, parse=pairs("--cap"),
         complete="caps", check="caps"),
     "objective": Parameter("quality, alignment, both, weights in units of means (quality=1,nsr=0.5), or "
                            "lexicographic:alignment,quality.",
                            complete="objectives"),
-    "slack": Parameter("Share by which a lexicographic objective may worsen an earlier column.", float),
+    "slack": Parameter("Share by which a lexicographic objective may worsen an earlier loss.", float),
     "pins": Parameter("Fix the scheme of a layer, of all in a block (unet.mid_block=w8a8), of all that a pattern "
                       "matches ('unet.*.attn*=w8a8'), or of a role (role:in=w8a8).", flag=REPEATED["pins"],
                       metavar="LAYER=SCHEME", many=True, parse=pairs("--pin"), complete="pins",
@@ -162,7 +162,7 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
                         "best.", metavar="PIPELINE|joint", loads=True, takes=("pipeline",), check="rerank"),
     "prove": Parameter("Also solve again as one plain integer program, and compare.", bool),
     # a sweep
-    "by": Parameter("The column that varies: memory, latency, bits or a loss.", complete="columns"),
+    "by": Parameter("What varies: memory, latency, bits or a loss.", complete="columns"),
     "points": _number("Number of limits."),
     "start": Parameter("One end, written as a budget: 10%, 900MiB [the smallest value that can be reached].",
                        flag="from"),

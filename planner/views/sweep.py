@@ -84,9 +84,7 @@ def sweep_problem(data: ProfileView, request: Request, sweep: Sweep, effort: Eff
     problem = pose(data.evidence, request, effort)
     problem.column(sweep.column)
     if any(budget.column == sweep.column for budget in problem.budgets):
-        raise UserError(
-            f"{sweep.column} is the column that the sweep varies, and also has a budget; leave the budget out"
-        )
+        raise UserError(f"{sweep.column} is what the sweep varies, and also has a budget; leave the budget out")
     start, stop = (None if text is None else _amount(data.evidence, sweep, text) for text in (sweep.start, sweep.stop))
     smallest = None
     if start is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 import bitplan
-from bitplan.planner.cli.hints import after_profile, after_solve
+from bitplan.planner.choice.evidence import read_evidence
+from bitplan.planner.cli.hints import after_solve, budget_of
 from bitplan.planner.profiles.profile import open_profile
 from tests.planner.interop.test_foreign import GOOD
 from tests.planner.support.documented import FILES
@@ -134,12 +135,10 @@ def test_what_is_painted_is_what_was_measured(
     assert after_solve(plan, header, at / "p.yaml").endswith(f"{option} --out img.png")
 
 
-def test_a_budget_on_time_is_suggested_where_it_can_be_met(at: Path) -> None:
-    with sqlite3.connect("t.profile") as database:
-        database.execute("UPDATE costs SET ms = CASE scheme WHEN 'keep' THEN 2.0 ELSE 1.0 END")
-    with open_profile("t.profile") as store:
-        assert "--latency 80%" in after_profile(store, Path("t.profile"), None, latency=True)
-    with sqlite3.connect("t.profile") as database:
-        database.execute("UPDATE costs SET ms = 2.0")
-    with open_profile("t.profile") as store:
-        assert "--memory 30%" in after_profile(store, Path("t.profile"), None, latency=True)
+def test_a_budget_on_time_is_suggested_where_it_can_be_met(finished: Path) -> None:
+    with open_profile(finished) as store:
+        evidence = read_evidence(store)
+    fast = replace(evidence, ms={pair: 2.0 if pair[1] == "keep" else 1.0 for pair in evidence.ms})
+    slow = replace(evidence, ms=dict.fromkeys(evidence.ms, 2.0))
+    assert budget_of(fast, latency=True) == ("--latency", "80%")
+    assert budget_of(slow, latency=True) == budget_of(fast, latency=False) == ("--memory", "30%")
