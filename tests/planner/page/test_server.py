@@ -172,7 +172,7 @@ def test_it_may_be_forwarded(client: TestClient) -> None:
     ("body", "says"),
     [
         ({"memory": "much"}, "memory budget 'much' is not an amount"), ({"memory": "nan%"}, "is not an amount"),
-        ({"objective": "speed"}, "no column is named 'speed'"), ({"caps": {"nsr": "w9a9"}}, "w9a9"),
+        ({"objective": "speed"}, "speed is a cost, not a loss"), ({"caps": {"nsr": "w9a9"}}, "w9a9"),
         ({"pins": {"nothing": "keep"}}, "no layer or block is named 'nothing'"), ({"confidence": 2}, "--confidence 2"),
         ({"pins": {"role:none": "keep"}}, "no layer has the role"),
         ({"objective": "lexicographic:quality,bytes"}, "stage"),
