@@ -34,6 +34,7 @@ from bitplan.planner.pipelines.subject import Subject, run_subject, subject_of
 from bitplan.planner.profiles.profile import open_profile
 
 RESULT = Path(__file__).parent / "results" / "pipeline_classes.json"
+RESULTS = ("ok", "refused", "failed", "wrong")
 SCHEMES = ("w8a8", "w4a8", "w4a16")
 MEMORY = "60%"  # of the planned layers
 SEED, SEEDS = 0, 5  # the first seed, and the number of seeds of which outputs after loading are compared
@@ -150,7 +151,8 @@ def main() -> None:
 def write(rows: dict[str, dict[str, Any]]) -> None:
     """Writes the rows in the order of the classes."""
     kept = [rows[name] for name in CLASSES if name in rows]
-    count = Counter(row["result"] for row in kept) + Counter({"not run": len(CLASSES) - len(kept)})
+    results = Counter(row["result"] for row in kept)
+    count = {name: results[name] for name in RESULTS} | {"not run": len(CLASSES) - len(kept)}
     described = about(SEED, "diffusers", "transformers", "numpy", seeds=SEEDS, schemes=SCHEMES, memory=MEMORY)
     write_result(RESULT, {"count": count, "classes": kept}, described)
 
