@@ -175,3 +175,22 @@ def test_inductor_takes_the_other_kinds_whole(text):
     with torch.no_grad():
         expected, found = model(*inputs), torch.compile(model, fullgraph=True)(*inputs)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("shift", [1, 8, 16])
+def test_few_rows_of_codes_that_begin_anywhere_in_memory(shift, monkeypatch):
+    """Torch's product crashes at other addresses than multiples of 16, where files that are mapped may have codes."""
+    whole = torch._weight_int8pack_mm
+
+    def checked(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+        assert codes.data_ptr() % 16 == 0
+        return whole(x, codes, scale)
+
+    monkeypatch.setattr(torch, "_weight_int8pack_mm", checked)
+    scheme, x = parse_scheme("w8a16"), torch.randn(3, 64).bfloat16()
+    layer = quantize_module(nn.Linear(64, 32).bfloat16(), scheme, choose_kernel(scheme, "linear"))
+    expected, codes = layer(x), layer.codes.data
+    room = torch.empty(codes.numel() + 64, dtype=codes.dtype)
+    start = -room.data_ptr() % 64 + shift
+    layer.codes.data = room[start : start + codes.numel()].view(codes.shape).copy_(codes)
+    assert torch.equal(layer(x), expected)

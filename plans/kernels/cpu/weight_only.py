@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn.functional import linear
 
 from bitplan.plans.formats.storage import Packed, dequantize_rows, row_blocks, shaped, unpack_rows
@@ -20,6 +19,7 @@ from bitplan.plans.kernels.base import BLOCK, FLOAT_INPUTS, Held, Kernel, declin
 # Up to this number of rows, torch multiplies bfloat16 by int8 codes faster than by dequantized weights: 1.0 to 6.5
 # times at 320 to 5120 outputs, 8 and 4 bits; at 64 rows, or in float32, it is slower (benchmarks/few_rows.py).
 FEW_ROWS = 16
+ALIGNED = 16  # bytes
 
 
 @torch.no_grad()
@@ -56,21 +56,22 @@ def _dequantized(
 
 def _are_few(x: Tensor, packed: Packed) -> bool:
     """Whether torch has a product for it: few rows, one symmetric scale for each output channel, and a multiple of 64
-    inputs, since it reads past the end of others. A graph for any number of rows is made as for many."""
+    inputs, since it reads past the end of others. A graph is made as for many rows: it cannot know where in memory its
+    weights will be."""
     whole = packed.format.kind == "int" and not packed.format.affine and packed.format.group is None
-    if not whole or packed.inputs % 64 or x.dtype != torch.bfloat16:
+    if not whole or packed.inputs % 64 or x.dtype != torch.bfloat16 or torch.compiler.is_compiling():
         return False
-    return statically_known_true(x.numel() <= FEW_ROWS * packed.inputs)
+    return type(x) is Tensor and x.numel() <= FEW_ROWS * packed.inputs
 
 
 def _few_rows(
     x: Tensor, packed: Packed, rows: tuple[int, int], bias: Tensor | None, geometry: Geometry | None
 ) -> Tensor:
-    """Applies the scale to the sum in float32: the product itself would round it to 16 bits."""
-    codes = unpack_rows(packed, *rows)
-    sums = torch._weight_int8pack_mm(
-        x.reshape(-1, x.shape[-1]).contiguous(), codes.contiguous(), x.new_ones(len(codes))
-    )
+    """Applies the scale to the sum in float32: the product itself would round it to 16 bits. It crashes where codes
+    begin at an address of another multiple than 16, as those of a file mapped into memory may."""
+    codes = unpack_rows(packed, *rows).contiguous()
+    codes = codes.clone() if codes.data_ptr() % ALIGNED else codes
+    sums = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]).contiguous(), codes, x.new_ones(len(codes)))
     scaled = sums.float().mul_(packed.tensors["scale"][slice(*rows)].view(-1)).to(x.dtype)
     out = scaled if bias is None else scaled.add_(bias)
     return out.view(*x.shape[:-1], -1)
