@@ -50,7 +50,8 @@ _EXAMPLE = {"budget": "budget", "bytes": "bytes/held"}
 TABLES: Mapping[str, tuple[Table, ...]] = {
     "demo": (
         Table("Variants, measured on held-out prompts; losses relative to full precision.", "results/*", {
-            "variant": "name", "bytes": "bytes/measured", "denoiser ms, x full precision": "denoiser_ms/ratio",
+            "variant": "name", "bytes": "bytes/measured", "prompts a call": "denoiser_ms/0/conditions",
+            "denoiser ms, x full precision": "denoiser_ms/0/ratio",
             **{f"{loss}, {what}": f"losses/{loss}/{what}" for loss in _LOSSES for what in ("predicted", "measured")},
             "scene accuracy": "scene_accuracy %"}),
     ),

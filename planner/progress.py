@@ -17,7 +17,8 @@ from tqdm import tqdm
 from bitplan.planner.environment import environment
 
 # Variables that stop the bars of libraries; tqdm itself reads its own only when it is imported.
-_SILENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+_QUIET = "BITPLAN_QUIET"
+_SILENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", _QUIET: "1"}
 _UNKNOWN = "{desc}: {elapsed} elapsed"
 _KNOWN = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} remaining"
 _KNOWN_IN_LOG = "{desc}: {percentage:.0f}%, {elapsed} elapsed, {remaining} remaining"
@@ -31,12 +32,18 @@ _ENOUGH = 0.25  # share of a phase after which its own pace alone predicts its r
 # Expected seconds of a phase, in full-precision runs of one prompt, as measured on `scenes`:
 _PROBED, _SCHEME = 24.0, 1.8  # runs to probe a prompt, and further runs for each scheme
 _MEASURED = 1.2  # runs to measure a prompt
-_TIMED = 0.05  # seconds to time a candidate
+_TIMED = 0.1  # seconds to time the candidates of one shape and scheme
 
 
 def is_silent() -> bool:
     """Whether bars are switched off."""
     return bool(os.environ.get("TQDM_DISABLE"))
+
+
+def tell(text: str) -> None:
+    """Print a line on standard error, except within `silenced`."""
+    if not os.environ.get(_QUIET):
+        print(text, file=sys.stderr)
 
 
 @contextmanager

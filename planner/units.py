@@ -52,15 +52,24 @@ def parse_bytes(text: str, whole: int) -> int:
     unit: no model is that small, so a unit is missing."""
     amount = math.floor(_parse(text, _BYTES, Fraction(whole), "memory budget"))
     bare = text.strip()
-    if 0 < amount < _SIZES["KiB"] and not bare[-1].isalpha() and bare[-1] != "%":
+    if 0 < amount < _SIZES["KiB"] and _is_bare(bare):
         raise UserError(f"memory budget {bare!r} has no unit and would be {amount} bytes; write {bare}% or {bare}MB, "
                         f"or {bare}B for bytes")  # fmt: skip
     return amount
 
 
 def parse_milliseconds(text: str, whole: float) -> float:
-    """An amount in milliseconds; `whole` is 100%. Raises UserError."""
-    return float(_parse(text, _MILLISECONDS, Fraction(whole), "latency budget"))
+    """An amount in milliseconds; `whole` is 100%. Raises UserError, also for a number up to 100 without a unit, which
+    may as well be a percentage."""
+    amount = float(_parse(text, _MILLISECONDS, Fraction(whole), "latency budget"))
+    if 0 < amount <= 100 and _is_bare(text):
+        raise UserError(f"latency budget {text.strip()!r} has no unit; write {text.strip()}% or {text.strip()}ms")
+    return amount
+
+
+def _is_bare(text: str) -> bool:
+    """Whether an amount is a number without a unit."""
+    return not (text.strip()[-1].isalpha() or text.strip()[-1] == "%")
 
 
 def bits_to_bytes(bits: float, weights: int) -> int:
@@ -79,8 +88,44 @@ def show_bytes(count: float) -> str:
 
 
 def show_milliseconds(value: float) -> str:
-    """A text such as `1.23 ms`."""
-    return f"{value:.3g} ms"
+    """A text such as `1.23 ms` or `6740 ms`, of three digits."""
+    return f"{_digits(value, 3)} ms"
+
+
+def show_ratio(ms: float, full: float) -> str:
+    """A time as a multiple of full precision's, such as `6.8x` or `0.82x`."""
+    ratio = ms / full
+    return f"{ratio:.2f}x" if 0.01 <= ratio < 2 else f"{_digits(ratio, 2)}x"
+
+
+def beside_full(ms: float, full: float | None) -> str:
+    """A time beside full precision's: `6740 ms (full precision 991 ms, 6.8x)`.
+
+    full: of the same layers; None or 0 where it is not known.
+    """
+    beside = f" (full precision {show_milliseconds(full)}, {show_ratio(ms, full)})" if full else ""
+    return show_milliseconds(ms) + beside
+
+
+TIMES = "ms (x full precision)"  # the heading of a column of `time_cell`
+
+
+def time_cell(ms: float, full: float | None) -> str:
+    """A time in a table's column: `6740 (6.8x)`. full: as in `beside_full`."""
+    return f"{_digits(ms, 3)} ({show_ratio(ms, full)})" if full else _digits(ms, 3)
+
+
+def _digits(value: float, count: int) -> str:
+    """So many digits, without an exponent up to 10^15."""
+    return f"{float(f'{value:.{count}g}'):.15g}"
+
+
+def amount_text(name: str, value: float, full: Mapping[str, float]) -> str:
+    """An amount beside that of the planned layers in full precision, as far as it is known."""
+    if name == "bytes":
+        of = f" of {show_bytes(full[name])}" if name in full else ""
+        return f"{value:,} ({show_bytes(value)}{of})"
+    return beside_full(value, full.get(name)) if name == "ms" else f"{value:.4g}"
 
 
 COSTS = ("bytes", "ms")

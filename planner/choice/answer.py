@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bitplan.planner.choice.evidence import Evidence, read_evidence
-from bitplan.planner.choice.limits import check_solved, check_uniform, pose, settled, uniform_choice
+from bitplan.planner.choice.limits import check_solved, check_uniform, pose, settled, tell_unquantized, uniform_choice
 from bitplan.planner.choice.record import STEPS, Provenance, picks_of, plan_of
 from bitplan.planner.choice.request import Request
 from bitplan.planner.errors import InfeasibleError, UserError
@@ -57,14 +57,17 @@ def find_plans(store: Profile, request: Request, search: Search, known: Sequence
     problem = pose(evidence, request, search.effort)
     found = [_solution_in(problem, evidence, plan) for plan in known]
     yield from known
-    for number, solution in enumerate(_solutions(problem, search, found)):
+    for number, solution in enumerate(_solutions(problem, search, found, evidence.roles)):
         savings = {}
         if search.worth and not number and not known:
             values = marginal_values(problem, solution, STEPS, search.effort)
             savings = {each.column: each.saved for each in values if each.saved is not None}
         assert solution.choice is not None
         provenance = Provenance(solution, request.pins, request.confidence, savings)
-        yield plan_of(store, evidence, (problem, solution.choice), provenance)
+        plan = plan_of(store, evidence, (problem, solution.choice), provenance)
+        if not number:
+            tell_unquantized(evidence, request, plan.schemes.values())
+        yield plan
 
 
 def _solution_in(problem: Problem, evidence: Evidence, plan: Plan) -> Solution:
@@ -92,12 +95,14 @@ def make_uniform(store: Profile, request: Request, scheme: str) -> Plan:
     return plan_of(store, evidence, (problem, choice), Provenance(None, request.pins, request.confidence))
 
 
-def _solutions(problem: Problem, search: Search, known: Sequence[Solution]) -> Iterator[Solution]:
+def _solutions(
+    problem: Problem, search: Search, known: Sequence[Solution], roles: Mapping[str, str]
+) -> Iterator[Solution]:
     """Yield solutions with a choice, the best first, after the known ones. Raises InfeasibleError, UserError."""
     strategy, effort = strategy_named(search.solver), search.effort
     if search.candidates == 1:
         solution = strategy.run(problem, effort)
-        check_solved(problem, solution, effort)
+        check_solved(problem, solution, effort, roles)
         yield solution
         return
     if strategy is not STRATEGIES[0]:
@@ -105,7 +110,7 @@ def _solutions(problem: Problem, search: Search, known: Sequence[Solution]) -> I
     first, choices = next(iter(known), None), [each.choice for each in known if each.choice is not None]
     for solution in k_best(problem, search.candidates, effort, distance=search.distance, known=choices):
         if first is None:
-            check_solved(problem, solution, effort)
+            check_solved(problem, solution, effort, roles)
             first = solution
             yield solution
         elif solution.choice is not None:

@@ -16,10 +16,11 @@ import numpy as np
 from tabulate import tabulate
 
 from bitplan.planner.choice.evidence import KEEP
-from bitplan.planner.choice.record import check_same_model
+from bitplan.planner.choice.record import check_same_model, full_costs
 from bitplan.planner.errors import UserError
 from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.profiles.responses import probed, responses_of
+from bitplan.planner.units import beside_full
 from bitplan.plans.plan import Plan
 from bitplan.sensitivity.responses import Reading, Sums, measurement_of, samples_of
 from bitplan.sensitivity.table import LossTable
@@ -45,7 +46,9 @@ class Prediction:
 
 
 class Predictions(dict[str, Prediction]):
-    """The predictions of one plan by metric."""
+    """The predictions of one plan by metric, and the time of its layers beside full precision's in words."""
+
+    time = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the predictions for JSON; an interaction may be nan."""
@@ -62,7 +65,8 @@ class Predictions(dict[str, Prediction]):
             for name, p in self.items()
         ]
         headers = ("metric", "sum of losses", "joint estimate", "interaction")
-        return str(tabulate(rows, headers=headers, tablefmt="github"))
+        text = str(tabulate(rows, headers=headers, tablefmt="github"))
+        return f"{text}\n{self.time}" if self.time else text
 
 
 def predict_plan(plan: Plan, store: Profile) -> Predictions:
@@ -72,7 +76,10 @@ def predict_plan(plan: Plan, store: Profile) -> Predictions:
     changed = {layer: scheme for layer, scheme in plan.schemes.items() if scheme != KEEP}
     sums = responses_of(store, changed)
     table = LossTable.of(store.measurements())
-    return Predictions({name: _prediction(name, reading, changed, sums, table) for name, reading in readings.items()})
+    found = Predictions({name: _prediction(name, reading, changed, sums, table) for name, reading in readings.items()})
+    if (ms := plan.predictions.get("total", {}).get("ms")) is not None:
+        found.time = f"time of the planned layers: {beside_full(ms, full_costs(plan).get('ms'))}"
+    return found
 
 
 def readings_of(store: Profile) -> Mapping[str, Reading]:

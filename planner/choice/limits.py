@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -11,15 +11,16 @@ from bitplan.planner.choice.columns import check_known
 from bitplan.planner.choice.evidence import KEEP, Evidence, groups_of, measured, whole
 from bitplan.planner.choice.problem import formulate, in_one_unit
 from bitplan.planner.choice.request import Request, resolve, resolved_names
+from bitplan.planner.choice.shortfall import shortfall
 from bitplan.planner.errors import InfeasibleError, UserError
 from bitplan.planner.graph.naming import tell_counts
+from bitplan.planner.progress import tell
 from bitplan.planner.texts import nearest_or_all
 from bitplan.planner.units import SHOW, bits_to_bytes, parse_bytes, parse_milliseconds, parse_number
 from bitplan.plans.scheme import parse_scheme, weights_alone
 from bitplan.solvers.certify import exact_total
 from bitplan.solvers.effort import Effort
 from bitplan.solvers.problem import Budget, Number, Problem, pin, plain
-from bitplan.solvers.questions.infeasibility import explain, message
 from bitplan.solvers.questions.lexicographic import lexicographic
 from bitplan.solvers.solution import Choice, Solution, Status, uniform
 from bitplan.solvers.strategies import STRATEGIES
@@ -55,10 +56,10 @@ def pose(evidence: Evidence, request: Request, effort: Effort) -> Problem:
     problem = pin(formulate(evidence, in_one_unit(evidence, request.weights), budgets, request.real), request.pins)
     if not 0 <= request.slack < float("inf"):
         raise UserError(f"--slack {request.slack:g} is not a share; give a finite number of at least 0, such as 0.05")
-    return _with_stages(problem, request, effort) if request.order else problem
+    return _with_stages(problem, request, effort, evidence.roles) if request.order else problem
 
 
-def _with_stages(problem: Problem, request: Request, effort: Effort) -> Problem:
+def _with_stages(problem: Problem, request: Request, effort: Effort, roles: Mapping[str, str]) -> Problem:
     """Solve for all but the last column of a lexicographic order, and limit each to its least sum and the slack."""
     *firsts, last = request.order
     for column in request.order:
@@ -66,17 +67,20 @@ def _with_stages(problem: Problem, request: Request, effort: Effort) -> Problem:
     stages = lexicographic(problem, firsts, effort, slack=request.slack) if firsts else ()
     budgets = list(problem.budgets)
     for column, solution in zip(firsts, stages, strict=False):
-        check_solved(problem, solution, effort)
+        check_solved(problem, solution, effort, roles)
         limit = exact_total(problem, column, solution.picks) * (1 + Fraction(request.slack))
         budgets.append(Budget(column, plain(limit)))
     return replace(problem, objective={last: 1.0}, budgets=_tightest(budgets))
 
 
-def check_solved(problem: Problem, solution: Solution, effort: Effort) -> None:
-    """Raise InfeasibleError or UserError with the reason if there is no choice."""
+def check_solved(problem: Problem, solution: Solution, effort: Effort, roles: Mapping[str, str] | None = None) -> None:
+    """Raise InfeasibleError or UserError with the reason if there is no choice.
+
+    roles: layer -> role, by which the reason sums the layers up; None for none.
+    """
     if solution.status is Status.INFEASIBLE:
-        reason = message(explain(problem, Effort(min(effort.time_limit, LONGEST), stopped=effort.stopped)), SHOW)
-        raise InfeasibleError(f"no plan fits: {reason}; raise the budget or allow more")
+        patience = Effort(min(effort.time_limit, LONGEST), stopped=effort.stopped)
+        raise InfeasibleError(f"no plan fits: {shortfall(problem, patience, roles or {})}")
     if solution.status is Status.INTERRUPTED:
         raise UserError(f"no plan found in {effort.time_limit:g} s ({solution.stopped}); raise --time-limit, or take "
                         f"`bitplan solve --solver {STRATEGIES[0].name}`")  # fmt: skip
@@ -94,6 +98,22 @@ def budgets_of(evidence: Evidence, request: Request) -> tuple[Budget, ...]:
         budgets.append(Budget("ms", parse_milliseconds(request.latency, full["ms"])))
     budgets += [Budget(column, _cap(evidence, column, value)) for column, value in request.caps.items()]
     return _tightest(budgets)
+
+
+def tell_unquantized(evidence: Evidence, request: Request, schemes: Iterable[str]) -> None:
+    """Say on standard error why a plan with these schemes quantizes nothing, if it does."""
+    if set(schemes) != {KEEP}:
+        return
+    full, above = whole(evidence), []
+    for budget in budgets_of(evidence, replace(request, caps={})):
+        show, whole_sum = SHOW[budget.column], full[budget.column]
+        relation = "above" if budget.limit > whole_sum else "no less than"
+        above.append(
+            f"the budget of {show(float(budget.limit))} is {relation} full precision's {show(whole_sum)} of planned "
+            "layers"
+        )
+    reason = "; ".join(above) or "no budget on memory, latency or bits is given, and full precision has no losses"
+    tell(f"{reason}: nothing is quantized; give a smaller one, such as --memory 25%")
 
 
 def amount_of(evidence: Evidence, column: str, text: str) -> Number:

@@ -87,6 +87,13 @@ def predict(evidence: Evidence, picks: Picks) -> dict[str, Any]:
     }
 
 
+def full_costs(plan: Plan) -> dict[str, float]:
+    """Return bytes and milliseconds of the planned layers in full precision, as far as the plan holds them."""
+    blocks = plan.predictions.get("full", {}).values()
+    known = [name for name in COSTS if blocks and all(name in sums for sums in blocks)]
+    return {name: sum(sums[name] for sums in blocks) for name in known}
+
+
 def _by_block(
     problem: Problem, groups: Iterable[str], picks: Picks, columns: Sequence[str]
 ) -> dict[str, dict[str, int | float]]:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from bitplan.planner.choice.evidence import Evidence, whole
 from bitplan.planner.choice.record import check_same_model, evidence_of, picks_of, predict, problem_of
 from bitplan.planner.profiles.profile import Profile
+from bitplan.planner.units import beside_full, show_bytes
 from bitplan.plans.plan import Plan
 from bitplan.solvers.certify import exact_total, lower_bound, violations
 from bitplan.solvers.effort import Effort
@@ -62,11 +64,12 @@ def check(plan: Plan, store: Profile, prove: Effort | None = None) -> Verificati
     simulated = tuple(a for a, s in plan.schemes.items() if (a, s) in evidence.simulated)
     failures = (
         *(violation.sentence for violation in violations(problem, picks)),
-        *_wrong_sums(plan.predictions, predict(evidence, picks)),
+        *_wrong_sums(plan.predictions, sums := predict(evidence, picks)),
         *(["its `simulated` layers are not those that no kernel ran"] if set(simulated) != set(plan.simulated) else []),
         *_wrong_claims(plan.solver, objective, bound),
     )
-    notes: tuple[str, ...] = (_holds(problem, plan), f"objective {float(objective):.6g} ({_weighed(problem)}){proof}")
+    proven = f"objective {float(objective):.6g} ({_weighed(problem)}){proof}"
+    notes: tuple[str, ...] = (_holds(problem, plan), proven, _costs(sums["total"], evidence))
     if prove is not None and not failures:
         failed, note = _solved_again(problem, plan, objective, prove)
         failures, notes = failed, (*notes, note)
@@ -104,6 +107,13 @@ def _holds(problem: Problem, plan: Plan) -> str:
     columns = ", ".join(budget.column for budget in problem.budgets)
     budgets = f"budgets hold exactly ({columns})" if columns else "there are no budgets"
     return f"{budgets}; {', '.join(facts)}; sums as predicted"
+
+
+def _costs(total: Mapping[str, float], evidence: Evidence) -> str:
+    """Return the plan's costs beside those of full precision."""
+    full = whole(evidence)
+    size = f"{show_bytes(total['bytes'])} of full precision's {show_bytes(full['bytes'])}"
+    return f"the planned layers: {size}, {beside_full(total['ms'], full['ms'])}"
 
 
 def _weighed(problem: Problem) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bitplan.planner.choice.evidence import Evidence, groups_of, shown_columns
+from bitplan.planner.choice.evidence import Evidence, groups_of, shown_columns, whole
 from bitplan.planner.choice.record import check_same_model, evidence_of, picks_of, problem_of
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import Layer, from_json
@@ -16,7 +16,7 @@ from bitplan.planner.profiles.profile import Profile
 from bitplan.planner.targets import target_named
 from bitplan.planner.targets.base import why
 from bitplan.planner.texts import table
-from bitplan.planner.units import SHOW
+from bitplan.planner.units import SHOW, TIMES, time_cell
 from bitplan.plans.plan import Plan
 from bitplan.plans.scheme import parse_scheme
 from bitplan.solvers.effort import Effort
@@ -41,6 +41,7 @@ class LayerExplanation:
         share: on how many conditions the layer's losses rest; empty if they are all.
         target: the tool that the plan is made for, if any.
         ruled_out: scheme -> why the target cannot load it in this layer.
+        full_ms: milliseconds of all layers in full precision.
     """
 
     layer: str
@@ -53,6 +54,7 @@ class LayerExplanation:
     share: str = ""
     target: str | None = None
     ruled_out: Mapping[str, str] = field(default_factory=dict)
+    full_ms: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the explanation for JSON."""
@@ -91,17 +93,9 @@ def explain_layer(plan: Plan, store: Profile, layer: str, effort: Effort) -> Lay
     pinned = group in plan.solver.get("pins", {})
     facts = from_json(store.graph()).by_address[layer]
     return LayerExplanation(
-        layer,
-        layers,
-        plan.schemes[layer],
-        choice.objective,
-        pinned,
-        others,
-        shown_columns(evidence),
-        facts.share,
-        evidence.target,
-        _reasons(evidence, facts),
-    )
+        layer, layers, plan.schemes[layer], choice.objective, pinned, others, shown_columns(evidence), facts.share,
+        evidence.target, _reasons(evidence, facts), whole(evidence)["ms"],
+    )  # fmt: skip
 
 
 def _reasons(evidence: Evidence, layer: Layer) -> dict[str, str]:
@@ -146,8 +140,10 @@ def _row(explanation: LayerExplanation, each: Alternative) -> dict[str, str]:
     row["costs"] = f"{each.cost:+.3g}" if each.cost else "0"
     share = each.cost / explanation.objective if explanation.objective else math.nan
     row["of the plan's"] = f"{share:+.2%}" if math.isfinite(share) else "-"
-    row |= {name: SHOW.get(name, "{:.4g}".format)(each.solution.totals[name])
-            for name in explanation.columns if name in each.solution.totals}  # fmt: skip
+    totals = {name: each.solution.totals[name] for name in explanation.columns if name in each.solution.totals}
+    for name, value in totals.items():
+        timed = {TIMES: time_cell(value, explanation.full_ms)}
+        row |= timed if name == "ms" else {name: SHOW.get(name, "{:.4g}".format)(value)}
     return row | {"others that move": str(len(each.moved))}
 
 

@@ -37,7 +37,8 @@ def _profile(result: Any, words: Words, latency: bool = False) -> Printed:
     from bitplan.planner.profiles.speeds import speeds_text
     from bitplan.planner.views.inspect import inspect_file
 
-    out = words["out"]
+    if (out := words["out"]) is None:
+        return Printed(result)
     with open_profile(out) as store:
         text = result if isinstance(result, str) else speeds_text(store)
         then = after_profile(store, out, words.get("part"), latency, words.get("target"))

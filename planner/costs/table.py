@@ -36,13 +36,24 @@ def cost_candidates(
     for candidate in pending:
         layer, module = graph.by_address[candidate.layer], modules[candidate.layer]
         scheme = KEEP if candidate.simulated else candidate.scheme
-        key = (layer.kind, layer.weight, layer.geometry, layer.calls, layer.runs, str(scheme))
+        key = _shape_of(layer, scheme)
         if key not in timed:
             timed[key] = _time_layer(layer, module, scheme, rest)
         ms, error, kernel = timed[key]
         size = scheme_bytes(candidate.scheme, layer.weight, module.weight.element_size())
         simulated = candidate.simulated is not None
         yield Cost(candidate.layer, str(candidate.scheme), size, ms, "none" if simulated else kernel, simulated, error)
+
+
+def timings_of(pending: Sequence[Candidate], graph: LayerGraph) -> int:
+    """Returns how many timings the costs of the candidates need."""
+    chosen = [(graph.by_address[each.layer], KEEP if each.simulated else each.scheme) for each in pending]
+    return len({_shape_of(*pair) for pair in chosen})
+
+
+def _shape_of(layer: Layer, scheme: Scheme) -> tuple[object, ...]:
+    """Returns a key; candidates with equal keys are timed once."""
+    return layer.kind, layer.weight, layer.geometry, layer.calls, layer.runs, str(scheme)
 
 
 def _time_layer(layer: Layer, module: nn.Module, scheme: Scheme, rest: CacheLoad) -> tuple[float, float, str]:

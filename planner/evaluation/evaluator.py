@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -65,6 +66,8 @@ class Evaluator:
         metrics: the metrics of the outputs.
         conditions: the evaluation conditions.
         layers: addresses of the planned layers.
+        denoisers: the modules whose calls are recorded.
+        seed: condition i uses the noise of seed + i.
     """
 
     subject: Subject
@@ -73,6 +76,16 @@ class Evaluator:
     metrics: MetricSet
     conditions: tuple[Any, ...]
     layers: tuple[str, ...]
+    denoisers: tuple[nn.Module, ...]
+    seed: int
+
+    @cached_property
+    def timed_calls(self) -> dict[int, Callable[[], object]]:
+        """Number of conditions -> the first call of a denoiser for them: for one, as a user calls the pipeline, then
+        for as many as the replay runs together. Recorded on first use, when all layers must be in full precision."""
+        with eagerly():
+            alone = build_replay(self.subject, self.denoisers, self.conditions[:1], self.seed, 1, 1)
+        return {1: alone.call, self.replay.together: self.replay.call} if self.replay.together > 1 else {1: alone.call}
 
 
 def open_subject(options: EvaluatorOptions, plans: Sequence[Plan]) -> tuple[Subject, list[Any]]:
@@ -105,11 +118,11 @@ def build_evaluator(
     if not set(layers) <= set(traced.graph.by_address):  # other conditions may run them
         traced = examine_all(subject, conditions, seed, names)
     check_repeats(traced, conditions[0], seed)
-    denoisers = [module_at(subject.modules, address) for address in traced.denoisers]
+    denoisers = tuple(module_at(subject.modules, address) for address in traced.denoisers)
     metrics = choose_metrics(subject, traced.output, conditions, own, clip, traced.sample)
     with eagerly():
         replay = build_replay(subject, denoisers, conditions, seed, 4, traced.batch)
-    return Evaluator(subject, traced.parts, replay, metrics, tuple(conditions), tuple(layers))
+    return Evaluator(subject, traced.parts, replay, metrics, tuple(conditions), tuple(layers), denoisers, seed)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from bitplan.planner.graph.layers import component_of
+from bitplan.planner.units import beside_full
 from bitplan.plans.plan import Plan
 
 
@@ -45,7 +46,7 @@ class LayerTime:
 
     def __str__(self) -> str:
         return (f"planned layers alone, with the plan over {self.against}: {self.predicted:.2f} predicted, "
-                f"{self.measured:.2f} measured ({self.ms:.4g} of {self.full_ms:.4g} ms)")  # fmt: skip
+                f"{self.measured:.2f} measured: {beside_full(self.ms, self.full_ms)}")  # fmt: skip
 
 
 def predicted_share(plan: Plan, component: str) -> float | None:

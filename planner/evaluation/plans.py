@@ -19,7 +19,7 @@ from bitplan.planner.pipelines.generation import Generation
 from bitplan.planner.scenes.grammar import scene_of
 from bitplan.planner.scenes.reader import shows
 from bitplan.planner.texts import plain
-from bitplan.planner.units import show_bytes
+from bitplan.planner.units import beside_full, show_bytes
 from bitplan.plans.layers.addresses import module_at
 from bitplan.plans.layers.modules import weight_bytes
 from bitplan.plans.layers.opening import opened
@@ -54,6 +54,26 @@ class BlockRow:
         return f"{self.block}, {self.layers} layers: {sums}"
 
 
+@dataclass(frozen=True)
+class CallTime:
+    """The time of one denoiser call.
+
+    Attributes:
+        conditions: how many conditions the call is for.
+        ms: median milliseconds with the plan.
+        full_ms: the same in full precision, measured in turn.
+    """
+
+    conditions: int
+    ms: float
+    full_ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What `json.dumps` takes."""
+        ratio = self.ms / self.full_ms
+        return {"conditions": self.conditions, "measured": self.ms, "full_precision": self.full_ms, "ratio": ratio}
+
+
 @dataclass(frozen=True, eq=False)
 class PlanResult:
     """The measurements of one variant: a plan or full precision.
@@ -61,8 +81,8 @@ class PlanResult:
     Attributes:
         name: of the variant.
         bytes: of the planned layers' weights in memory.
-        ms: median milliseconds of one denoiser call.
-        full_ms: the same in full precision, measured in turn.
+        times: of a denoiser call for one condition, and for as many as an evaluation runs together if they are
+            several; empty for full precision.
         losses: metric -> (mean, standard error).
         accuracy: share of prompts whose picture shows the scene; None where prompts describe no scene.
         outputs: (conditions, ...) of all conditions.
@@ -71,8 +91,7 @@ class PlanResult:
 
     name: str
     bytes: int
-    ms: float
-    full_ms: float
+    times: tuple[CallTime, ...]
     losses: Mapping[str, tuple[float, float]]
     accuracy: float | None
     outputs: torch.Tensor
@@ -84,7 +103,8 @@ class PlanResult:
 
     def __str__(self) -> str:
         losses = ", ".join(f"{name} {mean:.4g}" for name, (mean, _) in self.losses.items())
-        return f"{self.name}: {show_bytes(self.bytes)}, {self.ms / self.full_ms:.2f} of full precision's time, {losses}"
+        calls = [f"{beside_full(each.ms, each.full_ms)} for {each.conditions} at a time" for each in self.times]
+        return ", ".join([f"{self.name}: {show_bytes(self.bytes)}", *calls, losses])
 
 
 def held_bytes(evaluator: Evaluator, layers: Sequence[str] | None = None) -> int:
@@ -104,18 +124,19 @@ def evaluate_full(evaluator: Evaluator) -> PlanResult:
     assert outputs is not None
     losses = {metric.name: (0.0, 0.0) for metric in evaluator.metrics.metrics}
     accuracy = scene_accuracy(outputs, evaluator.metrics.texts, kind)
-    return PlanResult("full precision", held_bytes(evaluator), 1.0, 1.0, losses, accuracy, outputs, kind)
+    return PlanResult("full precision", held_bytes(evaluator), (), losses, accuracy, outputs, kind)
 
 
 def evaluate_plan(evaluator: Evaluator, plan: Plan, kernels: str, name: str, pairs: int = 5) -> PlanResult:
-    """Measures the plan's losses against full precision, its bytes, and the time of a denoiser call."""
+    """Measures the plan's losses against full precision, its bytes, and the times of a denoiser call."""
+    calls = evaluator.timed_calls  # recorded in full precision
     with planned(evaluator, plan, kernels) as swapped:
         size, outcome = held_bytes(evaluator), evaluator.replay.run()
-        ms, full = paired_ms(evaluator, swapped, pairs)
+        times = tuple(CallTime(count, *paired_ms(call, swapped, pairs)) for count, call in calls.items())
     losses, outputs = _losses(evaluator, outcome), outcome.outputs
     assert outputs is not None
     accuracy = scene_accuracy(outputs, evaluator.metrics.texts, outcome.kind)
-    return PlanResult(name, size, ms, full, losses, accuracy, outputs, outcome.kind)
+    return PlanResult(name, size, times, losses, accuracy, outputs, outcome.kind)
 
 
 def losses_of(evaluator: Evaluator, plan: Plan, kernels: str) -> dict[str, tuple[float, float]]:
@@ -138,8 +159,8 @@ def _losses(evaluator: Evaluator, outcome: Outcome) -> dict[str, tuple[float, fl
     return {row.metric: (row.mean, row.stderr) for row in rows}
 
 
-def paired_ms(evaluator: Evaluator, swapped: Swap, pairs: int) -> tuple[float, float]:
-    """Returns the median milliseconds of a denoiser call on all prompts, with the plan and in full precision, in turn.
+def paired_ms(call: Callable[[], object], swapped: Swap, pairs: int) -> tuple[float, float]:
+    """Returns the median milliseconds of a call with the plan and in full precision, in turn.
 
     swapped: the active swap; it is active again afterwards.
     """
@@ -148,7 +169,7 @@ def paired_ms(evaluator: Evaluator, swapped: Swap, pairs: int) -> tuple[float, f
         for place, change in enumerate((redo, undo)):
             change(swapped)
             start = time.perf_counter()
-            evaluator.replay.call()
+            call()
             elapsed = time.perf_counter() - start
             if turn:  # the first pair warms up
                 seconds[place].append(elapsed)

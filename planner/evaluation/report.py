@@ -12,7 +12,7 @@ from bitplan.planner.evaluation.plans import BlockRow, PlanResult
 from bitplan.planner.files import make_folder, write_json, write_text
 from bitplan.planner.pipelines.outputs import save_grid
 from bitplan.planner.texts import table
-from bitplan.planner.units import show_bytes
+from bitplan.planner.units import TIMES, show_bytes, show_ratio, time_cell
 from bitplan.plans.plan import Plan
 from bitplan.sensitivity.metrics import METRICS
 
@@ -43,7 +43,7 @@ class Evaluation:
                 {
                     "name": r.name,
                     "bytes": {"predicted": _predicted(self, r).get("bytes", r.bytes), "measured": r.bytes},
-                    "denoiser_ms": {"measured": r.ms, "full_precision": r.full_ms, "ratio": r.ms / r.full_ms},
+                    "denoiser_ms": [time.to_json() for time in r.times],
                     "losses": {
                         name: {"predicted": _predicted(self, r).get(name), "measured": mean, "stderr": stderr}
                         for name, (mean, stderr) in r.losses.items()
@@ -82,9 +82,11 @@ class Evaluation:
 def summary(report: Mapping[str, Any]) -> str:
     """Returns a narrow table of the measured values. report: a result of `Evaluation.to_json`."""
     rows = []
+    counts = dict.fromkeys(each["conditions"] for r in report["results"] for each in r["denoiser_ms"])
     for r in report["results"]:
         row = {"variant": r["name"], "bytes": f"{r['bytes']['measured']:,}"}
-        row["denoiser time"] = f"{r['denoiser_ms']['ratio']:.2f}×"
+        ratios = {t["conditions"]: show_ratio(t["measured"], t["full_precision"]) for t in r["denoiser_ms"]}
+        row |= {f"denoiser time, {count} at a time": ratios.get(count, "1.00x") for count in counts}
         for name, loss in r["losses"].items():
             spread = f" ± {loss['stderr']:.1g}" if loss["stderr"] else ""
             row[f"{_family(report['about'], name)}: {name}"] = (
@@ -134,10 +136,12 @@ def _pair(predicted: float | None, measured: float, stderr: float | None = None)
 
 def _variants(evaluation: Evaluation) -> str:
     rows = []
+    counts = dict.fromkeys(time.conditions for r in evaluation.results for time in r.times)
     for r in evaluation.results:
         predicted = _predicted(evaluation, r)
         row: dict[str, str] = {"variant": r.name, "bytes, predicted / held": _bytes(predicted, r)}
-        row["denoiser ms (× full precision)"] = f"{r.ms:.0f} ({r.ms / r.full_ms:.2f}×)" if r.ms != r.full_ms else "1×"
+        times = {time.conditions: time_cell(time.ms, time.full_ms) for time in r.times}
+        row |= {f"denoiser {TIMES}, {count} at a time": times.get(count, "1.00x") for count in counts}
         for name, (mean, stderr) in r.losses.items():
             label = f"{_family(evaluation.about, name)}: {name}, predicted / measured"
             row[label] = "0" if r.name not in evaluation.plans else _pair(predicted.get(name), mean, stderr)

@@ -83,8 +83,8 @@ class Timings:
 
     def __str__(self) -> str:
         """A table, and a line on the planned layers alone."""
-        bases = list(self.rows[0].times)
-        head = ["denoiser call", "ms", *(f"times as fast as {base}" for base in bases), "bytes"]
+        bases, calls = list(self.rows[0].times), f"denoiser call, {self.about.get('prompts', 1)} at a time"
+        head = [calls, "ms", *(f"times as fast as {base}" for base in bases), "bytes"]
         rows = [
             [row.name + ", compiled" * row.compiled, f"{row.ms:.4g}", *(f"{row.times[b]:.2f}" for b in bases),
              show_bytes(row.bytes)]

@@ -30,6 +30,7 @@ class Replay:
         calls: the recorded calls of the denoisers that `run` repeats, in order.
         generate: returns the outputs of the whole pipeline, (P, ...).
         places: of each call, its number among those of its run, and the sample of each of its rows.
+        together: the number of conditions of the first run, which `call` is for.
     """
 
     run: Callable[[], Outcome]
@@ -38,6 +39,7 @@ class Replay:
     calls: tuple[RecordedCall, ...]
     generate: Callable[[], torch.Tensor]
     places: tuple[Place, ...]
+    together: int
 
 
 def build_replay(
@@ -63,7 +65,7 @@ def build_replay(
         return outcome_of(_denoised_again(calls), generate(), kind, places)
 
     reference = outcome_of(denoised, outputs, kind, places)
-    return Replay(run, lambda: call_again(calls[:1]), reference, calls, generate, places)
+    return Replay(run, lambda: call_again(calls[:1]), reference, calls, generate, places, size)
 
 
 def _recorded(

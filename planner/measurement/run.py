@@ -17,12 +17,13 @@ import torch
 from bitplan.planner.costs.allocator import lean_memory
 from bitplan.planner.costs.candidates import Candidate, candidates, loadable, menu, parse_schemes
 from bitplan.planner.costs.parameters import fit_parameters, profile_parameters
-from bitplan.planner.costs.table import cost_candidates
+from bitplan.planner.costs.table import cost_candidates, timings_of
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathLike
 from bitplan.planner.graph import layers as layer_graph
 from bitplan.planner.interrupts import keeps
 from bitplan.planner.measurement.engines import Cluster, engine_named
+from bitplan.planner.measurement.estimate import Estimate, estimate_of, expected_seconds
 from bitplan.planner.measurement.jobs import share_of
 from bitplan.planner.measurement.methods import check_dtype, method_named
 from bitplan.planner.measurement.ranges import stored_ranges
@@ -34,12 +35,13 @@ from bitplan.planner.pipelines.additions import eagerly
 from bitplan.planner.pipelines.calling import has_own_calls
 from bitplan.planner.pipelines.metrics import MetricSet, choose_metrics, single_layer_metrics
 from bitplan.planner.pipelines.offload import offloaded
-from bitplan.planner.pipelines.subject import Subject, conditions_in
+from bitplan.planner.pipelines.subject import component_bytes, conditions_in
 from bitplan.planner.pipelines.traced import Traced
 from bitplan.planner.profiles.profile import Pair, Profile
 from bitplan.planner.profiles.responses import probed
-from bitplan.planner.profiles.speeds import PRODUCTS
-from bitplan.planner.progress import current, expected_of
+from bitplan.planner.profiles.sizes import SIZES
+from bitplan.planner.profiles.speeds import ONE, PRODUCTS, TIMED
+from bitplan.planner.progress import current, tell
 from bitplan.plans.dtypes import FLOAT32
 from bitplan.plans.kernels.cpu.choice import path_choice
 from bitplan.plans.layers.opening import opened
@@ -132,15 +134,34 @@ def kept_in(out: PathLike) -> str:
     return f"what was measured is kept in {out}, and the same command continues from there"
 
 
-def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureOptions) -> None:
-    """Fill the profile at `out`, one transaction for each measurement.
+def run_profile(traced: Traced, settings: Settings, out: Path | None, options: MeasureOptions) -> Estimate:
+    """Fill the profile at `out`, one transaction for each measurement. Returns what was expected of it, and prints it
+    first; without `out`, that is all.
 
     Raises ProfileError, GraphError, CalibrationError, MeasurementError, and UserError if an engine fails.
     """
-    current().deadline = deadline = time.monotonic() + options.seconds
+    current().deadline = time.monotonic() + options.seconds
     metric_set = _metric_set(traced, settings, options)
+    estimate = _estimate(traced, settings, metric_set, options)
+    if out is not None:
+        _fill(out, traced, settings, (metric_set, estimate), options)
+    return estimate
+
+
+def _estimate(traced: Traced, settings: Settings, metric_set: MetricSet, options: MeasureOptions) -> Estimate:
+    offered = candidates(traced.graph, traced.modules, parse_schemes(settings.schemes), traced.ranges)
+    pairs = share_of([(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP], options.part)
+    timed = offered if options.part[0] == 1 else ()
+    return estimate_of(traced, settings, metric_set, timed, (pairs, options.method, options.checks))
+
+
+def _fill(
+    out: Path, traced: Traced, settings: Settings, known: tuple[MetricSet, Estimate], options: MeasureOptions
+) -> None:
+    metric_set, estimate = known
     with eagerly(), opened(traced.subject.modules), Profile.create(out, header_of(traced, settings)) as store:
         keeps(kept_in(out))
+        tell(str(estimate))
         settings = _as_begun(store, settings)
         schemes = parse_schemes(settings.schemes)
         store.write_graph(layer_graph.to_json(traced.graph), [str(s) for s in menu(traced.graph, schemes)])
@@ -150,14 +171,14 @@ def run_profile(traced: Traced, settings: Settings, out: Path, options: MeasureO
         offered = _offered(traced, setup, options.target)
         pairs = share_of([(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP], options.part)
         unpriced = _unpriced(store, offered) if options.part[0] == 1 else ()
-        current().expect(_expected(store, pairs, unpriced, options))
+        current().expect(_expected(store, pairs, timings_of(unpriced, traced.graph), options))
         worker = worker_of(setup, traced.subject, metric_set)
         if options.method == "probes" or not store.measured():
             worker = try_measuring(worker, options.method)  # before the slow work
         if unpriced:
             _measure_costs(store, traced, unpriced, len(offered))
         with lean_memory(options.folder is not None):
-            schedule = _schedule(store, worker, (pairs, deadline), options)
+            schedule = _schedule(store, worker, (pairs, current().deadline), options)
             if options.method == "exhaustive":
                 measure_exhaustively(schedule, schedule.pairs)
             else:
@@ -226,20 +247,13 @@ def _schedule(
     )  # fmt: skip
 
 
-def _expected(
-    store: Profile, pairs: Sequence[Pair], unpriced: Sequence[Candidate], options: MeasureOptions
-) -> dict[str, float]:
-    """Phase -> expected seconds of the work that remains. unpriced: candidates without costs."""
-    prompts, exact = len(store.header()["settings"]["prompts"]), store.measured("exhaustive")
-    # calibration runs prompts in batches, so its time per prompt is closer to that of a measurement
-    spent = current().spent
-    run = min(spent.get("tracing", 0.0), spent.get("calibration", math.inf) / prompts)
-    costs = {"costs": len(unpriced)}
+def _expected(store: Profile, pairs: Sequence[Pair], timings: int, options: MeasureOptions) -> dict[str, float]:
+    """Phase -> expected seconds of the work that remains. timings: of candidates without costs."""
+    prompts, exact, costs = len(store.header()["settings"]["prompts"]), store.measured("exhaustive"), {"costs": timings}
     if options.method == "exhaustive":
-        return expected_of(run, prompts, 0, 0, costs | {"losses": len(set(pairs) - exact)})
-    schemes = len(pairs) / max(len({layer for layer, _ in pairs}), 1)
+        return expected_seconds(prompts, 0, pairs, costs | {"losses": len(set(pairs) - exact)})
     checks = max(options.checks - len(exact), 0)
-    return expected_of(run, prompts, prompts - probed(store).prompts, schemes, costs | {"checks": checks})
+    return expected_seconds(prompts, prompts - probed(store).prompts, pairs, costs | {"checks": checks})
 
 
 def setup_of(
@@ -252,7 +266,7 @@ def setup_of(
         parameters = fit_parameters(traced.graph, traced.modules, schemes, ranges)
     return WorkerSetup(
         traced.graph, traced.fingerprint, traced.output, traced.stages, traced.denoisers, traced.sample,
-        settings, ranges, _weight_bytes(traced.subject), torch.get_num_threads(),
+        settings, ranges, sum(component_bytes(traced.subject).values()), torch.get_num_threads(),
         conditions_in(traced.subject, settings.prompts), parameters or {}, traced.apart, batch=traced.batch,
     )  # fmt: skip
 
@@ -273,12 +287,9 @@ def _unpriced(store: Profile, offered: Sequence[Candidate]) -> list[Candidate]:
 def _measure_costs(store: Profile, traced: Traced, unpriced: Sequence[Candidate], total: int) -> None:
     """Measure and write the missing costs. total: the number of candidates, those with costs included."""
     course = current()
-    store.write_baseline({PRODUCTS: str(path_choice())})  # chosen before anything is timed
+    products = str(path_choice())  # chosen before anything is timed
+    store.write_baseline({PRODUCTS: products, TIMED: ONE, SIZES: component_bytes(traced.subject)})
     with course.phase("costs", total, "timings", total - len(unpriced)):
         for cost in cost_candidates(unpriced, traced.graph, traced.modules):
             store.write_costs([cost])
             course.advance()
-
-
-def _weight_bytes(subject: Subject) -> int:
-    return sum(weight.numel() * weight.element_size() for m in subject.modules.values() for weight in m.parameters())

@@ -25,7 +25,7 @@ from bitplan.planner.outlines.examine import examine
 from bitplan.planner.outlines.outline import Size
 from bitplan.planner.profiles.copies import check_new, copy_without_costs, new_profile
 from bitplan.planner.profiles.profile import Profile, open_profile
-from bitplan.planner.profiles.speeds import PRODUCTS
+from bitplan.planner.profiles.speeds import PRODUCTS, TIMED
 from bitplan.planner.progress import bar
 from bitplan.plans.geometry import Geometry
 from bitplan.plans.kernels.cpu.choice import path_choice
@@ -49,6 +49,8 @@ def retime(path: Path, out: Path, config: str | None = None, size: Size | None =
         with new_profile(out, header | {"machine": here}) as new:
             copy_without_costs(old, new)
             new.write_baseline({PRODUCTS: str(path_choice())})
+            if config is not None:
+                new.write_baseline({TIMED: f"one call on {(size or Size()).batch} samples by {config}"})
             offered = sorted(_offered(old, layers, dtype), key=lambda c: str(_shape(layers[c.layer])))
             costs = cost_candidates(offered, graph, RandomLayers(layers, dtype))
             new.write_costs(bar(costs, "costs", len(offered), "timing"))

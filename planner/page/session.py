@@ -16,8 +16,8 @@ from bitplan.planner.choice.evidence import KEEP, Evidence, z_of
 from bitplan.planner.choice.limits import amount_of, budgets_of, check_pins, check_solved, on_groups
 from bitplan.planner.choice.problem import formulate, in_one_unit, weighed
 from bitplan.planner.choice.request import Request
+from bitplan.planner.choice.shortfall import told
 from bitplan.planner.errors import InfeasibleError, UserError
-from bitplan.planner.units import SHOW
 from bitplan.planner.views import sweep as sweeping
 from bitplan.planner.views.profile_view import ProfileView, solution_variant
 from bitplan.planner.views.sweep import Sweep, SweepProblem, limits_between, name_of
@@ -26,7 +26,7 @@ from bitplan.solvers.certify import exact_total
 from bitplan.solvers.effort import Effort, never
 from bitplan.solvers.problem import Budget, Number, Problem, pin, plain, rebudget
 from bitplan.solvers.questions.frontier import frontier
-from bitplan.solvers.questions.infeasibility import explain, message
+from bitplan.solvers.questions.infeasibility import explain
 from bitplan.solvers.reduction.minima import cheapest
 from bitplan.solvers.solution import Solution, Status
 from bitplan.solvers.solve import solve
@@ -81,7 +81,8 @@ def answer(session: Session, request: Request, passing: bool, stopped: Callable[
     solution = solve(problem, effort) if effort else _glance(problem)
     variant = solution_variant(session.known, NAME, solution)
     limits = {budget.column: plain(budget.limit) for budget in problem.budgets}
-    return PageAnswer(variant, limits, "" if solution.choice else _why(problem, solution, effort))
+    why = "" if solution.choice else _why(problem, solution, effort, session.known.evidence.roles)
+    return PageAnswer(variant, limits, why)
 
 
 def pose_anew(session: Session, request: Request) -> Problem:
@@ -169,16 +170,16 @@ def _glance(problem: Problem) -> Solution:
     return strategy_named("lagrangian").run(problem, PASSING)
 
 
-def _why(problem: Problem, solution: Solution, effort: Effort | None) -> str:
+def _why(problem: Problem, solution: Solution, effort: Effort | None, roles: Mapping[str, str]) -> str:
     """Why there is no plan. Without an effort, in passing, only what can be known without an integer program."""
     if solution.status is Status.INTERRUPTED:
         return _NOT_FOUND if effort else _NOT_YET
     if effort is None and len(problem.budgets) > 1:
-        each = [explain(rebudget(problem, [budget])) for budget in problem.budgets]
-        reasons = [message(one, SHOW) for one in each if not one.least_sums or not one.least_sums[0].within]
+        each = [explain(rebudget(problem, [budget]), named=len(problem.groups)) for budget in problem.budgets]
+        reasons = [told(problem, one, roles) for one in each if not one.least_sums or not one.least_sums[0].within]
         return f"no plan fits: {reasons[0] if reasons else 'each budget can be met alone, but not together'}"
     try:
-        check_solved(problem, solution, effort or SETTLED)
+        check_solved(problem, solution, effort or SETTLED, roles)
     except InfeasibleError as error:
         return str(error)
     return ""

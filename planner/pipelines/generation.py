@@ -102,10 +102,30 @@ def outputs_of(pipe: Any, conditions: Sequence[Any], generation: Generation, way
     call = getattr(call, "__wrapped__", call)  # without `torch.no_grad`: the caller decides
     arguments = arguments_of(pipe, conditions, generation, way or Way(together=True))
     if not torch.is_grad_enabled():
-        return tensor_of(first_of(call(pipe, **arguments)))
+        return _of_size(pipe, tensor_of(first_of(call(pipe, **arguments))), generation)
     with _unguarded(pipe), _Arrays() as arrays:
         first = first_of(call(pipe, **arguments))
     return tensor_of(arrays.source_of(first))
+
+
+def _of_size(pipe: Any, out: Tensor, generation: Generation) -> Tensor:
+    """Returns the output. Raises UserError where --call gives one side of a picture, and the picture has another: most
+    pipelines take both sides or neither."""
+    given = [name for name in ("height", "width") if name in generation.options]
+    if (
+        len(given) != 1
+        or out.dim() < 4
+        or "output_type" in generation.options
+        or not {"height", "width"} <= call_parameters(pipe).keys()
+    ):
+        return out
+    (name,), sides = given, {"height": out.shape[-2], "width": out.shape[-1]}
+    if generation.options[name] != sides[name]:
+        other = "width" if name == "height" else "height"
+        raise UserError(f"--call {name}={generation.options[name]} had no effect: {type(pipe).__name__} returned "
+                        f"{sides['width']} x {sides['height']} px; give --call {other}=... too, or leave both out"
+                        )  # fmt: skip
+    return out
 
 
 @contextmanager

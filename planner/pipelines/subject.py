@@ -91,6 +91,17 @@ def _built_in(pipe: Any, name: str | None, count: int, held_out: bool) -> Sequen
     return conditions_for(pipe, built_in_prompts(False, min(count, len(GENERAL)) if held_out else count))
 
 
+def component_bytes(subject: Subject) -> dict[str, int]:
+    """Component -> bytes of all its weights. Weights that components share count in the first of them."""
+    known: set[int] = set()
+    sizes = {}
+    for name, module in subject.modules.items():
+        own = [weight for weight in module.parameters() if id(weight) not in known]
+        known |= {id(weight) for weight in own}
+        sizes[name] = sum(weight.numel() * weight.element_size() for weight in own)
+    return sizes
+
+
 def conditions_of(subject: Subject, chosen: Sequence[Any] | None, count: int, held_out: bool = False) -> list[Any]:
     """Returns the conditions to run on: the chosen ones, else `count` of the subject's own, or all if there are fewer.
 

@@ -29,7 +29,8 @@ from bitplan.planner.profiles.corrections import correct
 from bitplan.planner.profiles.fitted import read_parameters, write_parameters
 from bitplan.planner.profiles.profile import Profile, Response, open_profile
 from bitplan.planner.profiles.responses import PROBED, Probed, probed, record_of
-from bitplan.planner.profiles.speeds import PRODUCTS
+from bitplan.planner.profiles.speeds import PRODUCTS, TIMED
+from bitplan.planner.progress import tell
 from bitplan.sensitivity.table import ESTIMATES, Measurement, describe
 
 _TOLERANCE = 1e-4  # relative difference of calibrated ranges, from rounding with other threads or processors
@@ -59,6 +60,24 @@ def merge(paths: Sequence[Path], out: Path, costs: Path | None = None) -> None:
         timed = _costs_source(stores, costs)
         responses = _responses(stores)
         _write(stores, timed, (_measurements(stores, responses), responses), out)
+        _tell_missing(stores, out)
+
+
+def _tell_missing(stores: Sequence[Profile], out: Path) -> None:
+    """Says on standard error which profiles hold nothing that the others lack, and what is still missing in `out`."""
+    measured = [store.measured() for store in stores]
+    for place, store in enumerate(stores):
+        others = [own for number, own in enumerate(measured) if number != place]
+        if measured[place] <= set().union(*others) and not (place == 0 and measured[0] == others[0]):
+            tell(f"{store.path} adds no loss to the other profiles")
+    with open_profile(out) as merged:
+        pairs = {(cost.layer, cost.scheme) for cost in merged.costs() if cost.scheme != "keep"}
+        missing = sorted(pairs - merged.measured())
+        if not pairs:
+            tell(f"{out} is not finished: no profile holds costs, which --part 1/N measures")
+        elif missing:
+            told = f"{len(missing)} of {len(pairs)} (layer, scheme) are missing, such as {' at '.join(missing[0])}"
+            tell(f"{out} is not finished: {told}; merge it with the profiles of the other parts")
 
 
 def _check_files(paths: Sequence[Path], out: Path, costs: Path | None) -> None:
@@ -230,5 +249,6 @@ def _probed(stores: Sequence[Profile]) -> Probed:
 
 
 def _baseline(store: Profile, timed: Profile) -> list[tuple[str, Any]]:
-    """The numbers of one profile; how the machine multiplied is left out of those whose costs are not taken."""
-    return [(name, value) for name, value in store.baseline().items() if name != PRODUCTS or store is timed]
+    """The numbers of one profile; what belongs to its costs is left out where these are not taken."""
+    own = (PRODUCTS, TIMED)
+    return [(name, value) for name, value in store.baseline().items() if name not in own or store is timed]

@@ -99,6 +99,8 @@ BASELINE: Mapping[str, Check] = {
     "probed": record({"prompts": whole(), "readings": mapping_of(_READING)}, {"unreached": _NAMES, "idle": _NAMES}),
     "corrections": mapping_of(_CORRECTION),
     "int8 products": text(1000),
+    "timed on": text(1000),
+    "component bytes": mapping_of(whole()),
 }
 
 

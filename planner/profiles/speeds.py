@@ -10,7 +10,10 @@ from bitplan.planner.profiles.timings import steadied
 from bitplan.planner.units import show_milliseconds
 
 FULL = "keep"  # the scheme of full precision
-PRODUCTS = "int8 products"  # key of the profile's baseline: how the timing machine multiplied int8 codes, in words
+# keys of the profile's baseline that belong to its milliseconds
+PRODUCTS = "int8 products"  # how the timing machine multiplied int8 codes, in words
+TIMED = "timed on"  # the calls that were timed, in words
+ONE = "one output at a time, guidance included"  # what `profile` times
 
 
 def speeds_of(store: Profile) -> dict[str, float]:
@@ -31,7 +34,8 @@ def _speeds(every: Sequence[Cost], schemes: Sequence[str]) -> dict[str, float]:
 
 
 def speeds_text(store: Profile, costs: Sequence[Cost] | None = None) -> str:
-    """One line: full precision's milliseconds, and each scheme's time as a multiple; empty without times.
+    """One line: full precision's milliseconds, of which calls, and each scheme's time as a multiple; empty without
+    times.
 
     costs: `steadied` costs of the profile, where they are at hand.
     """
@@ -41,6 +45,7 @@ def speeds_text(store: Profile, costs: Sequence[Cost] | None = None) -> str:
         return ""
     full = math.fsum(cost.ms or 0.0 for cost in costs if cost.scheme == FULL)
     listed = ", ".join(f"{scheme} {ratio:.2f}x" for scheme, ratio in speeds.items())
-    products = store.baseline().get(PRODUCTS)
-    text = f"time of the layers: {show_milliseconds(full)} in full precision; {listed}"
+    products, calls = (store.baseline().get(key) for key in (PRODUCTS, TIMED))
+    of = f" for {calls}" if calls else ""
+    text = f"time of the layers{of}: {show_milliseconds(full)} in full precision; {listed}"
     return f"{text}; {products}" if products else text

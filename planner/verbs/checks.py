@@ -6,10 +6,12 @@ import math
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitplan.planner.errors import UserError
 from bitplan.planner.extras import require
+from bitplan.planner.files import PathLike
 from bitplan.planner.verbs.parameters import BASELINES
 from bitplan.plans.dtypes import FLOAT32
 
@@ -45,6 +47,22 @@ def check_painted(images: int, points: int | None, count: int | None) -> None:
         raise UserError(f"{images} images are painted and {count} prompts measured; measure at least {max(images, 2)}")
     if images:
         require("torch", "sweep --images")
+
+
+def place_of(out: PathLike | None, estimate: bool) -> Path | None:
+    """Where a profile is written; None for an estimate. Raises UserError unless one of both is asked for."""
+    if (out is None) != estimate:
+        raise UserError("profile takes --out FILE, or else --estimate, which writes nothing; give one of them")
+    return None if out is None else Path(out)
+
+
+def tell_begun(out: Path | None) -> None:
+    """Say where an interrupt leaves what an earlier run measured."""
+    from bitplan.planner.interrupts import keeps
+    from bitplan.planner.measurement.run import kept_in
+
+    if out is not None and out.exists():
+        keeps(kept_in(out))
 
 
 def checks_of(checks: int | None, dtype: str) -> int:

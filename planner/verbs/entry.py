@@ -41,6 +41,7 @@ def entered(verb: str, function: Callable[..., Any], command: str, needs: str) -
             bound.arguments[word] = typed(bound.arguments[word])
         bound.arguments |= _listed(rows, bound.arguments)
         check_order(command, rows, bound.arguments)
+        _check_combination(verb, bound)
         _check_places(rows, bound.arguments)
         _check_distinct(rows, bound.arguments)
         _check_values(rows, bound.arguments)
@@ -82,6 +83,14 @@ def _check_values(rows: Mapping[str, Parameter], values: Mapping[str, Any]) -> N
     for word, row in rows.items():
         if row.check and values[word] is not None:
             getattr(early, row.check)(values[word])
+
+
+def _check_combination(verb: str, given: inspect.BoundArguments) -> None:
+    from bitplan.planner.verbs.combinations import check_combination
+
+    parameters = given.signature.parameters
+    defaults = {word: each.default for word, each in parameters.items() if each.default is not each.empty}
+    check_combination(verb, {**defaults, **given.arguments}, defaults)
 
 
 def _place(value: str | Path) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitplan.planner.files import PathLike, write_json
-from bitplan.planner.interrupts import keeps
 from bitplan.planner.progress import course_of
 from bitplan.planner.targets import schemes_for
 from bitplan.planner.verbs import checks as checking
@@ -17,27 +16,28 @@ from bitplan.plans.dtypes import FLOAT32
 
 if TYPE_CHECKING:
     from bitplan.planner.finetunes.verdict import Check
+    from bitplan.planner.measurement.estimate import Estimate
     from bitplan.planner.pipelines.subject import Subject
     from bitplan.plans.plan import Plan
 
 
 @course_of("profile")
 def profile(
-    pipeline: str | Subject, out: PathLike, *,
+    pipeline: str | Subject, out: PathLike | None = None, *,
     prompts: PathLike | Sequence[Any] | None = None, count: int = 8, schemes: Sequence[str] | None = None,
     components: Sequence[str] = (), clip: str | None = None, timesteps: int = 4, steps: int | None = None,
     guidance: float | None = None, seed: int = 0, method: str = "probes", probes: int = 4, checks: int | None = None,
     time: str | None = None, around: str = "25%", engine: str = "local", address: str | None = None,
     workers: int | None = None, part: str | None = None, dtype: str = FLOAT32,
     call: Mapping[str, Any] | None = None, metrics: Sequence[str] = (), offload_folder: PathLike | None = None,
-    variant: str | None = None, target: str | None = None,
-) -> Path:  # fmt: skip
+    variant: str | None = None, target: str | None = None, estimate: bool = False,
+) -> Path | Estimate:  # fmt: skip
     """Measure what each scheme does to each layer of a pipeline, and write the profile `out`. The same call continues
     an interrupted measurement.
 
     Args:
         pipeline: `scenes`, a diffusers folder, a hub id, `package.module:name` of a `Subject`, or a `Subject`.
-        out: the profile.
+        out: the profile; None with `estimate`.
         prompts: a file with one prompt a line, a YAML list of the arguments of calls, or such a list.
         count: number of built-in prompts, where `prompts` is None.
         schemes: the schemes to measure; None for a default set, `DEFAULT_SCHEMES` or that of the target.
@@ -65,8 +65,9 @@ def profile(
         variant: variant of the weights' files, such as fp16; None for plain ones, or for the only variant. The profile
             and its plans record it, and other verbs take it where a pipeline has it.
         target: measure only what this tool of `bitplan.planner.targets.TARGETS` can load; None for all.
+        estimate: only say about how long the measurement would take, and how much memory and disk.
 
-    Returns the path of the profile. Raises UserError.
+    Returns the path of the profile, or the estimate. Raises UserError.
     """
     from bitplan.planner.measurement import run
     from bitplan.planner.measurement.engines import Cluster
@@ -82,8 +83,8 @@ def profile(
     options = run.MeasureOptions(method, engine, Cluster(address, workers), share, checking.checks_of(checks, dtype),
                                  checking.seconds_of(time), around, offload_folder, target)  # fmt: skip
     run.check_options(schemes := schemes_for(target, schemes, DEFAULT_SCHEMES), dtype, options)
-    if Path(out).exists():
-        keeps(run.kept_in(out))
+    place = checking.place_of(out, estimate)
+    checking.tell_begun(place)
     weights = Weights(dtype, variant, folder=offload_folder)
     own, subject = conditions_in(prompts), load_subject(pipeline, generation, weights)
     conditions = conditions_of(subject, own, count)
@@ -95,8 +96,8 @@ def profile(
         subject.name, labels_of(conditions), tuple(schemes), generation_used(subject.run, generation), timesteps,
         probes, tuple(components), clip, traced.dtype, tuple(metrics), variant,
     )  # fmt: skip
-    run.run_profile(traced, settings, Path(out), options)
-    return Path(out)
+    expected = run.run_profile(traced, settings, place, options)
+    return place or expected
 
 
 def merge(profiles: Sequence[PathLike], out: PathLike, *, costs: PathLike | None = None) -> Path:

@@ -118,8 +118,10 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "check.out": _out("json", "Also write the result to this JSON file."),
     "export.out": _out("text", "The file; with several components, one file each, with -COMPONENT added to its name."),
     # a choice: the words of `bitplan.planner.choice.request.Request`
-    "memory": Parameter("Budget on the weights: 35% of full precision, 900MiB, 1.2GB."),
-    "latency": Parameter("Budget on the layers' time an image: 80% of full precision, 120ms."),
+    "memory": Parameter("Budget on the stored weights of the planned layers, not on activations or other "
+                        "components: 35% of full precision, 900MiB, 1.2GB."),
+    "latency": Parameter("Budget on the planned layers' time for one output at a time, guidance included: 80% of full "
+                         "precision, 120ms."),
     "bits": Parameter("Budget on the mean bits a weight, scales included.", float),
     "caps": Parameter(
         f"Bound a loss ({', '.join((*LOSSES, *FAMILIES))}), or a metric of your own, by a number or by a scheme: "
@@ -212,8 +214,8 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
     "timesteps": _number("Number of denoiser calls whose own outputs are measured.", 1),
     "method": Parameter("probes: estimate all losses from a few backward passes, and check some; exhaustive: one run "
                         "for each loss.", choices=METHODS),
-    "probes": _number("Number of probes of each image metric.", 1),
-    "checks": _number("Number of estimates that are also measured exhaustively [16; 0 in bfloat16].", 0),
+    "probes": _number("For --method probes: number of probes of each image metric.", 1),
+    "checks": _number("For --method probes: number of estimates that are also measured [16; 0 in bfloat16].", 0),
     "time": Parameter("Spend this time, such as 10m, where plans are still undecided.", metavar="TIME", check="time"),
     "around": Parameter("For --time: the memory of those plans.", metavar="MEMORY", check="memory"),
     "dtype": Parameter("Float type of the pipeline. bfloat16: half the memory, probes only.", choices=DTYPES),
@@ -221,6 +223,8 @@ PARAMETERS: dict[str, Parameter] = {  # a word, or `verb.word` where one verb di
                         choices=ENGINES),
     "address": Parameter("For --engine ray: HOST:PORT of a running cluster [one is started here]."),
     "workers": _number("For --engine ray: number of workers [one a CPU, as memory allows].", 1),
+    "estimate": Parameter("Only say about how long this would take, and how much memory and disk; write nothing.",
+                          bool),
     "part": Parameter("Measure the K-th of N shares of the layers, to be merged.", metavar="K/N", check="part"),
     "costs": _path("The one of PROFILES whose costs are taken, where several have some.", takes=("profile",),
                    check="profile"),

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from bitplan.planner.choice.open_choices import open_choices
 from bitplan.planner.choice.published import plan_file
+from bitplan.planner.choice.record import full_costs
 from bitplan.planner.errors import UserError
 from bitplan.planner.graph.layers import LayerGraph, from_json
 from bitplan.planner.profiles.corrections import corrections_of
 from bitplan.planner.profiles.profile import Cost, Profile, open_profile
 from bitplan.planner.profiles.responses import PROBED, probed
+from bitplan.planner.profiles.sizes import sizes_text
 from bitplan.planner.profiles.speeds import speeds_text
 from bitplan.planner.profiles.timings import steadied
 from bitplan.planner.texts import plain, system_reason, table
-from bitplan.planner.units import show_bytes, show_milliseconds
+from bitplan.planner.units import TIMES, amount_text, show_bytes, time_cell
 from bitplan.planner.views.roles import RoleOfPlan, model_roles, model_text, plan_roles
 from bitplan.planner.views.roles import plan_text as roles_text
 from bitplan.plans.checks import printable
@@ -100,21 +102,22 @@ def inspect_plan(plan: Plan, profile: Path | None = None) -> Inspection:
     if profile is None:
         return Inspection(_plan_text(plan), {"kind": "plan"} | plain(plan), plan)
     with open_profile(profile) as store:
-        roles, graph, speeds = plan_roles(plan, store), from_json(store.graph()), speeds_text(store)
+        roles, graph = plan_roles(plan, store), from_json(store.graph())
+        counted = (speeds_text(store), sizes_text(store))
     facts = {"kind": "plan"} | plain(plan) | {"roles": plain(roles)}
-    return Inspection(_plan_text(plan, roles, speeds), facts, plan, graph)
+    return Inspection(_plan_text(plan, roles, counted), facts, plan, graph)
 
 
-def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = (), speeds: str = "") -> str:
-    total = plan.predictions.get("total", {})
+def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = (), counted: Sequence[str] = ()) -> str:
+    total, full = plan.predictions.get("total", {}), full_costs(plan)
     counts = Counter(plan.schemes.values())
     lines = [
         f"plan for {printable(plan.model['name'])} "
         f"({len(plan.schemes)} layers, fingerprint {plan.model['fingerprint'][:12]})",
         f"solver: {plan.solver['status']}" + _proof(plan),
         "budgets: "
-        + (", ".join(f"{name} <= {_amount(name, limit)}" for name, limit in plan.budgets.items()) or "none"),
-        "predicted: " + ", ".join(f"{name} {_amount(name, value)}" for name, value in total.items()),
+        + (", ".join(f"{name} <= {amount_text(name, limit, full)}" for name, limit in plan.budgets.items()) or "none"),
+        "predicted: " + ", ".join(f"{name} {amount_text(name, value, full)}" for name, value in total.items()),
         "schemes: " + ", ".join(f"{scheme} x {count}" for scheme, count in counts.most_common()),
     ]
     lines += [*_objective(plan), *_worth(plan)]
@@ -126,7 +129,7 @@ def _plan_text(plan: Plan, roles: Sequence[RoleOfPlan] = (), speeds: str = "") -
         lines.append(f"confidence: planned with each loss at its upper bound of {plan.solver['confidence']:.4g}")
     if plan.simulated:
         lines.append(f"simulated: {len(plan.simulated)} layers have no real kernel; apply with --kernels fake")
-    return "\n".join([*lines, *filter(None, [speeds]), *([roles_text(roles)] if roles else ())])
+    return "\n".join([*lines, *filter(None, counted), *([roles_text(roles)] if roles else ())])
 
 
 def _objective(plan: Plan) -> list[str]:
@@ -166,12 +169,6 @@ def _worth(plan: Plan) -> list[str]:
     return lines
 
 
-def _amount(name: str, value: float) -> str:
-    if name == "bytes":
-        return f"{value:,} ({show_bytes(value)})"
-    return show_milliseconds(value) if name == "ms" else f"{value:.4g}"
-
-
 def inspect_profile(path: Path) -> Inspection:
     """Returns a profile's model, layers, progress, sources of losses, and the sums of each scheme over all layers.
 
@@ -184,7 +181,8 @@ def inspect_profile(path: Path) -> Inspection:
         schemes = [_scheme_facts(measurements, costs, scheme) for scheme in store.schemes()]
         families, undecided = store.families(), _undecided(store)
         graph = from_json(store.graph()) if store.layers() else None
-        sources, speeds = certainty(store, undecided), speeds_text(store, costs)
+        sources = certainty(store, undecided)
+        counted = (speeds_text(store, costs), *([sizes_text(store)] if graph else ()))
         prompts = len(header["settings"]["prompts"])
         done = probed(store).prompts if PROBED in store.baseline() else prompts
     # costs list the candidates; a part of a profile may have none
@@ -195,11 +193,11 @@ def inspect_profile(path: Path) -> Inspection:
         "losses_from": Counter(m.source for m in measurements), "roles": model_roles(graph) if graph else (),
         "not_planned": dict(graph.reasons) if graph else {}, "undecided": {"memory": MEMORY, "layers": undecided},
     }  # fmt: skip
-    return Inspection("\n".join(_profile_lines(facts, graph, sources, speeds)), plain(facts), None, graph)
+    return Inspection("\n".join(_profile_lines(facts, graph, sources, counted)), plain(facts), None, graph)
 
 
 def _profile_lines(
-    facts: Mapping[str, Any], graph: LayerGraph | None, sources: Sequence[str], speeds: str
+    facts: Mapping[str, Any], graph: LayerGraph | None, sources: Sequence[str], counted: Sequence[str]
 ) -> list[str]:
     model, settings, (pairs, of, done) = facts["model"], facts["settings"], facts["measured"].values()
     prompts = len(settings["prompts"]) if done == len(settings["prompts"]) else f"{done} of {len(settings['prompts'])}"
@@ -210,7 +208,7 @@ def _profile_lines(
         f"prompts{'' if steps is None else f', {steps} steps'}",
         *((*layers_text(graph), *rare_text(graph)) if graph and "source" not in facts else ()),
         *sources,
-        *filter(None, [speeds]),
+        *filter(None, counted),
         *([f"by role:\n{model_text(facts['roles'])}"] * bool(facts["roles"])),
         "all layers at one scheme, sums:",
         table(rows),
@@ -275,12 +273,14 @@ def _undecided(store: Profile) -> list[str] | None:
 def _scheme_facts(measurements: Sequence[Measurement], costs: Sequence[Cost], scheme: str) -> dict[str, Any]:
     """Returns the sums of a scheme over the layers that may take it."""
     own = [cost for cost in costs if cost.scheme == scheme]
+    full = {cost.layer: cost.ms or 0 for cost in costs if cost.scheme == "keep"}
     losses: Counter[str] = Counter()
     for m in measurements:
         losses[m.metric] += m.mean if m.scheme == scheme else 0  # type: ignore[assignment]
     return {
         "scheme": scheme, "layers": len(own), "simulated": any(cost.simulated for cost in own),
-        "bytes": sum(cost.bytes for cost in own), "ms": sum(cost.ms or 0 for cost in own), "losses": dict(losses),
+        "bytes": sum(cost.bytes for cost in own), "ms": sum(cost.ms or 0 for cost in own),
+        "full_ms": sum(full.get(cost.layer, 0) for cost in own), "losses": dict(losses),
     }  # fmt: skip
 
 
@@ -289,6 +289,6 @@ def _scheme_row(facts: Mapping[str, Any]) -> dict[str, str]:
         "scheme": facts["scheme"] + " (simulated)" * facts["simulated"],
         "layers": str(facts["layers"]),
         "bytes": show_bytes(facts["bytes"]),
-        "ms": f"{facts['ms']:.4g}",
+        TIMES: time_cell(facts["ms"], facts["full_ms"]),
     }
     return row | {metric: f"{value:.4g}" for metric, value in facts["losses"].items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bitplan.planner.choice.columns import check_known
@@ -86,12 +86,12 @@ def sweep_problem(data: ProfileView, request: Request, sweep: Sweep, effort: Eff
     if any(budget.column == sweep.column for budget in problem.budgets):
         raise UserError(f"{sweep.column} is what the sweep varies, and also has a budget; leave the budget out")
     start, stop = (None if text is None else _amount(data.evidence, sweep, text) for text in (sweep.start, sweep.stop))
-    smallest = None
+    smallest, roles = None, data.evidence.roles
     if start is None:
-        start = smallest = _total(problem, sweep.column, _least(problem, sweep.column, effort), effort)
+        start = smallest = _total(problem, sweep.column, _least(problem, sweep.column, effort), effort, roles)
     if stop is None:
         best = solve(problem, effort)
-        stop = _total(problem, sweep.column, best, effort)
+        stop = _total(problem, sweep.column, best, effort, roles)
     if start == stop and not (sweep.start and sweep.stop):
         show = SHOW.get(sweep.column, "{:.6g}".format)
         raise UserError(f"both ends of the sweep are {show(float(start))} of {sweep.column}: the best plan already "
@@ -174,7 +174,7 @@ def _least(problem: Problem, column: str, effort: Effort) -> Solution:
     return solve(replace(problem, objective={column: 1.0}), replace(effort, gap=0.0))
 
 
-def _total(problem: Problem, column: str, solution: Solution, effort: Effort) -> Number:
-    """Returns the exact sum of the column. Raises InfeasibleError, UserError."""
-    check_solved(problem, solution, effort)
+def _total(problem: Problem, column: str, solution: Solution, effort: Effort, roles: Mapping[str, str]) -> Number:
+    """Returns the exact sum of the column. roles: as in `check_solved`. Raises InfeasibleError, UserError."""
+    check_solved(problem, solution, effort, roles)
     return exact_total(problem, column, solution.picks)

@@ -14,7 +14,7 @@ from typing import Any
 from bitplan.planner.errors import UserError
 from bitplan.planner.files import PathError, plain_name, read_text, write_text
 from bitplan.planner.texts import one_line, system_reason, table
-from bitplan.planner.units import COSTS, SHOW
+from bitplan.planner.units import COSTS, SHOW, TIMES, beside_full, time_cell
 from bitplan.planner.views.view_schema import VERSION, check_sweep
 from bitplan.plans.checks import Wrong
 from bitplan.plans.reading import parse_json
@@ -169,7 +169,7 @@ class View:
             lines.append(f"{len(shown)} of {len(self.points)} limits")
         unmet = sum(not point.picks for point in self.points)
         if unmet:
-            least = "is not known" if self.smallest is None else f"is {_show(self.by, self.smallest)}"
+            least = "is not known" if self.smallest is None else f"is {_show(self, self.by, self.smallest)}"
             lines.append(f"{unmet} of {len(self.points)} limits have no plan; the smallest reachable {self.by} {least}")
         return "\n".join(lines)
 
@@ -246,12 +246,15 @@ def spread_indices(count: int, most: int) -> list[int]:
 
 
 def _row(view: View, point: Variant, columns: list[str]) -> dict[str, str]:
-    row = {f"{view.by} at most": "" if point.limit is None else _show(view.by, point.limit), "status": point.status}
+    row = {f"{view.by} at most": "" if point.limit is None else _show(view, view.by, point.limit)}
+    row["status"] = point.status
     if not point.picks:
         return row
     row["objective"] = "" if point.objective is None else f"{point.objective:.6g}"
     row["gap"] = "-" if point.gap is None else f"{point.gap:.2g}"
-    row |= {name: _show(name, point.totals[name], "{:.4g}") for name in columns if name in point.totals}
+    full = view.full.totals.get("ms")
+    for name, value in ((name, point.totals[name]) for name in columns if name in point.totals):
+        row |= {TIMES: time_cell(value, full)} if name == "ms" else {name: SHOW.get(name, "{:.4g}".format)(value)}
     return row | _measured(point, errors=False)
 
 
@@ -269,5 +272,8 @@ def _with_error(value: float | None, error: float | None) -> str:
     return "–" if value is None else f"{value:.2g}" + (f" ± {error:.1g}" if error else "")
 
 
-def _show(column: str, value: float, otherwise: str = "{:.6g}") -> str:
-    return SHOW.get(column, otherwise.format)(value)
+def _show(view: View, column: str, value: float) -> str:
+    """A limit; one on the time beside that of full precision."""
+    if column == "ms":
+        return beside_full(value, view.full.totals.get("ms"))
+    return SHOW.get(column, "{:.6g}".format)(value)

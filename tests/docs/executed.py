@@ -93,13 +93,14 @@ def _words(text: str) -> list[str]:
     for line in text.splitlines():
         if re.fullmatch(r"\|[-|:]+\|", line):
             continue
-        if found := re.match("time of the layers:|int8 products:", line):  # all of it depends on the processor
+        if found := re.match("time of the layers[^:]*:|int8 products:", line):  # all of it depends on the processor
             line = found[0]
         cells = line.split("|")
         if "ms" in re.findall(r"\w+", line) and len(cells) > 2:
             times |= {place for place, cell in enumerate(cells) if re.search(r"\bms\b", cell)}
         rows.append(" ".join("ms" if place in times and len(cells) > 2 else cell for place, cell in enumerate(cells)))
-    return re.sub(r"[\d.,e+]+ (ms|s)\b", r"\1", "\n".join(rows)).split()
+    beside = r" \(full precision [\d.,e+]+ ms, [\d.]+x\)"
+    return re.sub(r"[\d.,e+]+ (ms|s)\b", r"\1", re.sub(beside, "", "\n".join(rows))).split()
 
 
 def _same(a: str, b: str) -> bool:

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.units import bits_to_bytes, parse_bytes, parse_milliseconds, show_bytes, show_milliseconds
+from bitplan.planner.units import (
+    beside_full,
+    bits_to_bytes,
+    parse_bytes,
+    parse_milliseconds,
+    show_bytes,
+    show_milliseconds,
+    time_cell,
+)
 
 WHOLE = 1_000_003
 
@@ -39,12 +47,20 @@ def test_a_small_amount_of_bytes_needs_its_unit(text: str) -> None:
     assert parse_bytes(f"{bare}B", WHOLE) == int(float(bare))
 
 
+@pytest.mark.parametrize("text", ["80", " 12.5 ", "100"])
+def test_a_small_amount_of_time_needs_its_unit(text: str) -> None:
+    with pytest.raises(UserError, match=f"write {text.strip()}% or {text.strip()}ms"):
+        parse_milliseconds(text, 991.0)
+    assert parse_milliseconds(f"{text}ms", 991.0) == float(text)
+
+
 def test_bits_are_taken_as_written() -> None:
     assert bits_to_bytes(4.1, 80) == 41 and bits_to_bytes(8, 2**60 + 1) == 2**60 + 1
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("80%", 40.0), ("12", 12.0), ("80 ms", 80.0), ("1.5s", 1500.0), ("250us", 0.25)]
+    ("text", "expected"),
+    [("80%", 40.0), ("120", 120.0), ("0", 0.0), ("12ms", 12.0), ("80 ms", 80.0), ("1.5s", 1500.0), ("250us", 0.25)],
 )
 def test_milliseconds(text: str, expected: float) -> None:
     assert parse_milliseconds(text, 50.0) == pytest.approx(expected)
@@ -75,6 +91,13 @@ def test_bytes_read_back_what_is_shown_to_four_digits(count: int) -> None:
 @given(st.floats(0, 1e9))
 def test_milliseconds_read_back_what_is_shown_to_three_digits(value: float) -> None:
     assert parse_milliseconds(show_milliseconds(value), 1.0) == pytest.approx(value, rel=1e-2)
+
+
+def test_a_time_stands_beside_full_precision_s() -> None:
+    assert beside_full(6740.2, 991.4) == "6740 ms (full precision 991 ms, 6.8x)"
+    assert beside_full(0.01234, 0.1) == "0.0123 ms (full precision 0.1 ms, 0.12x)"
+    assert beside_full(12.0, None) == beside_full(12.0, 0.0) == "12 ms"
+    assert time_cell(6740.2, 991.4) == "6740 (6.8x)" and time_cell(2e7, None) == "20000000"
 
 
 @given(st.integers(1, 10**12), st.integers(1, 64))

@@ -40,7 +40,7 @@ function pointsOf(run, variants, value, error) {
 }
 
 function hoverText(run, variant) {
-  const costs = `${bytesText(variant.totals.bytes)}, ${digits(variant.totals.ms)} ms`;
+  const costs = `${bytesText(variant.totals.bytes)}, ${besideFull(variant.totals.ms, run.full.totals.ms)}`;
   return variant.limit === null ? `uniform ${variant.name}: ${costs}` : costs;
 }
 

@@ -6,7 +6,7 @@ const CURVE = ["latency", "caps", "pins", "objective", "confidence"]; // the set
 function buildControls() {
   const part = (title, ...children) => make("div", { class: "part" }, make("h2", {}, title), ...children);
   const section = make("section", { id: "asked", "aria-label": "What is asked of the solver" },
-    part("What you ask", memoryControls(), limitOf("ms", "Time at most", (text) => { live.request.latency = text; }), balanceControls(),
+    part("What you ask", memoryControls(), limitOf("ms", "Time at most", (text) => { live.request.latency = text && `${text}ms`; }), balanceControls(),
       capsControls(), ...(hasErrors(chosen.run) ? [confidenceControls()] : [])),
     part("What you fix", rolesControls(), fixedControls()),
     part("What you take", planControls()));

@@ -2,7 +2,7 @@
 // The plan in numbers: costs beside full precision, and losses by family, predicted and measured.
 
 function showNumbers(run, variant) {
-  fill("costs", costTile("Memory", "bytes", run, variant), costTile("Time of all layers", "ms", run, variant),
+  fill("costs", costTile("Memory of the planned layers", "bytes", run, variant), costTile("Time of the planned layers", "ms", run, variant),
     bitsTile(run, variant));
   fill("losses", lossTable(run, variant));
   fill("verdict", ...verdict(run, variant));
@@ -12,7 +12,7 @@ function costTile(title, column, run, variant) {
   const [value, whole] = [variant.totals[column], run.full.totals[column]];
   return make("div", { class: "tile", "data-column": column }, make("h3", {}, title),
     make("p", { class: "big" }, amount(column, value)),
-    make("p", {}, `${percent(value, whole)} of full precision`));
+    make("p", {}, `${percent(value, whole)} of full precision's ${amount(column, whole)}`));
 }
 
 function bitsTile(run, variant) {
@@ -78,7 +78,7 @@ function showPlans(run) {
   const losses = lossesOf(run).map((column) => column.name);
   const row = (variant) => [
     variant.limit === null ? variant.name : amount(run.by, variant.limit), variant.status, bytesText(variant.totals.bytes),
-    amount("ms", variant.totals.ms), ...losses.map((name) => lossText(variant, name)),
+    besideFull(variant.totals.ms, run.full.totals.ms), ...losses.map((name) => lossText(variant, name)),
   ];
   const all = [run.full, ...run.uniform, ...[...run.source.points].reverse()];
   fill("plans-table", table("All plans", [`${columnText(run.by)} at most`, "status", "memory", "time",

@@ -51,6 +51,11 @@ function amount(column, value) {
   return column === "ms" ? `${digits(value)} ms` : digits(value);
 }
 
+/** A time beside full precision's: `6,740 ms (full precision 991 ms, 6.8x)`. */
+function besideFull(ms, full) {
+  return full ? `${amount("ms", ms)} (full precision ${amount("ms", full)}, ${digits(ms / full, 2)}x)` : amount("ms", ms);
+}
+
 /** With a sign: `+0.25 MiB`. */
 function change(column, value) {
   if (value === 0) return "0";

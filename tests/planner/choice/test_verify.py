@@ -50,7 +50,8 @@ def solve(finished: Path, tmp_path: Path) -> Callable[..., Path]:
 def test_every_plan_that_solve_writes_checks(options: dict[str, Any], solve: Any, finished: Path) -> None:
     found = bitplan.verify(solve(**options), finished)
     assert found.failures == ()
-    held, bound = found.notes
+    held, bound, costs = found.notes
+    assert costs.startswith("the planned layers: ")
     assert ("budgets hold exactly" in held) == any(k in options for k in ("memory", "bits"))
     assert ("certified" in bound) == ("uniform" in options)
     assert ("(weak duality, exact)" in bound) == ("uniform" not in options)

@@ -149,3 +149,15 @@ def test_a_text_is_refused_where_the_call_takes_a_number(
 
 def test_a_text_is_taken_where_the_call_may_take_one() -> None:
     check_call(StableDiffusionPipeline, {"negative_prompt": "abc", "eta": 0.5, "height": 64, "output_type": "np"})
+
+
+def test_one_side_of_a_picture_that_has_no_effect_alone_is_named(pipe: Any) -> None:
+    """Stable Diffusion takes both sides or neither."""
+
+    def size(**options: int) -> tuple[int, ...]:
+        return tuple(run_subject(subject_of(pipe, Generation(1, options=options)), ["a cat"], 0).shape[-2:])
+
+    assert size(height=32, width=16) == (32, 16) and size(height=tiny.SIDE) == (tiny.SIDE, tiny.SIDE)
+    for given, other in (("height", "width"), ("width", "height")):
+        with pytest.raises(UserError, match=f"--call {given}=32 had no effect: .* 16 x 16 px; give --call {other}="):
+            size(**{given: 32})

@@ -278,3 +278,18 @@ def test_the_user_says_whose_costs(two: Two) -> None:
         bitplan.merge([two.two, three], two.one.with_name("c.profile"))
     with open_profile(bitplan.merge([two.two, three], two.one.with_name("c.profile"), costs=str(three))) as store:
         assert [cost.ms for cost in store.costs()] == [2.0]
+
+
+def test_what_is_missing_and_what_added_nothing_is_said(two: Two, tmp_path: Path, command_line: Any) -> None:
+    done = command_line("merge", two.one, two.two, "--out", tmp_path / "bare.profile")
+    assert done.exit_code == 0 and "bare.profile is not finished: no profile holds costs" in done.stderr
+    pairs = [(layer, scheme) for layer in ("unet.a", "unet.b") for scheme in ("keep", "w8a8")]
+    rows = ", ".join(f"('{layer}', '{scheme}', 9, 1.0, 'k', 0, NULL)" for layer, scheme in pairs)
+    costs = f"INSERT INTO costs VALUES {rows}"
+    done = command_line("merge", *two.sql(costs), "--out", tmp_path / "twice.profile")
+    assert f"{two.two} adds no loss to the other profiles\n" in done.stderr and f"{two.one} adds" not in done.stderr
+    assert "twice.profile is not finished: 1 of 2 (layer, scheme) are missing, such as unet.b at w8a8" in done.stderr
+    assert done.exit_code == 0
+    losses = "UPDATE measurements SET layer = 'unet.b'"
+    done = command_line("merge", *two.sql(losses), "--out", tmp_path / "whole.profile")
+    assert done.exit_code == 0 and done.stderr == "", done.stderr

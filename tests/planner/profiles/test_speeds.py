@@ -12,7 +12,7 @@ import pytest
 import bitplan
 from bitplan.planner.profiles import timings
 from bitplan.planner.profiles.profile import open_profile
-from bitplan.planner.profiles.speeds import PRODUCTS, speeds_of, speeds_text
+from bitplan.planner.profiles.speeds import ONE, PRODUCTS, speeds_of, speeds_text
 from bitplan.planner.views import inspect
 from bitplan.plans.kernels.cpu.choice import path_choice
 
@@ -45,7 +45,7 @@ def test_a_scheme_is_compared_over_the_layers_that_it_is_offered_to(timed: Path)
 def test_profile_solve_and_inspect_show_the_line(timed: Path, tmp_path: Path, command_line: Any) -> None:
     with open_profile(timed) as store:
         line, products = speeds_text(store), store.baseline()[PRODUCTS]
-    assert line.startswith("time of the layers: ") and "w4g64ma8 2.00x" in line and line.endswith(products)
+    assert line.startswith(f"time of the layers for {ONE}: ") and "w4g64ma8 2.00x" in line and line.endswith(products)
     assert products == str(path_choice()) and products.startswith("int8 products: ")
     assert line in command_line("inspect", timed).stdout
     assert line in command_line("solve", timed, "--memory", "60%", "--out", tmp_path / "p.plan.yaml").stdout

@@ -104,7 +104,7 @@ def test_an_evaluation_keeps_the_report_of_what_it_measured(
     import bitplan.planner.evaluation.plans as measuring
 
     def result(name: str) -> PlanResult:
-        return PlanResult(name, 1, 1.0, 1.0, {}, None, torch.zeros(1, 3, 8, 8))
+        return PlanResult(name, 1, (), {}, None, torch.zeros(1, 3, 8, 8))
 
     def measured(evaluator: Any, plan: Any, kernels: str, name: str) -> PlanResult:
         return result(name) if name == "p" else interrupt()
