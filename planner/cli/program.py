@@ -66,8 +66,7 @@ def _flushed(run: Callable[[], Any]) -> Any:
     try:
         return run()
     finally:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
 
 
 def _open_streams() -> None:
@@ -76,6 +75,9 @@ def _open_streams() -> None:
         while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
         os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
     codecs.register_error(_ERRORS, _escaped)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

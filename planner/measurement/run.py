@@ -149,7 +149,8 @@ def run_profile(traced: Traced, settings: Settings, out: Path | None, options: M
 
 
 def _estimate(traced: Traced, settings: Settings, metric_set: MetricSet, options: MeasureOptions) -> Estimate:
-    offered = candidates(traced.graph, traced.modules, parse_schemes(settings.schemes), traced.ranges)
+    with opened(traced.subject.modules):
+        offered = candidates(traced.graph, traced.modules, parse_schemes(settings.schemes), traced.ranges)
     pairs = share_of([(c.layer, str(c.scheme)) for c in offered if c.scheme != KEEP], options.part)
     timed = offered if options.part[0] == 1 else ()
     return estimate_of(traced, settings, metric_set, timed, (pairs, options.method, options.checks))

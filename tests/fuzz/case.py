@@ -19,7 +19,7 @@ from tests.fuzz.values import CANARY
 from tests.fuzz.world import World
 
 CODES = {0, 1, 2, 3}  # of docs/scripting.md; 1 is what `check` alone returns
-WRITES = ("--out", "--offload-folder", "--plans")  # options that name a place to write to
+WRITES = ("--out", "-o", "--offload-folder", "--plans")  # options that name a place to write to
 _COUNT = re.compile(r" stands for \d+ layers?$")  # what a name of several layers is answered with, before all else
 
 

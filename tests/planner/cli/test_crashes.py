@@ -208,6 +208,7 @@ def run(script: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         ("bitplan inspect scenes@12% | true; exit ${PIPESTATUS[0]}", UNREAD, rb""),
         ("bitplan inspect scenes@12% > /dev/full", BAD_INPUT, rb"bitplan: inspect scenes@12%: No space left.*\n"),
         ("bitplan inspect scenes@12% >&- 2>&- <&-", 0, rb""),
+        ("bitplan profile scenes --out $TMPDIR/no/x >&- 2>&- <&-", BAD_INPUT, rb""),
         ("PYTHONIOENCODING=ascii bitplan inspect scenes@12% > /dev/null", 0, rb""),
         ("PYTHONIOENCODING=utf-8 bitplan inspect $'\\xff\\u00e9'", BAD_INPUT, rb"bitplan: cannot read .*path\n"),
     ],

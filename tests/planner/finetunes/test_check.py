@@ -159,8 +159,8 @@ def test_a_spoilt_one_is_found_not_to(oracle: Path, tiny_folder: Path, tmp_path:
     assert "does not hold" in done.output and f"bitplan profile {bad}" in done.output
 
 
-def test_the_same_weights_are_not_measured(finished: Path, tiny_folder: Path) -> None:
-    found = bitplan.check(finished, str(tiny_folder), clip="nothing is loaded from here")
+def test_the_same_weights_are_not_measured(finished: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    found = bitplan.check(finished, str(tiny_folder), clip=str(tmp_path))  # from which nothing can be loaded
     assert found.verdict == SAME and found.holds and found.compared == ()
 
 
@@ -182,9 +182,12 @@ def test_a_plan_is_applied_as_the_message_says(oracle: Path, mild: Path, tmp_pat
     ({"sample": 0}, "a sample of 0"), ({"tolerance": 0.0}, "--tolerance 0.0"), ({"tolerance": float("nan")}, "nan"),
     ({"out": "/nowhere/c.json"}, "does not exist"),
 ])  # fmt: skip
-def test_bad_options_are_refused_before_anything_is_loaded(finished: Path, options: Any, says: str) -> None:
+def test_bad_options_are_refused_before_anything_is_loaded(
+    finished: Path, options: Any, says: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitplan.planner.pipelines.sources.load_subject", lambda *_: pytest.fail("loaded"))
     with pytest.raises(UserError, match=says):
-        bitplan.check(finished, "no such pipeline", **options)
+        bitplan.check(finished, str(tiny_folder), **options)
 
 
 def test_another_architecture_is_refused(finished: Path, tiny_folder: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_pipeline_of_the_hub_is_checked_before_it_is_loaded(folder: Path, monk
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "None.py").write_text(CODE, "utf-8")
     monkeypatch.setattr(DiffusionPipeline, "load_config", lambda name: index)
-    monkeypatch.setattr(DiffusionPipeline, "download", lambda name, trust_remote_code: str(folder))
+    monkeypatch.setattr(DiffusionPipeline, "download", lambda name, trust_remote_code, variant: str(folder))
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(UserError, match="some/pipeline brings code in None.py"):
         load_pipeline("some/pipeline")

@@ -204,7 +204,7 @@ REFUSED: list[tuple[str, str, Callable[[Two], list[object]]]] = [
      lambda t: t.sql("UPDATE measurements SET mean = 0.5")),
     ("other errors of losses", "losses of unet.a at w8a8", lambda t: t.sql("UPDATE measurements SET stderr = 0.25")),
     ("costs of two machines", "--costs", lambda t: [t.sql(put_cost(1.0)) and t.one, toy_with_cost(t, 2.0), t.two]),
-    ("costs of none of them", "not one of the profiles", lambda t: [t.one, t.two, "--costs", t.one.parent / "x"]),
+    ("costs of none of them", "not one of the profiles", lambda t: [t.one, t.two, "--costs", toy_with_cost(t, 1.0)]),
     ("one alone", "two profiles or more", lambda t: [t.one]),
     ("onto one of them", "choose another --out", lambda t: [t.one, t.two, "--out", t.two]),
     ("none that is there", "no such file", lambda t: [t.one, t.one.parent / "x.profile"]),

@@ -16,10 +16,10 @@ from bitplan.planner.views import run as sweeping
 from bitplan.planner.views.view import read_view
 from bitplan.plans.plan import load_plan
 
-# command -> its words, of which `a` is a profile and `p` its plan, and the function in which it is interrupted
+# command -> its words, of which `a` and `b` are a profile and `p` its plan, and the function in which it is interrupted
 BEGUN = {
     "profile": ("scenes --out x", "bitplan.planner.pipelines.sources.load_subject"),
-    "merge": ("a p --out x", "bitplan.planner.profiles.merge.merge"),
+    "merge": ("a b --out x", "bitplan.planner.profiles.merge.merge"),
     "import": ("mixdq . --out x", "bitplan.planner.interop.foreign.import_folder"),
     "cost": ("a --out x", "bitplan.planner.outlines.retime.cost_candidates"),
     "check": ("a scenes --out x", "bitplan.planner.finetunes.check.check_profile"),
@@ -31,7 +31,7 @@ BEGUN = {
     "apply": ("p scenes --out x.png", "bitplan.planner.applied.pipeline.load_planned"),
     "evaluate": ("p scenes --out .", "bitplan.planner.evaluation.evaluator.open_evaluator"),
     "bench": ("p scenes --out x", "bitplan.planner.evaluation.evaluator.open_subject"),
-    "export": ("p --to gguf --out x", "bitplan.planner.interop.export.export_plan"),
+    "export": ("p --to gguf-recipe --out x", "bitplan.planner.interop.export.export_plan"),
     "inspect": ("a", "bitplan.planner.views.inspect.inspect_file"),
     "doctor": ("", "bitplan.planner.views.equipment.equipment"),
     "report": (". --out x", "bitplan.planner.page.html.write_report"),
@@ -60,7 +60,8 @@ def test_a_verb_that_has_only_begun_keeps_nothing(
 ) -> None:
     words, place = BEGUN[command]
     (tmp_path / "p").write_bytes(plan.read_bytes())
-    (tmp_path / "a").symlink_to(finished)
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(finished.read_bytes())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(place, interrupt)
     before = set(tmp_path.iterdir())
