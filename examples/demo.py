@@ -1,8 +1,9 @@
 """The demo on the embedded pipeline, as `make demo` runs it: profile, solve, apply with real kernels, compare.
 
-At the bytes of uniform 4-bit and uniform 3-bit weights it evaluates full precision, the uniform plan, the plan by
-quality, and the plan by quality and alignment on held-out prompts. It also sweeps memory and writes a report page. All
-files are in the folder `--out`; an unfinished profile there is resumed.
+It evaluates on held-out prompts: full precision; uniform 4-bit weights; the same with the input, output and time layers
+kept in full precision, the best practice; and the plans by quality, and by quality and alignment, at the bytes of the
+best practice and at half of them. It also sweeps memory and writes a report page. All files are in the folder `--out`;
+an unfinished profile there is resumed.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ from bitplan.planner.evaluation.report import summary  # noqa: E402
 SCHEMES = ("w8a8", "w5ma8", "w4ma8", "w3ma8", "w2ma8")
 
 
+KEPT = {"role:in": "keep", "role:out": "keep", "role:time": "keep"}
+
+
 def make_plans(profile: Path, out: Path) -> list[Path]:
-    """Writes uniform plans, and the best plans by quality and by both families at the same bytes; returns the files."""
-    files = []
-    for bits in (4, 3):
-        uniform = out / f"uniform-w{bits}.plan.yaml"
-        size = bitplan.solve(profile, uniform, uniform=f"w{bits}ma8").predictions["total"]["bytes"]
-        files.append(uniform)
+    """Writes uniform plans, and the best plans at the bytes of the second and at half of them. Returns the files."""
+    files = [out / f"{name}.plan.yaml" for name in ("uniform-w4", "kept-w4")]
+    bitplan.solve(profile, files[0], uniform="w4ma8")
+    kept = bitplan.solve(profile, files[1], uniform="w4ma8", pins=KEPT).predictions["total"]["bytes"]
+    for name, size in (("same", kept), ("half", kept // 2)):
         for objective in ("quality", "both"):
-            files.append(out / f"{objective}-at-w{bits}.plan.yaml")
+            files.append(out / f"{objective}-{name}-bytes.plan.yaml")
             bitplan.solve(profile, files[-1], memory=str(size), objective=objective)
     return files
 
@@ -45,7 +48,7 @@ def main() -> None:
     plans = make_plans(profile, args.out)
     evaluation = bitplan.evaluate(plans, "scenes", args.out, count=args.prompts, blocks=False)
     caption = "a small red circle above a large blue square on a yellow background"
-    bitplan.paint(plans[2], "scenes", [caption], args.out / "painted.png")
+    bitplan.paint(plans[-1], "scenes", [caption], args.out / "painted.png")
     bitplan.sweep(profile, args.out / "frontier", points=24, start="6.6%", stop="30%", images=8, paint=8)
     bitplan.report([args.out / "frontier"], args.out / "report.html")
     print("\n" + summary(evaluation.to_json()) + "\n")

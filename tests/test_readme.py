@@ -6,9 +6,11 @@ import json
 import re
 from pathlib import Path
 
+from benchmarks.measured import zoo
+from benchmarks.readme import put, rows
+
 import bitplan
 from bitplan.planner.cli import main
-from bitplan.planner.evaluation.report import summary
 from bitplan.plans.scheme import parse_scheme
 
 ROOT = Path(__file__).parent.parent
@@ -16,13 +18,12 @@ TEXT = (ROOT / "README.md").read_text()
 
 
 def test_commands_and_options_exist() -> None:
-    lines = re.findall(r"^    bitplan (\w+)(.*)$", TEXT, re.M)
-    assert {verb for verb, _ in lines} == set(main.commands)
-    for verb, rest in lines:
+    assert set(re.findall(r"`bitplan (\w+)", TEXT)) == set(main.commands)
+    for verb, rest in re.findall(r"^    bitplan (\w+)(.*)$", TEXT, re.M):
         known = {name for option in main.commands[verb].params for name in option.opts}
         assert set(re.findall(r"--[a-z-]+", rest.split("#")[0])) <= known
     every = {name for command in main.commands.values() for option in command.params for name in option.opts}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT)) - {"--out"} <= every
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT)) - {"--help"} <= every
 
 
 def test_make_targets_exist() -> None:
@@ -42,5 +43,11 @@ def test_files_named_exist() -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_the_measured_table_is_the_demo_s() -> None:
-    assert summary(json.loads((ROOT / "benchmarks/results/demo.json").read_text())) in TEXT
+def test_the_table_is_of_the_demo() -> None:
+    report = json.loads((ROOT / "benchmarks/results/demo.json").read_text("utf-8"))
+    assert put(TEXT, "demo", rows(report)) == TEXT, "python -m benchmarks.readme"
+
+
+def test_figures_and_length() -> None:
+    assert f"{zoo()} tested classes" in TEXT
+    assert len(TEXT.splitlines()) < 130 and len(re.findall(r"\w\S*", TEXT)) < 1000

@@ -59,7 +59,8 @@ def find_keeping(subject: Subject, addresses: Sequence[str], condition: Any, see
 def keeping_error(address: str) -> UserError:
     """The refusal of such a denoiser."""
     return UserError(f"{address} gives another output when a call of it is repeated: it keeps something from call to "
-                     "call, such as a step cache; turn that off first")  # fmt: skip
+                     "call, such as a step cache, or the pipeline changes it while it runs, as PAG does; turn that off "
+                     "first")  # fmt: skip
 
 
 def check_repeats(traced: Traced, condition: Any, seed: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import bitplan
-from bitplan.planner.verbs import COMMANDS
+from bitplan.planner.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,6 +56,6 @@ def test_names_of_files_are_links(page: Path) -> None:
 def test_verbs_that_are_named_exist(page: Path) -> None:
     text = page.read_text("utf-8")
     for name in re.findall(r"`bitplan\s+([a-z]\S*?)[\s`]", text):
-        assert name in COMMANDS, name
+        assert name in main.commands, name
     for name in re.findall(r"\bbitplan\.([a-z_]+)\b(?!\.)", text):
         assert hasattr(bitplan, name), name

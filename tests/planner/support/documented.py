@@ -52,10 +52,7 @@ SHORTER = (
 NOT_RUN = {  # the command without its comment -> why
     f"bitplan profile PIPELINE --out X.profile --engine ray{more}": "needs a cluster, as test_ray.py has"
     for more in ("", " --workers 4", " --threads 1", " --address 10.0.0.1:6379", " --address HEAD:6379")
-} | {
-    f"bitplan explore scenes.profile{more}": "serves until it is stopped: tests/planner/page/test_server.py stops it"
-    for more in ("", " --open")
-}
+} | {"bitplan explore scenes.profile --open": "serves until it is stopped: tests/planner/page/test_server.py stops it"}
 
 FILES = {  # what commands name beside pipelines, profiles and plans
     "my_model.py": """
