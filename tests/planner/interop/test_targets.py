@@ -65,11 +65,10 @@ def test_the_nearest_can_be_expressed_and_is_the_nearest(target: Target, name: s
 
 @pytest.mark.parametrize("target", ALL)
 def test_reasons_are_one_line_and_no_tool_has_a_first_token(target: Target) -> None:
-    for one in LAYERS.values():
-        for scheme in every_scheme():
-            reason = why(target, scheme, one)
-            assert reason is None or (reason and "\n" not in reason)
-            assert reason or not scheme.transforms
+    pairs = [(scheme, why(target, scheme, one)) for one in LAYERS.values() for scheme in every_scheme()]
+    for scheme, reason in pairs:
+        assert reason is None or (reason and "\n" not in reason)
+        assert reason or not scheme.transforms
 
 
 @pytest.mark.parametrize("target", ALL)
