@@ -1,9 +1,8 @@
 """The methods of diffusers and transformers that BitPlan wraps, when their files are imported. Imports no torch.
 
 Process-wide effect: the methods do the same as before for models without packed layers. There is no other place where
-packed models can be noticed before a file is written, before their blocks are
-compiled, before their weights are copied by name, or before the first
-layer of a pipeline is changed.
+packed models can be noticed before a file is written, before their blocks are compiled, before their weights are copied
+by name, or before the first layer of a pipeline is changed.
 """
 
 from __future__ import annotations

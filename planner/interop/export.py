@@ -26,8 +26,8 @@ def export_plan(
     """Writes the plan for the tool `to`: the file `out`, or `out` with -COMPONENT for each of several components.
 
     model, variant: see `read_model`; approximate: use the nearest scheme that the tool can express, and list the
-    changes. Raises
-    UserError with the number of layers that the tool cannot express, PlanError for another model's layers.
+    changes. Raises UserError with the number of layers that the tool cannot express, PlanError for another model's
+    layers.
     """
     target = target_named(to)
     return export_files(plan, read_model(plan, model, variant), target, out, approximate)

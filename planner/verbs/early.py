@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bitplan.planner.errors import UserError
-from bitplan.planner.pipelines.places import check_place, is_folder
+from bitplan.planner.pipelines.places import check_options, check_place, is_folder
 from bitplan.planner.pipelines.references import is_reference
 from bitplan.planner.texts import nearest
-
-JOINT = "joint"  # the value of --rerank that names no pipeline
 
 
 def scheme(text: Any) -> None:
@@ -95,6 +93,8 @@ def pipeline(name: Any) -> None:
 
 def rerank(name: Any) -> None:
     """A pipeline, or joint."""
+    from bitplan.planner.choice.ranking import JOINT
+
     if name != JOINT:
         check_place(name)
 
@@ -112,8 +112,6 @@ def clip(name: Any) -> None:
 
 def call(values: Mapping[str, Any]) -> None:
     """Further arguments of a pipeline's call."""
-    from bitplan.planner.pipelines.places import check_options
-
     check_options(values)
 
 
